@@ -1,0 +1,44 @@
+# The two commands a newcomer needs: `make train` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Tests run in this many processes; one numeric thread each keeps them from fighting over cores.
+TEST_WORKERS ?= 2
+
+.PHONY: help setup core train test test-slow check format bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.setup: $(VENV)/.core
+	$(PIP) -e '.[dev,cluster,notebook]'
+	@touch $@
+
+core: $(VENV)/.core  ## Install what training needs into .venv
+
+setup: $(VENV)/.setup  ## Install everything that can be tested on a CPU into .venv
+
+test: setup  ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
+
+test-slow: setup  ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## Format, lint and types, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/pyright
+
+format: setup  ## Format the code and apply safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache

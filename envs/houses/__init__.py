@@ -1,0 +1,1 @@
+"""Furnished houses: generator, batched renderer, navigation and simulator."""

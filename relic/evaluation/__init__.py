@@ -1,0 +1,1 @@
+"""What a trained agent can do: protocols, records, curves and reports."""

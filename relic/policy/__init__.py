@@ -1,0 +1,1 @@
+"""What the agent is: encoders, sequence models with their caches, heads."""

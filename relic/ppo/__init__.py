@@ -1,0 +1,1 @@
+"""How the agent learns: rollouts, partial updates, PPO."""
