@@ -96,7 +96,7 @@ class Primitives:
 
     center_P3: FloatArray
     half_P3: FloatArray
-    """Half extents of boxes, semi-axes of ellipsoids, (radius, radius, half height) of cylinders."""
+    """Half extents of boxes, semi-axes of ellipsoids, (radius, radius, half height) else."""
     yaw_P: FloatArray
     """Rotation about the vertical axis through the centre."""
     kind_P: NDArray[np.uint8]
