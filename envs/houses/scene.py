@@ -118,14 +118,22 @@ def concatenate(*parts: Primitives) -> Primitives:
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """M surfaces: a colour times a tile of the shared pattern atlas."""
+    """M surfaces: a colour times a tile of the shared pattern atlas.
+
+    Tile coordinates (u, v): u runs to the right and v upwards on a box's upright faces as seen
+    from outside, from the face's lower left corner; along the primitive's own x and y on its
+    upper and lower faces, from the corner of least x and y. A cylinder's side has u around and v
+    up, its caps are as a box's. An ellipsoid has u around and v up too. Floors and ceilings use the
+    house's x and y. A tile's first row is its top (v = 1).
+    """
 
     rgb_M3: FloatArray
     """Colour in [0, 1] before the tile and the light."""
     tile_M: IntArray
     """Index of a tile in `textures.atlas()`; 0 is the plain tile."""
     repeat_M: FloatArray
-    """Metres of surface that one tile spans."""
+    """Metres of surface that one tile spans; 0 stretches one tile over the whole face, which is how
+    pictures, doors and labels are made."""
 
 
 @dataclass(frozen=True, slots=True)
