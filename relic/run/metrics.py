@@ -1,0 +1,212 @@
+"""Metrics that cannot hurt the run: `metrics.jsonl` always, other loggers as mirrors.
+
+One JSON object per update. Keys that depend on the clock or the machine start with `time/`, except
+`wall_s` and `sps`; so two equal runs have equal files but for those. An undefined value is absent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+_log = logging.getLogger(__name__)
+CLOCK_KEYS = ("wall_s", "sps")
+"""Keys without the prefix `time/` that differ between two equal runs."""
+
+
+class Mirror(Protocol):
+    """A second place for metrics. It may fail; the run goes on without it."""
+
+    def write(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Log scalars at a number of environment steps."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
+
+
+def is_clock(key: str) -> bool:
+    """Say whether a metric depends on the clock or the machine."""
+    return key.startswith("time/") or key in CLOCK_KEYS
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a `metrics.jsonl`; a line that a kill cut short at the end is left out."""
+    return list(_complete_lines(path)) if path.exists() else []
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and hands each line to the mirrors in the background."""
+
+    def __init__(self, path: Path, mirrors: Mapping[str, Mirror] | None = None):
+        """Open the log for appending.
+
+        Args:
+            path: The file, usually `<run_dir>/metrics.jsonl`.
+            mirrors: Further loggers by name.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._mirrors = [_Background(name, mirror) for name, mirror in (mirrors or {}).items()]
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Append one object. It must hold `env_steps`; non-finite numbers are left out."""
+        plain = {k: _plain(v) for k, v in metrics.items()}
+        line = {k: v for k, v in plain.items() if _is_defined(v)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for mirror in self._mirrors:
+            mirror.send(int(line["env_steps"]), line)
+
+    def truncate_after(self, env_steps: int) -> None:
+        """Drop lines beyond a checkpoint, which the resumed run will write again."""
+        if not self.path.exists():
+            return
+        kept = [m for m in _complete_lines(self.path) if m["env_steps"] <= env_steps]
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(m) + "\n" for m in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+    def close(self) -> None:
+        """Give the mirrors a few seconds to finish."""
+        for mirror in self._mirrors:
+            mirror.close()
+
+
+class TensorBoardMirror:
+    """Writes TensorBoard event files."""
+
+    def __init__(self, directory: Path, *, purge_step: int | None = None):
+        """Open the writer; events after `purge_step` of an earlier attempt are hidden.
+
+        Raises:
+            ImportError: If tensorboard is not installed, with the command that installs it.
+        """
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "logging.tensorboard: needs the package tensorboard. "
+                "Install it with: pip install 'relic-rl[logging]'"
+            ) from None
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def write(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Log scalars."""
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, env_steps)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+class WandbMirror:
+    """Logs to Weights & Biases; `mode` may be online, offline or disabled."""
+
+    def __init__(self, *, run_id: str, project: str, mode: str, directory: Path, config: dict):
+        """Start or resume the run `run_id`.
+
+        Raises:
+            ImportError: If wandb is not installed, with the command that installs it.
+        """
+        try:
+            import wandb
+        except ImportError:
+            raise ImportError(
+                "logging.wandb: needs the package wandb. "
+                "Install it with: pip install 'relic-rl[logging]'"
+            ) from None
+        self._run = wandb.init(
+            id=run_id, project=project, mode=mode, dir=str(directory), config=config,  # type: ignore[arg-type]
+            resume="allow",
+        )  # fmt: skip
+        self._run.define_metric("*", step_metric="env_steps")
+
+    def write(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Log scalars against environment steps."""
+        self._run.log({**metrics, "env_steps": env_steps})
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish(quiet=True)
+
+
+def new_wandb_id() -> str:
+    """Return a fresh id; the checkpoint keeps it, so that a resumed run draws one curve."""
+    return uuid.uuid4().hex[:12]
+
+
+class _Background:
+    """Feeds one mirror from a bounded queue, so that a stalled one never stops the run."""
+
+    def __init__(self, name: str, mirror: Mirror, *, capacity: int = 1000, patience_s: float = 10):
+        self._name = name
+        self._mirror = mirror
+        self._patience_s = patience_s
+        self._queue: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(capacity)
+        self._failed = False
+        self._thread = threading.Thread(target=self._work, name=f"mirror-{name}", daemon=True)
+        self._thread.start()
+
+    def send(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
+        numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+        if self._failed:
+            return
+        try:
+            self._queue.put_nowait((env_steps, numbers))
+        except queue.Full:
+            self._fail("its queue is full")
+
+    def close(self) -> None:
+        if self._failed:
+            return
+        try:
+            self._queue.put(None, timeout=self._patience_s)
+        except queue.Full:
+            return
+        self._thread.join(self._patience_s)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._mirror.write(*item)
+            except Exception as error:  # a mirror may fail in any way; the run must not
+                self._fail(repr(error))
+                return
+        try:
+            self._mirror.close()
+        except Exception as error:
+            self._fail(repr(error))
+
+    def _fail(self, reason: str) -> None:
+        self._failed = True
+        _log.warning("%s is switched off for this run: %s. metrics.jsonl goes on.",
+                     self._name, reason)  # fmt: skip
+
+
+def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open() as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _is_defined(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,181 @@
+"""Typed, frozen configuration from plain mappings, with errors that name the nearest valid key.
+
+Dataclasses say what a configuration holds, their ``__post_init__`` what it may hold; this module
+only converts. It knows nothing of any component.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that is refused; its text is what the user is shown."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which of the valid names was probably meant, or list them all."""
+    options = [str(v) for v in valid]
+    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Choose one of: {', '.join(options)}." if options else "There are none."
+
+
+def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
+    """Turn a mapping into the frozen dataclass `cls`, all of it checked.
+
+    Args:
+        cls: A dataclass. Nested dataclasses, enums, literals, optionals, tuples and plain
+            scalars are understood as field types.
+        data: Values by field name; fields with defaults may be absent.
+        path: Dotted name of the mapping, for messages.
+
+    Raises:
+        ConfigError: On an unknown, missing or ill-typed key, or a value the dataclass refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path or 'configuration'}: must be a mapping, got {data!r}.")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ConfigError(f"{_join(path, key)}: unknown key. {nearest(key, fields)}")
+    hints = _hints(cls)
+    values = {k: convert(hints[k], v, _join(path, k)) for k, v in data.items()}
+    missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
+    if missing:
+        raise ConfigError(f"{_join(path, missing[0])}: must be given, got nothing. Set it.")
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        # Components name their own fields; the prefix says where in the whole they stand.
+        text = str(error)
+        raise ConfigError(text if not path or text.startswith(path) else f"{path}.{text}") from None
+
+
+def convert(hint: Any, value: Any, path: str) -> Any:
+    """Check `value` against a type hint and return it in that type.
+
+    Raises:
+        ConfigError: If the value does not fit.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(hint), value, path)
+    if origin is Literal:
+        return _choice(value, get_args(hint), path)
+    if origin is tuple:
+        return _convert_tuple(get_args(hint), value, path)
+    if origin in (dict, Mapping) or hint is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: must be a mapping, got {value!r}.")
+        return dict(value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else build(hint, value, path)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        if isinstance(value, hint):
+            return value
+        # YAML reads a bare `none` as text but `null` as nothing; both name a member "none".
+        text = "none" if value is None else value
+        return hint(_choice(text, [m.value for m in hint], path))
+    return _convert_scalar(hint, value, path)
+
+
+def to_plain(value: Any) -> Any:
+    """Return a configuration as nested dicts, lists and scalars, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Flatten a plain configuration into dotted names."""
+    if isinstance(value, Mapping) and value:
+        nested = (leaves(v, _join(path, str(k))) for k, v in value.items())
+        return {k: v for part in nested for k, v in part.items()}
+    return {path: value}
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    rest = [o for o in options if o is not type(None)]
+    if len(rest) == 1:
+        return convert(rest[0], value, path)
+    errors = []
+    for option in rest:
+        try:
+            return convert(option, value, path)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError(errors[0])
+
+
+def _convert_tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{path}: must be a list, got {value!r}.")
+    items = list(value)
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(convert(args[0], v, f"{path}[{i}]") for i, v in enumerate(items))
+    if len(items) != len(args):
+        raise ConfigError(f"{path}: must have {len(args)} entries, got {items!r}.")
+    pairs = zip(args, items, strict=True)
+    return tuple(convert(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(pairs))
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if hint not in wanted:
+        raise TypeError(f"{path}: the schema has no rule for {hint!r}.")
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        # 1e6 is how people write a million steps.
+        if hint is float or float(value).is_integer():
+            return hint(value)
+    raise ConfigError(f"{path}: must be {wanted[hint]}, got {value!r}.")
+
+
+def _choice(value: Any, valid: Iterable[Any], path: str) -> Any:
+    options = list(valid)
+    if value in options:
+        return value
+    hint = nearest(str(value), [str(o) for o in options])
+    listed = ", ".join(str(o) for o in options)
+    tail = "" if hint.startswith("Choose") else f" {hint}"
+    raise ConfigError(f"{path}: unknown {value!r}. Choose one of: {listed}.{tail}")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,98 @@
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+
+from relic.schema import ConfigError, build, leaves, nearest, to_plain
+
+
+class Colour(Enum):
+    RED = "red"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    lr: float = 1e-3
+    epochs: int = 4
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs: must be at least 1, got {self.epochs}. Use 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    ppo: Inner = field(default_factory=Inner)
+    colour: Colour = Colour.RED
+    mode: Literal["a", "b"] = "a"
+    window: int | None = None
+    sizes: tuple[int, ...] = ()
+    pair: tuple[float, str] = (0.0, "")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def test_values_take_their_types():
+    built = build(
+        Outer,
+        {
+            "name": "x",
+            "ppo": {"lr": 1, "epochs": 2e0},
+            "colour": None,
+            "window": None,
+            "sizes": [1, 2],
+            "pair": [1, "y"],
+            "options": {"split": "val"},
+        },
+    )
+    assert built == Outer(
+        name="x",
+        ppo=Inner(lr=1.0, epochs=2),
+        colour=Colour.NONE,
+        sizes=(1, 2),
+        pair=(1.0, "y"),
+        options={"split": "val"},
+    )
+    assert isinstance(built.ppo.lr, float)
+    assert isinstance(built.ppo.epochs, int)
+
+
+def test_a_plain_dump_builds_the_same_configuration():
+    first = build(Outer, {"name": "x", "colour": "none", "sizes": [3]})
+    assert build(Outer, to_plain(first)) == first
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "x", "pp": {}}, r"pp: unknown key\. Did you mean 'ppo'\?"),
+        ({"name": "x", "ppo": {"lrr": 1}}, r"ppo\.lrr: unknown key\. Did you mean 'lr'\?"),
+        ({}, r"name: must be given"),
+        ({"name": 3}, r"name: must be text, got 3"),
+        ({"name": "x", "ppo": {"epochs": 1.5}}, r"ppo\.epochs: must be a whole number, got 1\.5"),
+        ({"name": "x", "ppo": {"epochs": True}}, r"ppo\.epochs: must be a whole number, got True"),
+        ({"name": "x", "ppo": {"epochs": 0}}, r"^ppo\.epochs: must be at least 1, got 0\."),
+        ({"name": "x", "ppo": {"lr": "fast"}}, r"ppo\.lr: must be a number, got 'fast'"),
+        ({"name": "x", "ppo": 3}, r"ppo: must be a mapping, got 3"),
+        ({"name": "x", "colour": "rad"}, r"colour: unknown 'rad'.*red, none.*mean 'red'"),
+        ({"name": "x", "mode": "c"}, r"mode: unknown 'c'\. Choose one of: a, b\."),
+        ({"name": "x", "window": "w"}, r"window: must be a whole number"),
+        ({"name": "x", "sizes": 3}, r"sizes: must be a list"),
+        ({"name": "x", "sizes": [1, "a"]}, r"sizes\[1\]: must be a whole number"),
+        ({"name": "x", "pair": [1]}, r"pair: must have 2 entries"),
+        ({"name": "x", "options": 1}, r"options: must be a mapping"),
+    ],
+)
+def test_each_mistake_is_named(data, message):
+    with pytest.raises(ConfigError, match=message):
+        build(Outer, data)
+
+
+def test_leaves_have_dotted_names():
+    assert leaves({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+def test_nearest_lists_all_where_nothing_is_near():
+    assert nearest("zzz", ["one", "two"]) == "Choose one of: one, two."
