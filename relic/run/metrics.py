@@ -141,7 +141,7 @@ class WandbMirror:
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 def new_wandb_id() -> str:
