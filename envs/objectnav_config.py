@@ -1,0 +1,196 @@
+"""Every constant and choice of ExtObjNav, checked when it is made. `objectnav` reads them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import IntEnum, StrEnum
+from typing import Any, Final, Self
+
+import numpy as np
+
+from envs.errors import unknown_name
+
+
+class Action(IntEnum):
+    """The six actions, in the paper's order."""
+
+    STOP = 0
+    FORWARD = 1
+    TURN_LEFT = 2
+    TURN_RIGHT = 3
+    LOOK_UP = 4
+    LOOK_DOWN = 5
+
+
+class GoalSampling(StrEnum):
+    """Weight of a category that is present in the trial's scene, before normalisation."""
+
+    UNIFORM = "uniform"
+    """1."""
+    INSTANCES = "instances"
+    """Its number of instances."""
+    INVERSE_INSTANCES = "inverse_instances"
+    """1 / its number of instances."""
+    FAILURES = "failures"
+    """1 + its failed episodes in this trial."""
+    FEWEST_STEPS = "fewest_steps"
+    """1 + the steps by which it is behind the category that took most of them in this trial."""
+    UCB = "ucb"
+    """sqrt(ln(2 + successes of the trial) / (1 + its own successes))."""
+
+
+class GoalInstances(StrEnum):
+    """Which instances of the goal category satisfy it."""
+
+    ALL = "all"
+    ONE = "one"
+    """One, drawn anew in each episode."""
+    ONE_PER_TRIAL = "one_per_trial"
+    """One, drawn once for each category of the trial."""
+
+
+class StartMode(StrEnum):
+    """Where an episode starts."""
+
+    RANDOM = "random"
+    PREVIOUS_END = "previous_end"
+    """Where the trial's last episode ended; at random in its first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectNavConfig:
+    """Every constant of the task. Metres and steps, degrees where the name ends in `_deg`."""
+
+    turn_deg: float = 30.0
+    forward_step: float = 0.25
+    look_deg: float = 30.0
+    pitch_min_deg: float = -60.0
+    pitch_max_deg: float = 30.0
+    pitch_start_deg: float = 0.0
+    """Camera pitch at the start of each episode; up is positive."""
+    hfov_deg: float = 90.0
+    agent_radius: float = 0.25
+    max_episode_steps: int = 500
+    success_distance: float = 2.0
+    """Horizontal distance to an instance at which it may still be found."""
+    success_pixels: int = 10
+    """Pixels of that same instance that must be in view."""
+    success_resolution: int = 256
+    """Side of the square view that `success_pixels` are counted in."""
+    success_reward: float = 2.0
+    slack_reward: float = -0.001
+    """Added at every step."""
+    progress_reward: float = 1.0
+    """Earned for each metre by which the geodesic distance shrinks."""
+    goal_sampling: GoalSampling = GoalSampling.UNIFORM
+    goal_instances: GoalInstances = GoalInstances.ALL
+    fixed_goal: bool = False
+    """Keep the category of the trial's first episode."""
+    max_goals: int | None = None
+    """After this many distinct categories, ask only for those."""
+    start: StartMode = StartMode.RANDOM
+    num_starts: int | None = None
+    """After this many random starts, choose among those."""
+    min_start_distance: float = 1.0
+    """Geodesic distance to the goal below which a random start is redrawn."""
+    start_attempts: int = 50
+    """Draws after which the farthest one is taken."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges, and turn names of choices into their enums."""
+        for f in fields(self):
+            _check_field(self, f.name)
+        if not self.pitch_min_deg <= self.pitch_start_deg <= self.pitch_max_deg:
+            raise ValueError(
+                "ObjectNavConfig.pitch_start_deg: the start pitch must lie within "
+                f"[pitch_min_deg, pitch_max_deg] = [{self.pitch_min_deg}, {self.pitch_max_deg}], "
+                f"got {self.pitch_start_deg}."
+            )
+        if self.start is StartMode.PREVIOUS_END and self.num_starts is not None:
+            raise ValueError(
+                "ObjectNavConfig.num_starts: must be None with start='previous_end', got "
+                f"{self.num_starts}. Choose one of the two."
+            )
+
+    @classmethod
+    def create(cls, base: ObjectNavConfig | None = None, **overrides: Any) -> Self:
+        """Change some values of `base` (default: the paper's), naming the nearest on a typo.
+
+        Raises:
+            ValueError: if an override is unknown or has a value that it must not have.
+            TypeError: if an override has a value of the wrong type.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in overrides:
+            if name not in names:
+                raise unknown_name("ObjectNavConfig", "an option", name, names)
+        start = {name: getattr(base, name) for name in names} if base is not None else {}
+        return cls(**(start | overrides))
+
+    @property
+    def turn(self) -> float:
+        """Turn angle in radians."""
+        return math.radians(self.turn_deg)
+
+    @property
+    def look(self) -> float:
+        """Look angle in radians."""
+        return math.radians(self.look_deg)
+
+
+_CHOICES: Final = {
+    "goal_sampling": GoalSampling,
+    "goal_instances": GoalInstances,
+    "start": StartMode,
+}
+_COUNTS: Final = {
+    "max_episode_steps": 1,
+    "success_pixels": 1,
+    "success_resolution": 8,
+    "max_goals": 1,
+    "num_starts": 1,
+    "start_attempts": 1,
+}
+_OPTIONAL: Final = ("max_goals", "num_starts")
+_RANGES: Final = {
+    "turn_deg": (0.0, 180.0),
+    "forward_step": (0.0, 5.0),
+    "look_deg": (0.0, 90.0),
+    "pitch_min_deg": (-89.0, 89.0),
+    "pitch_max_deg": (-89.0, 89.0),
+    "pitch_start_deg": (-89.0, 89.0),
+    "hfov_deg": (10.0, 150.0),
+    "agent_radius": (0.05, 1.0),
+    "success_distance": (0.0, 100.0),
+    "success_reward": (-math.inf, math.inf),
+    "slack_reward": (-math.inf, math.inf),
+    "progress_reward": (-math.inf, math.inf),
+    "min_start_distance": (0.0, 100.0),
+}
+
+
+def _check_field(config: ObjectNavConfig, name: str) -> None:
+    value = getattr(config, name)
+    where = f"ObjectNavConfig.{name}"
+    if name in _CHOICES:
+        choice = _CHOICES[name]
+        if value not in list(choice):
+            raise unknown_name(where, "it", value, [str(c.value) for c in choice])
+        object.__setattr__(config, name, choice(value))
+    elif name in _COUNTS:
+        if value is None and name in _OPTIONAL:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{where}: must be an int, got {value!r}.")
+        if value < _COUNTS[name]:
+            raise ValueError(f"{where}: must be at least {_COUNTS[name]}, got {value}.")
+    elif name in _RANGES:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{where}: must be a number, got {value!r}.")
+        low, high = _RANGES[name]
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError(f"{where}: must lie in [{low}, {high}], got {value}.")
+        object.__setattr__(config, name, float(value))
+    elif not isinstance(value, bool):
+        raise TypeError(f"{where}: must be True or False, got {value!r}.")
