@@ -2,3 +2,11 @@
 
 Importing this package registers them with Gymnasium. Nothing here imports `relic`.
 """
+
+from gymnasium.envs.registration import register
+
+register(
+    id="relic/Darkroom-v0",
+    entry_point="envs.darkroom:DarkroomEnv",
+    vector_entry_point="envs.darkroom:DarkroomVectorEnv",
+)

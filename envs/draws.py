@@ -1,0 +1,59 @@
+"""Random numbers that depend on named integers alone: which trial comes next, what is in it.
+
+Nothing here keeps a state, so nothing needs to be saved, and what one row draws cannot depend on
+another row. The bits are pinned by tests: they are part of what a seed means.
+
+Shape suffix: N rows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(value_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit words with the finaliser of SplitMix64 (Steele et al., 2014)."""
+    value_N = value_N + _GOLDEN
+    value_N = (value_N ^ (value_N >> np.uint64(30))) * _MIX_1
+    value_N = (value_N ^ (value_N >> np.uint64(27))) * _MIX_2
+    return value_N ^ (value_N >> np.uint64(31))
+
+
+def draw_trials(
+    seed: int, row_N: NDArray[np.int64], *, count_N: NDArray[np.int64], num_trials: int
+) -> NDArray[np.int64]:
+    """Draw trial numbers, one per row, from (seed, row, count) alone.
+
+    Args:
+        seed: names the sequence.
+        row_N: global row numbers.
+        count_N: how many numbers each row has drawn before.
+        num_trials: numbers are drawn evenly from [0, num_trials), with replacement.
+
+    Returns:
+        int64, (N,).
+    """
+    word_N = np.full(len(row_N), seed % 2**64, dtype=np.uint64)
+    word_N = _mix(_mix(word_N) ^ row_N.astype(np.uint64))
+    word_N = _mix(word_N ^ count_N.astype(np.uint64))
+    return (word_N % np.uint64(num_trials)).astype(np.int64)
+
+
+def keyed_generator(*keys: int | str) -> np.random.Generator:
+    """Return a fresh generator whose numbers are a pure function of the keys, in order.
+
+    Use it for all that happens inside a trial: `keyed_generator(dataset_name, trial, episode)`.
+
+    Args:
+        keys: non-negative integers, or strings, which are hashed.
+    """
+    words = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))

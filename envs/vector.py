@@ -1,0 +1,412 @@
+"""The trial contract on top of `gymnasium.vector.VectorEnv`.
+
+Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
+follow each other inside it. `TrialVectorEnv` does all that is alike in every such environment:
+which trial comes next, what `reset` may be asked, SAME_STEP autoreset, time limits, records,
+state. A concrete environment fills in the hooks at the end of the class. No task lives here, and
+`envs.single` shows one row as a `gymnasium.Env`.
+
+Shape suffixes: N rows, K some of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.draws import draw_trials
+from envs.errors import ClosedError, StepBeforeResetError
+from envs.validation import ResetRequest, check_actions, check_reset_options, check_seed
+
+Rows = NDArray[np.int64]
+Observation = dict[str, NDArray[Any]]
+State = dict[str, Any]
+
+
+class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
+    """N rows, each in its own trial, stepped together in one process.
+
+    `reset` begins new trials or episodes as its options say (see `reset`); `step` begins the next
+    episode of the same trial by itself when one ends (SAME_STEP autoreset, `final_obs` and
+    `final_info` as Gymnasium defines them). What row i sees depends on the seed, its global
+    number `first_row + i` and its actions only, never on N or on other rows.
+
+    `infos` is empty on steps in which no episode ends. Else it holds, with `final_obs` and
+    `final_info`, `episode_record`: a dict of (N,) arrays, meaningful where `_episode_record`.
+    Every record has `trial`, `episode` (index in the trial), `length` and `return`.
+    """
+
+    state_version: ClassVar[int] = 1
+    """Raise it in a subclass whenever the meaning of its saved state changes."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        single_observation_space: spaces.Dict,
+        *,
+        single_action_space: gymnasium.Space[Any],
+        dataset_name: str,
+        num_trials: int,
+        max_episode_steps: int,
+        fixed_horizon: bool = False,
+        time_limit_default: str = "bootstrap",
+        seed: int = 0,
+        first_row: int = 0,
+        copy: bool = True,
+    ) -> None:
+        """Set up rows that wait for the first `reset`.
+
+        Args:
+            num_envs: N.
+            single_observation_space: what one row sees; its arrays are batched along axis 0.
+            single_action_space: Discrete, MultiDiscrete or Box.
+            dataset_name: what trial numbers mean: versioned, part of every saved state.
+            num_trials: unnamed trials are drawn evenly from [0, num_trials).
+            max_episode_steps: an episode that lasts this long is truncated.
+            fixed_horizon: every episode lasts exactly that long.
+            time_limit_default: `terminal` or `bootstrap`: how a learner should see time limits.
+            seed: names the sequence of trials until `reset(seed=...)`.
+            first_row: global number of row 0.
+            copy: hand out fresh observation arrays; else two buffers take turns, and an
+                observation is overwritten by the second call after it.
+        """
+        where = type(self).__name__
+        for name, value, least in (
+            ("num_envs", num_envs, 1),
+            ("first_row", first_row, 0),
+            ("max_episode_steps", max_episode_steps, 1),
+            ("num_trials", num_trials, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{where}: {name} must be an integer, got {value!r}.")
+            if value < least:
+                raise ValueError(f"{where}: {name} must be at least {least}, got {value}.")
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.num_envs = int(num_envs)
+        self.single_observation_space = single_observation_space
+        self.single_action_space = single_action_space
+        self.observation_space = batch_space(single_observation_space, self.num_envs)
+        assert isinstance(self.observation_space, spaces.Dict)
+        self._single_spaces = dict(single_observation_space.items())
+        self._spaces = dict(self.observation_space.items())
+        self.action_space = batch_space(single_action_space, self.num_envs)
+        self.dataset_name = dataset_name
+        self.num_trials = int(num_trials)
+        self.max_episode_steps = int(max_episode_steps)
+        self.fixed_horizon = fixed_horizon
+        self.time_limit_default = time_limit_default
+        self.first_row = int(first_row)
+        self._seed = check_seed(where, seed)
+        self._started = False
+        zeros = np.zeros(self.num_envs, dtype=np.int64)
+        self._trial, self._episode, self._elapsed = zeros.copy(), zeros.copy(), zeros.copy()
+        self._drawn = zeros  # trial numbers drawn so far: the count in (seed, row, count)
+        self._return = np.zeros(self.num_envs, dtype=np.float64)
+        self._buffers: list[Observation] = [] if copy else [self._empty(), self._empty()]
+
+    @property
+    def trial(self) -> Rows:
+        """The trial that each row is in, int64 (N,). A copy."""
+        return self._trial.copy()
+
+    @property
+    def episode(self) -> Rows:
+        """Index, in its trial, of the episode that each row is in, int64 (N,). A copy."""
+        return self._episode.copy()
+
+    @property
+    def elapsed_steps(self) -> Rows:
+        """Steps taken in the current episode of each row, int64 (N,). A copy."""
+        return self._elapsed.copy()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin trials or episodes.
+
+        The first reset, and any with a seed, begins new trials in all rows. A bare one begins a
+        new episode in each row's trial.
+
+        Args:
+            seed: restarts the sequence of trials, in all rows, under this seed.
+            options: `reset_mask` (bool, (N,)): a new episode in these rows only. `new_trial`
+                (bool, (N,)): a new trial in these rows. Rows in neither stay as they are, and
+                their current observation is returned again. `trial` (int64, (N,)): numbers of
+                the trials that begin, read where `new_trial`, or in all rows without masks.
+                Without it the next number of (seed, row, count) is drawn; naming draws nothing.
+
+        Returns:
+            Observations of all rows, and empty infos.
+        """
+        self._check_open("reset")
+        where = f"{type(self).__name__}.reset"
+        everything = seed is not None or not self._started
+        checked = None if seed is None else check_seed(where, seed)
+        request = check_reset_options(where, options, num_envs=self.num_envs, everything=everything)
+        super().reset(seed=checked)
+        if checked is not None:
+            self._seed = checked
+            self._drawn[:] = 0
+        self._apply(request)
+        self._started = True
+        return self.observe(), {}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[
+        Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        """Act in all rows; rows whose episode ends are already in the next one afterwards.
+
+        Args:
+            actions: (N,) for discrete actions, (N, A) for vectors.
+
+        Returns:
+            Observations, rewards (float32), terminations, truncations (bool), infos. The
+            observation of a row whose episode ended is the first of its next episode; the last
+            one of the old episode is `infos["final_obs"][row]`.
+        """
+        reward_N, terminated_N, truncated_N = self.transition(actions)
+        observation = self.observe()
+        ended_N = terminated_N | truncated_N
+        if not ended_N.any():
+            return observation, reward_N, terminated_N, truncated_N, {}
+        rows = np.flatnonzero(ended_N)
+        infos = self._final_infos(rows, observation)
+        self._begin(rows, self._episode[rows] + 1)
+        self._observe(rows, observation)
+        return observation, reward_N, terminated_N, truncated_N, infos
+
+    def transition(
+        self, actions: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Act without autoreset: the part of `step` that single environments share.
+
+        Returns:
+            Rewards, terminations, truncations. A row is never both.
+        """
+        where = f"{type(self).__name__}.step"
+        self._check_open("step")
+        self._check_started("step")
+        actions = check_actions(where, actions, self.single_action_space, self.num_envs)
+        reward_N, terminated_N, truncated_N = self._advance(actions)
+        self._elapsed += 1
+        self._return += reward_N
+        truncated_N = (truncated_N | (self._elapsed >= self.max_episode_steps)) & ~terminated_N
+        return reward_N, terminated_N, truncated_N
+
+    def observe(self) -> Observation:
+        """Return the current observation of all rows, as the last `reset` or `step` did.
+
+        After `load_state_dict` this is what the restored rows see.
+        """
+        if self._buffers:
+            self._buffers.reverse()
+        observation = self._buffers[0] if self._buffers else self._empty()
+        self._observe(None, observation)
+        return observation
+
+    def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return what is recorded of the current episodes of these rows, one entry a row each.
+
+        Integers are int64, other numbers float64, truth values bool.
+        """
+        record = {
+            "trial": self._trial[rows],
+            "episode": self._episode[rows],
+            "length": self._elapsed[rows],
+            "return": self._return[rows],
+            **self._record(rows),
+        }
+        kinds = {"i": np.int64, "u": np.int64, "f": np.float64}
+        return {k: v.astype(kinds.get(v.dtype.kind, v.dtype)) for k, v in record.items()}
+
+    def expert_actions(self) -> NDArray[Any]:
+        """Return the action that an expert, who knows each row's task, would take now.
+
+        Raises:
+            NotImplementedError: This environment has no expert.
+        """
+        self._check_started("expert_actions")
+        return self._expert_actions()
+
+    def state_dict(self) -> State:
+        """Return everything that a fresh environment needs to continue from here bit for bit.
+
+        Returns:
+            Nested dict of numpy copies, ints and strings.
+        """
+        self._check_started("state_dict")
+        return {
+            **self._identity(),
+            "seed": self._seed,
+            "trial": self._trial.copy(),
+            "episode": self._episode.copy(),
+            "elapsed": self._elapsed.copy(),
+            "drawn": self._drawn.copy(),
+            "return": self._return.copy(),
+            "env": self._state(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from a saved state. No `reset` is needed before or after.
+
+        Raises:
+            ValueError: The state belongs to another environment, dataset, version or row range.
+        """
+        self._check_open("load_state_dict")
+        for name, own in self._identity().items():
+            if state.get(name) != own:
+                raise ValueError(
+                    f"{type(self).__name__}.load_state_dict: {name} of the state must be {own!r}, "
+                    f"got {state.get(name)!r}. Build the environment that the state was saved from."
+                )
+        self._seed = int(state["seed"])
+        for name in ("trial", "episode", "elapsed", "drawn", "return"):
+            getattr(self, f"_{name}")[:] = state[name]
+        self._begin_trials(np.arange(self.num_envs), self._trial)
+        self._load_state(state["env"])
+        self._started = True
+
+    def _identity(self) -> State:
+        """Return what must be equal between the saver and the loader of a state."""
+        return {
+            "class": type(self).__name__,
+            "state_version": self.state_version,
+            "dataset": self.dataset_name,
+            "num_envs": self.num_envs,
+            "first_row": self.first_row,
+            "max_episode_steps": self.max_episode_steps,
+        }
+
+    def _apply(self, request: ResetRequest) -> None:
+        """Move the rows of a checked reset request."""
+        rows = np.flatnonzero(request.new_trial_N)
+        if len(rows):
+            if request.trial_N is not None:
+                trials = request.trial_N[rows]
+            else:
+                trials = draw_trials(
+                    self._seed,
+                    rows + self.first_row,
+                    count_N=self._drawn[rows],
+                    num_trials=self.num_trials,
+                )
+                self._drawn[rows] += 1
+            self._trial[rows] = trials
+            self._begin_trials(rows, trials)
+            self._begin(rows, np.zeros_like(rows))
+        rows = np.flatnonzero(request.new_episode_N)
+        if len(rows):
+            self._begin(rows, self._episode[rows] + 1)
+
+    def _begin(self, rows: Rows, episodes: Rows) -> None:
+        """Begin these episodes in these rows."""
+        self._episode[rows] = episodes
+        self._elapsed[rows] = 0
+        self._return[rows] = 0.0
+        self._begin_episodes(rows)
+
+    def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
+        """Return the infos of a step in which the episodes of `rows` ended.
+
+        Laid out as `SyncVectorEnv` lays out those of single environments, plus the record at the
+        top, where `RecordEpisodeStatistics` and others put theirs.
+        """
+        ended_N = np.zeros(self.num_envs, dtype=bool)
+        ended_N[rows] = True
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for row in rows:
+            final_obs[row] = self.unbatch(observation, row)
+        record: dict[str, NDArray[Any]] = {}
+        nested: dict[str, NDArray[Any]] = {}
+        for name, value in self.episode_records(rows).items():
+            record[name] = np.zeros(self.num_envs, dtype=value.dtype)
+            record[name][rows] = value
+            nested[name], nested[f"_{name}"] = record[name].copy(), ended_N.copy()
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended_N,
+            "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
+            "_final_info": ended_N.copy(),
+            "episode_record": record,
+            "_episode_record": ended_N.copy(),
+        }
+
+    def unbatch(self, observation: Observation, row: int) -> Observation:
+        """Return a copy of what one row sees, as an element of the single observation space."""
+        row_of = {name: value[row, ...].copy() for name, value in observation.items()}
+        for name, space in self._single_spaces.items():
+            if isinstance(space, spaces.Discrete):
+                row_of[name] = row_of[name][()]
+        return row_of
+
+    def _empty(self) -> Observation:
+        """Return unset observation arrays for all rows."""
+        return {
+            name: np.empty(space.shape or (), dtype=space.dtype)
+            for name, space in self._spaces.items()
+        }
+
+    def _check_open(self, method: str) -> None:
+        if self.closed:
+            raise ClosedError(
+                f"{type(self).__name__}.{method}: the environment must be open, got a closed one. "
+                "Build a new one."
+            )
+
+    def _check_started(self, method: str) -> None:
+        if not self._started:
+            raise StepBeforeResetError(
+                f"{type(self).__name__}.{method}: reset() must come first, got {method}() on a "
+                "fresh environment. Call reset()."
+            )
+
+    # Hooks. A concrete environment fills these in; rows are int64 indices into 0..N-1.
+
+    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Set up the tasks of these trials. `_begin_episodes` or `_load_state` follows."""
+        raise NotImplementedError
+
+    def _begin_episodes(self, rows: Rows) -> None:
+        """Place these rows at the start of episode `self._episode[rows]` of their trials."""
+        raise NotImplementedError
+
+    def _advance(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Act in all rows; return fresh rewards, terminations and truncations.
+
+        The time limit is added by the caller: truncations are those for other reasons.
+        """
+        raise NotImplementedError
+
+    def _observe(self, rows: Rows | None, out: Observation) -> None:
+        """Write what these rows (None: all) see now into `out[name][rows]`.
+
+        Must be a function of the state alone: it is called again for rows that do not move.
+        """
+        raise NotImplementedError
+
+    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return entries of the episode record beyond the common ones, (K,) each."""
+        return {}
+
+    def _expert_actions(self) -> NDArray[Any]:
+        """Return expert actions, (N,) or (N, A)."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.expert_actions: this environment has no expert."
+        )
+
+    def _state(self) -> State:
+        """Return copies of what `_begin_trials` does not restore."""
+        return {}
+
+    def _load_state(self, state: State) -> None:
+        """Take over what `_state` returned. The trials have been begun before."""
