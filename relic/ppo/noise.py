@@ -1,0 +1,107 @@
+"""Random numbers that are a function of what they are for, not of how many were drawn before.
+
+Acting noise is keyed by (seed, global row, step): a row acts alike whatever the number of rows,
+ranks or groups, and the learner's draws never move it. Episode shuffles and minibatches use the
+same generator under other streams, so none of them has a state to save.
+
+Legend: N rows, K numbers per row.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numba
+import numpy as np
+
+_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class Stream(IntEnum):
+    """What a draw is for; streams never share numbers."""
+
+    ACTION = 1
+    SHUFFLE = 2
+    ROWS = 3
+    FRACTION = 4
+    DEMONSTRATION = 5
+    DEPTH = 6
+
+
+def row_uniforms(
+    seed: int, row_N: np.ndarray, step: int, size: int, *, stream: Stream = Stream.ACTION
+) -> np.ndarray:
+    """Draw numbers for each row at one step.
+
+    Args:
+        seed: The run's seed.
+        row_N: Global numbers of the rows, int64.
+        step: Number of the step in the run, counted per row.
+        size: Numbers per row.
+        stream: What they are for.
+
+    Returns:
+        float32 (N, size), uniform in [0, 1).
+    """
+    out_NK = np.empty((len(row_N), size), np.float32)
+    _uniforms_kernel(key(seed, stream), np.asarray(row_N, np.int64), np.int64(step), out_NK)
+    return out_NK
+
+
+def key(*numbers: int) -> np.uint64:
+    """Fold numbers into one 64-bit key."""
+    folded = 0x9E3779B97F4A7C15
+    for number in numbers:
+        folded = _fold(folded, number)
+    return np.uint64(folded)
+
+
+def keyed_permutation(size: int, *numbers: int) -> np.ndarray:
+    """Return a permutation of `range(size)` that depends on the numbers alone."""
+    order = np.arange(size, dtype=np.int64)
+    shuffle_in_place(order, key(*numbers))
+    return order
+
+
+def _fold(folded: int, number: int) -> int:
+    # The same as `mix(folded ^ mix(number))`, in Python's integers.
+    return _mix_python(folded ^ _mix_python(number & int(_MASK)))
+
+
+def _mix_python(x: int) -> int:
+    mask = int(_MASK)
+    x = (x + 0x9E3779B97F4A7C15) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return x ^ (x >> 31)
+
+
+@numba.njit(cache=True, inline="always")
+def mix(x):
+    """Scramble 64 bits (the finaliser of SplitMix64, which passes BigCrush)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit(cache=True)
+def shuffle_in_place(items, seed_key):
+    """Permute `items` by Fisher and Yates, with draws that the key determines."""
+    state = seed_key
+    for i in range(len(items) - 1, 0, -1):
+        state = mix(state)
+        # The bias of a remainder is below 2**-40 for any length met here.
+        j = np.int64(state % np.uint64(i + 1))
+        items[i], items[j] = items[j], items[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _uniforms_kernel(stream_key, row_N, step, out_NK):
+    for n in range(out_NK.shape[0]):
+        row_key = mix(stream_key ^ mix(np.uint64(row_N[n])))
+        step_key = mix(row_key ^ mix(np.uint64(step)))
+        for k in range(out_NK.shape[1]):
+            bits = mix(step_key ^ mix(np.uint64(k)))
+            # 24 bits are what a float32 holds exactly, so 1.0 is never reached.
+            out_NK[n, k] = np.float32(bits >> np.uint64(40)) * np.float32(2.0**-24)

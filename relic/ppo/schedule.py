@@ -1,0 +1,115 @@
+"""When a rollout is learned from: a table, known before the first step.
+
+Pure; it knows no environment, policy or clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+
+class UpdateKind(Enum):
+    """What an update's loss covers."""
+
+    PARTIAL = "partial"
+    """The chunk collected since the last update; the forward pass still sees all before it."""
+    FULL = "full"
+    """Every step of the rollout so far."""
+
+
+class PrefixGradient(Enum):
+    """What a partial update does with the steps before its chunk."""
+
+    FULL = "full"
+    """Recomputes them and lets the gradient through."""
+    DETACHED = "detached"
+    """Uses their keys and values as they stand in the acting cache, as constants."""
+    NONE = "none"
+    """Leaves them out: the chunk is seen as if the trial began with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUpdate:
+    """One line of the table."""
+
+    index: int
+    """Number of the update within its rollout."""
+    at_step: int
+    """The update happens when this many steps are in the rollout."""
+    loss_from: int
+    """The loss counts steps `[loss_from, at_step)`."""
+    kind: UpdateKind
+    last: bool
+    """The rollout ends with this update: no shuffle, no refresh, new trials."""
+
+
+class UpdateSchedule:
+    """The updates of one rollout, the same in every rollout."""
+
+    def __init__(self, num_steps: int, *, per_rollout: int = 1, full_per_rollout: int = 1):
+        """Lay out the table.
+
+        Args:
+            num_steps: Steps per row and rollout.
+            per_rollout: Updates per rollout, evenly spaced; 1 means no partial updates.
+            full_per_rollout: How many of them are full, evenly spaced, the last one included. With
+                0 even the last is partial (truncated backpropagation for recurrent policies).
+
+        Raises:
+            ValueError: If one number does not divide the next.
+        """
+        check_divides("updates.per_rollout", per_rollout, "num_steps", num_steps)
+        if full_per_rollout != 0:
+            check_divides(
+                "updates.full_per_rollout", full_per_rollout, "updates.per_rollout", per_rollout
+            )
+        self.num_steps = num_steps
+        self.per_rollout = per_rollout
+        self.full_per_rollout = full_per_rollout
+        self.updates = tuple(self._plan())
+
+    @property
+    def chunk(self) -> int:
+        """Steps between two updates."""
+        return self.num_steps // self.per_rollout
+
+    def _plan(self) -> Iterator[PlannedUpdate]:
+        full_every = self.per_rollout // self.full_per_rollout if self.full_per_rollout else None
+        for index in range(self.per_rollout):
+            at_step = (index + 1) * self.chunk
+            full = full_every is not None and (index + 1) % full_every == 0
+            yield PlannedUpdate(
+                index=index,
+                at_step=at_step,
+                loss_from=0 if full else at_step - self.chunk,
+                kind=UpdateKind.FULL if full else UpdateKind.PARTIAL,
+                last=index + 1 == self.per_rollout,
+            )
+
+    def remaining(self, size: int) -> tuple[PlannedUpdate, ...]:
+        """Return the updates still to come when `size` steps are collected and learned from."""
+        return tuple(u for u in self.updates if u.at_step > size)
+
+    def tokens_per_epoch(self, prefix_gradient: PrefixGradient) -> int:
+        """Count the tokens that one row sends through a pass with gradient, over a rollout."""
+        whole_prefix = prefix_gradient is PrefixGradient.FULL
+        return sum(u.at_step if whole_prefix else u.at_step - u.loss_from for u in self.updates)
+
+
+def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
+    """Refuse a divisor that leaves a rest, and name the nearest ones that do not.
+
+    Raises:
+        ValueError: If `divisor` is not a positive divisor of `whole`.
+    """
+    if divisor >= 1 and whole % divisor == 0:
+        return
+    fitting = [d for d in range(1, whole + 1) if whole % d == 0]
+    nearest = sorted(fitting, key=lambda d: abs(d - divisor))[:4]
+    near = ", ".join(str(d) for d in sorted(nearest))
+    raise ValueError(
+        f"{name}: must divide {whole_name}, got {name.rpartition('.')[2]}={divisor}, "
+        f"{whole_name.rpartition('.')[2]}={whole}. Use {near}."
+    )
