@@ -115,6 +115,32 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
+def check_key(cls: type, dotted: str) -> None:
+    """Check that `dotted` names a field of a configuration, before anything is composed.
+
+    Raises:
+        ConfigError: If a part is unknown; it names the nearest.
+    """
+    hint: Any = cls
+    done = ""
+    for part in dotted.split("."):
+        if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+            if hint is dict or get_origin(hint) is dict:
+                return  # free-form options are checked by their owner
+            raise ConfigError(f"{dotted}: unknown key. {done} is a single value. Set {done}=VALUE.")
+        hints = _hints(hint)
+        if part not in hints:
+            raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
+        hint = _without_none(hints[part])
+        done = _join(done, part)
+
+
+def _without_none(hint: Any) -> Any:
+    options = [o for o in get_args(hint) if o is not type(None)]
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return options[0] if is_union and len(options) == 1 else hint
+
+
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in options:
         return None

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from relic.schema import ConfigError, build, leaves, nearest, to_plain
+from relic.schema import ConfigError, build, check_key, leaves, nearest, to_plain
 
 
 class Colour(Enum):
@@ -96,3 +96,21 @@ def test_leaves_have_dotted_names():
 
 def test_nearest_lists_all_where_nothing_is_near():
     assert nearest("zzz", ["one", "two"]) == "Choose one of: one, two."
+
+
+@pytest.mark.parametrize("key", ["name", "ppo", "ppo.lr", "options.split", "window"])
+def test_known_keys_pass(key):
+    check_key(Outer, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("pppo.lr", r"pppo\.lr: unknown key\. Did you mean 'ppo'"),
+        ("ppo.lrr", r"Did you mean 'lr'"),
+        ("name.x", r"name is a single value"),
+    ],
+)
+def test_unknown_keys_are_named_before_anything_is_composed(key, message):
+    with pytest.raises(ConfigError, match=message):
+        check_key(Outer, key)
