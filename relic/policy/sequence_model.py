@@ -1,0 +1,190 @@
+"""The one interface of everything that carries a trial's context from step to step.
+
+A sequence model reads tokens and writes tokens. It knows nothing of observations, actions or
+losses. Its two ways of running must agree: `forward` over all steps at once, with gradient, and
+`step` or `prefill` against a state that remembers the steps before.
+
+Shapes: N rows, T steps, E width, L layers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Rows = Sequence[int] | np.ndarray | Tensor
+"""Chosen rows: a bool mask over all of them, or their indices."""
+
+
+class ContextOverflowError(RuntimeError):
+    """A step that would not fit into its row's memory; nothing has been written."""
+
+
+class StaleStateError(RuntimeError):
+    """A snapshot that is used after the state it points into was reset."""
+
+
+class SequenceState(ABC):
+    """What a sequence model remembers of each row's trial. Rows go their own ways."""
+
+    lengths: Tensor
+    """Steps of the trial that each row has seen, int64 (N,)."""
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Rows of the state."""
+
+    @abstractmethod
+    def reset(self, rows: Rows | None = None) -> None:
+        """Empties rows: their next step is the first of a new trial.
+
+        Args:
+            rows: A bool mask or indices; None empties all.
+        """
+
+    @abstractmethod
+    def snapshot(self) -> SequenceState:
+        """Return the state as it is now, for use as the constant prefix of a `forward`.
+
+        It stays as it is while this state goes on stepping, and is void once its rows are reset.
+        Nothing that grows with the context is copied.
+        """
+
+    @abstractmethod
+    def select(self, rows: Rows) -> SequenceState:
+        """Return chosen rows, for use as the constant prefix of a `forward`."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on bit for bit, as tensors and integers."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; shapes must agree."""
+
+
+class SequenceModel(nn.Module, ABC):
+    """A memory: tokens in, tokens out, and never a look at the future.
+
+    `episode_starts` is true at the first step of an episode. The first step of a trial begins
+    episode 0 whatever its flag says.
+    """
+
+    width: int
+    """Size of tokens read and written."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x_NTE: Tensor,
+        episode_starts_NT: Tensor,
+        state: SequenceState | None = None,
+        *,
+        depth_mask_NL: Tensor | None = None,
+    ) -> Tensor:
+        """Read all steps at once, with gradient.
+
+        Args:
+            x_NTE: Tokens, in context order. Rows may be padded at their end.
+            episode_starts_NT: Where episodes begin, in the same order.
+            state: What came before x, as a constant; it is not written. None: x begins the trial.
+            depth_mask_NL: Factors of each row's layers (`draw_depth_mask`), where the model has
+                depth dropout and there is no state that holds them.
+
+        Returns:
+            Tokens (N, T, E).
+        """
+
+    @abstractmethod
+    def step(
+        self, x_NE: Tensor, episode_starts_N: Tensor, state: SequenceState, write: bool = True
+    ) -> Tensor:
+        """Read the next step of every row; advances `state` unless `write` is off.
+
+        Raises:
+            ContextOverflowError: If a row is full; nothing has been written then.
+        """
+
+    @abstractmethod
+    def prefill(
+        self,
+        x_NTE: Tensor,
+        episode_starts_NT: Tensor,
+        state: SequenceState,
+        rows: Rows | None = None,
+        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    ) -> Tensor:
+        """Append many steps to chosen rows, without gradient; advances `state`.
+
+        Args:
+            x_NTE: Tokens of the chosen rows, in the order of `rows`.
+            episode_starts_NT: Where episodes begin.
+            state: What came before; written.
+            rows: Rows of the state that x belongs to; None: all of them.
+            lengths: Steps of each row of x that count; None: all T.
+
+        Raises:
+            ContextOverflowError: If a row would be overfull; nothing has been written then.
+        """
+
+    @abstractmethod
+    def initial_state(
+        self,
+        num_rows: int,
+        capacity: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> SequenceState:
+        """Return an empty state.
+
+        Args:
+            num_rows: Rows N.
+            capacity: Steps that a trial may have; one more fits where `write` is off.
+            device: Default: where the parameters are.
+            dtype: Of what is remembered. Default: that of the parameters.
+        """
+
+    @abstractmethod
+    def bytes_per_row(self, steps: int, dtype: torch.dtype = torch.float32) -> int:
+        """Return the bytes that one row's state takes for a trial of so many steps."""
+
+    def draw_depth_mask(
+        self, num_rows: int, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Draw each row's layer factors for one rollout; None without depth dropout."""
+        del num_rows, generator
+        return None
+
+
+def row_indices(rows: Rows | None, num_rows: int) -> np.ndarray:
+    """Return chosen rows as int64 indices on the host.
+
+    Args:
+        rows: A bool mask over all rows, indices, or None for all.
+        num_rows: Rows to choose from.
+
+    Raises:
+        ValueError: If a mask has another length or an index is out of range.
+    """
+    if rows is None:
+        return np.arange(num_rows)
+    array = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    if array.dtype == bool:
+        if array.shape != (num_rows,):
+            raise ValueError(
+                f"rows: a mask must have one flag per row ({num_rows}), got shape {array.shape}. "
+                "Pass indices to name single rows."
+            )
+        return np.flatnonzero(array)
+    array = array.astype(np.int64).reshape(-1)
+    if array.size and not (0 <= array.min() and array.max() < num_rows):
+        raise ValueError(
+            f"rows: must be in [0, {num_rows}), got {array.tolist()}. Name existing rows."
+        )
+    return array

@@ -1,0 +1,75 @@
+"""What attention can always fall back on: the kinds of sink and their parameters.
+
+A sink is one or more key-value pairs that every query sees before step 0 of its context. Attention
+itself is in ``attention.py``; the learned input of ``SinkKind.TOKEN`` runs through all layers and
+so belongs to ``transformer.py``.
+
+Shapes: L layers, H heads, D head dim, K sinks.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+
+class SinkKind(Enum):
+    """Which part of a sink is learned; 0 stands for a part fixed at zero."""
+
+    NONE = "none"
+    TOKEN = "token"
+    KV = "kv"
+    KV0 = "kv0"
+    K0V = "k0v"
+    K0V0 = "k0v0"
+
+    @property
+    def has_learned_key(self) -> bool:
+        """Whether each layer learns sink keys."""
+        return self in (SinkKind.KV, SinkKind.KV0)
+
+    @property
+    def has_learned_value(self) -> bool:
+        """Whether each layer learns sink values."""
+        return self in (SinkKind.KV, SinkKind.K0V)
+
+
+class SinkKV(nn.Module):
+    """Keys and values of the sinks of all layers (kinds kv, kv0, k0v, k0v0).
+
+    One sink starts at zero, as published. Several that started there would receive the same
+    gradient and stay equal, so their learned parts start from a normal distribution.
+    """
+
+    INIT_STD = 0.02
+
+    def __init__(
+        self, kind: SinkKind, num_sinks: int, *, num_layers: int, num_heads: int, head_dim: int
+    ):
+        super().__init__()
+        shape = (num_layers, num_heads, num_sinks, head_dim)
+        self._add("key_LHKD", shape, learned=kind.has_learned_key)
+        self._add("value_LHKD", shape, learned=kind.has_learned_value)
+        self.key_LHKD: Tensor
+        self.value_LHKD: Tensor
+        self.reset_parameters()
+
+    def _add(self, name: str, shape: tuple[int, ...], *, learned: bool) -> None:
+        if learned:
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        else:
+            self.register_buffer(name, torch.zeros(shape), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Set the learned parts to their start values."""
+        for parameter in self.parameters():
+            if parameter.shape[2] == 1:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=self.INIT_STD)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return key and value of one layer's sinks, each (H, K, D)."""
+        return self.key_LHKD[index], self.value_LHKD[index]
