@@ -1,0 +1,94 @@
+"""Builds a trial environment from a name and options, with errors that name the nearest."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+
+import envs as _registers  # noqa: F401
+from envs.errors import unknown_name
+from envs.vector import TrialVectorEnv
+
+ROW_OPTIONS = ("seed", "first_row", "copy")
+"""Options that every trial environment passes on to `TrialVectorEnv`."""
+
+_NAMESPACE = "relic/"
+
+
+def known_ids() -> list[str]:
+    """Return the Gymnasium ids of this project's environments."""
+    return sorted(i for i in gymnasium.registry if i.startswith(_NAMESPACE))
+
+
+def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> TrialVectorEnv:
+    """Build the vector environment `name` with `num_envs` rows.
+
+    Args:
+        name: A Gymnasium id such as `relic/Houses-v0`, or `module:function` for an environment
+            of one's own; the function is called like the vector entry point of an id.
+        num_envs: Rows.
+        options: Further keyword arguments of the environment.
+
+    Raises:
+        ValueError: If the name or an option is unknown.
+        TypeError: If what was built is not a `TrialVectorEnv`.
+    """
+    factory = _own_factory(name) if ":" in name else _registered_factory(name)
+    valid = _keywords(factory)
+    for option in options:
+        if valid is not None and option not in valid:
+            raise unknown_name(f"env.options.{option}", f"an option of {name}", option, valid)
+    env = factory(num_envs=num_envs, **options)
+    if not isinstance(env, TrialVectorEnv):
+        raise TypeError(
+            f"env.id: {name} must build an envs.vector.TrialVectorEnv, got {type(env).__name__}. "
+            "Wrap it as docs/own_environment.md shows."
+        )
+    return env
+
+
+def _registered_factory(name: str) -> Callable[..., Any]:
+    if name not in known_ids():
+        raise unknown_name("env.id", "the environment", name, known_ids())
+    return _load(str(gymnasium.spec(name).vector_entry_point))
+
+
+def _own_factory(name: str) -> Callable[..., Any]:
+    try:
+        return _load(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"env.id: {name!r} must name a function as module:function, but {error}. "
+            "Check the spelling and that the module can be imported from here."
+        ) from None
+
+
+def _load(path: str) -> Callable[..., Any]:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _keywords(factory: Callable[..., Any]) -> list[str] | None:
+    """Return the keyword arguments that a factory takes; None if it takes any."""
+    names: list[str] = []
+    for function in _constructors(factory):
+        parameters = list(inspect.signature(function).parameters.values())
+        names += [
+            p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty
+        ]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return sorted({*names} - {"num_envs"})
+    return sorted({*names, *ROW_OPTIONS} - {"num_envs"}) if inspect.isclass(factory) else None
+
+
+def _constructors(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return what receives the keywords: a class hands those it does not know to its bases."""
+    if not inspect.isclass(factory):
+        return [factory]
+    bases = inspect.getmro(factory)
+    own = bases[: bases.index(TrialVectorEnv)] if TrialVectorEnv in bases else bases[:1]
+    return [c.__init__ for c in own if "__init__" in vars(c)]

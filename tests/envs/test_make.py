@@ -1,0 +1,39 @@
+import pytest
+
+from envs.make import known_ids, make_trial_env
+
+
+def test_registered_environments_are_built_with_options():
+    env = make_trial_env("relic/Darkroom-v0", 3, {"split": "val", "seed": 4, "first_row": 2})
+    assert (env.num_envs, env.dataset_name) == (3, "relic-darkroom-v1/10x10/val")
+    assert "relic/Darkroom-v0" in known_ids()
+
+
+def test_own_factories_are_built(monkeypatch, tmp_path):
+    (tmp_path / "my_rooms.py").write_text(
+        "from envs.darkroom import DarkroomVectorEnv\n"
+        "def make(num_envs, *, side=6):\n    return DarkroomVectorEnv(num_envs, size=side)\n"
+        "def wrong(num_envs):\n    return object()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_trial_env("my_rooms:make", 2, {"side": 8}).single_action_space.n == 5
+    with pytest.raises(ValueError, match=r"env\.options\.sid: .*Did you mean 'side'"):
+        make_trial_env("my_rooms:make", 2, {"sid": 8})
+    with pytest.raises(TypeError, match=r"must build an envs\.vector\.TrialVectorEnv, got object"):
+        make_trial_env("my_rooms:wrong", 2, {})
+    with pytest.raises(ValueError, match="must name a function as module:function"):
+        make_trial_env("my_rooms:absent", 2, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("relic/Darkrom-v0", {}, r"env\.id: .*Did you mean 'relic/Darkroom-v0'"),
+        ("relic/Darkroom-v0", {"splt": "val"}, r"env\.options\.splt: .*Did you mean 'split'"),
+        ("relic/Darkroom-v0", {"num_trials": 3}, r"env\.options\.num_trials"),
+        ("no_such_module:make", {}, r"No module named 'no_such_module'"),
+    ],
+)
+def test_each_mistake_is_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trial_env(name, 1, options)
