@@ -5,6 +5,10 @@ Importing this package registers them with Gymnasium. Nothing here imports `reli
 
 from gymnasium.envs.registration import register
 
+from envs.checker import TrialEnvError, check_trial_env
+
+__all__ = ["TrialEnvError", "check_trial_env"]
+
 register(
     id="relic/Darkroom-v0",
     entry_point="envs.darkroom:DarkroomEnv",

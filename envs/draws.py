@@ -53,7 +53,12 @@ def keyed_generator(*keys: int | str) -> np.random.Generator:
     Use it for all that happens inside a trial: `keyed_generator(dataset_name, trial, episode)`.
 
     Args:
-        keys: non-negative integers, or strings, which are hashed.
+        keys: integers in [0, 2**64), or strings, which are hashed.
     """
-    words = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
+    # The count and a fixed width keep apart keys that SeedSequence, which pads with zeros, takes
+    # for equal.
+    words = [len(keys)]
+    for key in keys:
+        number = zlib.crc32(key.encode()) if isinstance(key, str) else int(key)
+        words += [number % 2**32, number // 2**32]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))

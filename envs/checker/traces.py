@@ -1,0 +1,143 @@
+"""What rows saw, in a form that can be compared: the checker's memory. No rule lives here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Outcome = dict[str, Any]
+"""What one row got from one call, by name; arrays as digests."""
+
+OPENING: Final = 3
+"""Steps at the start of the tape in which, if it can be had, no episode ends."""
+
+Trace = list[list[Outcome]]
+"""Outcomes by step, then row."""
+
+
+def digest(value: Any) -> Any:
+    """Return something small that is equal exactly when the values are, bit for bit."""
+    array = np.asarray(value)
+    if array.dtype == object:
+        return value
+    hashed = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12)
+    return array.dtype.str, array.shape, hashed.hexdigest()
+
+
+def seen(observation: dict[str, NDArray[Any]], row: int, label: str) -> Outcome:
+    """Return what a batched observation shows to a row."""
+    return {f"{label}[{name!r}]": digest(value[row]) for name, value in observation.items()}
+
+
+def outcome(env: Any, result: tuple[Any, ...], row: int) -> Outcome:
+    """Return what a row got from a `step`."""
+    observation, rewards, terminations, truncations, infos = result
+    got = seen(observation, row, "observation")
+    got["reward"] = float(rewards[row])
+    got["termination"] = bool(terminations[row])
+    got["truncation"] = bool(truncations[row])
+    got["trial"] = int(env.unwrapped.trial[row])
+    if got["termination"] or got["truncation"]:
+        final = infos["final_obs"][row]
+        got |= {f"final_obs[{name!r}]": digest(value) for name, value in final.items()}
+        record = infos["episode_record"]
+        got |= {f"episode_record[{name!r}]": digest(value[row]) for name, value in record.items()}
+    return got
+
+
+def first_difference(one: Trace, other: Trace, rows: Sequence[tuple[int, int]]) -> str | None:
+    """Name the first difference between pairs of rows (of `one`, of `other`), None if equal."""
+    for step, (outcomes_one, outcomes_other) in enumerate(zip(one, other, strict=True)):
+        for row_one, row_other in rows:
+            got, want = outcomes_one[row_one], outcomes_other[row_other]
+            for name in {**want, **got}:
+                if name not in got or name not in want or got[name] != want[name]:
+                    return f"{name} of row {row_one} differs at step {step}"
+    return None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The environment under test, and a tape of random actions for it."""
+
+    env: Any
+    make: Callable[..., Any] | None
+    seed: int
+    trials: NDArray[np.int64] = field(init=False)
+    """Named trials, one a row, all different where there are enough."""
+    tape: list[NDArray[Any]] = field(init=False)
+    """Actions of enough steps to end every row's episode, and a few more."""
+
+    def __post_init__(self) -> None:
+        """Draw trials and actions."""
+        self.env.single_action_space.seed(self.seed)
+        steps = max(int(self.core.max_episode_steps) + 4, 24)
+        object.__setattr__(self, "tape", [self.sample(self.num_envs) for _ in range(steps)])
+        object.__setattr__(self, "trials", np.arange(self.num_envs, dtype=np.int64))
+
+    @property
+    def core(self) -> Any:
+        """The environment under all wrappers."""
+        return self.env.unwrapped
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+        return self.env.num_envs
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """Each row paired with itself."""
+        return [(row, row) for row in range(self.num_envs)]
+
+    @property
+    def opening(self) -> list[NDArray[Any]]:
+        """The start of the tape, for checks that want all rows in the middle of an episode."""
+        return self.tape[:OPENING]
+
+    def settle(self) -> bool:
+        """Redraw the opening until no episode ends in it; whether that could be had."""
+        for _ in range(100):
+            self.begin()
+            outcomes = [got for step in self.play(self.opening) for got in step]
+            if not any(got["termination"] or got["truncation"] for got in outcomes):
+                return True
+            self.tape[:OPENING] = [self.sample(self.num_envs) for _ in range(OPENING)]
+        return False
+
+    def sample(self, count: int) -> NDArray[Any]:
+        """Draw actions for so many rows."""
+        space: gymnasium.Space[Any] = self.env.single_action_space
+        return np.stack([np.asarray(space.sample()) for _ in range(count)])
+
+    def begin(self, trials: NDArray[np.int64] | None = None) -> list[Outcome]:
+        """Reset all rows under the subject's seed, into named trials, and return what they see."""
+        trials = self.trials if trials is None else trials
+        observation, _ = self.env.reset(seed=self.seed, options={"trial": trials})
+        return self.look(observation)
+
+    def look(self, observation: dict[str, NDArray[Any]]) -> list[Outcome]:
+        """Return what an observation shows to each row."""
+        count = len(next(iter(observation.values())))
+        return [seen(observation, row, "observation") for row in range(count)]
+
+    def play(self, tape: Sequence[NDArray[Any]], env: Any = None) -> Trace:
+        """Step through a tape of actions."""
+        env = self.env if env is None else env
+        trace = []
+        for actions in tape:
+            result = env.step(actions)
+            trace.append([outcome(env, result, row) for row in range(env.num_envs)])
+        return trace
+
+    def mask(self, *rows: int) -> NDArray[np.bool_]:
+        """Return a row mask."""
+        chosen = np.zeros(self.num_envs, dtype=bool)
+        chosen[list(rows)] = True
+        return chosen
