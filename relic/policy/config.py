@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from relic.policy.encoder_config import EncoderConfig
 from relic.policy.sink import SinkKind
 
 
@@ -221,6 +222,10 @@ class TransformerXLConfig:
 class PolicyConfig:
     """What the agent is: its memory, and how observations reach it."""
 
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """How an observation becomes a token."""
+    log_std: float = 0.0
+    """Initial logarithm of the standard deviation of continuous actions."""
     memory: MemoryKind = MemoryKind.TRANSFORMER
     """Which sequence model; the section of its name is read, the others are not."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)

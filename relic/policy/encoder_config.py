@@ -1,0 +1,112 @@
+"""What of an observation becomes part of a token, and by which encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+
+class VisualKind(Enum):
+    """How pictures are encoded."""
+
+    AUTO = "auto"
+    """The small CNN up to 128 pixels a side, ResNet-18 above."""
+    SMALL_CNN = "small_cnn"
+    IMPALA = "impala"
+    RESNET18 = "resnet18"
+    VIT = "vit"
+    BLIND = "blind"
+    """Pictures are left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VitConfig:
+    """Sizes of a vision transformer; the defaults are ViT-B/16, the size of VC-1."""
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    patch: int = 16
+    """Side of a patch in pixels."""
+    image_size: int = 224
+    """Side of the crop that it sees, in pixels."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("width", "depth", "heads", "patch", "image_size"):
+            _positive(name, getattr(self, name))
+        if self.width % self.heads:
+            raise ValueError(
+                f"heads: must divide width, got heads={self.heads}, width={self.width}. "
+                "ViT-B has 12 heads and width 768."
+            )
+        if self.image_size % self.patch:
+            raise ValueError(
+                f"patch: must divide image_size, got patch={self.patch}, "
+                f"image_size={self.image_size}. ViT-B/16 has 16 and 224."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The encoders of a policy's observation."""
+
+    visual: VisualKind = VisualKind.AUTO
+    frozen: bool | None = None
+    """Pictures' encoders do not learn; their features are stored instead of pixels.
+    None: a ViT is frozen, others learn."""
+    checkpoint: str | None = None
+    """Weights that the pictures' encoders start from: a directory that `save_image_encoder` wrote,
+    or for a ViT a file with the names of timm, MAE or VC-1."""
+    feature_width: int | None = None
+    """Features per picture, by a layer of their own. None: as many as the encoder has."""
+    feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """How features of frozen encoders are stored."""
+    channels: int | None = None
+    """Channels of a CNN's first layer. None: 16, for ResNet-18 32."""
+    vit: VitConfig = field(default_factory=VitConfig)
+    slice_size: int = 2048
+    """Pictures that are encoded at once; bounds memory."""
+    recompute: bool = True
+    """Where there are several slices, recompute them in the backward pass, so that the memory
+    of one is enough."""
+    channels_last: bool = True
+    """Memory layout of convolutions."""
+    keys: tuple[str, ...] | None = None
+    """Observations to use. None: all but pictures of class numbers, which are privileged."""
+    vector_widths: dict[str, int] = field(default_factory=lambda: {"gps": 32})
+    """Vectors that get a linear layer, and its width; other vectors enter as they are."""
+    scale_vectors: bool = True
+    """Scale vectors whose finite bounds leave [-1, 1] to [-1, 1]."""
+    category_width: int | None = None
+    """Width of embedded categories and of the previous action. None: the model's."""
+    depth_max: float = 10.0
+    """Depth in metres that stands for infinity."""
+    prev_action: bool = True
+    """The previous action is an input, a symbol of its own at an episode's start."""
+    prev_reward: bool = False
+    """The previous reward is an input, given as the observation `prev_reward`, zero at an
+    episode's start. Needless where the environment observes `prev_reward` itself."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations."""
+        for name in ("feature_width", "channels", "slice_size", "category_width", "depth_max"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name))
+        for key, width in self.vector_widths.items():
+            if not isinstance(width, int) or width < 1:
+                raise ValueError(
+                    f"vector_widths.{key}: must be a whole number of at least 1, got {width!r}. "
+                    "Leave the key out to let the vector enter as it is."
+                )
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoders of pictures are frozen."""
+        return self.visual is VisualKind.VIT if self.frozen is None else self.frozen
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}: must be positive, got {value}. Choose a larger one.")

@@ -1,0 +1,328 @@
+"""Observation encoders: a Gymnasium Dict observation, by space and configuration, to one vector.
+
+Each step becomes one vector: features of pictures, vectors as they are or through a linear layer,
+embedded categories, and the previous action, side by side. What a rollout has to store follows
+from the configuration: features where the pictures' encoders are frozen, else pixels.
+
+Shapes: ``...`` stands for N rows or N rows x T steps; F features, A action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from relic.policy.encoder_config import EncoderConfig, VisualKind
+from relic.policy.images import ImageEncoder, load_pretrained
+from relic.policy.observations import (
+    PREV_REWARD,
+    CategorySpace,
+    ObservationPlan,
+    VectorSpace,
+    closest,
+    feature_key,
+    plan_observations,
+    vector_scale,
+    vector_size,
+)
+
+Observation = Mapping[str, Tensor | np.ndarray]
+
+
+class VectorEncoder(nn.Module):
+    """Numbers as they are, scaled by their bounds, or through a linear layer.
+
+    Args:
+        space: Their space.
+        width: Width of the linear layer; None for none.
+        scaled: Scale finite bounds that leave [-1, 1] to [-1, 1].
+    """
+
+    def __init__(self, space: VectorSpace, width: int | None, *, scaled: bool) -> None:
+        super().__init__()
+        self.size = vector_size(space)
+        self.linear = None if width is None else nn.Linear(self.size, width)
+        self.num_features = self.size if width is None else width
+        scale = vector_scale(space) if scaled else None
+        self.is_scaled = scale is not None
+        centre, half = scale or (np.zeros(self.size), np.ones(self.size))
+        self.register_buffer("centre", torch.as_tensor(centre).float(), persistent=False)
+        self.register_buffer("gain", torch.as_tensor(1 / half).float(), persistent=False)
+        self.centre: Tensor
+        self.gain: Tensor
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Return (..., num_features) of numbers (..., size)."""
+        vector = vector.float()
+        if self.is_scaled:
+            vector = (vector - self.centre) * self.gain
+        return vector if self.linear is None else self.linear(vector)
+
+
+class CategoryEncoder(nn.Module):
+    """Numbers that name categories to embeddings.
+
+    Args:
+        space: Their space; the embeddings of several dimensions are summed.
+        width: Width of an embedding.
+    """
+
+    def __init__(self, space: CategorySpace, width: int) -> None:
+        super().__init__()
+        nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec
+        sizes = [int(n) for n in nvec]
+        # Dimension after dimension has its rows in one table.
+        firsts = np.cumsum([0, *sizes[:-1]]) - np.atleast_1d(space.start)
+        self.size = len(sizes)
+        self.num_features = width
+        self.table = nn.Embedding(sum(sizes), width)
+        self.is_shifted = bool(firsts.any())
+        self.register_buffer("firsts", torch.as_tensor(firsts), persistent=False)
+        self.firsts: Tensor
+
+    def forward(self, category: Tensor) -> Tensor:
+        """Return (..., width) of numbers (..., dimensions)."""
+        category = category.long()
+        if self.is_shifted:
+            category = category + self.firsts
+        if self.size == 1:
+            return self.table(category.squeeze(-1))
+        return self.table(category).sum(-2)
+
+
+class PrevActionEncoder(nn.Module):
+    """The previous action, or at an episode's start a symbol for none.
+
+    Args:
+        action_space: `Discrete` from zero, or a flat float `Box`.
+        width: Width of an embedding.
+    """
+
+    def __init__(self, action_space: spaces.Space, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+        self.is_discrete = isinstance(action_space, spaces.Discrete)
+        if isinstance(action_space, spaces.Discrete):
+            self.table = nn.Embedding(int(action_space.n) + 1, width)
+        else:
+            self.linear = nn.Linear(spaces.flatdim(action_space) + 1, width)
+
+    def forward(self, prev_action: Tensor, episode_starts: Tensor) -> Tensor:
+        """Return (..., width); `prev_action` is not looked at where an episode starts."""
+        if self.is_discrete:
+            return self.table((prev_action + 1).masked_fill(episode_starts, 0))
+        none = episode_starts.unsqueeze(-1)
+        action_A = prev_action.float().masked_fill(none, 0.0)
+        return self.linear(torch.cat((action_A, none.float()), -1))
+
+
+class ObservationEncoder(nn.Module):
+    """A Dict observation and the previous action to one vector per step.
+
+    Attributes:
+        num_features: Size of the vector.
+        is_frozen: Pictures are encoded by frozen encoders, so their features are stored.
+        stored_space: What a rollout has to store of an observation.
+        stored_dtypes: Its types; where a feature is bfloat16, `stored_space` says float32, as
+            numpy has no such type.
+
+    Args:
+        config: Which observations, and how.
+        observation_space: Space of one row's observation.
+        action_space: Space of one row's action.
+        width: Model width: of picture features and, by default, of embeddings.
+        pretrained: Read the weights of `config.checkpoint`. Off where weights are loaded next.
+
+    Raises:
+        ValueError: If a key is unknown, a space cannot be encoded, or nothing is left.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space,
+        *,
+        width: int,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        plan = plan_observations(config, observation_space)
+        embedded = config.category_width or width
+        self.config = config
+        self.plan = plan
+        self.is_frozen = config.is_frozen and bool(plan.images)
+        self.images = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+        self._encoder_names: dict[str, str] = {}
+        self._add_images(plan, width, pretrained=pretrained)
+        self.vectors = nn.ModuleDict()
+        for key, space in plan.vectors.items():
+            vector_width = config.vector_widths.get(key)
+            encoder = VectorEncoder(space, vector_width, scaled=config.scale_vectors)
+            self.vectors[_name(key)] = encoder
+        self.categories = nn.ModuleDict()
+        for key, space in plan.categories.items():
+            self.categories[_name(key)] = CategoryEncoder(space, embedded)
+        self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
+        self.num_features = self._count(width)
+        self.stored_space, self.stored_dtypes = self._stored(observation_space)
+        self.train()
+
+    def _add_images(self, plan: ObservationPlan, width: int, *, pretrained: bool) -> None:
+        for key, spec in plan.images.items():
+            # As published, cameras that are alike share one ViT.
+            shares = self.config.visual is VisualKind.VIT
+            name = f"vit_{spec.height}x{spec.width}" if shares else _name(key)
+            if name not in self.images:
+                encoder = ImageEncoder(self.config, spec)
+                if pretrained:
+                    self._fill(encoder)
+                self.images[name] = encoder.requires_grad_(not self.is_frozen)
+            self._encoder_names[key] = name
+            self.projections[_name(key)] = nn.Linear(self.image_encoder(key).num_features, width)
+
+    def _fill(self, encoder: ImageEncoder) -> None:
+        path = self.config.checkpoint
+        if path is not None:
+            load_pretrained(encoder, Path(path))
+        elif encoder.kind is VisualKind.VIT:
+            raise ValueError(
+                "encoder.checkpoint: must be given for a ViT, got null. Name a file of weights "
+                "with the names of timm, MAE or VC-1."
+            )
+
+    def image_encoder(self, key: str) -> ImageEncoder:
+        """Return the encoder of the pictures under a key."""
+        encoder = self.images[self._encoder_names[key]]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder
+
+    def _count(self, width: int) -> int:
+        parts = [*self.vectors.values(), *self.categories.values(), self.prev_action]
+        total = sum(int(part.num_features) for part in parts if part is not None)
+        total += width * len(self.images) + self.plan.adds_reward
+        if total == 0:
+            raise ValueError(
+                "encoder.keys: must leave at least one input, got none. Name observations, or "
+                "set encoder.prev_action."
+            )
+        return total
+
+    def _stored(self, space: spaces.Dict) -> tuple[spaces.Dict, dict[str, torch.dtype]]:
+        plan = self.plan
+        stored: dict[str, spaces.Space] = {}
+        dtypes: dict[str, torch.dtype] = {}
+        for key in (*plan.images, *plan.vectors, *plan.categories):
+            if key in plan.images and self.is_frozen:
+                half = np.float16 if self.feature_dtype is torch.float16 else np.float32
+                shape = (self.image_encoder(key).num_features,)
+                stored[feature_key(key)] = spaces.Box(-np.inf, np.inf, shape, half)
+                dtypes[feature_key(key)] = self.feature_dtype
+            else:
+                stored[key] = space[key]
+                dtypes[key] = torch.from_numpy(np.zeros(1, space[key].dtype)).dtype
+        if plan.adds_reward:
+            stored[PREV_REWARD] = spaces.Box(-np.inf, np.inf, (), np.float32)
+            dtypes[PREV_REWARD] = torch.float32
+        return spaces.Dict(stored), dtypes
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """How features of frozen encoders are stored."""
+        return getattr(torch, self.config.feature_dtype)
+
+    def train(self, mode: bool = True) -> ObservationEncoder:
+        """Set training mode; frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.images.eval()
+        return self
+
+    def encode(self, observation: Observation) -> dict[str, Tensor]:
+        """Return what has to be stored of an observation, as `stored_space` says.
+
+        Pictures of frozen encoders become features; observations that are not used are dropped.
+
+        Raises:
+            ValueError: If an observation is missing.
+        """
+        stored = {
+            k: torch.as_tensor(observation[k]) for k in self.stored_dtypes if k in observation
+        }
+        if self.is_frozen:
+            for key in self.plan.images:
+                if feature_key(key) not in stored:
+                    stored[feature_key(key)] = self._frozen_features(key, observation)
+        for key in self.stored_dtypes:
+            if key not in stored:
+                raise _missing(key, observation)
+        return stored
+
+    def forward(
+        self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
+    ) -> Tensor:
+        """Return (..., num_features).
+
+        Args:
+            observation: Raw, or as `encode` returned it: (..., *shape of the space).
+            prev_action: The action of the step before; not looked at where an episode starts.
+            episode_starts: bool (...,).
+
+        Raises:
+            ValueError: If an observation is missing.
+        """
+        plan, device, leading = self.plan, episode_starts.device, episode_starts.shape
+        parts = [self._image_part(key, observation, device) for key in plan.images]
+        for key in plan.vectors:
+            vector = _get(observation, key, device).reshape(*leading, -1)
+            parts.append(self.vectors[_name(key)](vector))
+        if plan.adds_reward:
+            reward = _get(observation, PREV_REWARD, device).reshape(leading).float()
+            parts.append(reward.masked_fill(episode_starts, 0.0).unsqueeze(-1))
+        for key in plan.categories:
+            category = _get(observation, key, device).reshape(*leading, -1)
+            parts.append(self.categories[_name(key)](category))
+        if self.prev_action is not None:
+            parts.append(self.prev_action(prev_action, episode_starts))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _image_part(self, key: str, observation: Observation, device: torch.device) -> Tensor:
+        if not self.is_frozen:
+            features = self.image_encoder(key)(_get(observation, key, None))
+        elif feature_key(key) in observation:
+            features = torch.as_tensor(observation[feature_key(key)], device=device)
+        else:
+            features = self._frozen_features(key, observation)
+        return F.relu(self.projections[_name(key)](features.float()))
+
+    def _frozen_features(self, key: str, observation: Observation) -> Tensor:
+        # Rounded as they are stored, so that acting and learning see the same numbers.
+        with torch.no_grad():
+            features = self.image_encoder(key)(_get(observation, key, None))
+            return features.to(self.feature_dtype)
+
+
+def _get(observation: Observation, key: str, device: torch.device | None) -> Tensor:
+    try:
+        return torch.as_tensor(observation[key], device=device)
+    except KeyError:
+        raise _missing(key, observation) from None
+
+
+def _missing(key: str, observation: Observation) -> ValueError:
+    return ValueError(
+        f"observation: must hold {key!r}, got the keys {sorted(observation)}. "
+        f"{closest(key, observation)}"
+    )
+
+
+def _name(key: str) -> str:
+    # Some keys are names of module methods, and none may hold a dot.
+    return f"{key.replace('.', '_')}_in"

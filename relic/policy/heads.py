@@ -1,0 +1,187 @@
+"""Heads: what the features of a step say about the action and about the value.
+
+An actor head turns features into an action distribution. The distributions are small classes of
+their own: they do what PPO needs, in float32 whatever the features are, and they sample from
+uniforms that the caller gives, so that acting noise can be keyed by row. Masks of forbidden
+actions and squashed Gaussians are not here.
+
+Shapes: N rows, T steps, A actions, E model dim; ``...`` stands for N or N, T.
+"""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+ACTOR_GAIN = 0.01
+"""Orthogonal gain of the actor head: the first policy is nearly uniform."""
+
+_TINY = 2.0**-25
+
+
+class Categorical:
+    """Distribution over the actions 0 to A - 1.
+
+    Args:
+        logits_A: (..., A), any float type; kept as float32 log-probabilities.
+    """
+
+    __slots__ = ("logits_A",)
+
+    def __init__(self, logits_A: Tensor) -> None:
+        self.logits_A = torch.log_softmax(logits_A.float(), dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-probability of integer actions (...,)."""
+        return self.logits_A.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy (...,) in nats."""
+        return -(self.logits_A.exp() * self.logits_A).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the most likely action."""
+        return self.logits_A.argmax(-1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw actions by inverse CDF from uniforms (..., 1) in [0, 1)."""
+        # In float64 a float32 uniform times the total stays below the total, so the action found
+        # always has a probability above zero; the clamp serves uniforms of 53 bits.
+        cdf_A = self.logits_A.double().exp().cumsum(-1)
+        below = cdf_A <= noise.double() * cdf_A[..., -1:]
+        return below.sum(-1).clamp_(max=self.logits_A.shape[-1] - 1)
+
+
+class DiagonalGaussian:
+    """Independent normal distributions, one for each of A action dimensions.
+
+    Args:
+        mean_A: (..., A).
+        log_std_A: (A,) or (..., A).
+    """
+
+    __slots__ = ("log_std_A", "mean_A")
+
+    def __init__(self, mean_A: Tensor, log_std_A: Tensor) -> None:
+        self.mean_A = mean_A.float()
+        self.log_std_A = log_std_A.float().expand_as(self.mean_A)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the joint log-density (...,) of actions (..., A)."""
+        z_A = (action.float() - self.mean_A) * (-self.log_std_A).exp()
+        return (-0.5 * (z_A.square() + math.log(2 * math.pi)) - self.log_std_A).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy (...,) in nats."""
+        return (self.log_std_A + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the mean."""
+        return self.mean_A
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw actions by inverse CDF from uniforms (..., A) in [0, 1)."""
+        # Zero would give minus infinity.
+        z_A = torch.special.ndtri(noise.double().clamp(_TINY, 1 - _TINY)).float()
+        return self.mean_A + self.log_std_A.exp() * z_A
+
+
+ActionDistribution = Categorical | DiagonalGaussian
+
+
+class CategoricalHead(nn.Module):
+    """Features to a `Categorical`.
+
+    Args:
+        width: E.
+        num_actions: A.
+    """
+
+    def __init__(self, width: int, num_actions: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, num_actions)
+        _orthogonal(self.linear, ACTOR_GAIN)
+
+    @property
+    def noise_size(self) -> int:
+        """Uniforms that one sample takes."""
+        return 1
+
+    def forward(self, features_E: Tensor) -> Categorical:
+        """Return the distribution of the next action."""
+        return Categorical(self.linear(features_E))
+
+
+class GaussianHead(nn.Module):
+    """Features to a `DiagonalGaussian` whose spread is a parameter of its own.
+
+    Args:
+        width: E.
+        num_dims: A.
+        log_std: Initial logarithm of every standard deviation.
+    """
+
+    def __init__(self, width: int, num_dims: int, log_std: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, num_dims)
+        self.log_std_A = nn.Parameter(torch.full((num_dims,), log_std))
+        _orthogonal(self.linear, ACTOR_GAIN)
+
+    @property
+    def noise_size(self) -> int:
+        """Uniforms that one sample takes."""
+        return self.linear.out_features
+
+    def forward(self, features_E: Tensor) -> DiagonalGaussian:
+        """Return the distribution of the next action."""
+        return DiagonalGaussian(self.linear(features_E), self.log_std_A)
+
+
+class ValueHead(nn.Module):
+    """Features to the value of the state, float32.
+
+    Args:
+        width: E.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        _orthogonal(self.linear, 1.0)
+
+    def forward(self, features_E: Tensor) -> Tensor:
+        """Return the value (...,)."""
+        return self.linear(features_E).squeeze(-1).float()
+
+
+def actor_head(
+    width: int, action_space: gymnasium.Space, log_std: float = 0.0
+) -> CategoricalHead | GaussianHead:
+    """Return the head that an action space asks for.
+
+    Raises:
+        ValueError: If the space is neither a `Discrete` from zero nor a flat float `Box`.
+    """
+    spaces = gymnasium.spaces
+    if isinstance(action_space, spaces.Discrete):
+        if action_space.start != 0:
+            raise ValueError(
+                f"action_space: must count from 0, got {action_space}. "
+                "Shift the actions in the environment."
+            )
+        return CategoricalHead(width, int(action_space.n))
+    if isinstance(action_space, spaces.Box) and action_space.dtype is not None:
+        if action_space.dtype.kind == "f" and len(action_space.shape) == 1:
+            return GaussianHead(width, action_space.shape[0], log_std)
+    raise ValueError(
+        f"action_space: must be Discrete or a one-dimensional float Box, got {action_space}. "
+        "Flatten the actions in the environment."
+    )
+
+
+def _orthogonal(linear: nn.Linear, gain: float) -> None:
+    nn.init.orthogonal_(linear.weight, gain)
+    nn.init.zeros_(linear.bias)

@@ -1,0 +1,375 @@
+"""The agent: observation to token, token to memory, memory to action and value.
+
+A `Policy` acts by `step`, one cached decode for all rows, and is learned from by `evaluate`, one
+full pass with gradient; both see the same numbers. It knows no environment, rollout or loss.
+
+Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from relic.policy.config import PolicyConfig
+from relic.policy.encoders import Observation, ObservationEncoder
+from relic.policy.heads import ActionDistribution, ValueHead, actor_head
+from relic.policy.memories import make_memory
+from relic.policy.sequence_model import Rows, SequenceState, row_indices
+
+
+@dataclass(slots=True)
+class SequenceBatch:
+    """Steps of N rows in context order, as a rollout keeps them.
+
+    Attributes:
+        observation: (N, T, ...) by key, as `Policy.encode_observation` returned it.
+        action: Executed actions, (N, T) or (N, T, A).
+        prev_action: Those of the steps before, in the same shape; not looked at where an episode
+            starts.
+        episode_starts: bool (N, T).
+    """
+
+    observation: Mapping[str, Tensor]
+    action: Tensor
+    prev_action: Tensor
+    episode_starts: Tensor
+
+
+@dataclass(slots=True)
+class PolicyStep:
+    """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors."""
+
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+
+
+@dataclass(slots=True)
+class PolicyOutput:
+    """What the policy says of steps that were taken: (N, T) each, float32.
+
+    Attributes:
+        log_prob: Of the executed actions.
+        value: Of the states.
+        entropy: Of the action distributions.
+        distribution: The distributions themselves, for other actions or divergences.
+    """
+
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+    distribution: ActionDistribution
+
+
+@dataclass(slots=True)
+class PolicyState:
+    """What the policy remembers of each row's trial.
+
+    Attributes:
+        memory: State of the sequence model.
+        prev_action: The action of the step before, (N,) or (N, A).
+        started: bool (N,), false where the trial has not begun.
+    """
+
+    memory: SequenceState
+    prev_action: Tensor
+    started: Tensor
+
+    def reset(self, rows: Rows | None = None) -> None:
+        """Empties rows (a bool mask or indices; None: all): a new trial begins there."""
+        self.memory.reset(rows)
+        if rows is None:
+            self.prev_action.zero_()
+            self.started.fill_(False)
+            return
+        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
+        self.prev_action[index] = 0
+        self.started[index] = False
+
+    def record_action(self, action: Tensor | np.ndarray) -> None:
+        """Set the action that was executed, where it was not the policy's (demonstrations)."""
+        self.prev_action.copy_(torch.as_tensor(action))
+
+    def select(self, rows: Rows) -> PolicyState:
+        """Return chosen rows, for use as the constant prefix of `Policy.evaluate`."""
+        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
+        memory = self.memory.select(rows)
+        return PolicyState(memory, self.prev_action[index], self.started[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on bit for bit."""
+        return {
+            "memory": self.memory.state_dict(),
+            "prev_action": self.prev_action.clone(),
+            "started": self.started.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.memory.load_state_dict(state["memory"])
+        self.prev_action.copy_(state["prev_action"])
+        self.started.copy_(state["started"])
+
+
+class Policy(nn.Module):
+    """A policy with a memory of its trial.
+
+    Args:
+        config: Encoders and memory.
+        observation_space: Space of one row's observation.
+        action_space: `Discrete` from zero, or a flat float `Box`.
+        max_episode_steps: Longest episode; sizes the table of in-episode positions.
+        pretrained: Read pretrained encoders from the paths of the configuration. Off where all
+            weights are loaded next.
+
+    Raises:
+        ValueError: If the spaces and the configuration do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: PolicyConfig,
+        observation_space: spaces.Dict,
+        action_space: gymnasium.Space,
+        *,
+        max_episode_steps: int,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.max_episode_steps = max_episode_steps
+        width = config.width
+        # The head checks the action space, so it comes first.
+        self.actor = actor_head(width, action_space, config.log_std)
+        self.critic = ValueHead(width)
+        self.encoder = ObservationEncoder(
+            config.encoder, observation_space, action_space, width=width, pretrained=pretrained
+        )
+        self.token = nn.Linear(self.encoder.num_features, width)
+        self.memory = make_memory(config, max_episode_steps=max_episode_steps)
+        self.features = nn.Linear(width, width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.token.weight.device
+
+    @property
+    def noise_size(self) -> int:
+        """Uniforms that one action takes."""
+        return self.actor.noise_size
+
+    @property
+    def stored_space(self) -> spaces.Dict:
+        """What a rollout keeps of an observation: features where an encoder is frozen."""
+        return self.encoder.stored_space
+
+    @property
+    def stored_dtypes(self) -> dict[str, torch.dtype]:
+        """Types of what a rollout keeps; says bfloat16 where `stored_space` cannot."""
+        return self.encoder.stored_dtypes
+
+    @torch.no_grad()
+    def encode_observation(self, observation: Observation) -> dict[str, Tensor]:
+        """Return what a rollout keeps of an observation; `step` and `evaluate` take it too.
+
+        Args:
+            observation: (..., *shape of the space) by key; keys that are not used are dropped.
+
+        Raises:
+            ValueError: If an observation is missing.
+        """
+        return self.encoder.encode(observation)
+
+    def initial_state(
+        self, num_envs: int, capacity: int, *, dtype: torch.dtype | None = None
+    ) -> PolicyState:
+        """Return the state before the first step of N trials.
+
+        Args:
+            num_envs: N.
+            capacity: Steps that a trial may have.
+            dtype: Of what is remembered. Default: that of the parameters.
+        """
+        memory = self.memory.initial_state(num_envs, capacity, self.device, dtype)
+        shape = (num_envs, *(self.action_space.shape or ()))
+        kind = torch.float32 if isinstance(self.action_space, spaces.Box) else torch.int64
+        prev_action = torch.zeros(shape, dtype=kind, device=self.device)
+        started = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        return PolicyState(memory, prev_action, started)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        observation: Observation,
+        state: PolicyState,
+        deterministic: bool = False,
+        *,
+        episode_starts: Tensor | np.ndarray | None = None,
+        noise: Tensor | np.ndarray | None = None,
+        write: bool = True,
+    ) -> PolicyStep:
+        """Act in every row; advances `state` unless `write` is off.
+
+        Args:
+            observation: (N, ...) by key, raw or as `encode_observation` returned it.
+            state: Of the trials so far.
+            deterministic: Take the likeliest action instead of a sample.
+            episode_starts: bool (N,). None: episodes start only where the trial begins.
+            noise: Uniforms (N, noise_size) in [0, 1) that decide the samples. None: torch's own.
+            write: Off: the step is not remembered.
+
+        Raises:
+            ContextOverflowError: If a row's memory is full; nothing has been written then.
+        """
+        features_NE, starts_N = self._decode(observation, state, episode_starts, write=write)
+        distribution = self.actor(features_NE)
+        if deterministic:
+            action = distribution.mode()
+        elif noise is None:
+            uniforms = torch.rand((len(starts_N), self.noise_size), device=starts_N.device)
+            action = distribution.sample(uniforms)
+        else:
+            action = distribution.sample(torch.as_tensor(noise, device=starts_N.device))
+        if write:
+            state.prev_action.copy_(action)
+            state.started.fill_(True)
+        return PolicyStep(
+            action=action,
+            log_prob=distribution.log_prob(action),
+            value=self.critic(features_NE),
+            entropy=distribution.entropy(),
+        )
+
+    @torch.inference_mode()
+    def value(
+        self,
+        observation: Observation,
+        state: PolicyState,
+        *,
+        episode_starts: Tensor | np.ndarray | None = None,
+    ) -> Tensor:
+        """Return the value (N,) of an observation; `state` is not written."""
+        features_NE, _ = self._decode(observation, state, episode_starts, write=False)
+        return self.critic(features_NE)
+
+    def evaluate(
+        self,
+        batch: SequenceBatch,
+        state: PolicyState | SequenceState | None = None,
+        *,
+        depth_mask_NL: Tensor | None = None,
+    ) -> PolicyOutput:
+        """Judge steps that were taken, with gradient.
+
+        Args:
+            batch: The steps.
+            state: What came before them, as a constant; it is not written. None: the trial begins
+                with the batch.
+            depth_mask_NL: Layer factors of each row, where the memory has depth dropout.
+        """
+        x_NTE = self._token(batch.observation, batch.prev_action, batch.episode_starts)
+        memory = state.memory if isinstance(state, PolicyState) else state
+        y_NTE = self.memory(x_NTE, batch.episode_starts, memory, depth_mask_NL=depth_mask_NL)
+        return self._judge(y_NTE, batch.action)
+
+    def forward(
+        self,
+        batch: SequenceBatch,
+        state: PolicyState | SequenceState | None = None,
+        *,
+        depth_mask_NL: Tensor | None = None,
+    ) -> PolicyOutput:
+        """Same as `evaluate`, for wrappers that call a module."""
+        return self.evaluate(batch, state, depth_mask_NL=depth_mask_NL)
+
+    @torch.no_grad()
+    def replay(
+        self,
+        batch: SequenceBatch,
+        state: PolicyState,
+        rows: Rows | None = None,
+        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    ) -> PolicyOutput:
+        """Append steps that were taken to chosen rows' trials and judge them; advances `state`.
+
+        Args:
+            batch: The steps of the chosen rows, in the order of `rows`.
+            state: Of the trials so far.
+            rows: Rows of the state, as a bool mask or indices. None: all.
+            lengths: Steps of each row of the batch that count. None: all.
+
+        Raises:
+            ContextOverflowError: If a row would be overfull; nothing has been written then.
+        """
+        x_NTE = self._token(batch.observation, batch.prev_action, batch.episode_starts)
+        y_NTE = self.memory.prefill(x_NTE, batch.episode_starts, state.memory, rows, lengths)
+        index = torch.as_tensor(row_indices(rows, len(state.started)), device=x_NTE.device)
+        last = batch.action[:, -1]
+        if lengths is not None:
+            steps = torch.as_tensor(lengths, device=x_NTE.device).long()
+            last = batch.action[torch.arange(len(steps), device=steps.device), steps - 1]
+            index, last = index[steps > 0], last[steps > 0]
+        state.prev_action[index] = last.to(state.prev_action)
+        state.started[index] = True
+        return self._judge(y_NTE, batch.action)
+
+    def prefill(
+        self,
+        batch: SequenceBatch,
+        state: PolicyState,
+        rows: Rows | None = None,
+        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+    ) -> Tensor:
+        """Return the values (N, T) of `replay`; advances `state`."""
+        return self.replay(batch, state, rows, lengths).value
+
+    def clip_action(self, action: Tensor) -> Tensor:
+        """Return what the environment may be given: vectors clipped to the action space."""
+        if not isinstance(self.action_space, spaces.Box):
+            return action
+        low = torch.as_tensor(self.action_space.low, device=action.device)
+        high = torch.as_tensor(self.action_space.high, device=action.device)
+        return torch.minimum(torch.maximum(action, low), high)
+
+    def _decode(
+        self,
+        observation: Observation,
+        state: PolicyState,
+        episode_starts: Tensor | np.ndarray | None,
+        *,
+        write: bool,
+    ) -> tuple[Tensor, Tensor]:
+        if episode_starts is None:
+            starts_N = ~state.started
+        else:
+            starts_N = torch.as_tensor(episode_starts, device=state.started.device)
+        x_NE = self._token(observation, state.prev_action, starts_N)
+        y_NE = self.memory.step(x_NE, starts_N, state.memory, write)
+        return self.features(y_NE), starts_N
+
+    def _token(
+        self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
+    ) -> Tensor:
+        return self.token(self.encoder(observation, prev_action, episode_starts))
+
+    def _judge(self, y_NTE: Tensor, action: Tensor) -> PolicyOutput:
+        features_NTE = self.features(y_NTE)
+        distribution = self.actor(features_NTE)
+        return PolicyOutput(
+            log_prob=distribution.log_prob(action),
+            value=self.critic(features_NTE),
+            entropy=distribution.entropy(),
+            distribution=distribution,
+        )
