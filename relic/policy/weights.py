@@ -26,7 +26,7 @@ def write_weights(path: Path, module: nn.Module) -> dict[str, int]:
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary)
-    os.replace(temporary, path)
+    _publish(temporary, path)
     return {k: _checksum(v) for k, v in tensors.items()}
 
 
@@ -95,7 +95,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write strict JSON, in place of an older file in one move."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    _publish(temporary, path)
 
 
 def read_json(path: Path, newest_format: int) -> dict[str, Any]:
@@ -135,9 +135,16 @@ def naming(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise CheckpointError(
             f"{path}: must hold the key {error}, got none. The file is damaged."
-        ) from None
+        ) from error
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Move a file to its place once the disk has it, so that readers never see a part."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def _checksum(tensor: Tensor) -> int:
