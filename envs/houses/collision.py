@@ -27,7 +27,7 @@ _SKIN: Final = 1e-6
 
 
 @njit(cache=True, nogil=True)
-def _project(slack_YX: FloatGrid, cell: float, x: float, y: float) -> tuple[float, float]:
+def project(slack_YX: FloatGrid, cell: float, x: float, y: float) -> tuple[float, float]:
     """Move a position out of an obstacle along the gradient of slack."""
     h = 0.25 * cell
     for _ in range(_MAX_PROJECTIONS):
@@ -51,7 +51,7 @@ def _slide_step(
 ) -> tuple[float, float]:
     """Advance by (dx, dy), or by as much of it as runs along the obstacle in the way."""
     for _ in range(_MAX_HALVINGS + 1):
-        nx, ny = _project(slack_YX, cell, x + dx, y + dy)
+        nx, ny = project(slack_YX, cell, x + dx, y + dy)
         ex = nx - x
         ey = ny - y
         shorter = ex * ex + ey * ey <= dx * dx + dy * dy

@@ -21,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from envs.houses.scene import FloatArray, House, Kind, Primitives, Scene
+from envs.houses.topology import largest_component, thicken
 
 AGENT_RADIUS: Final = 0.25
 OBSTACLE_Z: Final = (0.05, 1.4)
@@ -30,6 +31,8 @@ CELL: Final = 0.1
 SLACK_BAND_CELLS: Final = 4.0
 """Slack is exact up to this many cells and flat beyond, which bounds the work per obstacle."""
 
+THICKEN_CELLS: Final = 0.75
+"""How far fields run outside free space; with it their errors have no bias."""
 FloatGrid = NDArray[np.float32]
 
 _OUTSIDE: Final = -1.0
@@ -45,6 +48,8 @@ class NavGrid:
     """Metres between neighbouring nodes."""
     free_YX: NDArray[np.bool_]
     """True at nodes of the largest connected component of free space."""
+    domain_YX: NDArray[np.bool_]
+    """Nodes that distance fields run over: the free ones and some just outside."""
     slack_YX: NDArray[np.float32]
     """Metres to spare at each node, negative wherever `free_YX` is False."""
 
@@ -77,13 +82,13 @@ def slack_at(slack_YX: FloatGrid, cell: float, x: float, y: float) -> float:
 
 @njit(cache=True, nogil=True)
 def segment_free(
-    slack_YX: FloatGrid, cell: float, x0: float, y0: float, x1: float, y1: float
+    slack_YX: FloatGrid, cell: float, x0: float, y0: float, x1: float, y1: float, least: float
 ) -> bool:
-    """Tell whether the agent can walk straight from one position to another."""
+    """Tell whether slack stays at `least` or above straight from one position to another."""
     pieces = math.ceil(math.hypot(x1 - x0, y1 - y0) / (0.5 * cell)) + 1
     for i in range(pieces + 1):
         t = i / pieces
-        if slack_at(slack_YX, cell, x0 + t * (x1 - x0), y0 + t * (y1 - y0)) < 0.0:
+        if slack_at(slack_YX, cell, x0 + t * (x1 - x0), y0 + t * (y1 - y0)) < least:
             return False
     return True
 
@@ -100,7 +105,7 @@ def ellipse_distance(half_x: float, half_y: float, x: float, y: float) -> float:
     if half_x < half_y:
         half_x, half_y = half_y, half_x
         x, y = y, x
-    if (x / half_x) ** 2 + (y / half_y) ** 2 <= 1.0:
+    if x * x * half_y * half_y + y * y * half_x * half_x <= half_x * half_x * half_y * half_y:
         return 0.0
     a2 = half_x * half_x
     b2 = half_y * half_y
@@ -111,18 +116,20 @@ def ellipse_distance(half_x: float, half_y: float, x: float, y: float) -> float:
         value = u * u + v * v - 1.0
         step = 0.5 * value / (u * u / (t + a2) + v * v / (t + b2))
         t += step
-        if step <= 1e-9 * (t + b2):
+        if step <= 1e-6 * (t + b2):
             break
-    return math.hypot(x - a2 * x / (t + a2), y - b2 * y / (t + b2))
+    return math.sqrt((x - a2 * x / (t + a2)) ** 2 + (y - b2 * y / (t + b2)) ** 2)
 
 
 @njit(cache=True, nogil=True)
 def _footprint_distance(box: bool, half_x: float, half_y: float, x: float, y: float) -> float:
     """Distance from a point, in the footprint's own frame, to a rectangle or an ellipse."""
     if box:
-        return math.hypot(max(abs(x) - half_x, 0.0), max(abs(y) - half_y, 0.0))
+        x = max(abs(x) - half_x, 0.0)
+        y = max(abs(y) - half_y, 0.0)
+        return math.sqrt(x * x + y * y)
     if half_x == half_y:
-        return max(math.hypot(x, y) - half_x, 0.0)
+        return max(math.sqrt(x * x + y * y) - half_x, 0.0)
     return ellipse_distance(half_x, half_y, x, y)
 
 
@@ -178,43 +185,6 @@ def _lower_slack(
                     box, half_x, half_y, cos * dx + sin * dy, cos * dy - sin * dx
                 )
                 slack_YX[iy, ix] = min(slack_YX[iy, ix], away - radius)
-
-
-@njit(cache=True, nogil=True)
-def _largest_component(slack_YX: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the largest set of 4-connected nodes whose slack is not negative."""
-    rows, columns = slack_YX.shape
-    label_YX = np.zeros((rows, columns), np.int32)
-    stack = np.empty((rows * columns, 2), np.int32)
-    labels = 0
-    best = 0
-    best_size = 0
-    for y in range(rows):
-        for x in range(columns):
-            if slack_YX[y, x] < 0.0 or label_YX[y, x] != 0:
-                continue
-            labels += 1
-            label_YX[y, x] = labels
-            stack[0] = y, x
-            size = 1
-            top = 1
-            while top > 0:
-                top -= 1
-                cy, cx = stack[top]
-                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-                    ny = cy + dy
-                    nx = cx + dx
-                    if not (0 <= ny < rows and 0 <= nx < columns):
-                        continue
-                    if slack_YX[ny, nx] >= 0.0 and label_YX[ny, nx] == 0:
-                        label_YX[ny, nx] = labels
-                        stack[top] = ny, nx
-                        top += 1
-                        size += 1
-            if size > best_size:
-                best = labels
-                best_size = size
-    return (label_YX == best) & (label_YX > 0)
 
 
 def interpolation_margin(radius: float, cell: float) -> float:
@@ -285,8 +255,11 @@ def grid_of_primitives(
         primitives.kind_P,
     )
     slack_YX -= margin
-    free_YX = _largest_component(slack_YX)
+    free_YX = largest_component(slack_YX)
     # A free pocket that cannot be reached must look like an obstacle to interpolation, too.
     pocket_YX = (slack_YX >= 0.0) & ~free_YX
-    slack_YX[pocket_YX] = np.minimum(-slack_YX[pocket_YX], -0.25 * cell)
-    return NavGrid(cell=cell, free_YX=free_YX, slack_YX=slack_YX.astype(np.float32))
+    slack_YX[pocket_YX] = np.minimum(-slack_YX[pocket_YX], -cell)
+    domain_YX = thicken(free_YX, slack_YX, THICKEN_CELLS * cell)
+    return NavGrid(
+        cell=cell, free_YX=free_YX, domain_YX=domain_YX, slack_YX=slack_YX.astype(np.float32)
+    )

@@ -1,0 +1,324 @@
+"""Distances that the agent has to walk: fields over free space, and shortest paths.
+
+A field holds the distance from every node to the nearest of some goals, solved by
+`fast_marching` and sampled at continuous positions. Fields are float32 metres, infinite where
+nothing can be reached. A path follows a field down and is then pulled taut.
+
+Shape suffixes: K goals or points, Y and X grid rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from envs.houses.collision import project
+from envs.houses.fast_marching import PAD, march
+from envs.houses.navigation import FloatGrid, NavGrid, segment_free, slack_at
+
+_SEED_CELLS: Final = 3.0
+"""Nodes this near a goal in plain sight get their exact distance: there the field bends most."""
+_ON_NODE: Final = 1e-3
+"""A goal this many cells from a node is that node."""
+_GRAZE_CELLS: Final = 0.05
+"""How far taut paths may cut into the margin of free space, in cells; without it, a path that
+rounds a corner would be a hundred points that do not quite see each other."""
+_PULLS: Final = 2
+"""Even, so that the path ends up in its original direction."""
+
+
+@njit(cache=True, nogil=True)
+def _seed_disc(
+    value_YX: FloatGrid,
+    domain_YX: NDArray[np.bool_],
+    slack_YX: FloatGrid,
+    cell: float,
+    x: float,
+    y: float,
+) -> None:
+    """Lower the values of the nodes in plain sight around a goal; the padded grid is changed."""
+    rows, columns = domain_YX.shape
+    open_disc = slack_at(slack_YX, cell, x, y) >= _SEED_CELLS * cell
+    fx = x / cell - 0.5
+    fy = y / cell - 0.5
+    for iy in range(max(math.ceil(fy - _SEED_CELLS), 0), min(int(fy + _SEED_CELLS) + 1, rows)):
+        for ix in range(
+            max(math.ceil(fx - _SEED_CELLS), 0), min(int(fx + _SEED_CELLS) + 1, columns)
+        ):
+            away = math.hypot(ix - fx, iy - fy)
+            if away > _SEED_CELLS or not domain_YX[iy, ix]:
+                continue
+            if value_YX[iy + PAD, ix + PAD] <= away:
+                continue
+            if open_disc or segment_free(
+                slack_YX, cell, x, y, (ix + 0.5) * cell, (iy + 0.5) * cell, 0.0
+            ):
+                value_YX[iy + PAD, ix + PAD] = away
+
+
+@njit(cache=True, nogil=True)
+def _field(
+    domain_YX: NDArray[np.bool_], slack_YX: FloatGrid, cell: float, goals_K2: NDArray[np.float64]
+) -> FloatGrid:
+    """Solve the field of goals in free space."""
+    rows, columns = domain_YX.shape
+    stride = columns + 2 * PAD
+    value_YX = np.full((rows + 2 * PAD, stride), np.float32(np.inf), np.float32)
+    open_YX = np.zeros((rows + 2 * PAD, stride), np.bool_)
+    open_YX[PAD:-PAD, PAD:-PAD] = domain_YX
+    off_node = np.zeros(len(goals_K2), np.bool_)
+    for k in range(len(goals_K2)):
+        fx = goals_K2[k, 0] / cell - 0.5
+        fy = goals_K2[k, 1] / cell - 0.5
+        ix = round(fx)
+        iy = round(fy)
+        off_node[k] = math.hypot(fx - ix, fy - iy) > _ON_NODE
+        if not off_node[k]:
+            value_YX[iy + PAD, ix + PAD] = 0.0
+    for k in range(len(goals_K2)):
+        x = goals_K2[k, 0]
+        y = goals_K2[k, 1]
+        if off_node[k] or _on_rim(value_YX, round(x / cell - 0.5), round(y / cell - 0.5)):
+            _seed_disc(value_YX, domain_YX, slack_YX, cell, x, y)
+    value = value_YX.reshape(-1)
+    seeds = np.flatnonzero(value < np.inf)
+    known_YX = march(value, open_YX.reshape(-1), stride, seeds).reshape(value_YX.shape)
+    return known_YX[PAD:-PAD, PAD:-PAD] * np.float32(cell)
+
+
+@njit(cache=True, nogil=True)
+def _on_rim(value_YX: FloatGrid, ix: int, iy: int) -> bool:
+    """Tell whether a goal's node has a neighbour that is no goal."""
+    for dy in range(PAD - 1, PAD + 2):
+        for dx in range(PAD - 1, PAD + 2):
+            if value_YX[iy + dy, ix + dx] > 0.0:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _first_blocked(
+    free_YX: NDArray[np.bool_], slack_YX: FloatGrid, cell: float, goals_K2: NDArray[np.float64]
+) -> int:
+    """Return the index of the first goal outside free space, -1 if there is none."""
+    rows, columns = free_YX.shape
+    for k in range(len(goals_K2)):
+        fx = goals_K2[k, 0] / cell - 0.5
+        fy = goals_K2[k, 1] / cell - 0.5
+        if not (-0.5 <= fx < columns - 0.5 and -0.5 <= fy < rows - 0.5):
+            return k
+        if math.hypot(fx - round(fx), fy - round(fy)) <= _ON_NODE:
+            if not free_YX[round(fy), round(fx)]:
+                return k
+        elif slack_at(slack_YX, cell, goals_K2[k, 0], goals_K2[k, 1]) < 0.0:
+            return k
+    return -1
+
+
+def distance_field(grid: NavGrid, goals_K2: ArrayLike) -> FloatGrid:
+    """Return every node's walking distance to the nearest of some goals.
+
+    Args:
+        grid: The house's free space.
+        goals_K2: Goal positions (x, y) in free space, such as viewpoints.
+
+    Returns:
+        Metres, float32 (Y, X); infinite outside `NavGrid.domain_YX` and where no goal is reached.
+
+    Raises:
+        ValueError: If there is no goal, or one outside free space.
+    """
+    goals = np.ascontiguousarray(goals_K2, dtype=np.float64).reshape(-1, 2)
+    if len(goals) == 0:
+        raise ValueError("distance_field: goals_K2 must hold a goal, got none. Pass viewpoints.")
+    bad = _first_blocked(grid.free_YX, grid.slack_YX, grid.cell, goals)
+    if bad >= 0:
+        raise ValueError(
+            f"distance_field: goals must lie in free space, got {tuple(goals[bad].tolist())}. "
+            "Take them from NavGrid.free_nodes() or test them with NavGrid.is_free()."
+        )
+    return _field(grid.domain_YX, grid.slack_YX, grid.cell, goals)
+
+
+@njit(cache=True, nogil=True)
+def _beyond(field_YX: FloatGrid, iy: int, ix: int, dy: int, dx: int, cell: float) -> float:
+    """Extend the field from a node one cell along (dy, dx), by the slope behind the node."""
+    here = field_YX[iy, ix]
+    by = iy - dy
+    bx = ix - dx
+    if 0 <= by < field_YX.shape[0] and 0 <= bx < field_YX.shape[1]:
+        behind = field_YX[by, bx]
+        if behind < np.inf:
+            return here + min(max(here - behind, -cell), cell)
+    return here
+
+
+@njit(cache=True, nogil=True)
+def _corner(field_YX: FloatGrid, iy: int, ix: int, dy: int, dx: int, cell: float) -> float:
+    """Return the field at a corner of a patch, extended from its other corners if blocked.
+
+    (dy, dx) points from the opposite corner to this one.
+    """
+    if field_YX[iy, ix] < np.inf:
+        return field_YX[iy, ix]
+    total = 0.0
+    count = 0
+    if field_YX[iy, ix - dx] < np.inf:
+        total += _beyond(field_YX, iy, ix - dx, 0, dx, cell)
+        count += 1
+    if field_YX[iy - dy, ix] < np.inf:
+        total += _beyond(field_YX, iy - dy, ix, dy, 0, cell)
+        count += 1
+    if count > 0:
+        return total / count
+    return field_YX[iy - dy, ix - dx]
+
+
+@njit(cache=True, nogil=True)
+def sample(field_YX: FloatGrid, cell: float, x: float, y: float) -> float:
+    """Return the field at a position in free space.
+
+    Bilinear; where a wall cuts the patch, its blocked corners are extended from the free ones by
+    the slope behind them, so that distances keep changing up to the wall.
+    """
+    fx = min(max(x / cell - 0.5, 0.0), field_YX.shape[1] - 1.001)
+    fy = min(max(y / cell - 0.5, 0.0), field_YX.shape[0] - 1.001)
+    ix = int(fx)
+    iy = int(fy)
+    fx -= ix
+    fy -= iy
+    low = (1.0 - fx) * _corner(field_YX, iy, ix, -1, -1, cell) + fx * _corner(
+        field_YX, iy, ix + 1, -1, 1, cell
+    )
+    high = (1.0 - fx) * _corner(field_YX, iy + 1, ix, 1, -1, cell) + fx * _corner(
+        field_YX, iy + 1, ix + 1, 1, 1, cell
+    )
+    return max((1.0 - fy) * low + fy * high, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def _descend(field_YX: FloatGrid, cell: float, x: float, y: float) -> NDArray[np.float64]:
+    """List (x, y) and then the nodes of a way down the field from there."""
+    rows, columns = field_YX.shape
+    points = np.empty((rows * columns + 1, 2), np.float64)
+    points[0] = x, y
+    left = min(max(int(x / cell - 0.5), 0), columns - 2)
+    low = min(max(int(y / cell - 0.5), 0), rows - 2)
+    best = np.inf
+    iy, ix = low, left
+    for cy in range(low, low + 2):
+        for cx in range(left, left + 2):
+            away = math.hypot((cx + 0.5) * cell - x, (cy + 0.5) * cell - y)
+            if field_YX[cy, cx] + away < best:
+                best = field_YX[cy, cx] + away
+                iy, ix = cy, cx
+    count = 1
+    while best < np.inf and count < len(points):
+        points[count] = (ix + 0.5) * cell, (iy + 0.5) * cell
+        count += 1
+        steepest = 0.0
+        ny, nx = iy, ix
+        for cy in range(max(iy - 1, 0), min(iy + 2, rows)):
+            for cx in range(max(ix - 1, 0), min(ix + 2, columns)):
+                if not (field_YX[iy, cx] < np.inf or field_YX[cy, ix] < np.inf):
+                    continue
+                fall = field_YX[iy, ix] - field_YX[cy, cx]
+                if cy != iy and cx != ix:
+                    fall /= math.sqrt(2.0)
+                if fall > steepest:
+                    steepest = fall
+                    ny, nx = cy, cx
+        if ny == iy and nx == ix:
+            break
+        iy, ix = ny, nx
+    return points[:count]
+
+
+@njit(cache=True, nogil=True)
+def _pull(slack_YX: FloatGrid, cell: float, points_K2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep of a path only points from which the last one in sight is the next."""
+    kept = np.empty_like(points_K2)
+    kept[0] = points_K2[0]
+    count = 1
+    at = 0
+    while at < len(points_K2) - 1:
+        ahead = len(points_K2) - 1
+        while ahead > at + 1 and not segment_free(
+            slack_YX,
+            cell,
+            points_K2[at, 0],
+            points_K2[at, 1],
+            points_K2[ahead, 0],
+            points_K2[ahead, 1],
+            -_GRAZE_CELLS * cell,
+        ):
+            ahead -= 1
+        kept[count] = points_K2[ahead]
+        count += 1
+        at = ahead
+    return kept[:count]
+
+
+@njit(cache=True, nogil=True)
+def _densify(points_K2: NDArray[np.float64], spacing: float) -> NDArray[np.float64]:
+    """Reverse a path and insert points into its pieces."""
+    total = 1
+    for k in range(len(points_K2) - 1):
+        dx, dy = points_K2[k + 1] - points_K2[k]
+        total += math.ceil(math.hypot(dx, dy) / spacing) + 1
+    dense = np.empty((total, 2), np.float64)
+    dense[0] = points_K2[-1]
+    count = 1
+    for k in range(len(points_K2) - 1, 0, -1):
+        step = points_K2[k - 1] - points_K2[k]
+        pieces = math.ceil(math.hypot(step[0], step[1]) / spacing) + 1
+        for i in range(1, pieces + 1):
+            dense[count] = points_K2[k] + step * (i / pieces)
+            count += 1
+    return dense[:count]
+
+
+@njit(cache=True, nogil=True)
+def _lift(slack_YX: FloatGrid, cell: float, points_K2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move a path's points, but for its ends, into free space; changes its argument."""
+    for k in range(1, len(points_K2) - 1):
+        points_K2[k] = project(slack_YX, cell, points_K2[k, 0], points_K2[k, 1])
+    return points_K2
+
+
+@njit(cache=True, nogil=True)
+def _taut_path(
+    slack_YX: FloatGrid, cell: float, field_YX: FloatGrid, x: float, y: float
+) -> NDArray[np.float64]:
+    """Descend a field and pull the way taut, from either end in turn."""
+    points_K2 = _descend(field_YX, cell, x, y)
+    points_K2 = _pull(slack_YX, cell, _lift(slack_YX, cell, points_K2))
+    for _ in range(_PULLS):
+        dense_K2 = _densify(points_K2, 0.25 * cell)
+        points_K2 = _pull(slack_YX, cell, _lift(slack_YX, cell, dense_K2))
+    return points_K2
+
+
+def shortest_path(grid: NavGrid, field_YX: FloatGrid, x: float, y: float) -> NDArray[np.float64]:
+    """Return a shortest walk from a position down a field.
+
+    Args:
+        grid: The free space that the field was solved in.
+        field_YX: Result of `distance_field`.
+        x: Where the walk starts, in free space.
+        y: Where the walk starts.
+
+    Returns:
+        Corners (K, 2) of the walk, (x, y) first and the goal's nearest node last; a single point
+        where no goal can be reached.
+    """
+    return _taut_path(grid.slack_YX, grid.cell, field_YX, x, y)
+
+
+def path_length(points_K2: NDArray[np.float64]) -> float:
+    """Return the length of a walk."""
+    return float(np.linalg.norm(np.diff(points_K2, axis=0), axis=1).sum())
