@@ -19,7 +19,9 @@ from torch import Tensor, nn
 ACTOR_GAIN = 0.01
 """Orthogonal gain of the actor head: the first policy is nearly uniform."""
 
-_TINY = 2.0**-25
+# Half the spacing of float32 uniforms. Zero and one stand for it: they would draw actions that
+# have no probability, or infinite ones.
+_HALF_STEP = 2.0**-25
 
 
 class Categorical:
@@ -48,11 +50,8 @@ class Categorical:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw actions by inverse CDF from uniforms (..., 1) in [0, 1)."""
-        # In float64 a float32 uniform times the total stays below the total, so the action found
-        # always has a probability above zero; the clamp serves uniforms of 53 bits.
         cdf_A = self.logits_A.double().exp().cumsum(-1)
-        below = cdf_A <= noise.double() * cdf_A[..., -1:]
-        return below.sum(-1).clamp_(max=self.logits_A.shape[-1] - 1)
+        return (cdf_A <= _inner(noise) * cdf_A[..., -1:]).sum(-1)
 
 
 class DiagonalGaussian:
@@ -84,8 +83,7 @@ class DiagonalGaussian:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw actions by inverse CDF from uniforms (..., A) in [0, 1)."""
-        # Zero would give minus infinity.
-        z_A = torch.special.ndtri(noise.double().clamp(_TINY, 1 - _TINY)).float()
+        z_A = torch.special.ndtri(_inner(noise)).float()
         return self.mean_A + self.log_std_A.exp() * z_A
 
 
@@ -180,6 +178,11 @@ def actor_head(
         f"action_space: must be Discrete or a one-dimensional float Box, got {action_space}. "
         "Flatten the actions in the environment."
     )
+
+
+def _inner(noise: Tensor) -> Tensor:
+    """Return uniforms as float64 inside (0, 1)."""
+    return noise.double().clamp(_HALF_STEP, 1 - _HALF_STEP)
 
 
 def _orthogonal(linear: nn.Linear, gain: float) -> None:
