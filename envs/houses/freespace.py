@@ -1,0 +1,232 @@
+"""Finds furniture that cuts the free floor of a house in two.
+
+A small grid of its own, without the finer points of `navigation.py`: the generator asks it only
+which pieces to leave out, with a radius a little above the agent's.
+
+Shape suffixes: Y and X grid rows and columns, B solids, K pieces.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+CELL: Final = 0.05
+RADIUS: Final = 0.275
+LARGEST_POCKET: Final = 12
+"""Cells of unreachable floor, 0.03 m2, that are left where they are."""
+
+_FREE: Final = -1
+_MANY: Final = -2
+_FIXED: Final = -3
+
+
+class Solids(NamedTuple):
+    """B upright solids at the height of the agent."""
+
+    x_B: NDArray[np.float64]
+    y_B: NDArray[np.float64]
+    half_x_B: NDArray[np.float64]
+    half_y_B: NDArray[np.float64]
+    cos_B: NDArray[np.float64]
+    sin_B: NDArray[np.float64]
+    round_B: NDArray[np.bool_]
+    """True for cylinders."""
+    piece_B: NDArray[np.int64]
+    """Number of the piece of furniture, or -1 for walls, which stay."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(
+    owner_YX: NDArray[np.int64],
+    solids: Solids,
+    gone_K: NDArray[np.bool_],
+    radius: float,
+    cell: float,
+) -> None:
+    """Write into each cell which piece covers it, if it is one only."""
+    rows, columns = owner_YX.shape
+    for b in range(solids.x_B.size):
+        piece = solids.piece_B[b]
+        if piece >= 0 and gone_K[piece]:
+            continue
+        x, y, cos, sin = solids.x_B[b], solids.y_B[b], solids.cos_B[b], solids.sin_B[b]
+        half_x, half_y = solids.half_x_B[b], solids.half_y_B[b]
+        reach_x = abs(cos) * half_x + abs(sin) * half_y + radius
+        reach_y = abs(sin) * half_x + abs(cos) * half_y + radius
+        for row in range(
+            max(0, int((y - reach_y) / cell)), min(rows, int((y + reach_y) / cell) + 1)
+        ):
+            dy = (row + 0.5) * cell - y
+            for column in range(
+                max(0, int((x - reach_x) / cell)), min(columns, int((x + reach_x) / cell) + 1)
+            ):
+                if owner_YX[row, column] == _FIXED or owner_YX[row, column] == piece:
+                    continue
+                dx = (column + 0.5) * cell - x
+                if solids.round_B[b]:
+                    near = dx * dx + dy * dy < (half_x + radius) ** 2
+                else:
+                    out_x = max(abs(cos * dx + sin * dy) - half_x, 0.0)
+                    out_y = max(abs(cos * dy - sin * dx) - half_y, 0.0)
+                    near = out_x * out_x + out_y * out_y < radius * radius
+                if near:
+                    if piece < 0:
+                        owner_YX[row, column] = _FIXED
+                    else:
+                        before = owner_YX[row, column]
+                        owner_YX[row, column] = piece if before == _FREE else _MANY
+
+
+@numba.njit(cache=True, nogil=True)
+def _flood(
+    owner_YX: NDArray[np.int64],
+    label_YX: NDArray[np.int64],
+    start: int,
+    label: int,
+    through: int,
+    stack: NDArray[np.int64],
+) -> int:
+    """Label all that is reached from a cell over free ground and one piece; return its size."""
+    columns = owner_YX.shape[1]
+    owner, labels = owner_YX.ravel(), label_YX.ravel()
+    stack[0] = start
+    labels[start] = label
+    top, size = 1, 0
+    while top > 0:
+        top -= 1
+        here = stack[top]
+        size += 1
+        column = here % columns
+        for step in range(4):
+            if step == 0:
+                there = here - 1 if column > 0 else -1
+            elif step == 1:
+                there = here + 1 if column < columns - 1 else -1
+            elif step == 2:
+                there = here - columns
+            else:
+                there = here + columns
+            if there < 0 or there >= owner.size or labels[there] == label:
+                continue
+            if owner[there] == _FREE or owner[there] == through:
+                labels[there] = label
+                stack[top] = there
+                top += 1
+    return size
+
+
+@numba.njit(cache=True, nogil=True)
+def _components(
+    owner_YX: NDArray[np.int64], label_YX: NDArray[np.int64], stack: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Label the connected parts of the free floor; return a first cell and the size of each."""
+    label_YX[:] = -1
+    owner, labels = owner_YX.ravel(), label_YX.ravel()
+    first, sizes = [0], [0]
+    for cell in range(owner.size):
+        if owner[cell] == _FREE and labels[cell] < 0:
+            sizes.append(_flood(owner_YX, label_YX, cell, len(sizes), _FREE, stack))
+            first.append(cell)
+    return np.array(first[1:], np.int64), np.array(sizes[1:], np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _neighbours(
+    owner_YX: NDArray[np.int64],
+    label_YX: NDArray[np.int64],
+    label: int,
+    touches_K: NDArray[np.bool_],
+) -> None:
+    """Mark the pieces whose exclusive ground borders a component."""
+    rows, columns = owner_YX.shape
+    for row in range(1, rows - 1):
+        for column in range(1, columns - 1):
+            piece = owner_YX[row, column]
+            if piece >= 0 and (
+                label_YX[row - 1, column] == label
+                or label_YX[row + 1, column] == label
+                or label_YX[row, column - 1] == label
+                or label_YX[row, column + 1] == label
+            ):
+                touches_K[piece] = True
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest_blocker(
+    owner_YX: NDArray[np.int64],
+    label_YX: NDArray[np.int64],
+    label: int,
+    solids: Solids,
+    area_K: NDArray[np.float64],
+    gone_K: NDArray[np.bool_],
+    reach: float,
+    cell: float,
+) -> int:
+    """Return the smallest piece that reaches within a distance of a component, or -1."""
+    best = -1
+    columns = owner_YX.shape[1]
+    labels = label_YX.ravel()
+    for b in range(solids.x_B.size):
+        piece = solids.piece_B[b]
+        if piece < 0 or gone_K[piece] or (best >= 0 and area_K[piece] >= area_K[best]):
+            continue
+        wide = max(solids.half_x_B[b], solids.half_y_B[b]) + reach
+        for here in range(labels.size):
+            if labels[here] != label:
+                continue
+            dx = abs((here % columns + 0.5) * cell - solids.x_B[b])
+            dy = abs((here // columns + 0.5) * cell - solids.y_B[b])
+            if dx < wide and dy < wide:
+                best = piece
+                break
+    return best
+
+
+def pieces_in_the_way(
+    extent: tuple[float, float], solids: Solids, area_K: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Choose pieces to leave out so that all free floor hangs together.
+
+    Args:
+        extent: of the house.
+        solids: walls and parts of furniture at the agent's height.
+        area_K: ground that each piece takes; the smallest that helps is chosen.
+
+    Returns:
+        bool, (K,): true for pieces that must go.
+    """
+    shape = (round(extent[1] / CELL), round(extent[0] / CELL))
+    owner_YX = np.empty(shape, np.int64)
+    label_YX = np.empty(shape, np.int64)
+    stack = np.empty(owner_YX.size, np.int64)
+    gone_K = np.zeros(len(area_K), np.bool_)
+    order = np.argsort(area_K, kind="stable")
+    for _ in range(len(area_K)):
+        owner_YX[:] = _FREE
+        _mark(owner_YX, solids, gone_K, RADIUS, CELL)
+        first, sizes = _components(owner_YX, label_YX, stack)
+        main = int(np.argmax(sizes))
+        pockets = [i for i in range(len(sizes)) if i != main and sizes[i] > LARGEST_POCKET]
+        if not pockets:
+            break
+        pocket = max(pockets, key=lambda i: int(sizes[i]))
+        touches_K = np.zeros(len(area_K), np.bool_)
+        _neighbours(owner_YX, label_YX, pocket + 1, touches_K)
+        chosen = -1
+        for piece in order[touches_K[order]]:
+            trial_YX = label_YX.copy()
+            _flood(owner_YX, trial_YX, int(first[pocket]), len(sizes) + 1, int(piece), stack)
+            if trial_YX.ravel()[first[main]] == len(sizes) + 1:
+                chosen = int(piece)
+                break
+        if chosen < 0:
+            args = (owner_YX, label_YX, pocket + 1, solids, area_K, gone_K, 2 * RADIUS, CELL)
+            chosen = int(_nearest_blocker(*args))
+        if chosen < 0:
+            break
+        gone_K[chosen] = True
+    return gone_K

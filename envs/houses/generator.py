@@ -1,0 +1,229 @@
+"""Makes a furnished house of a seed: plan, doors, furniture, colours.
+
+`generate_house` is a pure function of (GENERATOR_VERSION, seed, size): the same bits in every
+process and on every machine. The remainder of the seed by three is the house's split; sides and
+hues of the house leave the same remainder, so that splits share neither plans nor colours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from envs.houses.assembly import (
+    Pose,
+    Row,
+    furniture_record,
+    model_rows,
+    pack_rows,
+    receptacle,
+    solids_of,
+    wall_rows,
+)
+from envs.houses.doorways import (
+    OUTSIDE,
+    adjacent_rooms,
+    cut_doors,
+    shared_walls,
+    wall_pieces,
+)
+from envs.houses.draws import Draws
+from envs.houses.floorplan import SIZES, Rect, assign_kinds, extent_cells, partition
+from envs.houses.freespace import pieces_in_the_way
+from envs.houses.palette import FLOOR_STYLES, WALL_STYLES, Palette
+from envs.houses.rooms import furnish
+from envs.houses.scene import (
+    GENERATOR_VERSION,
+    Door,
+    Furniture,
+    House,
+    Receptacle,
+    Room,
+)
+from envs.houses.space import Opening, Side, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envs.houses.doorways import Shared
+    from envs.houses.space import Placed
+
+SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
+"""Names of the splits by the remainder of a house seed divided by three."""
+
+CELL: Final = 0.05
+"""Sides of houses are whole multiples of this."""
+
+LARGEST_SEED: Final = 2**62
+
+_PLAN_STREAM: Final = 1
+_COLOUR_STREAM: Final = 2
+_ATTEMPTS: Final = 50
+
+
+def generate_house(seed: int, size: str) -> House:
+    """Make a house.
+
+    Args:
+        seed: names the house; its remainder by three is the split (train, val, test).
+        size: "small" (3-5 rooms), "medium" (8-10 rooms) or "large" (13-18 rooms).
+
+    Returns:
+        The house, with all free floor connected for an agent of radius 0.25 m.
+
+    Raises:
+        ValueError: The seed or the size is not valid.
+    """
+    check_size(size, "generate_house")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"generate_house: seed must be an integer, got {seed!r}. Use 0, 1, 2, ...")
+    if not 0 <= seed < LARGEST_SEED:
+        raise ValueError(
+            f"generate_house: seed must lie in [0, 2**62), got {seed}. Use HouseDataset.house_seed."
+        )
+    seed = int(seed)
+    key = (GENERATOR_VERSION, tuple(SIZES).index(size), seed)
+    draws = Draws(_PLAN_STREAM, *key)
+    code = seed % len(SPLITS)
+    palette = Palette(Draws(_COLOUR_STREAM, *key), code)
+    extent, rects, walls, kinds, doors = _plan(size, draws, code)
+    rooms = tuple(
+        Room(
+            kind,
+            *rect,
+            floor_material=palette.room_surface(FLOOR_STYLES[kind]),
+            wall_material=palette.room_surface(WALL_STYLES[kind]),
+            ceiling_material=palette.ceiling(),
+        )
+        for kind, rect in zip(kinds, rects, strict=True)
+    )
+    thickness = 2 * min(rect.x0 for rect in rects)
+    height = round(draws.uniform(2.5, 2.75), 2)
+    rows = wall_rows(
+        wall_pieces(walls, doors),
+        thickness=thickness,
+        height=height,
+        papers=[room.wall_material for room in rooms],
+        facade=palette.trim,
+        trim=palette.trim,
+    )
+    placed: list[Placed] = []
+    for index, kind in enumerate(kinds):
+        space = _space(index, rects[index], thickness, walls, doors, draws)
+        furnish(kind, space, palette)
+        placed += space.placed
+    placed = _without_blockers(extent, rows, placed)
+    furniture, receptacles = _add_furniture(rows, placed)
+    return House(
+        seed=seed,
+        size=size,
+        extent=extent,
+        wall_height=height,
+        rooms=rooms,
+        doors=tuple(doors),
+        furniture=tuple(furniture),
+        receptacles=tuple(receptacles),
+        primitives=pack_rows(rows),
+        materials=palette.table.pack(),
+    )
+
+
+def split_of(seed: int) -> str:
+    """Return the split that a house belongs to."""
+    return SPLITS[seed % len(SPLITS)]
+
+
+def check_size(size: str, caller: str) -> None:
+    """Raise a ValueError that names the nearest size unless the size exists."""
+    if size not in SIZES:
+        near = difflib.get_close_matches(str(size), SIZES, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"{caller}: size must be one of {', '.join(SIZES)}, got {size!r}. "
+            f"Did you mean {near!r}?"
+        )
+
+
+def _plan(
+    size: str, draws: Draws, code: int
+) -> tuple[tuple[float, float], list[Rect], list[Shared], list[str], list[Door]]:
+    """Draw plans until one lets doors connect all rooms."""
+    half_wall = draws.choice((0.04, 0.045, 0.05))
+    for _ in range(_ATTEMPTS):
+        count = draws.integer(*SIZES[size].rooms)
+        columns, lines = extent_cells(size, count, draws, code)
+        extent = (round(columns * CELL, 2), round(lines * CELL, 2))
+        outline = Rect(half_wall, half_wall, extent[0] - half_wall, extent[1] - half_wall)
+        zones = partition(size, count, outline, draws)
+        rects = [zone.rect for zone in zones]
+        walls = shared_walls(rects)
+        kinds = assign_kinds(zones, adjacent_rooms(walls), draws)
+        doors = cut_doors(walls, kinds, draws)
+        if doors is not None:
+            return extent, rects, walls, kinds, doors
+    raise RuntimeError(f"generate_house: no connected plan of size {size!r} in {_ATTEMPTS} tries.")
+
+
+def _space(
+    index: int,
+    rect: Rect,
+    thickness: float,
+    walls: Sequence[Shared],
+    doors: Sequence[Door],
+    draws: Draws,
+) -> Space:
+    """Describe a room to those who furnish it."""
+    half = thickness / 2
+    inner = Rect(rect.x0 + half, rect.y0 + half, rect.x1 - half, rect.y1 - half)
+    openings: list[Opening] = []
+    for door in doors:
+        if index not in (door.room_a, door.room_b):
+            continue
+        # A door's first room lies on the side of lesser y or x.
+        side = (
+            (Side.NORTH if door.room_a == index else Side.SOUTH)
+            if door.along_x
+            else (Side.EAST if door.room_a == index else Side.WEST)
+        )
+        middle = door.x if door.along_x else door.y
+        openings.append(Opening(side, middle - door.width / 2, middle + door.width / 2))
+    outer: list[Opening] = []
+    for wall in walls:
+        if wall.below == index and wall.above == OUTSIDE:
+            outer.append(Opening(Side.NORTH if wall.along_x else Side.EAST, wall.low, wall.high))
+        elif wall.above == index and wall.below == OUTSIDE:
+            outer.append(Opening(Side.SOUTH if wall.along_x else Side.WEST, wall.low, wall.high))
+    return Space(inner, openings, outer, draws)
+
+
+def _without_blockers(
+    extent: tuple[float, float], walls: Sequence[Row], placed: list[Placed]
+) -> list[Placed]:
+    """Leave out what would cut the free floor in two."""
+    rows = list(walls)
+    piece = [-1] * len(walls)
+    for index, item in enumerate(placed):
+        pose = Pose.of(item)
+        for model in (item.model, *item.model.riders):
+            new = model_rows(model, pose)
+            rows += new
+            piece += [index] * len(new)
+    area_K = np.array([item.rect.area for item in placed], np.float64)
+    gone_K = pieces_in_the_way(extent, solids_of(rows, np.array(piece, np.int64)), area_K)
+    return [item for item, gone in zip(placed, gone_K, strict=True) if not gone]
+
+
+def _add_furniture(
+    rows: list[Row], placed: Sequence[Placed]
+) -> tuple[list[Furniture], list[Receptacle]]:
+    """Append all primitives of the furniture to `rows` and describe the pieces."""
+    furniture: list[Furniture] = []
+    receptacles: list[Receptacle] = []
+    for item in placed:
+        pose = Pose.of(item)
+        for model in (item.model, *item.model.riders):
+            furniture.append(furniture_record(model, pose, len(rows)))
+            rows += model_rows(model, pose)
+            receptacles += [receptacle(s, model.category, pose) for s in model.surfaces]
+    return furniture, receptacles
