@@ -1,0 +1,204 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.images import (
+    ImageEncoder,
+    ImageSpec,
+    image_spec,
+    load_image_encoder,
+    load_pretrained,
+    save_image_encoder,
+)
+from relic.policy.weights import CheckpointError
+
+COLOUR = ImageSpec("colour", 32, 32, 3)
+TINY_VIT = VitConfig(width=24, depth=2, heads=3, patch=8, image_size=32)
+KINDS = ["small_cnn", "impala", "resnet18", "vit"]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def _config(kind, **fields):
+    return EncoderConfig(visual=VisualKind(kind), vit=TINY_VIT, channels=8, **fields)
+
+
+def _pictures(*shape, spec=COLOUR):
+    return torch.randint(0, 256, (*shape, spec.height, spec.width, spec.channels)).byte()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(32, 32), (128, 128), (48, 64)])
+def test_features_have_the_promised_shape(kind, size):
+    spec = ImageSpec("colour", *size, 3)
+    encoder = ImageEncoder(_config(kind), spec)
+    with torch.no_grad():
+        features = encoder(_pictures(2, 1, spec=spec))
+    assert features.shape == (2, 1, encoder.num_features)
+    assert features.dtype == torch.float32
+    compressed = ImageEncoder(_config(kind, feature_width=10), spec)
+    with torch.no_grad():
+        assert compressed(_pictures(2, spec=spec)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_equal_one_pass_in_values_and_gradients(kind):
+    whole = ImageEncoder(_config(kind, slice_size=64), COLOUR)
+    pictures, weight = _pictures(5, 2), torch.randn(5, 2, whole.num_features)
+    results = []
+    for recompute in (None, True, False):
+        sliced = whole
+        if recompute is not None:
+            sliced = ImageEncoder(_config(kind, slice_size=3, recompute=recompute), COLOUR)
+            sliced.load_state_dict(whole.state_dict())
+        features = sliced(pictures)
+        (features * weight).sum().backward()
+        results.append((features.detach(), [p.grad for p in sliced.parameters()]))
+    for features, gradients in results[1:]:
+        torch.testing.assert_close(features, results[0][0], atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(gradients, results[0][1], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_recomputing_slices_keeps_one_slice_of_activations():
+    """Bytes saved for the backward pass, counted by the hook that sees every saved tensor."""
+    kept = {}
+    for recompute in (True, False):
+        encoder = ImageEncoder(_config("small_cnn", slice_size=4, recompute=recompute), COLOUR)
+        parameters = {p.data_ptr() for p in encoder.parameters()}
+        total = 0
+
+        def count(tensor, parameters=parameters):
+            nonlocal total
+            total += 0 if tensor.data_ptr() in parameters else tensor.nbytes
+            return tensor
+
+        pictures = _pictures(32)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            encoder(pictures)
+        kept[recompute] = total
+    # What is left with recomputing are the uint8 pictures themselves.
+    assert kept[True] <= 2 * 32 * 32 * 32 * 3
+    assert kept[False] > 5 * kept[True]
+
+
+@pytest.mark.parametrize("kind", ["small_cnn", "impala", "resnet18"])
+def test_memory_layouts_agree(kind):
+    last = ImageEncoder(_config(kind, channels_last=True), COLOUR)
+    first = ImageEncoder(_config(kind, channels_last=False), COLOUR)
+    first.load_state_dict(last.state_dict())
+    pictures = _pictures(4)
+    torch.testing.assert_close(last(pictures), first(pictures), atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_are_left_as_they_are():
+    encoder = ImageEncoder(_config("small_cnn"), ImageSpec("depth", 32, 32, 1, 0.0, 10.0))
+    depth = torch.rand(3, 32, 32) * 20
+    before = depth.clone()
+    encoder(depth)
+    assert torch.equal(depth, before)
+
+
+def test_colour_and_depth_are_normalised():
+    colour = ImageEncoder(_config("small_cnn"), COLOUR)
+    pictures = _pictures(2)
+    torch.testing.assert_close(colour._normalise(pictures), pictures / 255)
+    depth = ImageEncoder(_config("small_cnn"), ImageSpec("depth", 32, 32, 1, 0.5, 4.5))
+    metres = torch.tensor([0.0, 0.5, 2.5, 4.5, float("inf")]).reshape(5, 1, 1, 1)
+    scaled = depth._normalise(metres.expand(5, 32, 32, 1))
+    assert scaled[:, 0, 0, 0].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_class_pictures_are_embedded():
+    spec = ImageSpec("semantic", 32, 32, 1, 0.0, 5.0)
+    encoder = ImageEncoder(_config("small_cnn"), spec)
+    classes = torch.randint(0, 6, (2, 32, 32)).short()
+    renamed = torch.tensor([1, 0, 2, 3, 4, 5])[classes.long()].short()
+    first, second = encoder(classes), encoder(renamed)
+    assert not torch.allclose(first, second)
+    with torch.no_grad():
+        encoder.classes.weight[[0, 1]] = encoder.classes.weight[[1, 0]]
+    torch.testing.assert_close(encoder(renamed), first)
+
+
+def test_auto_follows_the_size():
+    assert ImageEncoder(EncoderConfig(), ImageSpec("colour", 64, 64, 3)).kind.value == "small_cnn"
+    assert ImageEncoder(EncoderConfig(), ImageSpec("colour", 256, 256, 3)).kind.value == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (spaces.Box(0, 255, (64, 48, 3), np.uint8), ImageSpec("colour", 64, 48, 3)),
+        (spaces.Box(0, 255, (64, 48), np.uint8), ImageSpec("colour", 64, 48, 1)),
+        (spaces.Box(0, np.inf, (64, 48, 1)), ImageSpec("depth", 64, 48, 1, 0.0, 10.0)),
+        (spaces.Box(0.5, 5.0, (64, 48)), ImageSpec("depth", 64, 48, 1, 0.5, 5.0)),
+        (spaces.Box(0, 40, (64, 48), np.int16), ImageSpec("semantic", 64, 48, 1, 0.0, 40.0)),
+        (spaces.Box(-1, 1, (2,)), None),
+        (spaces.Discrete(3), None),
+    ],
+)
+def test_spaces_say_what_pictures_hold(space, expected):
+    assert image_spec("camera", space) == expected
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 255, (3, 64, 64), np.uint8),
+        spaces.Box(-32768, 32767, (64, 64), np.int16),
+        spaces.Box(11.0, 12.0, (64, 64)),
+    ],
+)
+def test_pictures_that_no_encoder_reads_are_named(space):
+    with pytest.raises(ValueError, match=r"observation_space\['camera'\]: .* must"):
+        image_spec("camera", space)
+
+
+def test_kinds_that_do_not_suit_are_named():
+    with pytest.raises(ValueError, match=r"encoder.visual: vit must see colour.*depth of 1"):
+        ImageEncoder(_config("vit"), ImageSpec("depth", 64, 64, 1, 0, 10))
+    with pytest.raises(ValueError, match=r"encoder.visual: resnet18 .*32 pixels.*got 16 x 64"):
+        ImageEncoder(_config("resnet18"), ImageSpec("colour", 16, 64, 3))
+    with pytest.raises(ValueError, match=r"ImageEncoder.forward: .*\(32, 32, 3\).*got \(2, 64"):
+        ImageEncoder(_config("small_cnn"), COLOUR)(torch.zeros(2, 64, 64, 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_is_saved_and_plugged_in(kind, tmp_path):
+    encoder = ImageEncoder(_config(kind, feature_width=7), COLOUR)
+    save_image_encoder(tmp_path / "encoder", encoder)
+    loaded = load_image_encoder(tmp_path / "encoder")
+    pictures = _pictures(2)
+    assert torch.equal(loaded(pictures), encoder(pictures))
+    other = ImageEncoder(_config(kind, feature_width=7), COLOUR)
+    load_pretrained(other, tmp_path / "encoder")
+    assert torch.equal(other(pictures), encoder(pictures))
+
+
+def test_encoders_that_cannot_be_plugged_in_are_named(tmp_path):
+    directory = tmp_path / "encoder"
+    encoder = ImageEncoder(_config("small_cnn"), COLOUR)
+    with pytest.raises(FileNotFoundError, match=r"encoder: must be a directory.*found nothing"):
+        load_pretrained(encoder, directory)
+    save_image_encoder(directory, encoder)
+    with pytest.raises(CheckpointError, match=r"encoder: encoder.visual must be impala, got small"):
+        load_pretrained(ImageEncoder(_config("impala"), COLOUR), directory)
+    larger = ImageEncoder(_config("small_cnn"), ImageSpec("colour", 64, 64, 3))
+    with pytest.raises(CheckpointError, match=r"pictures must be .*64.*got .*32"):
+        load_pretrained(larger, directory)
+    narrow = ImageEncoder(_config("small_cnn", feature_width=3), COLOUR)
+    with pytest.raises(CheckpointError, match=r"encoder.safetensors: must hold compress.0.weight"):
+        load_pretrained(narrow, directory)
+    description = json.loads((directory / "encoder.json").read_text())
+    description["config"]["visul"] = "vit"
+    (directory / "encoder.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=r"encoder.json: config.visul.*visual"):
+        load_image_encoder(directory)
