@@ -34,11 +34,17 @@ class SequenceState(ABC):
 
     lengths: Tensor
     """Steps of the trial that each row has seen, int64 (N,)."""
+    depth_mask_NL: Tensor | None = None
+    """Factors of each row's layers for this trial (`set_depth_mask`); None: all one."""
 
     @property
     @abstractmethod
     def num_rows(self) -> int:
         """Rows of the state."""
+
+    def set_depth_mask(self, mask_NL: Tensor | None) -> None:
+        """Set the layer factors of all rows; to be kept from a trial's first step to its last."""
+        self.depth_mask_NL = mask_NL
 
     @abstractmethod
     def reset(self, rows: Rows | None = None) -> None:

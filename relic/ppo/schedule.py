@@ -38,6 +38,8 @@ class PlannedUpdate:
     """Number of the update within its rollout."""
     at_step: int
     """The update happens when this many steps are in the rollout."""
+    chunk_from: int
+    """Steps `[chunk_from, at_step)` were collected since the update before."""
     loss_from: int
     """The loss counts steps `[loss_from, at_step)`."""
     kind: UpdateKind
@@ -83,6 +85,7 @@ class UpdateSchedule:
             yield PlannedUpdate(
                 index=index,
                 at_step=at_step,
+                chunk_from=at_step - self.chunk,
                 loss_from=0 if full else at_step - self.chunk,
                 kind=UpdateKind.FULL if full else UpdateKind.PARTIAL,
                 last=index + 1 == self.per_rollout,

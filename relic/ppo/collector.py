@@ -1,0 +1,351 @@
+"""Acting: the policy's cached step, the environment's step, one column of the rollout; repeat.
+
+Legend: N rows, T steps, K rows whose episode ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.vector import TrialVectorEnv
+from relic.policy.observations import PREV_REWARD
+from relic.policy.policy import Policy, PolicyState
+from relic.policy.sequence_model import SequenceState
+from relic.ppo.noise import Stream, key, row_uniforms
+from relic.ppo.returns import Credit, TimeLimit
+from relic.ppo.rollout import Rollout
+
+Array = np.ndarray[Any, Any]
+Observation = dict[str, Array]
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows that act together while the other groups' environments simulate."""
+
+    env: TrialVectorEnv
+    rows: slice
+    state: PolicyState
+    prefix: SequenceState
+    """The memory as it was when the newest chunk began."""
+    observation: Observation = field(default_factory=dict)
+    episode_starts_N: Array = field(default_factory=lambda: np.zeros(0, bool))
+    demonstrates_N: Array = field(default_factory=lambda: np.zeros(0, bool))
+    answer: Future[Any] | None = None
+    """What the environment will say to the newest action."""
+
+
+class Collector:
+    """Fills a rollout. Owns the environments and what the policy remembers of their trials.
+
+    Results depend on seed and global row numbers only: not on how many rows there are, how they
+    are grouped, or what the learner draws.
+    """
+
+    def __init__(
+        self,
+        envs: TrialVectorEnv | Sequence[TrialVectorEnv],
+        policy: Policy,
+        rollout: Rollout,
+        *,
+        seed: int,
+        credit: Credit = Credit.EPISODE,
+        time_limit: TimeLimit | None = None,
+        expert_share: float = 0.0,
+        world_size: int = 1,
+    ) -> None:
+        """Set up; nothing is simulated before `begin_rollout`.
+
+        Args:
+            envs: One environment for all rows, or several that share them in order. With several,
+                each simulates in a thread of its own while the policy acts for the others.
+            policy: Who acts.
+            rollout: What is filled.
+            seed: Of trials and acting noise.
+            credit: Decides which final observations need a value.
+            time_limit: Likewise; None takes what the environment recommends.
+            expert_share: Share of the episodes in which the expert acts; the rollout must keep
+                demonstrations where this is not 0.
+            world_size: Ranks that collect alike, for counting environment steps.
+        """
+        env_list = [envs] if isinstance(envs, TrialVectorEnv) else list(envs)
+        total = sum(env.num_envs for env in env_list)
+        if total != rollout.num_envs:
+            raise ValueError(
+                f"Collector: environments must have {rollout.num_envs} rows together, as the "
+                f"rollout does, got {total}. Give both the same num_envs."
+            )
+        if expert_share > 0 and rollout.expert_action is None:
+            raise ValueError(
+                f"Collector: expert_share must be 0 in a rollout without demonstrations, got "
+                f"{expert_share}. Build the rollout with demonstrations=True."
+            )
+        self.policy = policy
+        self.rollout = rollout
+        self.seed = seed
+        self.credit = credit
+        self.time_limit = time_limit or TimeLimit(env_list[0].time_limit_default)
+        self.world_size = world_size
+        self.row_steps = 0
+        """Steps that each row has done in the run."""
+        self.times: dict[str, float] = defaultdict(float)
+        """Seconds spent so far, by activity; see `take_times`."""
+        self._expert_share = expert_share
+        self._episodes: list[dict[str, Array]] = []
+        self._started = False
+        shown = policy.observation_space.spaces
+        self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
+        self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
+        self.groups = self._make_groups(env_list)
+
+    def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[Group]:
+        groups, first = [], 0
+        for env in env_list:
+            state = self.policy.initial_state(env.num_envs, self.rollout.num_steps)
+            rows = slice(first, first + env.num_envs)
+            group = Group(env, rows, state, prefix=state.memory.snapshot())
+            group.demonstrates_N = np.zeros(env.num_envs, bool)
+            groups.append(group)
+            first += env.num_envs
+        return groups
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of the run so far, over all rows and ranks."""
+        return self.row_steps * self.rollout.num_envs * self.world_size
+
+    def begin_rollout(self) -> None:
+        """Move all rows to new trials, with an empty rollout and an empty memory."""
+        began = time.perf_counter()
+        self.rollout.clear()
+        for group in self.groups:
+            if self._started:
+                everywhere = np.ones(group.env.num_envs, bool)
+                group.observation, _ = group.env.reset(options={"new_trial": everywhere})
+            else:
+                group.observation, _ = group.env.reset(seed=self.seed)
+            self._add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
+            group.state.reset()
+            self._draw_depth_mask(group)
+            group.episode_starts_N = np.ones(group.env.num_envs, bool)
+        self._started = True
+        self.times["simulate"] += time.perf_counter() - began
+
+    def collect(self, until: int) -> None:
+        """Act until `until` columns are filled."""
+        for group in self.groups:
+            group.prefix = group.state.memory.snapshot()
+        for column in range(self.rollout.size, until):
+            for group in self.groups:
+                self._receive(group, column - 1)
+                self._act(group, column)
+            self.row_steps += 1
+        for group in self.groups:
+            self._receive(group, until - 1)
+        self.rollout.size = until
+
+    def bootstrap_value(self) -> Tensor:
+        """Return what the critic expects from here on, (N,); the memory is not written."""
+        began = time.perf_counter()
+        values = [self._value(g, g.observation, g.episode_starts_N) for g in self.groups]
+        self.times["act"] += time.perf_counter() - began
+        return torch.cat(values)
+
+    def take_episodes(self) -> dict[str, Array]:
+        """Return the records of episodes that ended since the last call, one entry each."""
+        records, self._episodes = self._episodes, []
+        if not records:
+            return {}
+        return {key: np.concatenate([r[key] for r in records]) for key in records[0]}
+
+    def take_times(self) -> dict[str, float]:
+        """Return the seconds spent since the last call, by activity."""
+        times, self.times = dict(self.times), defaultdict(float)
+        return times
+
+    def close(self) -> None:
+        """Stop the threads; environments stay open."""
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    def _act(self, group: Group, column: int) -> None:
+        """Choose actions, write their column and hand them to the environment."""
+        began = time.perf_counter()
+        rollout, rows = self.rollout, group.rows
+        starts_N = group.episode_starts_N
+        features = self._encode(group.observation)
+        noise = row_uniforms(self.seed, rollout.row_N[rows], self.row_steps, self.policy.noise_size)
+        step = self.policy.step(
+            features,
+            group.state,
+            episode_starts=torch.from_numpy(starts_N).to(self._device),
+            noise=torch.from_numpy(noise).to(self._device),
+        )
+        action = step.action
+        if rollout.expert_action is not None:
+            action = self._demonstrate(group, column, action)
+        for name, value in features.items():
+            rollout.observation[name][rows, column] = value.to(rollout.device)
+        rollout.action[rows, column] = action.to(rollout.device)
+        rollout.log_prob_NT[rows, column] = step.log_prob.to(rollout.device)
+        rollout.value_NT[rows, column] = step.value.to(rollout.device)
+        rollout.episode_starts_NT[rows, column] = starts_N
+        actions = self.policy.clip_action(action).cpu().numpy()
+        self.times["act"] += time.perf_counter() - began
+        if self._threads is not None:
+            group.answer = self._threads.submit(group.env.step, actions)
+            return
+        began = time.perf_counter()
+        group.answer = Future()
+        group.answer.set_result(group.env.step(actions))
+        self.times["simulate"] += time.perf_counter() - began
+
+    def _receive(self, group: Group, column: int) -> None:
+        """Write what the environment said to the newest action, if one is under way."""
+        if group.answer is None:
+            return
+        began = time.perf_counter()
+        observation, reward_N, terminated_N, truncated_N, infos = group.answer.result()
+        group.answer = None
+        self.times["simulate"] += time.perf_counter() - began
+        rollout, rows = self.rollout, group.rows
+        rollout.reward_NT[rows, column] = reward_N
+        rollout.terminated_NT[rows, column] = terminated_N
+        rollout.truncated_NT[rows, column] = truncated_N
+        crashed_N = infos.get("crashed", np.zeros_like(truncated_N))
+        rollout.crashed_NT[rows, column] = crashed_N
+        ended_N = terminated_N | truncated_N
+        if ended_N.any():
+            self._write_final_values(group, column, observation, infos)
+            self._keep_records(group, infos)
+        self._add_reward(observation, np.where(ended_N, np.float32(0.0), reward_N))
+        group.observation = observation
+        group.episode_starts_N = ended_N
+
+    def _write_final_values(
+        self, group: Group, column: int, observation: Observation, infos: dict[str, Any]
+    ) -> None:
+        """Value the final observations that returns will be bootstrapped from."""
+        rollout, rows = self.rollout, group.rows
+        wanted_N = rollout.crashed_NT[rows, column].copy()
+        if self.time_limit is TimeLimit.BOOTSTRAP:
+            wanted_N |= rollout.truncated_NT[rows, column]
+        if self.credit is Credit.TRIAL and column + 1 < rollout.num_steps:
+            wanted_N[:] = False
+        if not wanted_N.any():
+            return
+        began = time.perf_counter()
+        final = {name: value.copy() for name, value in observation.items()}
+        known_N = wanted_N.copy()
+        for row in np.flatnonzero(wanted_N):
+            row_final = infos["final_obs"][row]
+            if row_final is None:
+                # A simulator that died has nothing left to show.
+                known_N[row] = False
+                continue
+            for name, value in row_final.items():
+                final[name][row] = value
+        self._add_reward(final, rollout.reward_NT[rows, column])
+        value_N = self._value(group, final, np.zeros_like(wanted_N)).to(rollout.device)
+        known = torch.from_numpy(known_N).to(rollout.device)
+        value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
+        wanted = torch.from_numpy(wanted_N).to(rollout.device)
+        rollout.final_value_NT[rows, column] = torch.where(wanted, value_N, 0.0)
+        self.times["act"] += time.perf_counter() - began
+
+    def _keep_records(self, group: Group, infos: dict[str, Any]) -> None:
+        has_N = infos.get("_episode_record")
+        if has_N is None or not has_N.any():
+            return
+        record = {key: value[has_N] for key, value in infos["episode_record"].items()}
+        record["row"] = self.rollout.row_N[group.rows][has_N]
+        self._episodes.append(record)
+
+    def _demonstrate(self, group: Group, column: int, action: Tensor) -> Tensor:
+        """Keep the expert's actions, and let it act in the episodes that it was given."""
+        rollout, rows = self.rollout, group.rows
+        assert rollout.expert_action is not None
+        expert = torch.as_tensor(group.env.expert_actions(), device=action.device)
+        rollout.expert_action[rows, column] = expert.to(rollout.expert_action)
+        starts_N = group.episode_starts_N
+        if starts_N.any():
+            drawn = row_uniforms(
+                self.seed, rollout.row_N[rows], self.row_steps, 1, stream=Stream.DEMONSTRATION
+            )
+            chosen_N = drawn[:, 0] < self._expert_share
+            group.demonstrates_N = np.where(starts_N, chosen_N, group.demonstrates_N)
+        shown = torch.from_numpy(group.demonstrates_N).to(action.device)
+        shown = shown.reshape(-1, *[1] * (action.ndim - 1))
+        action = torch.where(shown, expert.to(action.dtype), action)
+        group.state.record_action(action)
+        return action
+
+    def _add_reward(self, observation: Observation, reward_N: Array) -> None:
+        """Let the policy observe the previous reward, where the environment does not show it."""
+        if self._adds_reward:
+            observation[PREV_REWARD] = reward_N
+
+    def _draw_depth_mask(self, group: Group) -> None:
+        """Draw, row by row, which layers are dropped until the next trial."""
+        masks = []
+        for row in self.rollout.row_N[group.rows]:
+            generator = torch.Generator()
+            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.row_steps)))
+            masks.append(self.policy.memory.draw_depth_mask(1, generator))
+        if masks[0] is not None:
+            group.state.memory.set_depth_mask(torch.cat(masks))
+
+    def _value(self, group: Group, observation: Observation, starts_N: Array) -> Tensor:
+        starts = torch.from_numpy(starts_N).to(self._device)
+        return self.policy.value(self._encode(observation), group.state, episode_starts=starts)
+
+    def _encode(self, observation: Observation) -> dict[str, Tensor]:
+        device = self._device
+        tensors = {k: torch.from_numpy(v).to(device) for k, v in observation.items()}
+        return self.policy.encode_observation(tensors)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.policy.device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, but for the rollout and the memory.
+
+        Taken between two calls of `collect`, the memory follows from weights and rollout
+        (`Learner.refresh`), so it is not here.
+        """
+        return {
+            "row_steps": self.row_steps,
+            "started": self._started,
+            "groups": [
+                {
+                    "env": group.env.state_dict() if self._started else None,
+                    "observation": {k: v.copy() for k, v in group.observation.items()},
+                    "episode_starts": group.episode_starts_N.copy(),
+                    "demonstrates": group.demonstrates_N.copy(),
+                }
+                for group in self.groups
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; the rollout must have been restored before."""
+        self.row_steps = int(state["row_steps"])
+        self._started = bool(state["started"])
+        for group, saved in zip(self.groups, state["groups"], strict=True):
+            group.state.reset()
+            if not self._started:
+                continue
+            group.env.load_state_dict(saved["env"])
+            group.observation = {k: np.asarray(v).copy() for k, v in saved["observation"].items()}
+            group.episode_starts_N = np.asarray(saved["episode_starts"], bool).copy()
+            group.demonstrates_N = np.asarray(saved["demonstrates"], bool).copy()

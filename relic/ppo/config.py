@@ -1,0 +1,202 @@
+"""Configuration of learning: PPO itself, and when and on what a rollout is learned from.
+
+Values are checked where they are made; ``relic.schema.build`` adds the dotted path to a message.
+What depends on two sections at once is checked in `check_learning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from relic.ppo.returns import Credit, TimeLimit
+from relic.ppo.schedule import PrefixGradient, UpdateSchedule, check_divides
+
+
+class OptimizerKind(Enum):
+    """Which optimiser; both in their fused form."""
+
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+class Anneal(Enum):
+    """How a coefficient moves over the environment steps of a run."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Objective(Enum):
+    """What is learned."""
+
+    PPO = "ppo"
+    """The reward."""
+    CLONE = "clone"
+    """The actions of the environment's expert (behaviour cloning); the critic learns returns."""
+
+
+class Precision(Enum):
+    """Number format of the matrix products; parameters and losses are always float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """Autocast, on CUDA only."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPOConfig:
+    """How an update changes the policy."""
+
+    objective: Objective = Objective.PPO
+    """What is learned."""
+    expert_share: float = 1.0
+    """Share of episodes in which the expert acts while cloning; else the policy does."""
+
+    lr: float = 2e-4
+    """Learning rate after the warm-up."""
+    lr_anneal: Anneal = Anneal.COSINE
+    """How the learning rate moves after the warm-up."""
+    lr_end: float = 0.0
+    """Learning rate at the end, as a fraction of lr."""
+    warmup_steps: int = 100_000
+    """Environment steps over which the learning rate rises linearly from a thousandth of lr."""
+    optimizer: OptimizerKind = OptimizerKind.ADAM
+    """Which optimiser."""
+    adam_eps: float = 1e-5
+    """Added to the denominator of Adam's step."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; needs adamw."""
+    max_grad_norm: float = 0.2
+    """The norm of the gradient over all parameters is clipped to this."""
+
+    update_epochs: int = 4
+    """Passes over the rows in each update."""
+    num_minibatches: int = 2
+    """Optimiser steps per epoch; must divide num_envs. Rows are never cut."""
+    microbatch_tokens: int | None = None
+    """Tokens that go through the policy at once; null takes a whole minibatch. Never fewer than
+    one row. Gradients of a minibatch add up, so this changes memory and speed only."""
+
+    gamma: float = 0.99
+    """Discount per step."""
+    gae_lambda: float = 0.95
+    """Decay of the advantage trace."""
+    credit: Credit = Credit.EPISODE
+    """How far a reward is credited back."""
+    time_limit: TimeLimit | None = None
+    """What a time limit is worth; null takes what the environment recommends."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before anything is learned from them."""
+    normalize_advantage: bool = False
+    """Bring each minibatch's advantages to mean 0 and deviation 1."""
+
+    clip_coef: float = 0.2
+    """Half-width of the trusted interval of the ratio."""
+    clip_value: bool = True
+    """Clip moves of the value by clip_coef too."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    ent_coef: float = 0.1
+    """Weight of the entropy bonus."""
+    ent_coef_end: float | None = None
+    """Its weight at the end; null keeps it. The move is linear."""
+    target_kl: float | None = None
+    """An update stops before a step whose minibatch is 1.5 times this far off; null never."""
+    precision: Precision = Precision.FP32
+    """Number format of matrix products."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be learned with."""
+        for name in ("lr", "adam_eps", "max_grad_norm", "clip_coef", "target_kl", "reward_scale"):
+            _check(name, getattr(self, name), lambda v: v > 0, "be positive")
+        for name in ("update_epochs", "num_minibatches", "microbatch_tokens"):
+            _check(name, getattr(self, name), lambda v: v >= 1, "be at least 1")
+        for name in ("weight_decay", "vf_coef", "ent_coef", "ent_coef_end", "warmup_steps"):
+            _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
+        for name in ("gamma", "gae_lambda", "lr_end", "expert_share"):
+            _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "be in [0, 1]")
+        if self.weight_decay and self.optimizer is not OptimizerKind.ADAMW:
+            raise ValueError(
+                f"weight_decay: must be 0 with optimizer=adam, got {self.weight_decay}. "
+                "Use optimizer=adamw."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdatesConfig:
+    """When a rollout is learned from, and what happens to its context in between."""
+
+    per_rollout: int = 16
+    """Updates per rollout; must divide num_steps. 1 means no partial updates."""
+    full_per_rollout: int = 1
+    """How many of them cover the whole rollout; must divide per_rollout. 0: none."""
+    row_fraction: float = 1.0
+    """Share of the rows that a partial update uses, drawn anew each time."""
+    prefix_gradient: PrefixGradient = PrefixGradient.DETACHED
+    """What a partial update does with the steps before its chunk."""
+    shuffle: bool = True
+    """Permute completed episodes in the context after each partial update."""
+    refresh_memory: bool = True
+    """Recompute the context's keys and values under the new weights."""
+    refresh_values: bool = True
+    """Take over the state values that come with it."""
+    refresh_log_probs: bool = False
+    """Take over the log-probs too: older chunks are then compared with the newest policy."""
+    refresh_tokens: int | None = 65_536
+    """Tokens that are recomputed at once; null takes all rows. Never fewer than one row."""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations whose context would be wrong."""
+        _check("row_fraction", self.row_fraction, lambda v: 0 < v <= 1, "be in (0, 1]")
+        _check("refresh_tokens", self.refresh_tokens, lambda v: v >= 1, "be at least 1")
+        if self.refresh_memory:
+            return
+        for name in ("shuffle", "refresh_values", "refresh_log_probs"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: must be off without refresh_memory, got true. "
+                    f"Set refresh_memory=true or {name}=false."
+                )
+
+
+def check_learning(
+    ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int, num_steps: int, shards: int = 1
+) -> UpdateSchedule:
+    """Check what the sections ask of each other and of the rollout.
+
+    Args:
+        ppo: How an update changes the policy.
+        updates: When updates happen.
+        num_envs: Rows of this process.
+        num_steps: Steps per row and rollout.
+        shards: Strata of this process's rows; must divide them.
+
+    Returns:
+        The schedule of updates.
+
+    Raises:
+        ValueError: If rows or steps do not divide.
+    """
+    schedule = UpdateSchedule(
+        num_steps, per_rollout=updates.per_rollout, full_per_rollout=updates.full_per_rollout
+    )
+    check_divides("shards", shards, "num_envs", num_envs)
+    whole = "num_envs" if shards == 1 else "num_envs / shards"
+    rows = num_envs // shards
+    check_divides("ppo.num_minibatches", ppo.num_minibatches, whole, rows)
+    used = updates.row_fraction * rows
+    if abs(used - round(used)) > 1e-6 or round(used) % ppo.num_minibatches:
+        raise ValueError(
+            f"updates.row_fraction: must leave a multiple of ppo.num_minibatches of {whole}, got "
+            f"{updates.row_fraction} * {rows} = {used:g} rows for {ppo.num_minibatches} "
+            f"minibatches. Use a multiple of {ppo.num_minibatches / rows:g}."
+        )
+    return schedule
+
+
+def _check(name: str, value: float | None, fits: Callable[[float], bool], rule: str) -> None:
+    if value is not None and not fits(value):
+        raise ValueError(f"{name}: must {rule}, got {value}.")

@@ -1,0 +1,411 @@
+"""Learning from a rollout: PPO over whole contexts.
+
+Sequences are never cut: a minibatch is whole contexts of some rows, a microbatch is a part of its
+rows, and their gradients add up.
+
+Legend: N rows, T steps, K rows of a batch, C steps of the context that carry loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relic.policy.policy import Policy
+from relic.ppo.anneal import entropy_coefficient, learning_rate
+from relic.ppo.collector import Group
+from relic.ppo.config import (
+    Objective,
+    OptimizerKind,
+    PPOConfig,
+    Precision,
+    UpdatesConfig,
+    check_learning,
+)
+from relic.ppo.loss import PARTS, Loss, LossTargets, clone_loss, explained_variance, ppo_loss
+from relic.ppo.minibatches import RowSampler, split_rows
+from relic.ppo.reduction import GradientBuffer, Reduction
+from relic.ppo.returns import TimeLimit, find_ends, gae
+from relic.ppo.rollout import Rollout
+from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
+
+Rows = np.ndarray[Any, Any]
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient that is not a number; the policy has not been changed by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One update: what it learns from."""
+
+    rollout: Rollout
+    planned: PlannedUpdate
+    groups: Sequence[Group]
+    advantage_NT: Tensor
+    """In time order, as the returns; never normalised."""
+    ret_NT: Tensor
+    ent_coef: float
+
+    def targets(self, rows_K: Rows, device: torch.device) -> LossTargets:
+        """Gather what the loss compares with, in the context's order."""
+        rollout, span = self.rollout, (self.planned.loss_from, self.planned.at_step)
+        columns = (rollout.log_prob_NT, rollout.value_NT, self.advantage_NT, self.ret_NT)
+        return LossTargets(*(rollout.in_context(c, rows_K, *span).to(device) for c in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What one optimiser step saw, all ranks together."""
+
+    parts: list[float]
+    grad_norm: float
+    drift_max: Tensor
+    """Largest |ratio - 1| on this rank."""
+    first_drift: Tensor
+    """The same over the newest chunk only, which the policy acted on as the loss sees it."""
+    skipped: bool
+    """The policy had moved too far already, so nothing was changed."""
+
+
+class Learner:
+    """Owns the optimiser; changes the policy in place.
+
+    Its draws depend on the seed and counters only, so there is no generator to save.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        ppo: PPOConfig,
+        updates: UpdatesConfig,
+        *,
+        num_envs: int,
+        num_steps: int,
+        total_steps: int,
+        seed: int,
+        time_limit: TimeLimit = TimeLimit.BOOTSTRAP,
+        shards: int | None = None,
+        reduction: Reduction | None = None,
+    ) -> None:
+        """Check what must divide, and build the optimiser.
+
+        Args:
+            policy: Who learns.
+            ppo: How.
+            updates: When and on what.
+            num_envs: Rows of this process.
+            num_steps: Steps per row and rollout.
+            total_steps: Environment steps of the run, which schedules span.
+            seed: Of minibatches and shuffles.
+            time_limit: Used where `ppo.time_limit` is not set.
+            shards: Strata of the rows, all ranks together; ranks must divide them. None: one each.
+            reduction: How ranks talk; None is one process.
+
+        Raises:
+            ValueError: If rows, steps, minibatches, shards or ranks do not divide.
+        """
+        self.reduction = reduction or Reduction()
+        world = self.reduction.world_size
+        shards = shards or world
+        if shards % world:
+            raise ValueError(
+                f"shards: must be a multiple of the number of ranks, got shards={shards}, "
+                f"ranks={world}. Use {world} or a multiple of it."
+            )
+        self.schedule = check_learning(
+            ppo, updates, num_envs=num_envs, num_steps=num_steps, shards=shards // world
+        )
+        self.policy = policy
+        self.ppo = ppo
+        self.updates = updates
+        self.total_steps = total_steps
+        self.seed = seed
+        self.time_limit = ppo.time_limit or time_limit
+        self.num_updates = 0
+        """Updates of the run so far."""
+        self._sampler = RowSampler(
+            seed=seed,
+            num_envs=num_envs,
+            shards=shards // world,
+            first_shard=self.reduction.rank * (shards // world),
+            num_minibatches=ppo.num_minibatches,
+        )
+        self.gradients = GradientBuffer(policy.parameters())
+        self.optimizer = self._make_optimizer()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        kinds = {OptimizerKind.ADAM: torch.optim.Adam, OptimizerKind.ADAMW: torch.optim.AdamW}
+        return kinds[self.ppo.optimizer](
+            self.gradients.parameters,
+            lr=self.ppo.lr,
+            eps=self.ppo.adam_eps,
+            weight_decay=self.ppo.weight_decay,
+            fused=True,
+        )
+
+    def update(
+        self,
+        rollout: Rollout,
+        planned: PlannedUpdate,
+        *,
+        groups: Sequence[Group],
+        bootstrap_N: Tensor,
+        env_steps: int,
+    ) -> dict[str, float]:
+        """Learn from the rollout as planned; changes the policy.
+
+        Args:
+            rollout: `planned.at_step` steps.
+            planned: What the loss covers.
+            groups: Rows that acted together, with what they remembered as the chunk began.
+            bootstrap_N: Value of what follows the last step.
+            env_steps: Environment steps of the run so far, for the schedules.
+
+        Returns:
+            Metrics, means over the optimiser steps unless their name says otherwise.
+
+        Raises:
+            NonFiniteLossError: Before a step that would not be finite.
+        """
+        rate = learning_rate(self.ppo, env_steps, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        job = self.prepare(
+            rollout, planned, groups=groups, bootstrap_N=bootstrap_N, env_steps=env_steps
+        )
+        records: list[StepRecord] = []
+        for epoch in range(self.ppo.update_epochs):
+            for rows, moments in self._minibatches(job, epoch):
+                records.append(self._step(job, rows, moments, step=len(records)))
+                if records[-1].skipped:
+                    break
+            if records[-1].skipped:
+                break
+        self.num_updates += 1
+        metrics = self._summarise(records) | {"lr": rate, "ent_coef": job.ent_coef}
+        return metrics | self._describe_targets(job)
+
+    def prepare(
+        self,
+        rollout: Rollout,
+        planned: PlannedUpdate,
+        *,
+        groups: Sequence[Group],
+        bootstrap_N: Tensor,
+        env_steps: int,
+    ) -> Job:
+        """Estimate advantages over the whole rollout so far; changes nothing."""
+        size = planned.at_step
+        device = rollout.device
+        cut_NT, bootstrapped_NT = find_ends(
+            torch.from_numpy(rollout.terminated_NT[:, :size]).to(device),
+            torch.from_numpy(rollout.truncated_NT[:, :size]).to(device),
+            crashed_NT=torch.from_numpy(rollout.crashed_NT[:, :size]).to(device),
+            credit=self.ppo.credit,
+            time_limit=self.time_limit,
+            trial_over=size == rollout.num_steps,
+        )
+        final_NT = rollout.final_value_NT[:, :size]
+        advantage_NT, ret_NT = gae(
+            torch.from_numpy(rollout.reward_NT[:, :size]).to(device) * self.ppo.reward_scale,
+            rollout.value_NT[:, :size],
+            cut_NT,
+            final_value_NT=torch.where(bootstrapped_NT, final_NT, 0.0),
+            bootstrap_N=bootstrap_N.to(device),
+            gamma=self.ppo.gamma,
+            gae_lambda=self.ppo.gae_lambda,
+        )
+        ent_coef = entropy_coefficient(self.ppo, env_steps, self.total_steps)
+        return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef)
+
+    def evaluate(self, job: Job, group: Group, rows_K: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the policy over the contexts of some rows of one group, with gradient.
+
+        Returns:
+            (log_prob_KC, value_KC, entropy_KC) of the steps that carry loss; with the objective
+            `clone` the log-probs are those of the expert's actions.
+        """
+        rollout, planned = job.rollout, job.planned
+        device = self.policy.device
+        begin, prefix = 0, None
+        if planned.kind is UpdateKind.PARTIAL and planned.loss_from > 0:
+            if self.updates.prefix_gradient is not PrefixGradient.FULL:
+                begin = planned.loss_from
+            if self.updates.prefix_gradient is PrefixGradient.DETACHED:
+                prefix = group.prefix.select(rows_K - group.rows.start)
+        batch = rollout.batch(rows_K, begin, planned.at_step, device)
+        if self.ppo.objective is Objective.CLONE:
+            assert rollout.expert_action is not None
+            shown = rollout.in_context(rollout.expert_action, rows_K, begin, planned.at_step)
+            batch = replace(batch, action=shown.to(device))
+        with self._autocast():
+            output = self.policy.evaluate(batch, prefix)
+        skip = planned.loss_from - begin
+        return output.log_prob[:, skip:], output.value[:, skip:], output.entropy[:, skip:]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.ppo.precision is Precision.BF16 and self.policy.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _step(self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int) -> StepRecord:
+        """Take one optimiser step on a minibatch, unless the policy has moved too far."""
+        planned = job.planned
+        device = self.policy.device
+        length = planned.at_step - planned.loss_from
+        count = len(rows) * length * self.reduction.world_size
+        self.gradients.zero()
+        sums = torch.zeros(len(PARTS) + 1, device=device)
+        drift_max, first_drift = torch.zeros(2, device=device)
+        for index, rows_K in split_rows(rows, [g.rows for g in job.groups], self._limit(planned)):
+            log_prob, value, entropy = self.evaluate(job, job.groups[index], rows_K)
+            targets = job.targets(rows_K, device)
+            mean, deviation = moments
+            scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
+            loss = self._loss(log_prob, value, entropy, scaled, count=count, job=job)
+            loss.total.backward()
+            sums += torch.cat([loss.parts, loss.total.detach()[None]])
+            drift_max = torch.maximum(drift_max, loss.max_drift)
+            if step == 0:
+                newest = slice(planned.chunk_from - planned.loss_from, None)
+                ratio = (log_prob.detach() - targets.log_prob)[:, newest].exp()
+                first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())
+        self.reduction.sum(self.gradients.flat)
+        *parts, total = self.reduction.sum(sums).tolist()
+        grad_norm = float(self.gradients.clip(self.ppo.max_grad_norm))
+        if not np.isfinite([total, grad_norm]).all():
+            raise NonFiniteLossError(self._describe_batch(job, rows, step, total, grad_norm))
+        target = self.ppo.target_kl
+        skipped = target is not None and parts[PARTS.index("approx_kl")] > 1.5 * target
+        if not skipped:
+            self.optimizer.step()
+        return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
+
+    def _limit(self, planned: PlannedUpdate) -> int:
+        """Return how many rows may go through the policy at once."""
+        if self.ppo.microbatch_tokens is None:
+            return self._sampler.num_envs
+        short = planned.kind is UpdateKind.PARTIAL and (
+            self.updates.prefix_gradient is not PrefixGradient.FULL
+        )
+        tokens = planned.at_step - (planned.loss_from if short else 0)
+        return max(1, self.ppo.microbatch_tokens // tokens)
+
+    def _loss(
+        self,
+        log_prob: Tensor,
+        value: Tensor,
+        entropy: Tensor,
+        targets: LossTargets,
+        *,
+        count: int,
+        job: Job,
+    ) -> Loss:
+        ppo = self.ppo
+        if ppo.objective is Objective.CLONE:
+            return clone_loss(log_prob, value, entropy, targets, count=count, vf_coef=ppo.vf_coef)
+        return ppo_loss(
+            log_prob,
+            value,
+            entropy,
+            targets,
+            count=count,
+            clip_coef=ppo.clip_coef,
+            vf_coef=ppo.vf_coef,
+            ent_coef=job.ent_coef,
+            clip_value=ppo.clip_value,
+        )
+
+    def _minibatches(self, job: Job, epoch: int) -> Iterator[tuple[Rows, tuple[float, float]]]:
+        """Yield the local rows of each minibatch, and the moments its advantages are scaled by."""
+        partial = job.planned.kind is UpdateKind.PARTIAL
+        fraction = self.updates.row_fraction if partial and not job.planned.last else 1.0
+        batches = self._sampler.minibatches(self.num_updates, epoch, fraction)
+        if not self.ppo.normalize_advantage:
+            yield from ((rows, (0.0, 1.0)) for rows in batches)
+            return
+        # All of an epoch's moments in one exchange. Shuffling moves no step across `loss_from`,
+        # so sums over time are sums over the context.
+        span = slice(job.planned.loss_from, job.planned.at_step)
+        advantage_NC = job.advantage_NT[:, span].double()
+        sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
+        rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
+        sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
+        count = rows_MK.shape[1] * advantage_NC.shape[1] * self.reduction.world_size
+        mean_M, square_M = (sums_M2 / count).unbind(1)
+        deviation_M = (square_M - mean_M.square()).clamp(min=0.0).sqrt() + 1e-8
+        moments = zip(mean_M.tolist(), deviation_M.tolist(), strict=True)
+        yield from zip(batches, moments, strict=True)
+
+    def _summarise(self, records: list[StepRecord]) -> dict[str, float]:
+        means = np.mean([r.parts for r in records], axis=0)
+        metrics = {name: float(mean) for name, mean in zip(PARTS, means, strict=True)}
+        drifts = torch.stack(
+            [torch.stack([r.drift_max for r in records]).max(), records[0].first_drift]
+        )
+        largest, first = self.reduction.max(drifts).tolist()
+        norms = [r.grad_norm for r in records]
+        return metrics | {
+            "ratio_drift_max": largest,
+            "ratio_drift_first": first,
+            "grad_norm": float(np.mean(norms)),
+            "grad_clip_frac": float(np.mean([n > self.ppo.max_grad_norm for n in norms])),
+            "optimizer_steps": float(sum(not r.skipped for r in records)),
+        }
+
+    def _describe_targets(self, job: Job) -> dict[str, float]:
+        span = slice(job.planned.loss_from, job.planned.at_step)
+        ret_NC, value_NC = job.ret_NT[:, span], job.rollout.value_NT[:, span]
+        explained = explained_variance(ret_NC, value_NC, self.reduction.sum)
+        means = self.reduction.sum(torch.stack([ret_NC.mean(), value_NC.mean()]))
+        ret_mean, value_mean = (means / self.reduction.world_size).tolist()
+        metrics = {"target_mean": ret_mean, "value_mean": value_mean}
+        return metrics if explained is None else metrics | {"explained_variance": explained}
+
+    def _describe_batch(
+        self, job: Job, rows: Rows, step: int, total: float, grad_norm: float
+    ) -> str:
+        planned, rollout = job.planned, job.rollout
+        device = self.policy.device
+        targets = job.targets(rows, device)
+        columns = {
+            "log_prob": targets.log_prob,
+            "value": targets.value,
+            "advantage": targets.advantage,
+            "return": targets.ret,
+            "reward": torch.from_numpy(rollout.reward_NT[rows, : planned.at_step]),
+        }
+        columns |= {f"observation {k}": v[rows] for k, v in rollout.observation.items()}
+        seen = "; ".join(f"{name} {_describe(column)}" for name, column in columns.items())
+        return (
+            f"Learner.update: loss and gradient must be finite, got loss {total}, gradient norm "
+            f"{grad_norm} in update {self.num_updates} ({planned.kind.value}, steps "
+            f"{planned.loss_from} to {planned.at_step}), optimiser step {step}, rows "
+            f"{rollout.row_N[rows].tolist()}: {seen}. "
+            "Lower the learning rate or look at the column that is out of range."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the policy's weights."""
+        return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the weights must have been restored before."""
+        self.num_updates = int(state["num_updates"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _describe(column: Tensor) -> str:
+    values = column.double()
+    finite = values[values.isfinite()]
+    bad = values.numel() - finite.numel()
+    span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.numel() else "nothing finite"
+    return f"{span} ({bad} not finite)" if bad else span

@@ -1,0 +1,85 @@
+"""One rollout from its first step to its last update: the heart of training, used by everybody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from relic.ppo.collector import Collector
+from relic.ppo.learner import Learner
+from relic.ppo.refresh import refresh
+from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What happened up to and including one update."""
+
+    planned: PlannedUpdate
+    env_steps: int
+    """Environment steps of the run so far, all rows and ranks."""
+    metrics: dict[str, float]
+    episodes: dict[str, np.ndarray[Any, Any]]
+    """Records of this process's episodes that ended since the last report; empty if none did."""
+    times: dict[str, float]
+    """Seconds since the last report: simulate, act, learn, refresh."""
+
+
+def run_rollout(
+    collector: Collector, learner: Learner, schedule: UpdateSchedule
+) -> Iterator[UpdateReport]:
+    """Collect a rollout and learn from it as scheduled, one report per update.
+
+    Reports come at update boundaries: after shuffle and refresh, when a checkpoint can be taken.
+    The caller may stop listening at any of them. A rollout that was restored in the middle goes
+    on; a finished or empty one begins anew, in new trials.
+
+    Args:
+        collector: Acts and owns the rollout.
+        learner: Changes the policy.
+        schedule: When.
+
+    Yields:
+        A report after each update.
+    """
+    rollout = collector.rollout
+    if rollout.size in (0, schedule.num_steps):
+        collector.begin_rollout()
+    for planned in schedule.remaining(rollout.size):
+        collector.collect(planned.at_step)
+        bootstrap_N = collector.bootstrap_value()
+        times = collector.take_times()
+        began = time.perf_counter()
+        metrics = learner.update(
+            rollout,
+            planned,
+            groups=collector.groups,
+            bootstrap_N=bootstrap_N,
+            env_steps=collector.env_steps,
+        )
+        times["learn"] = time.perf_counter() - began
+        if not planned.last:
+            began = time.perf_counter()
+            renew_context(collector, learner)
+            times["refresh"] = time.perf_counter() - began
+        yield UpdateReport(planned, collector.env_steps, metrics, collector.take_episodes(), times)
+
+
+def renew_context(collector: Collector, learner: Learner) -> None:
+    """Shuffle the completed episodes and refresh the memory, as far as the configuration says."""
+    if learner.updates.shuffle:
+        collector.rollout.shuffle(learner.seed, draw=learner.num_updates)
+    restore_memory(collector, learner)
+
+
+def restore_memory(collector: Collector, learner: Learner) -> None:
+    """Recompute the memory as it was at the last update boundary, after a restart.
+
+    With refresh off it does not follow from weights and rollout, and nothing happens here.
+    """
+    if learner.updates.refresh_memory and collector.rollout.size:
+        refresh(learner.policy, collector.rollout, collector.groups, learner.updates)

@@ -1,0 +1,90 @@
+"""Everything that ranks tell each other while they learn, in one place.
+
+A loss is a sum over tokens divided by the global count, so gradients and metrics of ranks are
+summed, never averaged. One process has nobody to talk to: its `Reduction` returns what it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Reduction:
+    """One process on its own."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum over ranks; may overwrite `x`."""
+        return x
+
+    def max(self, x: Tensor) -> Tensor:
+        """Return the elementwise maximum over ranks; may overwrite `x`."""
+        return x
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Give every rank the parameters and buffers of rank 0."""
+        del module
+
+
+class RankReduction(Reduction):
+    """The ranks of an initialised `torch.distributed` process group."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        """Take part in a group; None is the default group of all ranks."""
+        self._group = group
+        self.rank = dist.get_rank(group)
+        self.world_size = dist.get_world_size(group)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum over ranks; overwrites `x`."""
+        dist.all_reduce(x, dist.ReduceOp.SUM, group=self._group)
+        return x
+
+    def max(self, x: Tensor) -> Tensor:
+        """Return the elementwise maximum over ranks; overwrites `x`."""
+        dist.all_reduce(x, dist.ReduceOp.MAX, group=self._group)
+        return x
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Give every rank the parameters and buffers of rank 0."""
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.data, 0, group=self._group)
+
+
+class GradientBuffer:
+    """The gradients of all parameters as views of one flat tensor.
+
+    Zeroing, summing over ranks and clipping are then one operation each, whatever the number of
+    parameters.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Attach to the parameters that are learned; they must share device and type."""
+        self.parameters = [p for p in parameters if p.requires_grad]
+        first = self.parameters[0]
+        size = sum(p.numel() for p in self.parameters)
+        self.flat = torch.zeros(size, dtype=first.dtype, device=first.device)
+        self._attach()
+
+    def _attach(self) -> None:
+        begin = 0
+        for parameter in self.parameters:
+            end = begin + parameter.numel()
+            parameter.grad = self.flat[begin:end].view_as(parameter)
+            begin = end
+
+    def zero(self) -> None:
+        """Forget all gradients."""
+        self.flat.zero_()
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradient down to `max_norm` if it is longer; return its length before."""
+        norm = torch.linalg.vector_norm(self.flat)
+        self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm

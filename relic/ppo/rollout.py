@@ -1,0 +1,237 @@
+"""What N rows did in T steps, preallocated, in time order.
+
+Shuffling changes `context_order_NT` only. Observations, actions, log-probs and values live on one
+device, host or CUDA; what the environment says (rewards, ends) always lives on the host, where it
+comes from. Nothing here acts or learns.
+
+Legend: N rows, T steps, K chosen rows, C steps of a range of the context, A action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from relic.policy.policy import SequenceBatch
+from relic.ppo.shuffle import shuffle_episodes, time_order
+
+Array = np.ndarray[Any, Any]
+
+
+class Rollout:
+    """N x T steps of N trials, filled column by column.
+
+    Every row's trial begins at column 0. `size` columns are filled.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        num_steps: int,
+        observation_space: spaces.Dict,
+        *,
+        action_space: spaces.Space[Any],
+        dtypes: Mapping[str, torch.dtype] | None = None,
+        device: torch.device | str = "cpu",
+        first_row: int = 0,
+        demonstrations: bool = False,
+    ) -> None:
+        """Allocate everything.
+
+        Args:
+            num_envs: N.
+            num_steps: T.
+            observation_space: What is stored of one observation (`Policy.stored_space`).
+            action_space: Of one row.
+            dtypes: Types of observations, where they are not those of the space
+                (`Policy.stored_dtypes`).
+            device: Where observations, actions, log-probs and values live.
+            first_row: Global number of row 0.
+            demonstrations: Keep the expert's actions beside those taken.
+        """
+        self.num_envs = num_envs
+        self.num_steps = num_steps
+        self.device = torch.device(device)
+        self.row_N = np.arange(first_row, first_row + num_envs)
+        shape = (num_envs, num_steps)
+        dtypes = dtypes or {}
+        self.observation = {
+            name: self._empty(space, dtypes.get(name))
+            for name, space in observation_space.spaces.items()
+        }
+        self.action = self._empty(action_space)
+        self.expert_action = self._empty(action_space) if demonstrations else None
+        self.log_prob_NT = torch.zeros(shape, device=self.device)
+        self.value_NT = torch.zeros(shape, device=self.device)
+        self.final_value_NT = torch.zeros(shape, device=self.device)
+        self.reward_NT = np.zeros(shape, np.float32)
+        self.episode_starts_NT = np.zeros(shape, bool)
+        self.terminated_NT = np.zeros(shape, bool)
+        self.truncated_NT = np.zeros(shape, bool)
+        self.crashed_NT = np.zeros(shape, bool)
+        self.context_order_NT = time_order(num_envs, num_steps)
+        self.size = 0
+        self._shuffled = 0
+
+    def _empty(self, space: spaces.Space[Any], dtype: torch.dtype | None = None) -> Tensor:
+        shape = (self.num_envs, self.num_steps, *(space.shape or ()))
+        if dtype is None:
+            dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns, host and device."""
+        tensors = [*self.observation.values(), self.action, self.log_prob_NT, self.value_NT]
+        tensors += [self.final_value_NT]
+        tensors += [] if self.expert_action is None else [self.expert_action]
+        arrays = [getattr(self, name) for name in _HOST_COLUMNS] + [self.context_order_NT]
+        return sum(t.nbytes for t in tensors) + sum(a.nbytes for a in arrays)
+
+    @property
+    def ended_N(self) -> Array:
+        """Whether each row's newest step ended its episode, so that none is running."""
+        last = self.size - 1
+        return self.terminated_NT[:, last] | self.truncated_NT[:, last]
+
+    def clear(self) -> None:
+        """Begin anew, in new trials."""
+        self.size = 0
+        self._shuffled = 0
+        self.context_order_NT[:] = np.arange(self.num_steps)
+        # Sums and maxima over the unfilled part must stay finite; ends are read as flags.
+        self.final_value_NT.zero_()
+
+    def shuffle(self, seed: int, draw: int) -> None:
+        """Permute the completed episodes in each row's context.
+
+        Args:
+            seed: The run's seed.
+            draw: Number of this shuffle in the run.
+        """
+        self.context_order_NT[:, : self.size] = shuffle_episodes(
+            self.context_order_NT[:, : self.size],
+            self.episode_starts_NT,
+            self.ended_N,
+            seed=seed,
+            row_N=self.row_N,
+            draw=draw,
+        )
+        self._shuffled = self.size
+
+    def batch(
+        self, rows_K: Array, begin: int, end: int, device: torch.device | str = "cpu"
+    ) -> SequenceBatch:
+        """Gather a range of the context, in the context's order.
+
+        Args:
+            rows_K: Local row numbers.
+            begin: First position.
+            end: One past the last position.
+            device: Where the batch goes.
+        """
+        before = None
+        if begin < self._shuffled:
+            before = np.maximum(self.context_order_NT[rows_K, begin:end] - 1, 0)
+        prev_action = self._gather(self.action, rows_K, begin - 1, end - 1, order_KC=before)
+        starts = self.in_context(torch.from_numpy(self.episode_starts_NT), rows_K, begin, end)
+        batch = SequenceBatch(
+            observation={
+                k: self.in_context(v, rows_K, begin, end).to(device, non_blocking=True)
+                for k, v in self.observation.items()
+            },
+            action=self.in_context(self.action, rows_K, begin, end).to(device, non_blocking=True),
+            prev_action=prev_action.to(device, non_blocking=True),
+            episode_starts=starts.to(device, non_blocking=True),
+        )
+        return batch
+
+    def in_context(self, column: Tensor, rows_K: Array, begin: int, end: int) -> Tensor:
+        """Gather a range of the context from a column in time order: (N, T, ...) to (K, C, ...)."""
+        order = self.context_order_NT[rows_K, begin:end] if begin < self._shuffled else None
+        return self._gather(column, rows_K, begin, end, order_KC=order)
+
+    def _gather(
+        self, column: Tensor, rows_K: Array, begin: int, end: int, *, order_KC: Array | None
+    ) -> Tensor:
+        rows = torch.from_numpy(rows_K).to(column.device)
+        if order_KC is not None:
+            return column[rows[:, None], torch.from_numpy(order_KC).to(column.device)]
+        if begin >= 0:
+            return column[:, begin:end].index_select(0, rows)
+        # One step before the first: its content is never looked at.
+        taken = column[:, :end].index_select(0, rows)
+        return torch.cat([taken[:, :1] if end else column[:, :1].index_select(0, rows), taken], 1)
+
+    def scatter(self, column: Tensor, rows_K: Array, context_KC: Tensor) -> None:
+        """Write the first C positions of the context back into a column in time order."""
+        length = context_KC.shape[1]
+        order = torch.from_numpy(self.context_order_NT[rows_K, :length]).to(self.device)
+        rows = torch.from_numpy(rows_K).to(self.device)
+        column[rows[:, None], order] = context_KC.to(column)
+
+    def chunk_state(self, begin: int, end: int) -> dict[str, Any]:
+        """Return what never changes again of the steps `[begin, end)`, for append-only files."""
+        return {
+            "begin": begin,
+            "end": end,
+            "observation": {k: v[:, begin:end].cpu().clone() for k, v in self.observation.items()},
+            "action": self.action[:, begin:end].cpu().clone(),
+            "expert_action": None
+            if self.expert_action is None
+            else self.expert_action[:, begin:end].cpu().clone(),
+            "final_value": self.final_value_NT[:, begin:end].cpu().clone(),
+            **{name: getattr(self, name)[:, begin:end].copy() for name in _HOST_COLUMNS},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `chunk_state` leaves out: what refreshes and shuffles change."""
+        return {
+            "size": self.size,
+            "shuffled": self._shuffled,
+            "log_prob": self.log_prob_NT[:, : self.size].cpu().clone(),
+            "value": self.value_NT[:, : self.size].cpu().clone(),
+            "context_order": self.context_order_NT[:, : self.size].copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
+        """Take over a saved rollout.
+
+        Args:
+            state: From `state_dict`.
+            chunks: From `chunk_state`; together they must cover `[0, size)`.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        self.clear()
+        for chunk in sorted(chunks, key=lambda c: c["begin"]):
+            begin, end = int(chunk["begin"]), int(chunk["end"])
+            if begin != self.size:
+                break
+            for name, column in self.observation.items():
+                column[:, begin:end] = torch.as_tensor(chunk["observation"][name])
+            self.action[:, begin:end] = torch.as_tensor(chunk["action"])
+            if self.expert_action is not None:
+                self.expert_action[:, begin:end] = torch.as_tensor(chunk["expert_action"])
+            self.final_value_NT[:, begin:end] = torch.as_tensor(chunk["final_value"])
+            for name in _HOST_COLUMNS:
+                getattr(self, name)[:, begin:end] = np.asarray(chunk[name])
+            self.size = end
+        if self.size != int(state["size"]):
+            raise ValueError(
+                f"Rollout.load_state_dict: chunks must cover all {state['size']} steps, got the "
+                f"first {self.size}. Restore every chunk that the checkpoint names."
+            )
+        self._shuffled = int(state["shuffled"])
+        self.log_prob_NT[:, : self.size] = torch.as_tensor(state["log_prob"])
+        self.value_NT[:, : self.size] = torch.as_tensor(state["value"])
+        self.context_order_NT[:, : self.size] = np.asarray(state["context_order"])
+
+
+_HOST_COLUMNS = ("reward_NT", "episode_starts_NT", "terminated_NT", "truncated_NT", "crashed_NT")
