@@ -5,9 +5,9 @@ A piece is a `Model` in its own frame; `rooms.py` decides which pieces a room ge
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
+from envs.errors import unknown_name
 from envs.houses import pieces_decor, pieces_rest, pieces_storage, pieces_wet
 from envs.houses.scene import FURNITURE_SEMANTIC, GOAL_CATEGORIES, GOAL_SEMANTIC, Semantic
 
@@ -126,8 +126,7 @@ def make(name: str, draws: Draws, palette: Palette) -> Model:
         ValueError: There is no such model.
     """
     if name not in _MAKERS:
-        near = difflib.get_close_matches(name, _MAKERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"furniture.make: unknown model {name!r}. Did you mean {near!r}?")
+        raise unknown_name("furniture.make", "model", name, _MAKERS)
     return _MAKERS[name](draws, palette)
 
 

@@ -7,11 +7,11 @@ hues of the house leave the same remainder, so that splits share neither plans n
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from envs.errors import unknown_name
 from envs.houses.assembly import (
     Pose,
     Row,
@@ -138,11 +138,7 @@ def split_of(seed: int) -> str:
 def check_size(size: str, caller: str) -> None:
     """Raise a ValueError that names the nearest size unless the size exists."""
     if size not in SIZES:
-        near = difflib.get_close_matches(str(size), SIZES, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"{caller}: size must be one of {', '.join(SIZES)}, got {size!r}. "
-            f"Did you mean {near!r}?"
-        )
+        raise unknown_name(caller, "size", size, SIZES)
 
 
 def _plan(

@@ -6,12 +6,12 @@ tiles look like is drawn in `patterns.py`, `emblems.py` and `labels.py`.
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from envs.errors import unknown_name
 from envs.houses import emblems, labels, patterns
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def tile_index(name: str) -> int:
         ValueError: There is no such tile.
     """
     if name not in _INDEX:
-        near = difflib.get_close_matches(name, TILES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"textures.tile_index: unknown tile {name!r}. Did you mean {near!r}?")
+        raise unknown_name("textures.tile_index", "tile", name, TILES)
     return _INDEX[name]
 
 

@@ -1,0 +1,144 @@
+"""Numbered houses and arrangements by split: what a trial number means.
+
+A dataset is named after all that its numbers depend on: the generator's version, the size of the
+houses, the scale of the objects and the split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from envs.errors import unknown_name
+from envs.houses.arrangement import arrange, check_scale
+from envs.houses.generator import LARGEST_SEED, SPLITS, check_size, generate_house
+from envs.houses.navigation import NavGrid, build_grid
+from envs.houses.scene import GENERATOR_VERSION, House, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_SCALE: Final = {"small": "readable", "medium": "real", "large": "real"}
+
+NUM_HOUSES: Final = {"train": 2**20, "val": 1000, "test": 1000}
+NUM_ARRANGEMENTS: Final = {"train": 1024, "val": 9, "test": 9}
+"""How many arrangements of each house are numbered as trials; the paper has 9."""
+
+
+class Lot(NamedTuple):
+    """A house and its navigation grid."""
+
+    house: House
+    grid: NavGrid
+
+
+class HouseDataset:
+    """The houses of one split, size and scale, made when they are asked for."""
+
+    def __init__(
+        self,
+        split: str,
+        size: str,
+        *,
+        scale: str | None = None,
+        houses: Sequence[int] | None = None,
+        cache: int = 16,
+    ) -> None:
+        """Describe a dataset; nothing is generated yet.
+
+        Args:
+            split: "train", "val" or "test".
+            size: "small", "medium" or "large".
+            scale: "readable" or "real"; by default that of the size.
+            houses: house seeds that replace the split's own list.
+            cache: how many houses are kept in memory; the least recently used goes first.
+
+        Raises:
+            ValueError: A name, a house seed or the cache's size is not valid.
+        """
+        if split not in SPLITS:
+            raise unknown_name("HouseDataset", "split", split, SPLITS)
+        check_size(size, "HouseDataset")
+        self.split = split
+        self.size = size
+        self.scale = DEFAULT_SCALE[size] if scale is None else scale
+        check_scale(self.scale, "HouseDataset")
+        if cache < 1:
+            raise ValueError(f"HouseDataset: cache must be at least 1, got {cache}. Use 16.")
+        self.houses = None if houses is None else _checked_seeds(houses)
+        self.num_houses = NUM_HOUSES[split] if self.houses is None else len(self.houses)
+        self.num_arrangements = NUM_ARRANGEMENTS[split]
+        self._cache = cache
+        self._lots: OrderedDict[int, Lot] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"HouseDataset({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset, which changes with the meaning of its numbers."""
+        base = f"relic-houses-v{GENERATOR_VERSION}/{self.size}-{self.scale}/{self.split}"
+        if self.houses is None:
+            return base
+        digest = hashlib.sha256(repr(self.houses).encode()).hexdigest()[:12]
+        return f"{base}-houses-{digest}"
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials are numbered."""
+        return self.num_houses * self.num_arrangements
+
+    def house_seed(self, index: int) -> int:
+        """Return the seed of a house of the dataset."""
+        if not 0 <= index < self.num_houses:
+            raise ValueError(
+                f"HouseDataset.house_seed: index must lie in [0, {self.num_houses}), got {index}. "
+                f"{self.name} has {self.num_houses} houses."
+            )
+        if self.houses is not None:
+            return self.houses[index]
+        return len(SPLITS) * int(index) + SPLITS.index(self.split)
+
+    def locate(self, trial: int) -> tuple[int, int]:
+        """Return the house index and the arrangement index of a trial."""
+        if trial < 0:
+            raise ValueError(
+                f"HouseDataset.locate: trial must not be negative, got {trial}. "
+                f"{self.name} numbers them from 0 to {self.num_trials - 1}."
+            )
+        return int(trial % self.num_houses), int(trial // self.num_houses)
+
+    def lot(self, index: int) -> Lot:
+        """Return a house and its navigation grid, from the cache if it is there."""
+        lot = self._lots.get(index)
+        if lot is None:
+            house = generate_house(self.house_seed(index), self.size)
+            lot = self._lots[index] = Lot(house, build_grid(house))
+            if len(self._lots) > self._cache:
+                self._lots.popitem(last=False)
+        else:
+            self._lots.move_to_end(index)
+        return lot
+
+    def house(self, index: int) -> House:
+        """Return a house."""
+        return self.lot(index).house
+
+    def scene(self, house_index: int, arrangement_index: int) -> Scene:
+        """Return a house with one arrangement of goal objects."""
+        house, grid = self.lot(house_index)
+        return arrange(house, arrangement_index, scale=self.scale, grid=grid)
+
+
+def _checked_seeds(houses: Sequence[int]) -> tuple[int, ...]:
+    seeds = tuple(int(seed) for seed in houses)
+    if not seeds:
+        raise ValueError("HouseDataset: houses must name at least one house seed, got none.")
+    for seed in seeds:
+        if not 0 <= seed < LARGEST_SEED:
+            raise ValueError(
+                f"HouseDataset: houses must hold seeds in [0, 2**62), got {seed}. "
+                f"Seeds of a split come from HouseDataset.house_seed."
+            )
+    return seeds
