@@ -121,18 +121,32 @@ def check_key(cls: type, dotted: str) -> None:
     Raises:
         ConfigError: If a part is unknown; it names the nearest.
     """
+    _walk(cls, dotted)
+
+
+def is_free(cls: type, dotted: str) -> bool:
+    """Say whether `dotted` lies inside a field that takes any mapping."""
+    try:
+        return _walk(cls, dotted)
+    except ConfigError:
+        return False
+
+
+def _walk(cls: type, dotted: str) -> bool:
+    """Follow a dotted name through the fields; true where it ends inside a free mapping."""
     hint: Any = cls
     done = ""
     for part in dotted.split("."):
         if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
             if hint is dict or get_origin(hint) is dict:
-                return  # free-form options are checked by their owner
+                return True  # free-form options are checked by their owner
             raise ConfigError(f"{dotted}: unknown key. {done} is a single value. Set {done}=VALUE.")
         hints = _hints(hint)
         if part not in hints:
             raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
         hint = _without_none(hints[part])
         done = _join(done, part)
+    return False
 
 
 def _without_none(hint: Any) -> Any:

@@ -53,19 +53,40 @@ class CheckpointStore:
         Raises:
             OSError: If the disk refuses; the unfinished directory is removed.
         """
-        final = self.directory / f"{_PREFIX}{env_steps:012d}"
-        unfinished = final.with_name(final.name + _UNFINISHED)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
         try:
-            write(unfinished)
-            if final.exists():
-                # Only a replayed step can meet its own older checkpoint.
-                shutil.rmtree(final)
-            unfinished.rename(final)
+            write(self.begin(env_steps))
+            return self.publish(env_steps)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            self.abandon(env_steps)
             raise
+
+    def published(self, env_steps: int) -> Path:
+        """Return where the checkpoint of a step lies once it is published."""
+        return self.directory / f"{_PREFIX}{env_steps:012d}"
+
+    def unfinished(self, env_steps: int) -> Path:
+        """Return where the checkpoint of a step is being written."""
+        published = self.published(env_steps)
+        return published.with_name(published.name + _UNFINISHED)
+
+    def begin(self, env_steps: int) -> Path:
+        """Make an empty directory for a checkpoint that nothing refers to yet."""
+        path = self.unfinished(env_steps)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def abandon(self, env_steps: int) -> None:
+        """Remove a checkpoint that could not be finished."""
+        shutil.rmtree(self.unfinished(env_steps), ignore_errors=True)
+
+    def publish(self, env_steps: int) -> Saved:
+        """Make a directory that was begun the latest checkpoint, by one rename."""
+        final = self.published(env_steps)
+        if final.exists():
+            # Only a replayed step can meet its own older checkpoint.
+            shutil.rmtree(final)
+        self.unfinished(env_steps).rename(final)
         _sync_directory(self.directory)
         self._point("latest", {"name": final.name})
         self._prune()
@@ -73,7 +94,7 @@ class CheckpointStore:
 
     def latest(self) -> Saved | None:
         """Return the newest checkpoint, or None where there is none."""
-        return self._read("latest")
+        return self._read("latest") or next(reversed(self.all()), None)
 
     def best(self) -> Saved | None:
         """Return the checkpoint with the best score, or None where none was scored."""

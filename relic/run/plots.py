@@ -22,7 +22,7 @@ from relic.run.metrics import read_metrics
 
 Metrics = Sequence[dict[str, Any]]
 
-LOSSES = ("loss/policy", "loss/value", "loss/entropy")
+LOSSES = ("policy_loss", "value_loss", "entropy")
 STEPS_AXIS = "environment steps"
 _COLOURS = plt.get_cmap("viridis")
 _PARTS = ("simulate", "act", "learn", "refresh", "evaluate", "checkpoint", "other")
@@ -90,7 +90,7 @@ def plot_losses(metrics: Metrics) -> Figure | None:
 
 def plot_ratio(metrics: Metrics) -> Figure | None:
     """How far the policy had moved from the one that acted."""
-    keys = ("ratio/first", "ratio/drift", "approx_kl", "clip_frac")
+    keys = ("ratio_drift_first", "ratio_drift_max", "approx_kl", "clip_frac")
     return _panels(metrics, [k for k in keys if any(k in m for m in metrics)])
 
 

@@ -1,7 +1,7 @@
 """Nested state on disk: JSON for the tree, safetensors for arrays; neither can execute code.
 
-A state is made of dicts with string keys, lists, tuples, None, booleans, numbers, strings, numpy
-arrays and torch tensors. Tuples come back as lists.
+A state is made of dicts with string or integer keys, lists, tuples, None, booleans, numbers,
+strings, numpy arrays and torch tensors. Tuples come back as lists.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from safetensors.torch import save_file as save_torch
 
 _ARRAY = "__array__"
 _TENSOR = "__tensor__"
+_ITEMS = "__items__"
 
 
 class StateError(ValueError):
@@ -77,9 +78,13 @@ def _pack(
     value: Any, key: str, arrays: dict[str, np.ndarray], tensors: dict[str, torch.Tensor]
 ) -> Any:
     if isinstance(value, dict):
-        if not all(isinstance(k, str) for k in value):
-            raise TypeError(f"{key}: keys must be strings, got {list(value)!r}.")
-        return {k: _pack(v, f"{key}.{k}", arrays, tensors) for k, v in value.items()}
+        packed = {k: _pack(v, f"{key}.{k}", arrays, tensors) for k, v in value.items()}
+        if all(isinstance(k, str) for k in value):
+            return packed
+        # Optimisers number their parameters; JSON would turn the numbers into text.
+        if all(isinstance(k, int) for k in value):
+            return {_ITEMS: [[k, v] for k, v in packed.items()]}
+        raise TypeError(f"{key}: keys must be all text or all integers, got {list(value)!r}.")
     if isinstance(value, list | tuple):
         return [_pack(v, f"{key}.{i}", arrays, tensors) for i, v in enumerate(value)]
     if isinstance(value, np.ndarray):
@@ -102,6 +107,8 @@ def _unpack(tree: Any, arrays: dict[str, np.ndarray], tensors: dict[str, torch.T
         return [_unpack(v, arrays, tensors) for v in tree]
     if not isinstance(tree, dict):
         return tree
+    if _ITEMS in tree:
+        return {k: _unpack(v, arrays, tensors) for k, v in tree[_ITEMS]}
     if _ARRAY in tree:
         return arrays[tree[_ARRAY]].reshape(tree["shape"])
     if _TENSOR in tree:

@@ -11,6 +11,7 @@ STATE = {
     "flag": True,
     "count": 2**100,  # random generators have 128-bit states
     "names": ["a", "b"],
+    "numbered": {0: {"step": torch.tensor(1.0)}, 7: None},
     "nested": {"scalar": np.float32(0.1), "empty": np.zeros((0, 3), np.int64)},
     "array": np.arange(6, dtype=np.uint64).reshape(2, 3),
     "zero_dim": np.array(3.5),

@@ -1,0 +1,131 @@
+"""Evaluation protocols: frozen, named, versioned and hashed, so that others can repeat a number.
+
+A protocol names its trials one by one and cuts them into blocks of a fixed number of rows. A block
+is the unit of work: always stepped as one batch of one capacity, so that its outcome does not
+depend on how many workers share the blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from relic.schema import ConfigError, build, nearest, to_plain
+
+PROTOCOLS = Path(__file__).resolve().parents[2] / "configs" / "protocol"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """What is evaluated and how."""
+
+    name: str
+    version: int = 1
+    """Raised whenever a field below changes, so that a name and version mean one thing."""
+    env: str
+    """Gymnasium id of the environment."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment: the split and all that defines the task."""
+    first_trial: int = 0
+    trials: int
+    """Trials `first_trial`, `first_trial` + 1, ... are evaluated."""
+    repeats: int = 1
+    """Times that each trial is evaluated, with other acting noise."""
+    episodes: int | None = None
+    """Every trial lasts this many episodes."""
+    steps: int | None = None
+    """Every trial lasts this many steps, as in the paper; its unfinished episode is dropped."""
+    block: int = 16
+    """Rows that are stepped together."""
+    deterministic: bool = False
+    """Take the most likely action; the paper samples."""
+    seed: int = 0
+    """Of the acting noise."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("version", "trials", "repeats", "block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if (self.episodes is None) == (self.steps is None):
+            raise ValueError(
+                "episodes: must be given where steps is not, and only there, got "
+                f"episodes={self.episodes}, steps={self.steps}. Set one of them."
+            )
+        if (self.episodes or self.steps or 0) < 1:
+            raise ValueError("episodes: must be at least 1. Use 1 or more.")
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        text = json.dumps(to_plain(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def num_units(self) -> int:
+        """Trials times repeats."""
+        return self.trials * self.repeats
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that hold all units."""
+        return -(-self.num_units // self.block)
+
+    def capacity(self, max_episode_steps: int) -> int:
+        """Steps of context that the longest possible trial needs."""
+        return self.steps if self.steps is not None else (self.episodes or 0) * max_episode_steps
+
+    def blocks(self) -> Iterator[Block]:
+        """Cut the trials into blocks, in order; the last one is padded with its last trial."""
+        units = [
+            Unit(trial=self.first_trial + t, repeat=r)
+            for r in range(self.repeats)
+            for t in range(self.trials)
+        ]
+        for index in range(self.num_blocks):
+            real = units[index * self.block : (index + 1) * self.block]
+            padding = [real[-1]] * (self.block - len(real))
+            yield Block(index=index, units=(*real, *padding), num_real=len(real))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One trial, evaluated once."""
+
+    trial: int
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Units that are stepped as one batch; those from `num_real` on are padding."""
+
+    index: int
+    units: tuple[Unit, ...]
+    num_real: int
+
+
+def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Protocol:
+    """Load a named protocol, with fields changed if asked for.
+
+    A changed protocol has another hash, and its name says that it was changed.
+
+    Raises:
+        ConfigError: If the name or a changed field is unknown, or a value is refused.
+    """
+    path = directory / f"{name}.yaml"
+    if not path.exists():
+        valid = sorted(p.stem for p in directory.glob("*.yaml"))
+        raise ConfigError(f"protocol: unknown {name!r}. {nearest(name, valid)}")
+    data = yaml.safe_load(path.read_text())
+    protocol = build(Protocol, {"name": name, **data}, "protocol")
+    if not changes:
+        return protocol
+    changed = build(Protocol, {**to_plain(protocol), **changes}, "protocol")
+    return protocol if changed == protocol else replace(changed, name=f"{name}-changed")

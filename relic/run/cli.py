@@ -1,0 +1,176 @@
+"""The command line of training: keys checked first, then Hydra composes, then the run starts."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from relic.run.config import RunConfig
+from relic.run.distributed import join_ranks
+from relic.run.plots import plot_run
+from relic.run.trainer import Outcome, Trainer
+from relic.schema import ConfigError, build, check_key, is_free, nearest, to_plain
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(@[^=]*)?(=(?P<value>.*))?$", re.S)
+
+
+def groups(directory: Path = CONFIGS) -> dict[str, list[str]]:
+    """Return the config groups and the choices in each."""
+    return {
+        d.name: sorted(p.stem for p in d.glob("*.yaml"))
+        for d in sorted(directory.iterdir())
+        if d.is_dir() and not d.name.startswith("_")
+    }
+
+
+def check_overrides(arguments: Sequence[str], directory: Path = CONFIGS) -> None:
+    """Check every `key=value` of a command line against the groups and the schema.
+
+    Raises:
+        ConfigError: On the first that is unknown; it names the nearest.
+    """
+    known = groups(directory)
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        match = _OVERRIDE.match(argument)
+        if match is None or (match["value"] is None and match["sign"] != "~"):
+            raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
+        key, value = match["key"], match["value"]
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in known and "." not in key and _is_choice(value):
+            _check_choices(key, value or "", known[key])
+        else:
+            _check_field(key, known)
+
+
+def complete(arguments: Sequence[str]) -> list[str]:
+    """Let overrides of free-form options add keys, which Hydra asks a `++` for."""
+    completed = []
+    for argument in arguments:
+        match = _OVERRIDE.match(argument)
+        plain = match is not None and not match["sign"] and not argument.startswith("-")
+        adds = match is not None and plain and is_free(RunConfig, match["key"])
+        completed.append(f"++{argument}" if adds else argument)
+    return completed
+
+
+def from_hydra(composed: DictConfig) -> RunConfig:
+    """Turn what Hydra composed into a checked configuration.
+
+    Raises:
+        ConfigError: If anything in it is refused.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    assert isinstance(plain, dict)
+    return build(RunConfig, {str(k): v for k, v in plain.items()})
+
+
+def refuse(error: Exception) -> int:
+    """Print a refusal in at most three lines and return the exit status for it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    print("\n".join(lines[:3]), file=sys.stderr)
+    return 2
+
+
+def guarded(task: Callable[[], Any]) -> int:
+    """Run a command; a refused configuration becomes at most three lines and status 2."""
+    try:
+        return int(task() or 0)
+    except (ConfigError, FileNotFoundError, ImportError) as error:
+        return refuse(error)
+
+
+def _is_choice(value: str | None) -> bool:
+    return value is not None and not value.lstrip().startswith(("{", "["))
+
+
+def _check_choices(group: str, value: str, choices: Sequence[str]) -> None:
+    for choice in value.split(","):  # a comma sweeps
+        if choice.strip() not in (*choices, "null"):
+            raise ConfigError(f"{group}: unknown {choice.strip()!r}. {nearest(choice, choices)}")
+
+
+def _check_field(key: str, known: dict[str, list[str]]) -> None:
+    try:
+        check_key(RunConfig, key.replace("/", "."))
+    except ConfigError:
+        first = key.split(".")[0]
+        if "." not in key and nearest(first, known).startswith("Did"):
+            raise ConfigError(f"{key}: unknown key. {nearest(first, known)}") from None
+        raise
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run `train.py`: compose, refuse or train, and return the exit status."""
+    return guarded(lambda: _train(list(arguments)))
+
+
+def _train(arguments: list[str]) -> int:
+    check_overrides(arguments)
+    # Every field with its default, so that each can be overridden; a plain mapping, as Hydra
+    # refuses overrides of frozen dataclasses.
+    ConfigStore.instance().store(name="schema", node=to_plain(RunConfig()))
+    status: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+    def task(composed: DictConfig) -> None:
+        status.append(guarded(lambda: train_run(_named_by_sweep(from_hydra(composed)))))
+
+    previous = sys.argv
+    sys.argv = [previous[0], *complete(arguments)]
+    try:
+        task()
+    finally:
+        sys.argv = previous
+    return max(status, default=0)
+
+
+def train_run(config: RunConfig) -> int:
+    """Train one configuration and draw its plots; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    ranks = join_ranks(config.device)
+    trainer = Trainer(config, ranks)
+    try:
+        outcome = trainer.run()
+    finally:
+        trainer.close()
+        ranks.close()
+    if not ranks.is_first:
+        return 0
+    directory = trainer.directory.path
+    if outcome is Outcome.ALREADY_FINISHED:
+        print(
+            f"{directory} has done its {config.total_steps:,} steps already. "
+            "Raise total_steps to go on, or choose another run_dir."
+        )
+        return 0
+    plots = plot_run(directory)
+    print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
+    return 0
+
+
+def _named_by_sweep(config: RunConfig) -> RunConfig:
+    """Give each job of a sweep its own run directory."""
+    job = HydraConfig.get()
+    if job.mode is not RunMode.MULTIRUN or "run_dir" in job.job.override_dirname:
+        return config
+    name = job.job.override_dirname.replace("/", "_") or str(job.job.num)
+    return replace(config, run_dir=str(Path("runs") / "multirun" / config.experiment / name))

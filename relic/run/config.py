@@ -1,0 +1,191 @@
+"""The configuration of a run: one frozen dataclass per component, all checked before a start.
+
+Policies are configured in `relic.policy`; environments check their own options. Derived numbers are
+properties, and nothing changes a configuration after it is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from relic.policy.config import PolicyConfig
+from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
+from relic.ppo.schedule import UpdateSchedule
+from relic.schema import nearest
+
+BEST_METRICS = ("val/return", "val/success", "val/spl")
+"""What may pick the best checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvConfig:
+    """Which environment, and how it is made."""
+
+    id: str = "relic/Darkroom-v0"
+    """Gymnasium id of an environment that `import envs` registers, or `module:function`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutConfig:
+    """How much is collected between two full updates."""
+
+    num_envs: int = 128
+    """Rows of the vector environment, over all ranks."""
+    num_steps: int = 512
+    """Steps of one row in a rollout: the length of the context that is trained."""
+    device: Literal["auto", "host", "policy"] = "auto"
+    """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
+    groups: int = 1
+    """Rows are cut into so many groups that take turns: while the policy acts for one, the others
+    simulate in threads of their own. Divides num_envs."""
+    shards: int | None = None
+    """Strata of the rows in minibatches; ranks must divide them. Equal shards give equal results
+    on any number of ranks. None: one for each rank."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least("num_envs", self.num_envs, 1)
+        _at_least("num_steps", self.num_steps, 1)
+        if self.shards is not None:
+            _at_least("shards", self.shards, 1)
+        if self.groups < 1 or self.num_envs % self.groups:
+            raise ValueError(
+                f"groups: must divide num_envs, got groups={self.groups}, "
+                f"num_envs={self.num_envs}. Use 1 or 2."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When the run is saved, and what is kept."""
+
+    interval_s: float = 600.0
+    """Seconds between two checkpoints, taken at the next update boundary."""
+    keep: int = 2
+    """How many of the newest stay."""
+    milestone_steps: int | None = None
+    """Keep one checkpoint for good for each so many environment steps."""
+    best_metric: str | None = None
+    """Validation metric that picks the best checkpoint, such as val/return. None: no best."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least("interval_s", self.interval_s, 0)
+        _at_least("keep", self.keep, 1)
+        if self.milestone_steps is not None:
+            _at_least("milestone_steps", self.milestone_steps, 1)
+        if self.best_metric is not None and self.best_metric not in BEST_METRICS:
+            hint = nearest(self.best_metric, BEST_METRICS)
+            raise ValueError(f"best_metric: unknown {self.best_metric!r}. {hint}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """A small evaluation during training, on trials that are not trained on."""
+
+    every_rollouts: int | None = None
+    """Rollouts between two validations. None: never."""
+    trials: int = 16
+    episodes: int = 8
+    """Episodes per trial."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Environment options that differ from training, usually the split."""
+    score_from_episode: int = 0
+    """`val/return` and `val/success` average the episodes from this index in the context on."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.every_rollouts is not None:
+            _at_least("every_rollouts", self.every_rollouts, 1)
+        _at_least("trials", self.trials, 1)
+        _at_least("episodes", self.episodes, 1)
+        _between("score_from_episode", self.score_from_episode, 0, self.episodes - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggingConfig:
+    """Where metrics go besides `metrics.jsonl`."""
+
+    progress: bool = True
+    """Show a progress bar on a terminal, lines elsewhere."""
+    tensorboard: bool = False
+    wandb: Literal["disabled", "online", "offline"] = "disabled"
+    wandb_project: str = "relic"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that a run depends on."""
+
+    experiment: str = "custom"
+    """Name of the experiment, for the run directory's default."""
+    seed: int = 0
+    total_steps: int = 3_000_000
+    """Environment steps over all rows; the run ends with the rollout that reaches it."""
+    run_dir: str | None = None
+    """Where everything is written. None: runs/<experiment>-seed<seed>."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    """CPU threads of torch. None: torch's own choice."""
+    deterministic: bool = False
+    """Ask CUDA for bit-equal results at some cost in speed."""
+    init_from: str | None = None
+    """Run directory or checkpoint whose policy weights the run starts from."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    updates: UpdatesConfig = field(default_factory=UpdatesConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        """Check what concerns several components."""
+        _at_least("total_steps", self.total_steps, 1)
+        _at_least("seed", self.seed, 0)
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
+        self.schedule  # noqa: B018 - refuses what does not divide
+        if self.ppo.precision is Precision.BF16 and self.device == "cpu":
+            raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
+        if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
+            raise ValueError(
+                "checkpoint.best_metric: must come with a validation, got "
+                "validation.every_rollouts=null. Set validation.every_rollouts."
+            )
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return Path(self.run_dir or f"runs/{self.experiment}-seed{self.seed}")
+
+    @property
+    def schedule(self) -> UpdateSchedule:
+        """The updates of one rollout."""
+        return check_learning(
+            self.ppo,
+            self.updates,
+            num_envs=self.rollout.num_envs,
+            num_steps=self.rollout.num_steps,
+            shards=self.rollout.shards or 1,
+        )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Environment steps of one rollout, over all rows."""
+        return self.rollout.num_envs * self.rollout.num_steps
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}, got {value}.")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: must be between {low} and {high}, got {value}.")

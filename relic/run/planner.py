@@ -1,0 +1,213 @@
+"""The memory that a run will need, told before it starts and refused where it cannot fit.
+
+Rollout and cache are computed exactly. Activations are an estimate of what one microbatch keeps
+for its backward pass; what the interpreter, kernels and environments take is not in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from gymnasium import spaces
+
+from relic.policy.config import MemoryKind
+from relic.policy.policy import Policy
+from relic.ppo.schedule import PrefixGradient, UpdateKind
+from relic.run.config import RunConfig
+from relic.schema import ConfigError
+
+_RESERVE = 0.9
+"""Share of the free memory that a plan may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes by use, on the host and on the policy's device."""
+
+    parameters: int
+    """Weights, gradients and the optimiser's two moments."""
+    rollout: int
+    cache: int
+    activations: int
+    rollout_on_device: bool
+    rows: int
+    device: torch.device
+    free_host: int
+    free_device: int
+
+    @property
+    def on_device(self) -> int:
+        """Bytes that the policy's device needs."""
+        total = self.parameters + self.cache + self.activations
+        return total + (self.rollout if self.rollout_on_device else 0)
+
+    @property
+    def on_host(self) -> int:
+        """Bytes that the host needs; all of them where the device is the CPU."""
+        if self.device.type == "cpu":
+            return self.on_device
+        return 0 if self.rollout_on_device else self.rollout
+
+    def lines(self) -> list[str]:
+        """Say the plan in a few lines."""
+        per_row = (self.rollout + self.cache) // self.rows
+        parts = (
+            f"parameters and optimiser {human(self.parameters)}, rollout {human(self.rollout)}, "
+            f"cache {human(self.cache)}, activations about {human(self.activations)}"
+        )
+        where = "host" if self.device.type == "cpu" else str(self.device)
+        need, free = (
+            (self.on_host, self.free_host)
+            if self.device.type == "cpu"
+            else (self.on_device, self.free_device)
+        )
+        return [
+            f"memory: {parts}; {human(per_row)} a row.",
+            f"memory: {human(need)} of {human(free)} free on {where}.",
+        ]
+
+    def check(self, config: RunConfig) -> None:
+        """Refuse a plan that cannot fit, and say what would.
+
+        Raises:
+            ConfigError: Names the largest part and a setting that fits.
+        """
+        cpu = self.device.type == "cpu"
+        room = _RESERVE * (self.free_host if cpu else self.free_device)
+        need = self.on_host if cpu else self.on_device
+        if need <= room and self.on_host <= _RESERVE * self.free_host:
+            return
+        raise ConfigError(
+            f"rollout: must fit into memory, got {human(max(need, self.on_host))} for "
+            f"{human(int(room))} that may be used ({', '.join(self._parts())}). "
+            f"{self._remedy(config, room)}"
+        )
+
+    def _parts(self) -> list[str]:
+        parts = {n: getattr(self, n) for n in ("parameters", "rollout", "cache", "activations")}
+        return [f"{n} {human(v)}" for n, v in sorted(parts.items(), key=lambda p: -p[1])]
+
+    def _remedy(self, config: RunConfig, room: float) -> str:
+        growing = self.rollout + self.cache
+        fixed = self.parameters + self.activations
+        if self.activations > growing:
+            tokens = config.ppo.microbatch_tokens or self.rows * config.rollout.num_steps
+            share = max(room - self.parameters - growing, 0) / max(self.activations, 1)
+            fitting = max(int(tokens * share), 1)
+            return f"Use ppo.microbatch_tokens={fitting} or less (one row at the least)."
+        rows = int(max(room - fixed, 0) / max(growing / self.rows, 1))
+        if rows >= 1:
+            return f"Use rollout.num_envs={rows} or less, or a shorter rollout.num_steps."
+        return "Use a shorter rollout.num_steps, or a smaller policy."
+
+
+def plan_memory(
+    config: RunConfig, policy: Policy, *, rows: int, free_device: int | None = None
+) -> MemoryPlan:
+    """Compute what a run needs, before anything large is allocated.
+
+    Args:
+        config: The run.
+        policy: Its policy, on its device.
+        rows: Rows of this process.
+        free_device: Free bytes of the device; None asks it.
+    """
+    device = policy.device
+    num_steps = config.rollout.num_steps
+    demonstrations = config.ppo.objective.value == "clone"
+    rollout = rollout_bytes(
+        policy.stored_space.spaces, policy.action_space,
+        rows=rows, num_steps=num_steps, demonstrations=demonstrations,
+    )  # fmt: skip
+    cache = policy.memory.bytes_per_row(num_steps) * rows
+    weights = sum(p.nbytes for p in policy.parameters())
+    learned = sum(p.nbytes for p in policy.parameters() if p.requires_grad)
+    activations = activation_bytes(config, rows)
+    host = psutil.virtual_memory().available
+    if free_device is None:
+        free_device = host if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    resident = weights + 3 * learned + cache + activations
+    fits = resident + rollout <= _RESERVE * free_device
+    placed = {"auto": fits, "policy": True, "host": False}[config.rollout.device]
+    return MemoryPlan(
+        parameters=weights + 3 * learned,
+        rollout=rollout,
+        cache=cache,
+        activations=activations,
+        rollout_on_device=placed or device.type == "cpu",
+        rows=rows,
+        device=device,
+        free_host=host,
+        free_device=free_device,
+    )
+
+
+def rollout_bytes(
+    stored: Mapping[str, spaces.Space],
+    action_space: spaces.Space,
+    *,
+    rows: int,
+    num_steps: int,
+    demonstrations: bool = False,
+) -> int:
+    """Return the bytes of all columns of a rollout."""
+    action = _space_bytes(action_space) * (2 if demonstrations else 1)
+    # Log-prob, value, final value and reward are float32; four flags; the context's order.
+    scalars = 4 * 4 + 4 + 8
+    per_step = sum(_space_bytes(s) for s in stored.values()) + action + scalars
+    return per_step * rows * num_steps
+
+
+def activation_bytes(config: RunConfig, rows: int) -> int:
+    """Estimate what a microbatch keeps for its backward pass.
+
+    Per token and block of the transformer: the inputs of two norms, q, k, v, the attention's
+    output and the products of the gated MLP, in float32 (the count of Korthikanti et al., 2022,
+    without dropout and with attention that keeps no T x T matrix).
+    """
+    tokens = _microbatch_tokens(config, rows)
+    policy = config.policy
+    if policy.memory is MemoryKind.TRANSFORMER:
+        part = policy.transformer
+        per_block = 8 * part.width + 4 * part.mlp_width
+        if part.gradient_checkpointing:
+            per_token = part.width * part.num_layers + per_block
+        else:
+            per_token = per_block * part.num_layers
+    elif policy.memory is MemoryKind.TRANSFORMER_XL:
+        part = policy.transformer_xl
+        per_token = (8 * part.width + 4 * part.mlp_width) * part.num_layers
+    else:
+        part = policy.recurrent
+        per_token = 8 * part.width * part.num_layers
+    return 4 * tokens * per_token
+
+
+def human(size: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _microbatch_tokens(config: RunConfig, rows: int) -> int:
+    longest = 0
+    for update in config.schedule.updates:
+        constant = config.updates.prefix_gradient is not PrefixGradient.FULL
+        partial = update.kind is UpdateKind.PARTIAL and constant
+        begin = update.loss_from if partial else 0
+        longest = max(longest, update.at_step - begin)
+    minibatch = longest * max(rows // config.ppo.num_minibatches, 1)
+    limit = config.ppo.microbatch_tokens
+    return minibatch if limit is None else min(minibatch, max(limit, longest))
+
+
+def _space_bytes(space: spaces.Space) -> int:
+    assert space.dtype is not None
+    return int(np.prod(space.shape or (), dtype=np.int64)) * np.dtype(space.dtype).itemsize

@@ -1,0 +1,73 @@
+"""What a person sees of a run: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+PARTS = ("simulate", "act", "learn", "refresh")
+_ADVICE = {
+    "simulate": "simulator-bound: more env threads, or rollout.groups=2",
+    "act": "acting-bound: more rows (rollout.num_envs) share each step",
+    "learn": "learner-bound: fewer ppo.update_epochs, or updates.prefix_gradient=detached",
+    "refresh": "refresh-bound: fewer updates.per_rollout",
+}
+_LINE_EVERY_S = 30.0
+
+
+def verdict(times: Mapping[str, float]) -> str:
+    """Say in one line where the time goes and what would help most."""
+    total = sum(times.get(p, 0.0) for p in PARTS)
+    if total <= 0:
+        return "no time measured yet"
+    shares = {p: times.get(p, 0.0) / total for p in PARTS}
+    split = ", ".join(f"{p} {100 * s:.0f} %" for p, s in shares.items())
+    slowest = max(shares, key=lambda p: shares[p])
+    return f"{split}: {_ADVICE[slowest]}"
+
+
+class Progress:
+    """Shows a run's progress until it is closed."""
+
+    def __init__(self, *, total: int, done: int, enabled: bool = True):
+        """Start at `done` of `total` environment steps; show nothing unless enabled."""
+        self._enabled = enabled
+        self._terminal = sys.stderr.isatty()
+        self._total = total
+        self._last_line = time.monotonic()
+        self._bar = tqdm(
+            total=total, initial=done, unit=" steps", unit_scale=True, smoothing=0.1,
+            disable=not (enabled and self._terminal), dynamic_ncols=True,
+        )  # fmt: skip
+
+    def update(self, metrics: Mapping[str, Any]) -> None:
+        """Show the newest metrics."""
+        if not self._enabled:
+            return
+        shown = {
+            label: f"{metrics[key]:.3g}"
+            for label, key in (("return", "return_mean"), ("success", "success_mean"))
+            if key in metrics
+        }
+        if self._terminal:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(metrics["env_steps"] - self._bar.n)
+            return
+        if time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            scores = ", ".join(f"{k} {v}" for k, v in shown.items())
+            steps = f"{metrics['env_steps']:,} of {self._total:,} steps"
+            self.say(f"{steps}, {metrics['sps']:,.0f}/s, {scores}")
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        if self._enabled:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

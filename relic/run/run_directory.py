@@ -1,0 +1,54 @@
+"""The directory of a run: its configuration, and the rule that a run keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from relic.run.checkpoint import write_atomically
+from relic.run.config import RunConfig
+from relic.schema import ConfigError, leaves, to_plain
+
+FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint")
+"""What may differ when a run is started again."""
+
+
+class RunDirectory:
+    """Paths inside a run directory, and its configuration file."""
+
+    def __init__(self, path: Path):
+        """Name the directory; nothing is made before `open`."""
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+
+    def open(self, config: RunConfig) -> None:
+        """Make the directory, or check that the run in it has the same configuration.
+
+        Raises:
+            ConfigError: If it differs in more than `FREE_KEYS`; lists what differs.
+        """
+        plain = to_plain(config)
+        if self.config.exists():
+            changes = differences(yaml.safe_load(self.config.read_text()), plain)
+            if changes:
+                listed = "; ".join(changes[:5]) + ("; ..." if len(changes) > 5 else "")
+                raise ConfigError(
+                    f"run_dir: {self.path} holds a run with another configuration: {listed}. "
+                    "Choose another run_dir, or start it as it was."
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """List the keys whose values differ, as `key: old -> new`, but for `FREE_KEYS`."""
+    before, after = leaves(old), leaves(new)
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key.split(".")[0] not in FREE_KEYS and before.get(key) != after.get(key)
+    ]

@@ -1,0 +1,153 @@
+"""What a checkpoint of a run holds, and how a run takes it up again.
+
+A checkpoint is taken at an update boundary, after shuffle and refresh, where the policy's memory
+follows from weights and rollout; so the memory is recomputed, by the same code, not saved (but
+where refreshing is off). The steps of an unfinished rollout never change again, so they lie in
+append-only files beside the checkpoints, and a checkpoint names those that it needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relic.policy.loading import load_policy_weights, save_policy
+from relic.ppo.loop import restore_memory
+from relic.run.checkpoint import CheckpointStore, Saved
+from relic.run.components import Components
+from relic.run.distributed import Ranks
+from relic.run.state_io import StateError, load_state, save_state
+
+FORMAT = 1
+_CHUNKS = "rollout"
+
+
+class RunSaver:
+    """Saves and restores the parts of a run in this process; all ranks call it together."""
+
+    def __init__(self, store: CheckpointStore, parts: Components, ranks: Ranks):
+        """Remember what is saved."""
+        self._store, self._parts, self._ranks = store, parts, ranks
+        self._chunk_root = store.directory / _CHUNKS
+        self._written: list[str] = []
+        """Chunk files of the rollout that is under way, by name."""
+        self._written_to = 0
+
+    def save(self, run_state: dict[str, Any]) -> Saved:
+        """Write a checkpoint.
+
+        Args:
+            run_state: The trainer's own counters.
+        """
+        env_steps = self._parts.collector.env_steps
+        self._write_chunks()
+        self._ranks.barrier()
+        if self._ranks.is_first:
+            path = self._store.begin(env_steps)
+        self._ranks.barrier()
+        path = self._store.unfinished(env_steps)
+        try:
+            self._write(path, run_state)
+        except BaseException:
+            self._store.abandon(env_steps)
+            raise
+        self._ranks.barrier()
+        if self._ranks.is_first:
+            self._store.publish(env_steps)
+            self._drop_unused_chunks()
+        self._ranks.barrier()
+        return Saved(self._store.published(env_steps), env_steps)
+
+    def restore(self, saved: Saved) -> dict[str, Any]:
+        """Take up a checkpoint and return the trainer's counters.
+
+        Raises:
+            StateError: If it is damaged, or of a newer format or another number of ranks.
+        """
+        state = load_state(saved.path, "run")
+        if state["format"] > FORMAT:
+            raise StateError(
+                f"{saved.path}: format must be at most {FORMAT}, got {state['format']}. "
+                "Install the newer version that wrote it."
+            )
+        if state["ranks"] != self._ranks.world_size:
+            raise StateError(
+                f"{saved.path}: must be taken up by {state['ranks']} ranks, got "
+                f"{self._ranks.world_size}. Start as many, or begin a new run with init_from."
+            )
+        parts = self._parts
+        load_policy_weights(parts.policy, saved.path)
+        parts.learner.load_state_dict(state["learner"])
+        own = load_state(saved.path, self._rank_name)
+        chunks = [load_state(self._chunk_root, name) for name in own["chunks"]]
+        if own["rollout"] is None:
+            parts.rollout.clear()
+        else:
+            parts.rollout.load_state_dict(own["rollout"], chunks)
+        parts.collector.load_state_dict(own["collector"])
+        if own["memory"] is None:
+            restore_memory(parts.collector, parts.learner)
+        else:
+            for group, memory in zip(parts.collector.groups, own["memory"], strict=True):
+                group.state.load_state_dict(memory)
+        self._written = list(own["chunks"])
+        self._written_to = parts.rollout.size if self._written else 0
+        torch.random.set_rng_state(own["torch_rng"])
+        return state["trainer"]
+
+    @property
+    def _rank_name(self) -> str:
+        return f"rank{self._ranks.rank}"
+
+    def _write(self, path: Path, run_state: dict[str, Any]) -> None:
+        parts = self._parts
+        finished = parts.rollout.size == parts.rollout.num_steps
+        if self._ranks.is_first:
+            save_policy(path, parts.policy, env_steps=parts.collector.env_steps)
+            common = {
+                "format": FORMAT,
+                "ranks": self._ranks.world_size,
+                "learner": parts.learner.state_dict(),
+                "trainer": run_state,
+            }
+            save_state(path, "run", common)
+        keeps_memory = not finished and not parts.learner.updates.refresh_memory
+        memory = [g.state.state_dict() for g in parts.collector.groups] if keeps_memory else None
+        own = {
+            "chunks": self._written,
+            # After a finished one the next begins in new trials with an empty context.
+            "rollout": None if finished else parts.rollout.state_dict(),
+            "collector": parts.collector.state_dict(),
+            "memory": memory,
+            "torch_rng": torch.random.get_rng_state(),
+        }
+        save_state(path, self._rank_name, own)
+
+    def _write_chunks(self) -> None:
+        """Write the steps that were collected since the last checkpoint of this rollout."""
+        rollout = self._parts.rollout
+        if rollout.size < self._written_to or rollout.size in (0, rollout.num_steps):
+            self._written, self._written_to = [], 0
+        if rollout.size in (0, rollout.num_steps, self._written_to):
+            return
+        first_step = self._parts.collector.row_steps - rollout.size
+        name = f"{self._rank_name}_{first_step:010d}_{self._written_to}_{rollout.size}"
+        save_state(self._chunk_root, name, rollout.chunk_state(self._written_to, rollout.size))
+        self._written = [*self._written, name]
+        self._written_to = rollout.size
+
+    def _drop_unused_chunks(self) -> None:
+        if not self._chunk_root.exists():
+            return
+        used: set[str] = set()
+        for saved in self._store.all():
+            for rank in range(self._ranks.world_size):
+                used.update(load_state(saved.path, f"rank{rank}")["chunks"])
+        for path in self._chunk_root.iterdir():
+            if path.name.split(".")[0] not in used:
+                path.unlink()
+        if not any(self._chunk_root.iterdir()):
+            shutil.rmtree(self._chunk_root)

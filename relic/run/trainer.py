@@ -1,0 +1,251 @@
+"""One training run: rollouts until the steps are done, with metrics, validation and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+
+from relic.ppo.loop import UpdateReport, run_rollout
+from relic.run.checkpoint import CheckpointStore
+from relic.run.components import Components, build_components
+from relic.run.config import RunConfig
+from relic.run.distributed import Ranks
+from relic.run.metrics import MetricsLog, Mirror, TensorBoardMirror, WandbMirror, new_wandb_id
+from relic.run.progress import Progress, verdict
+from relic.run.run_directory import RunDirectory
+from relic.run.saving import RunSaver
+from relic.run.signals import StopRequest
+from relic.run.validation import MEASURES, Validator
+from relic.schema import to_plain
+
+
+class Outcome(Enum):
+    """How `Trainer.run` ended."""
+
+    FINISHED = "finished"
+    ALREADY_FINISHED = "already finished"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the trainer itself must remember; saved with each checkpoint."""
+
+    wall_s: float = 0.0
+    """Seconds spent in the run, over all its starts."""
+    rollouts: int = 0
+    episodes: int = 0
+    wandb_id: str = ""
+
+
+class Trainer:
+    """Runs a configuration in its run directory; continues what lies there."""
+
+    def __init__(self, config: RunConfig, ranks: Ranks):
+        """Open the run directory and build everything.
+
+        Raises:
+            ConfigError: If the configuration is refused, or differs from that of the directory.
+        """
+        self.config = config
+        self.ranks = ranks
+        self.directory = RunDirectory(config.directory)
+        if ranks.is_first:
+            self.directory.open(config)
+        ranks.barrier()
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic)
+        self.parts: Components = build_components(config, ranks)
+        self.store = CheckpointStore(
+            self.directory.checkpoints,
+            keep=config.checkpoint.keep,
+            milestone_steps=config.checkpoint.milestone_steps,
+        )
+        self.saver = RunSaver(self.store, self.parts, ranks)
+        self.counters = Counters(wandb_id=new_wandb_id())
+        self._validator: Validator | None = None
+        self._times: dict[str, float] = defaultdict(float)
+        self._saved_at = -1
+        self._saved_s = time.monotonic()
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps done, over all rows and ranks."""
+        return self.parts.collector.env_steps
+
+    def run(self) -> Outcome:
+        """Train until the steps are done or a signal asks to stop.
+
+        Raises:
+            NonFiniteLossError: If the loss breaks; the last good checkpoint is intact.
+        """
+        if saved := self.store.latest():
+            self.counters = Counters(**self.saver.restore(saved))
+            self._saved_at = self.env_steps
+        if self.env_steps >= self.config.total_steps:
+            return Outcome.ALREADY_FINISHED
+        log = self._open_log()
+        progress = Progress(
+            total=self.config.total_steps,
+            done=self.env_steps,
+            enabled=self.config.logging.progress and self.ranks.is_first,
+        )
+        for line in self.parts.plan.lines():
+            progress.say(line)
+        try:
+            with StopRequest() as stop:
+                return self._train(log, progress, stop)
+        finally:
+            progress.close()
+            if log is not None:
+                log.close()
+
+    def close(self) -> None:
+        """Release environments and threads."""
+        if self._validator is not None:
+            self._validator.close()
+        self.parts.close()
+
+    def _train(self, log: MetricsLog | None, progress: Progress, stop: StopRequest) -> Outcome:
+        while self.env_steps < self.config.total_steps:
+            began = time.perf_counter()
+            reports = run_rollout(
+                self.parts.collector, self.parts.learner, self.parts.learner.schedule
+            )
+            for report in reports:
+                metrics = self._measure(report, time.perf_counter() - began)
+                if report.planned.last:
+                    self.counters.rollouts += 1
+                    metrics |= self._validate()
+                stopping = self.ranks.any(stop.requested)
+                # The line comes first: a checkpoint never knows of steps that have none.
+                if log is not None:
+                    log.write(metrics)
+                progress.update(metrics)
+                self._checkpoint(metrics, stopping)
+                if stopping:
+                    progress.say(f"stopped at {self.env_steps:,} steps; start again to go on")
+                    return Outcome.STOPPED
+                began = time.perf_counter()
+        progress.say(f"time: {verdict(self._times)}")
+        return Outcome.FINISHED
+
+    def _measure(self, report: UpdateReport, elapsed_s: float) -> dict[str, Any]:
+        """Turn a report into one line of metrics."""
+        self.counters.wall_s += elapsed_s
+        times = {**report.times, "other": elapsed_s - sum(report.times.values())}
+        for name, seconds in times.items():
+            self._times[name] += seconds
+        planned = report.planned
+        steps = planned.at_step - planned.chunk_from
+        metrics: dict[str, Any] = {
+            "env_steps": report.env_steps,
+            "update": planned.kind.value,
+            "wall_s": self.counters.wall_s,
+            "sps": steps * self.config.rollout.num_envs / max(elapsed_s, 1e-9),
+            **report.metrics,
+            **self._summarise_episodes(report.episodes),
+            **{f"time/{name}": seconds for name, seconds in times.items()},
+        }
+        if self.parts.policy.device.type == "cuda":
+            metrics["time/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return metrics
+
+    def _summarise_episodes(self, episodes: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Average the records of this update's episodes, over all ranks."""
+        reduction = self.ranks.reduction
+        count = len(episodes.get("episode", ()))
+        names = ("return", "length", *MEASURES[1:])
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
+        sums[0] = count
+        for i, name in enumerate(names):
+            if name in episodes:
+                sums[i + 1] = float(np.sum(episodes[name]))
+        total = reduction.sum(sums.to(self.ranks.device)).tolist()
+        if total[0] == 0:
+            return {}
+        self.counters.episodes += int(total[0])
+        metrics: dict[str, Any] = {"episodes": self.counters.episodes}
+        for name, value in zip(names, total[1:], strict=True):
+            if name in episodes:
+                metrics[f"{name}_mean"] = value / total[0]
+        return metrics | self._curves(episodes)
+
+    def _curves(self, episodes: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the training score by index in the trial, of this rank."""
+        if "episode" not in episodes:
+            return {}
+        index = episodes["episode"]
+        curves = {}
+        for name in ("return", "success"):
+            if name in episodes:
+                values = np.asarray(episodes[name], float)
+                curves[f"{name}_by_episode"] = [
+                    float(values[index == i].mean()) if (index == i).any() else None
+                    for i in range(int(index.max()) + 1)
+                ]
+        return curves
+
+    def _validate(self) -> dict[str, Any]:
+        """Measure the policy on validation trials where that is due; rank 0 does it for all."""
+        every = self.config.validation.every_rollouts
+        if every is None:
+            return {}
+        last = self.env_steps >= self.config.total_steps
+        if self.counters.rollouts % every and not last:
+            return {}
+        metrics: dict[str, Any] = {}
+        if self.ranks.is_first:
+            began = time.perf_counter()
+            if self._validator is None:
+                self._validator = Validator(self.config)
+            metrics = self._validator.run(self.parts.policy)
+            metrics["time/evaluate"] = time.perf_counter() - began
+            self.counters.wall_s += metrics["time/evaluate"]
+        self.ranks.barrier()
+        return metrics
+
+    def _checkpoint(self, metrics: dict[str, Any], stopping: bool) -> None:
+        """Save where it is due, and note the best."""
+        best = self.config.checkpoint.best_metric
+        scored = self.ranks.any(best is not None and best in metrics)
+        due = time.monotonic() - self._saved_s >= self.config.checkpoint.interval_s
+        finished = self.env_steps >= self.config.total_steps
+        if not self.ranks.any(stopping or scored or due or finished):
+            return
+        if self.env_steps == self._saved_at:
+            return
+        saved = self.saver.save(to_plain(self.counters))
+        if self.ranks.is_first and best is not None and best in metrics:
+            self.store.offer_best(saved, metrics[best])
+        self._saved_at, self._saved_s = self.env_steps, time.monotonic()
+
+    def _open_log(self) -> MetricsLog | None:
+        """Open the metrics on the first rank, without what lies beyond the checkpoint."""
+        if not self.ranks.is_first:
+            return None
+        logging = self.config.logging
+        mirrors: dict[str, Mirror] = {}
+        if logging.tensorboard:
+            mirrors["tensorboard"] = TensorBoardMirror(
+                self.directory.path / "tensorboard", purge_step=self.env_steps + 1
+            )
+        if logging.wandb != "disabled":
+            mirrors["wandb"] = WandbMirror(
+                run_id=self.counters.wandb_id,
+                project=logging.wandb_project,
+                mode=logging.wandb,
+                directory=self.directory.path,
+                config=to_plain(self.config),
+            )
+        log = MetricsLog(self.directory.metrics, mirrors)
+        log.truncate_after(self.env_steps)
+        self.store.drop_after(self.env_steps)
+        return log
