@@ -4,16 +4,13 @@ A trial needs a task that stays the same while episodes follow each other, and G
 word for that. Here an `EpisodeStart` says it: a function that begins one episode of one trial,
 and must depend on nothing else. Three are ready: `by_seed`, `by_option` and `by_method`.
 
-State is saved by replay: the actions of the running episode are kept, and a restored environment
-begins the same episode and takes them again. So the wrapped environment needs no way to save
-itself, only to be a function of its seed.
+State is saved by replay (`envs.replay`).
 
-Shape suffixes: N rows, A action dimensions.
+Shape suffix: K some of the rows.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +20,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.draws import keyed_generator
-from envs.vector import Observation, Rows, State, TrialVectorEnv
+from envs.replay import Outcome, ReplayVectorEnv
+from envs.vector import Rows
 
 EpisodeStart = Callable[[gymnasium.Env[Any, Any], int, int], tuple[Any, dict[str, Any]]]
 """(environment, trial, episode index in the trial) -> what its `reset` returned."""
@@ -69,7 +67,7 @@ def by_method(set_task: Callable[[gymnasium.Env[Any, Any], int], Any]) -> Episod
     return start
 
 
-class EpisodeTrials(TrialVectorEnv):
+class EpisodeTrials(ReplayVectorEnv):
     """N copies of a Gymnasium environment whose episodes are grouped into trials.
 
     Trial t of this environment is trial `first_trial + t % num_trials` of the task, so ranges
@@ -112,8 +110,7 @@ class EpisodeTrials(TrialVectorEnv):
             TypeError: The observation space cannot be batched as arrays.
         """
         self.envs = [make_env()]
-        self._start, self._expert, self._keys = start, expert, tuple(record)
-        self.first_trial = first_trial
+        self._start, self._expert = start, expert
         spec = self.envs[0].spec
         limit = max_episode_steps or (spec.max_episode_steps if spec else None)
         if limit is None:
@@ -127,61 +124,30 @@ class EpisodeTrials(TrialVectorEnv):
             num_envs,
             _dict_space(space),
             single_action_space=self.envs[0].action_space,
-            dataset_name=f"{dataset_name}/{first_trial}+{num_trials}",
+            dataset_name=dataset_name,
+            first_trial=first_trial,
             num_trials=num_trials,
+            record=record,
             max_episode_steps=limit,
             **kwargs,
         )
         self.envs += [make_env() for _ in range(1, self.num_envs)]
-        action_space = self.single_action_space
-        self._actions = np.zeros(
-            (self.num_envs, limit, *(action_space.shape or ())), action_space.dtype
-        )
-        self._current = self._empty()
-        self._info: list[dict[str, Any]] = [{} for _ in self.envs]
 
-    def task(self, row: int) -> int:
-        """Return the number of a row's trial among all trials of the task."""
-        return self.first_trial + int(self._trial[row]) % self.num_trials
-
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Do nothing: each episode begins with its trial's number."""
-
-    def _begin_episodes(self, rows: Rows) -> None:
+    def _begin_rows(self, rows: Rows) -> None:
         for row in rows:
-            env = self.envs[row]
-            observation, _ = self._start(env, self.task(row), int(self._episode[row]))
-            self._keep(row, observation)
+            episode = int(self._episode[row])
+            observation, _ = self._start(self.envs[row], self.task(row), episode)
+            self._show(row, {"observation": observation} if self._bare else observation)
 
-    def _advance(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        reward_N = np.zeros(self.num_envs, dtype=np.float32)
-        terminated_N, truncated_N = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
-        self._actions[np.arange(self.num_envs), self._elapsed] = actions
-        for row, env in enumerate(self.envs):
-            observation, reward_N[row], terminated_N[row], truncated_N[row], self._info[row] = (
-                env.step(actions[row])
-            )
-            self._keep(row, observation)
-        return reward_N, terminated_N, truncated_N
-
-    def _keep(self, row: int, observation: Any) -> None:
-        """Keep what a copy showed until it is asked for."""
-        parts = {"observation": observation} if self._bare else observation
-        for name, value in self._current.items():
-            value[row] = parts[name]
-
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
-        chosen = slice(None) if rows is None else rows
-        for name, value in self._current.items():
-            out[name][chosen] = value[chosen]
-
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        return {
-            key: np.array([float(self._info[row].get(key, np.nan)) for row in rows])
-            for key in self._keys
-        }
+    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        reward_K = np.zeros(len(rows), dtype=np.float32)
+        terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+        for k, row in enumerate(rows):
+            observation, reward_K[k], terminated_K[k], truncated_K[k], self._infos[row] = self.envs[
+                row
+            ].step(actions[k])
+            self._show(row, {"observation": observation} if self._bare else observation)
+        return reward_K, terminated_K, truncated_K
 
     def _expert_actions(self) -> NDArray[Any]:
         if self._expert is None:
@@ -189,34 +155,9 @@ class EpisodeTrials(TrialVectorEnv):
         actions = [self._expert(env) for env in self.envs]
         return np.stack([np.asarray(a, dtype=self.single_action_space.dtype) for a in actions])
 
-    def _state(self) -> State:
-        return {"actions": self._actions.copy(), "seen": self._seen()}
-
-    def _seen(self) -> NDArray[np.int64]:
-        """Return a checksum of what each row sees."""
-        checks = [0] * self.num_envs
-        for value in self._current.values():
-            checks = [zlib.crc32(v.tobytes(), c) for v, c in zip(value, checks, strict=True)]
-        return np.array(checks, dtype=np.int64)
-
-    def _load_state(self, state: State) -> None:
-        self._actions[:] = state["actions"]
-        self._begin_episodes(np.arange(self.num_envs))
-        for row, env in enumerate(self.envs):
-            for action in self._actions[row, : self._elapsed[row]]:
-                observation, *_, self._info[row] = env.step(action)
-                self._keep(row, observation)
-        changed = np.flatnonzero(self._seen() != state["seen"])
-        if len(changed):
-            raise ValueError(
-                f"EpisodeTrials.load_state_dict: replaying the actions of row {changed[0]} must "
-                "lead to the saved observation, got another one. Episodes must depend on (trial, "
-                "episode index, actions) alone; run envs.check_trial_env on the environment."
-            )
-
     def close_extras(self, **kwargs: Any) -> None:
         """Close the copies."""
-        for env in self.envs:
+        for env in getattr(self, "envs", ()):  # none if the first could not be built
             env.close()
 
 
