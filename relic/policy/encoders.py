@@ -207,7 +207,7 @@ class ObservationEncoder(nn.Module):
     def _count(self, width: int) -> int:
         parts = [*self.vectors.values(), *self.categories.values(), self.prev_action]
         total = sum(int(part.num_features) for part in parts if part is not None)
-        total += width * len(self.images) + self.plan.adds_reward
+        total += width * len(self.projections) + self.plan.adds_reward
         if total == 0:
             raise ValueError(
                 "encoder.keys: must leave at least one input, got none. Name observations, or "

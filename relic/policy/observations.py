@@ -59,7 +59,8 @@ def plan_observations(config: EncoderConfig, space: spaces.Dict) -> ObservationP
         if key not in EncoderConfig().vector_widths:
             _check_known("encoder.vector_widths", key, space)
     plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
-    for key in space.spaces if config.keys is None else config.keys:
+    # Sorted, as weights must not depend on the order in which a space lists its parts.
+    for key in sorted(space.spaces if config.keys is None else set(config.keys)):
         _place(plan, config, key, space[key])
     return plan
 

@@ -8,9 +8,7 @@ Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
@@ -20,104 +18,10 @@ from torch import Tensor, nn
 
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders import Observation, ObservationEncoder
-from relic.policy.heads import ActionDistribution, ValueHead, actor_head
+from relic.policy.heads import ValueHead, actor_head
 from relic.policy.memories import make_memory
 from relic.policy.sequence_model import Rows, SequenceState, row_indices
-
-
-@dataclass(slots=True)
-class SequenceBatch:
-    """Steps of N rows in context order, as a rollout keeps them.
-
-    Attributes:
-        observation: (N, T, ...) by key, as `Policy.encode_observation` returned it.
-        action: Executed actions, (N, T) or (N, T, A).
-        prev_action: Those of the steps before, in the same shape; not looked at where an episode
-            starts.
-        episode_starts: bool (N, T).
-    """
-
-    observation: Mapping[str, Tensor]
-    action: Tensor
-    prev_action: Tensor
-    episode_starts: Tensor
-
-
-@dataclass(slots=True)
-class PolicyStep:
-    """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors."""
-
-    action: Tensor
-    log_prob: Tensor
-    value: Tensor
-    entropy: Tensor
-
-
-@dataclass(slots=True)
-class PolicyOutput:
-    """What the policy says of steps that were taken: (N, T) each, float32.
-
-    Attributes:
-        log_prob: Of the executed actions.
-        value: Of the states.
-        entropy: Of the action distributions.
-        distribution: The distributions themselves, for other actions or divergences.
-    """
-
-    log_prob: Tensor
-    value: Tensor
-    entropy: Tensor
-    distribution: ActionDistribution
-
-
-@dataclass(slots=True)
-class PolicyState:
-    """What the policy remembers of each row's trial.
-
-    Attributes:
-        memory: State of the sequence model.
-        prev_action: The action of the step before, (N,) or (N, A).
-        started: bool (N,), false where the trial has not begun.
-    """
-
-    memory: SequenceState
-    prev_action: Tensor
-    started: Tensor
-
-    def reset(self, rows: Rows | None = None) -> None:
-        """Empties rows (a bool mask or indices; None: all): a new trial begins there."""
-        self.memory.reset(rows)
-        if rows is None:
-            self.prev_action.zero_()
-            self.started.fill_(False)
-            return
-        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
-        self.prev_action[index] = 0
-        self.started[index] = False
-
-    def record_action(self, action: Tensor | np.ndarray) -> None:
-        """Set the action that was executed, where it was not the policy's (demonstrations)."""
-        self.prev_action.copy_(torch.as_tensor(action))
-
-    def select(self, rows: Rows) -> PolicyState:
-        """Return chosen rows, for use as the constant prefix of `Policy.evaluate`."""
-        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
-        memory = self.memory.select(rows)
-        return PolicyState(memory, self.prev_action[index], self.started[index])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on bit for bit."""
-        return {
-            "memory": self.memory.state_dict(),
-            "prev_action": self.prev_action.clone(),
-            "started": self.started.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.memory.load_state_dict(state["memory"])
-        self.prev_action.copy_(state["prev_action"])
-        self.started.copy_(state["started"])
+from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
 
 
 class Policy(nn.Module):
@@ -209,7 +113,6 @@ class Policy(nn.Module):
         started = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         return PolicyState(memory, prev_action, started)
 
-    @torch.inference_mode()
     def step(
         self,
         observation: Observation,
@@ -233,26 +136,23 @@ class Policy(nn.Module):
         Raises:
             ContextOverflowError: If a row's memory is full; nothing has been written then.
         """
-        features_NE, starts_N = self._decode(observation, state, episode_starts, write=write)
-        distribution = self.actor(features_NE)
-        if deterministic:
-            action = distribution.mode()
-        elif noise is None:
-            uniforms = torch.rand((len(starts_N), self.noise_size), device=starts_N.device)
-            action = distribution.sample(uniforms)
-        else:
-            action = distribution.sample(torch.as_tensor(noise, device=starts_N.device))
-        if write:
-            state.prev_action.copy_(action)
-            state.started.fill_(True)
-        return PolicyStep(
-            action=action,
-            log_prob=distribution.log_prob(action),
-            value=self.critic(features_NE),
-            entropy=distribution.entropy(),
-        )
+        with torch.inference_mode():
+            features_NE, starts_N = self._decode(observation, state, episode_starts, write=write)
+            distribution = self.actor(features_NE)
+            if deterministic:
+                action = distribution.mode()
+            elif noise is None:
+                uniforms = torch.rand((len(starts_N), self.noise_size), device=starts_N.device)
+                action = distribution.sample(uniforms)
+            else:
+                action = distribution.sample(torch.as_tensor(noise, device=starts_N.device))
+            if write:
+                state.prev_action.copy_(action)
+                state.started.fill_(True)
+            log_prob, value = distribution.log_prob(action), self.critic(features_NE)
+        # Copies made out here are ordinary tensors, which autograd may meet again.
+        return PolicyStep(action.clone(), log_prob.clone(), value.clone())
 
-    @torch.inference_mode()
     def value(
         self,
         observation: Observation,
@@ -261,8 +161,10 @@ class Policy(nn.Module):
         episode_starts: Tensor | np.ndarray | None = None,
     ) -> Tensor:
         """Return the value (N,) of an observation; `state` is not written."""
-        features_NE, _ = self._decode(observation, state, episode_starts, write=False)
-        return self.critic(features_NE)
+        with torch.inference_mode():
+            features_NE, _ = self._decode(observation, state, episode_starts, write=False)
+            value_N = self.critic(features_NE)
+        return value_N.clone()
 
     def evaluate(
         self,

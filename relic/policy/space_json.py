@@ -56,7 +56,8 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
     """
     kind = data["type"]
     if kind == "Dict":
-        return spaces.Dict({k: space_from_json(s) for k, s in data["spaces"].items()})
+        # Pairs keep their order, a plain dict would be sorted.
+        return spaces.Dict([(k, space_from_json(s)) for k, s in data["spaces"].items()])
     if kind == "Box":
         shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
         low = _bound_from_json(data["low"], shape, dtype)

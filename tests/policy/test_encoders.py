@@ -103,11 +103,22 @@ def test_vectors_enter_as_they_are_or_scaled_by_their_bounds():
     none = _starts(1)
     encoder = _encoder(space, prev_action=False, vector_widths={})
     encoded = encoder(observation, torch.zeros(1).long(), none)[0].tolist()
-    # In the order of the space, which sorts its keys: cell, gps, level, unit.
+    # In the order of their names: cell, gps, level, unit.
     assert encoded == [-1.0, 1.0, 3.0, -4.0, -0.5, -1.0, 0.5, 1.0]
     raw = _encoder(space, prev_action=False, vector_widths={}, scale_vectors=False)
     encoded = raw(observation, torch.zeros(1).long(), none)[0].tolist()
     assert encoded == [0.0, 9.0, 3.0, -4.0, 1.0, -1.0, 0.5, 1.0]
+
+
+def test_the_order_of_a_space_does_not_matter():
+    keys = ["unit", "goal", "cell", "gps", "level"]
+    encoded = []
+    for order in (keys, keys[::-1]):
+        torch.manual_seed(0)
+        encoder = _encoder(spaces.Dict([(k, SPACES[k]) for k in order]))
+        observation = {k: torch.ones(2, *SPACES[k].shape).long() for k in order}
+        encoded.append(encoder(observation, torch.zeros(2).long(), _starts(2)))
+    assert torch.equal(encoded[0], encoded[1])
 
 
 def test_categories_are_told_apart():

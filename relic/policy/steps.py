@@ -1,0 +1,111 @@
+"""What goes into a policy and comes out of it: batches of steps, results, and its state.
+
+Shapes: N rows, T steps, A action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relic.policy.heads import ActionDistribution
+from relic.policy.sequence_model import Rows, SequenceState, row_indices
+
+
+@dataclass(slots=True)
+class SequenceBatch:
+    """Steps of N rows in context order, as a rollout keeps them.
+
+    Attributes:
+        observation: (N, T, ...) by key, as `Policy.encode_observation` returned it.
+        action: Executed actions, (N, T) or (N, T, A).
+        prev_action: Those of the steps before, in the same shape; not looked at where an episode
+            starts.
+        episode_starts: bool (N, T).
+    """
+
+    observation: Mapping[str, Tensor]
+    action: Tensor
+    prev_action: Tensor
+    episode_starts: Tensor
+
+
+@dataclass(slots=True)
+class PolicyStep:
+    """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors."""
+
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+
+
+@dataclass(slots=True)
+class PolicyOutput:
+    """What the policy says of steps that were taken: (N, T) each, float32.
+
+    Attributes:
+        log_prob: Of the executed actions.
+        value: Of the states.
+        entropy: Of the action distributions.
+        distribution: The distributions themselves, for other actions or divergences.
+    """
+
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+    distribution: ActionDistribution
+
+
+@dataclass(slots=True)
+class PolicyState:
+    """What the policy remembers of each row's trial.
+
+    Attributes:
+        memory: State of the sequence model.
+        prev_action: The action of the step before, (N,) or (N, A).
+        started: bool (N,), false where the trial has not begun.
+    """
+
+    memory: SequenceState
+    prev_action: Tensor
+    started: Tensor
+
+    def reset(self, rows: Rows | None = None) -> None:
+        """Empties rows (a bool mask or indices; None: all): a new trial begins there."""
+        self.memory.reset(rows)
+        if rows is None:
+            self.prev_action.zero_()
+            self.started.fill_(False)
+            return
+        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
+        self.prev_action[index] = 0
+        self.started[index] = False
+
+    def record_action(self, action: Tensor | np.ndarray) -> None:
+        """Set the action that was executed, where it was not the policy's (demonstrations)."""
+        self.prev_action.copy_(torch.as_tensor(action))
+
+    def select(self, rows: Rows) -> PolicyState:
+        """Return chosen rows, for use as the constant prefix of `Policy.evaluate`."""
+        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
+        memory = self.memory.select(rows)
+        return PolicyState(memory, self.prev_action[index], self.started[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on bit for bit."""
+        return {
+            "memory": self.memory.state_dict(),
+            "prev_action": self.prev_action.clone(),
+            "started": self.started.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.memory.load_state_dict(state["memory"])
+        self.prev_action.copy_(state["prev_action"])
+        self.started.copy_(state["started"])
