@@ -287,6 +287,8 @@ class Learner:
         skipped = target is not None and parts[PARTS.index("approx_kl")] > 1.5 * target
         if not skipped:
             self.optimizer.step()
+            # Fused optimisers do not count their changes, by which caches know their sinks stale.
+            torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
 
     def _limit(self, planned: PlannedUpdate) -> int:
