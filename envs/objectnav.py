@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -149,12 +148,6 @@ class TrialHistory:
         return history
 
 
-class _Stream(IntEnum):
-    GOAL = 0
-    START = 1
-    INSTANCE = 2
-
-
 def plan_episode(
     config: ObjectNavConfig,
     scene: TaskScene,
@@ -164,13 +157,12 @@ def plan_episode(
     trial: int,
 ) -> EpisodePlan:
     """Draw the next episode of a trial: what is asked for, and where the agent starts."""
-    category = sample_category(
-        config, scene, history, rng=keyed_generator(dataset, trial, history.episodes, _Stream.GOAL)
-    )
-    goal = choose_instances(
-        config, scene, category, dataset=dataset, trial=trial, episode=history.episodes
-    )
-    rng = keyed_generator(dataset, trial, history.episodes, _Stream.START)
+    rng = keyed_generator(dataset, trial, history.episodes)
+    category = sample_category(config, scene, history, rng=rng)
+    per_trial = config.goal_instances is GoalInstances.ONE_PER_TRIAL
+    # A choice for the trial must not depend on the episode that first asks for the category.
+    chooser = keyed_generator(dataset, trial, "instance", category) if per_trial else rng
+    goal = choose_instances(config, scene, category, rng=chooser)
     start, distance = sample_start(config, scene, history, goal=goal, rng=rng)
     return EpisodePlan(goal, start, distance)
 
@@ -221,21 +213,12 @@ def sample_category(
 
 
 def choose_instances(
-    config: ObjectNavConfig,
-    scene: TaskScene,
-    category: int,
-    *,
-    dataset: str,
-    trial: int,
-    episode: int,
+    config: ObjectNavConfig, scene: TaskScene, category: int, *, rng: np.random.Generator
 ) -> Goal:
     """Say which instances of the category satisfy the goal."""
     instances = scene.goal_instances[category]
-    if config.goal_instances is GoalInstances.ALL or len(instances) == 1:
+    if config.goal_instances is GoalInstances.ALL:
         return Goal(category, tuple(instances))
-    # The trial's choice must not depend on the episode that first asks for the category.
-    key = 0 if config.goal_instances is GoalInstances.ONE_PER_TRIAL else episode + 1
-    rng = keyed_generator(dataset, trial, key, _Stream.INSTANCE, category)
     return Goal(category, (instances[int(rng.integers(len(instances)))],))
 
 

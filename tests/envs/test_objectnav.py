@@ -15,7 +15,6 @@ from envs.objectnav import (
     Pose,
     TrialHistory,
     category_weights,
-    choose_instances,
     compass,
     gps,
     near_instances,
@@ -128,21 +127,23 @@ def test_max_goals_bounds_the_distinct_categories() -> None:
     assert all(drawn.count(c) > 10 for c in set(drawn))
 
 
-def test_instances_all_one_or_one_per_trial() -> None:
-    def chosen(kind: str, trial: int) -> list[tuple[int, ...]]:
-        config = ObjectNavConfig.create(goal_instances=kind)
-        return [
-            choose_instances(
-                config, Square(), 1, dataset="square", trial=trial, episode=e
-            ).instances
-            for e in range(40)
-        ]
-
-    assert set(chosen("all", 0)) == {(1, 2, 3)}
-    assert set(chosen("one", 0)) == {(1,), (2,), (3,)}
-    per_trial = [chosen("one_per_trial", t) for t in range(20)]
-    assert all(len(set(c)) == 1 for c in per_trial)
-    assert {c[0] for c in per_trial} == {(1,), (2,), (3,)}
+@pytest.mark.parametrize("kind", ["all", "one", "one_per_trial"])
+def test_instances_all_one_or_one_per_trial(kind: str) -> None:
+    config = ObjectNavConfig.create(goal_instances=kind)
+    chosen: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+    for trial in range(20):
+        for plan in play(config, 30, trial):
+            chosen.setdefault((trial, plan.goal.category), set()).add(plan.goal.instances)
+    of_category_1 = [c for (_, category), c in chosen.items() if category == 1]
+    each = {(1,), (2,), (3,)}
+    if kind == "all":
+        assert all(c == {(1, 2, 3)} for c in of_category_1)
+    elif kind == "one":
+        assert set.union(*of_category_1) == each
+        assert max(map(len, of_category_1)) > 1
+    else:
+        assert set.union(*of_category_1) == each
+        assert all(len(c) == 1 for c in chosen.values())
 
 
 def test_random_starts_are_far_and_uniform() -> None:
