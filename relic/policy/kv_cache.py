@@ -175,6 +175,7 @@ class KVCache(SequenceState):
         self.last.in_episode[where] = -1
         self._host_lengths[index] = 0
         self._generation[index] += 1
+        self.sink_version = None
 
     def snapshot(self) -> KVCache:
         """Return the state as it is now; see `SequenceState.snapshot`.

@@ -75,14 +75,14 @@ class Recurrent(SequenceModel):
 
     Args:
         config: Sizes.
-        kind: LSTM or GRU.
+        cell: LSTM or GRU.
     """
 
-    def __init__(self, config: RecurrentConfig, kind: MemoryKind):
+    def __init__(self, config: RecurrentConfig, cell: MemoryKind):
         super().__init__()
         self.config = config
         self.width = config.width
-        self.is_lstm = kind is MemoryKind.LSTM
+        self.is_lstm = cell is MemoryKind.LSTM
         sizes = {"input_size": config.width, "hidden_size": config.width}
         make: Any = nn.LSTM if self.is_lstm else nn.GRU
         self.cells = make(**sizes, num_layers=config.num_layers, batch_first=True)

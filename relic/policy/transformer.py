@@ -115,7 +115,7 @@ class Transformer(SequenceModel):
         index = row_indices(rows, cache.num_rows)
         counts = as_lengths(lengths, len(index), x_NTE.shape[1])
         cache.make_room(counts, index)
-        self.sync_sinks(cache)
+        self.sync_sinks(cache, anew=True)
         prefix = cache.select(index)
         plan = plan_pass(self.config, episode_starts_NT, prefix, counts)
         writer = PrefillWriter(
@@ -271,22 +271,31 @@ class Transformer(SequenceModel):
         return sinks
 
     @torch.no_grad()
-    def sync_sinks(self, cache: KVCache) -> None:
-        """Write the sinks into a cache, if the weights that they come from have changed."""
-        if not cache.num_sinks:
-            return
-        sources = self.parameters() if self.sink is None else self.sink.parameters()
-        version = tuple(p._version for p in sources)
-        if cache.sink_version == version:
-            return
-        sinks = [s for s in self._sinks(cache.depth_mask_NL) if s is not None]
-        for layer, (key, value) in enumerate(sinks):
-            cache.kv[layer, 0, :, :, : cache.num_sinks] = key
-            cache.kv[layer, 1, :, :, : cache.num_sinks] = value
-        if not self.config.rotate_sink_query:
-            key_shape = (-1, *sinks[0].key.shape[-3:])
-            cache.sink_key = torch.stack([s.key.reshape(key_shape) for s in sinks])
-        cache.sink_version = version
+    def sync_sinks(self, cache: KVCache, *, anew: bool = False) -> None:
+        """Write the sinks of the current weights into a cache.
+
+        Learned keys and values are simply copied each time. What a token turns into in the layers
+        is worked out only where weights have changed since.
+
+        Args:
+            cache: Written.
+            anew: Trust no version count; for the first steps of a trial, which fused optimisers
+                come before without counting.
+        """
+        end = cache.num_sinks
+        if self.sink is not None:
+            cache.kv[:, 0, :, :, :end] = self.sink.key_LHKD[:, None]
+            cache.kv[:, 1, :, :, :end] = self.sink.value_LHKD[:, None]
+            cache.sink_key = None if self.config.rotate_sink_query else self.sink.key_LHKD[:, None]
+        elif self.sink_token is not None:
+            version = tuple(p._version for p in self.parameters())
+            if anew or cache.sink_version != version:
+                sinks = [s for s in self._sinks(cache.depth_mask_NL) if s is not None]
+                key, value = (torch.stack(part) for part in zip(*sinks, strict=True))
+                cache.kv[:, 0, :, :, :end] = key
+                cache.kv[:, 1, :, :, :end] = value
+                cache.sink_key = None if self.config.rotate_sink_query else key
+                cache.sink_version = version
 
 
 def _look_up(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
