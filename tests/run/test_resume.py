@@ -1,0 +1,126 @@
+"""A run that was killed or stopped and started again equals the one that was not."""
+
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from relic.run.checkpoint import CheckpointStore
+from relic.run.metrics import is_clock, read_metrics
+
+
+def without_clock(run_dir):
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not is_clock(k)} for line in lines]
+
+
+def wait_for_lines(run_dir, count):
+    deadline = time.monotonic() + 120
+    while len(read_metrics(run_dir / "metrics.jsonl")) < count:
+        assert time.monotonic() < deadline, "the run wrote no metrics"
+        time.sleep(0.01)
+
+
+def final_weights(run_dir):
+    latest = CheckpointStore(run_dir / "checkpoints").latest()
+    assert latest is not None
+    return load_file(latest.path / "policy.safetensors")
+
+
+def assert_same_run(a, b):
+    assert without_clock(a) == without_clock(b)
+    first, second = final_weights(a), final_weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One uninterrupted run, shared by the tests that compare with it."""
+    import subprocess
+
+    from .conftest import command
+
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(command(f"run_dir={run_dir}"), check=True, capture_output=True)
+    return run_dir
+
+
+SLOW = pytest.mark.slow  # each case starts the interpreter anew, which costs seconds
+
+
+@pytest.mark.parametrize("lines", [pytest.param(2, marks=SLOW), 5, pytest.param(10, marks=SLOW)])
+def test_a_killed_run_goes_on_as_if_nothing_happened(whole, tmp_path, train, start, lines):
+    run_dir = tmp_path / "run"
+    process = start(f"run_dir={run_dir}")
+    wait_for_lines(run_dir, lines)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(f"run_dir={run_dir}")
+    assert_same_run(whole, run_dir)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=SLOW),
+        pytest.param(signal.SIGINT, marks=SLOW),
+    ],
+)
+def test_a_signal_saves_and_leaves(whole, tmp_path, train, start, number):
+    run_dir = tmp_path / "run"
+    # No checkpoint falls due by time, so the one that is found was written for the signal.
+    process = start(f"run_dir={run_dir}", "checkpoint.interval_s=1e6", "checkpoint.keep=1")
+    wait_for_lines(run_dir, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped" in out
+    train(f"run_dir={run_dir}")
+    assert_same_run(whole, run_dir)
+
+
+@SLOW
+def test_without_refresh_the_memory_itself_is_saved(tmp_path, train, start):
+    off = ("updates.refresh_memory=false", "updates.shuffle=false", "updates.refresh_values=false")
+    train(f"run_dir={tmp_path / 'whole'}", *off)
+    run_dir = tmp_path / "run"
+    process = start(f"run_dir={run_dir}", *off)
+    wait_for_lines(run_dir, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(f"run_dir={run_dir}", *off)
+    assert_same_run(tmp_path / "whole", run_dir)
+
+
+def test_a_finished_run_says_so_and_can_be_prolonged(tmp_path, train):
+    run_dir = tmp_path / "run"
+    train(f"run_dir={run_dir}", "total_steps=512")
+    again = train(f"run_dir={run_dir}", "total_steps=512")
+    assert "has done its 512 steps already" in again.stdout
+    train(f"run_dir={run_dir}", "total_steps=1024")
+    assert read_metrics(run_dir / "metrics.jsonl")[-1]["env_steps"] == 1024
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(tmp_path, train):
+    run_dir = tmp_path / "run"
+    train(f"run_dir={run_dir}", "total_steps=512")
+    refused = train(f"run_dir={run_dir}", "ppo.gamma=0.5", check=2)
+    assert "ppo.gamma: 0.98 -> 0.5" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) <= 3
+    assert len(read_metrics(run_dir / "metrics.jsonl")) == 4, "nothing is lost"
+
+
+def test_the_rollout_files_of_finished_rollouts_are_removed(whole):
+    checkpoints = whole / "checkpoints"
+    latest = CheckpointStore(checkpoints).latest()
+    assert latest is not None
+    assert latest.env_steps == 1536
+    kept = (
+        len(list((checkpoints / "rollout").iterdir())) if (checkpoints / "rollout").exists() else 0
+    )
+    # Two checkpoints stay; the older one lies at most one chunk before the rollout's end.
+    assert kept <= 3 * 3
