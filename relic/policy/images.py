@@ -134,10 +134,6 @@ class ImageEncoder(nn.Module):
             linear = nn.Linear(self.num_features, config.feature_width)
             self.compress = nn.Sequential(linear, nn.ReLU())
             self.num_features = config.feature_width
-        if self.channels_last:
-            for parameter in self.backbone.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (..., F) of pictures (..., height, width[, channels]) on any device."""
@@ -166,6 +162,8 @@ class ImageEncoder(nn.Module):
         """Return (B, F) of pictures (B, height, width, channels), all at once."""
         device = next(self.parameters()).device
         x = self._normalise(images.to(device, non_blocking=True)).movedim(-1, 1)
+        # Weights keep their usual layout: the fused Adam silently pairs the wrong entries of a
+        # parameter and a gradient whose layouts differ. Layers follow the layout of the pictures.
         if not self.channels_last:
             x = x.contiguous()
         return self.compress(self.backbone(x))

@@ -98,6 +98,26 @@ def test_memory_layouts_agree(kind):
     torch.testing.assert_close(last(pictures), first(pictures), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["small_cnn", "impala", "resnet18"])
+def test_the_fused_optimiser_learns_as_the_plain_one(kind):
+    """The fused Adam reads memory as it lies, so layouts of weight and gradient must agree."""
+    learned = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        encoder = ImageEncoder(_config(kind), COLOUR)
+        for parameter in encoder.parameters():
+            # Gradients that are views of one flat buffer, as a learner keeps them.
+            parameter.grad = torch.zeros(parameter.numel()).view_as(parameter)
+        optimiser = torch.optim.Adam(encoder.parameters(), lr=0.01, fused=fused)
+        pictures = _pictures(4)
+        for _ in range(2):
+            optimiser.zero_grad(set_to_none=False)
+            encoder(pictures).square().mean().backward()
+            optimiser.step()
+        learned.append(encoder(pictures))
+    torch.testing.assert_close(learned[0], learned[1], atol=1e-3, rtol=1e-3)
+
+
 def test_pictures_are_left_as_they_are():
     encoder = ImageEncoder(_config("small_cnn"), ImageSpec("depth", 32, 32, 1, 0.0, 10.0))
     depth = torch.rand(3, 32, 32) * 20
