@@ -124,7 +124,8 @@ class Materials:
     from outside, from the face's lower left corner; along the primitive's own x and y on its
     upper and lower faces, from the corner of least x and y. A cylinder's side has u around and v
     up, its caps are as a box's. An ellipsoid has u around and v up too. Floors and ceilings use the
-    house's x and y. A tile's first row is its top (v = 1).
+    house's x and y, and walls without yaw the house's coordinates instead of their corner, so that
+    a pattern runs on over doors. A tile's first row is its top (v = 1).
     """
 
     rgb_M3: FloatArray

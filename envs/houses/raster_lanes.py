@@ -1,0 +1,248 @@
+"""Eight pixels at once: a SIMD value for numba, with the few operations that drawing needs.
+
+LLVM's loop vectoriser gives up on z-buffer loops now and then, and by version; a vector type does
+not. The pixel tests are written once over `+ - * < &` and the functions below, and take either
+lanes (CPU) or scalars (CUDA, and any plain Python call). A scalar operand is spread over the lanes.
+
+LLVM legalises the vectors for the host: one AVX register, two SSE or NEON registers.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, overload, register_model
+
+intrinsic = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", numba_intrinsic)
+
+Number = Any
+"""In kernels: a float32, or lanes of them. Never a float64, which Python's floats would bring."""
+
+LANES: Final = 8
+"""Pixels in one vector. Row strides and column ranges are multiples of it."""
+
+
+class LaneType(types.Type):
+    """A vector of `LANES` elements, known to numba only inside compiled code."""
+
+    def __init__(self, name: str, element: ir.Type) -> None:
+        self.element = element
+        super().__init__(name=name)
+
+
+FLOATS: Final = LaneType("lanes(float32)", ir.FloatType())
+INTS: Final = LaneType("lanes(int32)", ir.IntType(32))
+MASKS: Final = LaneType("lanes(bool)", ir.IntType(1))
+
+OF_SCALAR: Final = {types.float32: FLOATS, types.int32: INTS, types.boolean: MASKS}
+"""What a scalar spreads to."""
+
+
+@register_model(LaneType)
+class _LaneModel(models.PrimitiveModel):
+    """Tell numba that lanes are an LLVM vector."""
+
+    def __init__(self, manager: Any, lane_type: LaneType) -> None:
+        super().__init__(manager, lane_type, ir.VectorType(lane_type.element, LANES))
+
+
+def _lanes_of(value: Any) -> LaneType | None:
+    """Return the lane type of a numba type: itself, or what a scalar spreads to."""
+    return value if isinstance(value, LaneType) else OF_SCALAR.get(value)
+
+
+def emit_spread(builder: Any, value: Any, value_type: Any) -> Any:
+    """Emit a vector: `value` itself, or a scalar repeated in all lanes."""
+    if isinstance(value_type, LaneType):
+        return value
+    lane = OF_SCALAR[value_type]
+    empty = ir.Constant(ir.VectorType(lane.element, LANES), ir.Undefined)
+    index = ir.IntType(32)
+    first = builder.insert_element(empty, value, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, empty, zeros)
+
+
+# Numba wants the parameters of an overload and of what it returns alike, annotations included, so
+# overloads have none.
+
+
+def _define_binary(
+    function: Any, lane: LaneType, result: LaneType, emit: Callable[..., Any]
+) -> None:
+    """Give a Python operator its meaning where at least one operand is `lane`."""
+
+    @intrinsic
+    def apply(typingctx: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            a_type, b_type = signature.args
+            return emit(
+                builder,
+                emit_spread(builder, args[0], a_type),
+                emit_spread(builder, args[1], b_type),
+            )
+
+        return result(a, b), generate
+
+    @overload(function)
+    def choose(a, b):
+        if lane in (a, b) and _lanes_of(a) is lane and _lanes_of(b) is lane:
+            return lambda a, b: apply(a, b)
+        return None
+
+
+_define_binary(operator.add, FLOATS, FLOATS, lambda builder, a, b: builder.fadd(a, b))
+_define_binary(operator.sub, FLOATS, FLOATS, lambda builder, a, b: builder.fsub(a, b))
+_define_binary(operator.mul, FLOATS, FLOATS, lambda builder, a, b: builder.fmul(a, b))
+_define_binary(operator.truediv, FLOATS, FLOATS, lambda builder, a, b: builder.fdiv(a, b))
+_define_binary(operator.gt, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_define_binary(operator.ge, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))
+_define_binary(operator.lt, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
+_define_binary(operator.le, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered("<=", a, b))
+_define_binary(operator.and_, MASKS, MASKS, lambda builder, a, b: builder.and_(a, b))
+_define_binary(operator.and_, INTS, INTS, lambda builder, a, b: builder.and_(a, b))
+_define_binary(operator.or_, INTS, INTS, lambda builder, a, b: builder.or_(a, b))
+_define_binary(operator.add, INTS, INTS, lambda builder, a, b: builder.add(a, b))
+_define_binary(operator.lshift, INTS, INTS, lambda builder, a, b: builder.shl(a, b))
+_define_binary(operator.rshift, INTS, INTS, lambda builder, a, b: builder.ashr(a, b))
+
+
+def select(mask: Any, a: Any, b: Any) -> Any:
+    """Return `a` where the mask holds and `b` elsewhere."""
+    return a if mask else b
+
+
+@intrinsic
+def _select_lanes(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
+    """Emit a blend of two vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, a_type, b_type = signature.args
+        return builder.select(
+            args[0], emit_spread(builder, args[1], a_type), emit_spread(builder, args[2], b_type)
+        )
+
+    return _lanes_of(a)(mask, a, b), generate  # type: ignore[misc]
+
+
+@overload(select)
+def _overload_select(mask, a, b):
+    if mask is MASKS:
+        return lambda mask, a, b: _select_lanes(mask, a, b)
+    if mask == types.boolean and a == b:
+        return lambda mask, a, b: a if mask else b
+    return None
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """Return the smaller operand, `b` if they are equal."""
+    return a if a < b else b
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """Return the larger operand, `b` if they are equal."""
+    return a if a > b else b
+
+
+@overload(minimum)
+def _overload_minimum(a, b):
+    return lambda a, b: select(a < b, a, b)
+
+
+@overload(maximum)
+def _overload_maximum(a, b):
+    return lambda a, b: select(a > b, a, b)
+
+
+def root(x: Any) -> Any:
+    """Return the square root of non-negative numbers."""
+    return math.sqrt(x)
+
+
+def floor_int(x: Any) -> Any:
+    """Return the largest whole numbers that are not above `x`, as int32."""
+    return np.int32(math.floor(x))
+
+
+def to_int(x: Any) -> Any:
+    """Return non-negative numbers without their fraction, as int32."""
+    return np.int32(x)
+
+
+def to_float(x: Any) -> Any:
+    """Return whole numbers as float32."""
+    return np.float32(x)
+
+
+def _vector_function(builder: Any, name: str, value: Any) -> Any:
+    """Emit a call of an LLVM function that maps a float vector to its like."""
+    signature = ir.FunctionType(value.type, [value.type])
+    function = cgutils.get_or_insert_function(builder.module, signature, f"{name}.v{LANES}f32")
+    return builder.call(function, [value])
+
+
+def _define_unary(
+    argument: LaneType, result: LaneType, emit: Callable[[Any, Any], Any]
+) -> Callable[..., Any]:
+    """Return a function from lanes to lanes for compiled code."""
+
+    def apply(typingctx: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return emit(builder, args[0])
+
+        return result(argument), generate
+
+    return intrinsic(apply)
+
+
+_root_lanes = _define_unary(
+    FLOATS, FLOATS, lambda builder, x: _vector_function(builder, "llvm.sqrt", x)
+)
+_floor_lanes = _define_unary(
+    FLOATS,
+    INTS,
+    lambda builder, x: builder.fptosi(
+        _vector_function(builder, "llvm.floor", x), ir.VectorType(INTS.element, LANES)
+    ),
+)
+_int_lanes = _define_unary(
+    FLOATS, INTS, lambda builder, x: builder.fptosi(x, ir.VectorType(INTS.element, LANES))
+)
+_float_lanes = _define_unary(
+    INTS, FLOATS, lambda builder, x: builder.sitofp(x, ir.VectorType(FLOATS.element, LANES))
+)
+
+
+@overload(root)
+def _overload_root(x):
+    if x is FLOATS:
+        return lambda x: _root_lanes(x)
+    return lambda x: math.sqrt(x)
+
+
+@overload(floor_int)
+def _overload_floor_int(x):
+    if x is FLOATS:
+        return lambda x: _floor_lanes(x)
+    return lambda x: np.int32(math.floor(x))
+
+
+@overload(to_int)
+def _overload_to_int(x):
+    if x is FLOATS:
+        return lambda x: _int_lanes(x)
+    return lambda x: np.int32(x)
+
+
+@overload(to_float)
+def _overload_to_float(x):
+    if x is INTS:
+        return lambda x: _float_lanes(x)
+    return lambda x: np.float32(x)
