@@ -296,10 +296,11 @@ class Collector:
 
     def _draw_depth_mask(self, group: Group) -> None:
         """Draw, row by row, which layers are dropped until the next trial."""
+        trial_began = self.row_steps - self.rollout.size
         masks = []
         for row in self.rollout.row_N[group.rows]:
             generator = torch.Generator()
-            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.row_steps)))
+            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), trial_began)))
             masks.append(self.policy.memory.draw_depth_mask(1, generator))
         if masks[0] is not None:
             group.state.memory.set_depth_mask(torch.cat(masks))
@@ -343,6 +344,7 @@ class Collector:
         self._started = bool(state["started"])
         for group, saved in zip(self.groups, state["groups"], strict=True):
             group.state.reset()
+            self._draw_depth_mask(group)
             if not self._started:
                 continue
             group.env.load_state_dict(saved["env"])

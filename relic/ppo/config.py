@@ -110,11 +110,11 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be learned with."""
-        for name in ("lr", "adam_eps", "max_grad_norm", "clip_coef", "target_kl", "reward_scale"):
+        for name in ("adam_eps", "max_grad_norm", "clip_coef", "target_kl", "reward_scale"):
             _check(name, getattr(self, name), lambda v: v > 0, "be positive")
         for name in ("update_epochs", "num_minibatches", "microbatch_tokens"):
             _check(name, getattr(self, name), lambda v: v >= 1, "be at least 1")
-        for name in ("weight_decay", "vf_coef", "ent_coef", "ent_coef_end", "warmup_steps"):
+        for name in ("lr", "weight_decay", "vf_coef", "ent_coef", "ent_coef_end", "warmup_steps"):
             _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
         for name in ("gamma", "gae_lambda", "lr_end", "expert_share"):
             _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "be in [0, 1]")

@@ -235,19 +235,23 @@ class Learner:
         """
         rollout, planned = job.rollout, job.planned
         device = self.policy.device
+        local_K = rows_K - group.rows.start
         begin, prefix = 0, None
         if planned.kind is UpdateKind.PARTIAL and planned.loss_from > 0:
             if self.updates.prefix_gradient is not PrefixGradient.FULL:
                 begin = planned.loss_from
             if self.updates.prefix_gradient is PrefixGradient.DETACHED:
-                prefix = group.prefix.select(rows_K - group.rows.start)
+                prefix = group.prefix.select(local_K)
         batch = rollout.batch(rows_K, begin, planned.at_step, device)
         if self.ppo.objective is Objective.CLONE:
             assert rollout.expert_action is not None
             shown = rollout.in_context(rollout.expert_action, rows_K, begin, planned.at_step)
             batch = replace(batch, action=shown.to(device))
+        dropped = group.state.memory.depth_mask_NL if prefix is None else None
+        if dropped is not None:
+            dropped = dropped[torch.from_numpy(local_K).to(dropped.device)]
         with self._autocast():
-            output = self.policy.evaluate(batch, prefix)
+            output = self.policy.evaluate(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
         return output.log_prob[:, skip:], output.value[:, skip:], output.entropy[:, skip:]
 

@@ -1,0 +1,184 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from envs.darkroom import DarkroomVectorEnv
+from envs.draws import keyed_generator
+from envs.vector import TrialVectorEnv
+from relic.policy.config import MemoryKind, PolicyConfig, RecurrentConfig, TransformerConfig
+from relic.policy.policy import Policy
+from relic.ppo.collector import Collector
+from relic.ppo.config import Objective, PPOConfig, UpdatesConfig
+from relic.ppo.learner import Learner
+from relic.ppo.loop import run_rollout
+from relic.ppo.reduction import Reduction
+from relic.ppo.rollout import Rollout
+
+# Tiny matrices gain nothing from threads, and lose much where cores are shared.
+torch.set_num_threads(1)
+
+
+class RaggedEnv(TrialVectorEnv):
+    """Rows that end their episodes at random: by success, by a limit, or by a crash.
+
+    A row sees its trial's number and a counter; the reward is 1 where the action equals the
+    trial's number modulo 3. What ends an episode, and when, depends on (trial, episode).
+    """
+
+    def __init__(self, num_envs: int, *, limit: int = 9, **kwargs: Any):
+        super().__init__(
+            num_envs,
+            spaces.Dict({"seen": spaces.Box(-1.0, 1.0, (3,), np.float32)}),
+            single_action_space=spaces.Discrete(3),
+            dataset_name="ragged",
+            num_trials=1000,
+            max_episode_steps=limit,
+            **kwargs,
+        )
+        self._end = np.zeros(num_envs, np.int64)
+        self._kind = np.zeros(num_envs, np.int64)
+
+    def _begin_trials(self, rows, trials):
+        pass
+
+    def _begin_episodes(self, rows):
+        for row in rows:
+            draw = keyed_generator(int(self._trial[row]), int(self._episode[row]))
+            self._end[row] = draw.integers(2, self.max_episode_steps + 3)
+            self._kind[row] = draw.integers(3)
+
+    def _advance(self, actions):
+        reward = (actions == self._trial % 3).astype(np.float32)
+        over = self._elapsed + 1 >= self._end
+        return reward, over & (self._kind == 0), over & (self._kind != 0)
+
+    def step(self, actions):
+        kind = self._kind.copy()
+        over = self._elapsed + 1 >= self._end
+        *answer, infos = super().step(actions)
+        if (over & (kind == 2)).any():
+            infos["crashed"] = over & (kind == 2)
+        return *answer, infos
+
+    def _observe(self, rows, out):
+        where = slice(None) if rows is None else rows
+        out["seen"][where, 0] = (self._trial[where] % 7) / 7.0
+        out["seen"][where, 1] = self._elapsed[where] / 10.0
+        out["seen"][where, 2] = np.sin(self._trial[where] + self._episode[where])
+
+    def _expert_actions(self):
+        return self._trial % 3
+
+    def _state(self):
+        return {"end": self._end.copy(), "kind": self._kind.copy()}
+
+    def _load_state(self, state):
+        self._end[:] = state["end"]
+        self._kind[:] = state["kind"]
+
+
+@dataclass
+class Training:
+    """Everything that one small run is made of."""
+
+    policy: Policy
+    collector: Collector
+    learner: Learner
+    rollout: Rollout
+    reports: list = field(default_factory=list)
+
+    def run(self, rollouts=1):
+        for _ in range(rollouts):
+            loop = run_rollout(self.collector, self.learner, self.learner.schedule)
+            self.reports.extend(loop)
+        return self.reports
+
+
+def make_policy(env, memory=MemoryKind.TRANSFORMER, seed=0, **transformer):
+    torch.manual_seed(seed)
+    sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
+    config = PolicyConfig(
+        memory=memory,
+        transformer=TransformerConfig(**sizes),
+        recurrent=RecurrentConfig(width=16),
+    )
+    policy = Policy(
+        config,
+        env.single_observation_space,
+        env.single_action_space,
+        max_episode_steps=env.max_episode_steps,
+    )
+    # As initialised, the policy is uniform whatever it sees; tests want it to care.
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return policy
+
+
+def make_training(
+    ppo=None,
+    updates=None,
+    *,
+    env="ragged",
+    num_envs=6,
+    num_steps=40,
+    groups=1,
+    first_row=0,
+    seed=3,
+    memory=MemoryKind.TRANSFORMER,
+    transformer=None,
+    shards=None,
+    reduction: Reduction | None = None,
+    total_steps=100_000,
+):
+    ppo = PPOConfig(**({"warmup_steps": 0, "update_epochs": 2, "num_minibatches": 1} | (ppo or {})))
+    updates = UpdatesConfig(**({"per_rollout": 4} | (updates or {})))
+    each = num_envs // groups
+    kinds = {
+        "ragged": RaggedEnv,
+        "darkroom": lambda n, **kw: DarkroomVectorEnv(n, size=5, horizon=8, **kw),
+    }
+    envs = [kinds[env](each, first_row=first_row + i * each) for i in range(groups)]
+    policy = make_policy(envs[0], memory, **(transformer or {}))
+    rollout = Rollout(
+        num_envs,
+        num_steps,
+        policy.stored_space,
+        action_space=envs[0].single_action_space,
+        first_row=first_row,
+        demonstrations=ppo.objective is Objective.CLONE,
+    )
+    world = 1 if reduction is None else reduction.world_size
+    collector = Collector(
+        envs if groups > 1 else envs[0],
+        policy,
+        rollout,
+        seed=seed,
+        credit=ppo.credit,
+        time_limit=ppo.time_limit,
+        expert_share=ppo.expert_share if ppo.objective is Objective.CLONE else 0.0,
+        world_size=world,
+    )
+    learner = Learner(
+        policy,
+        ppo,
+        updates,
+        num_envs=num_envs,
+        num_steps=num_steps,
+        total_steps=total_steps,
+        seed=seed,
+        time_limit=collector.time_limit,
+        shards=shards,
+        reduction=reduction,
+    )
+    return Training(policy, collector, learner, rollout)
+
+
+@pytest.fixture
+def training():
+    """The function that builds a small run; keyword arguments as in `make_training`."""
+    return make_training

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+
+from relic.policy.config import MemoryKind
+from relic.ppo.loop import restore_memory, run_rollout
+from relic.ppo.refresh import refresh
+from relic.ppo.rollout import Rollout
+
+
+def stop_after(built, updates):
+    """Run one rollout until its given update, and leave it there."""
+    loop = run_rollout(built.collector, built.learner, built.learner.schedule)
+    for _ in range(updates):
+        built.reports.append(next(loop))
+
+
+def test_after_a_refresh_the_cache_is_a_fresh_prefill(training):
+    built = training({"lr": 3e-3}, {"refresh_tokens": None})
+    stop_after(built, 3)
+    rollout, group = built.rollout, built.collector.groups[0]
+    fresh = built.policy.initial_state(rollout.num_envs, rollout.num_steps)
+    output = built.policy.replay(rollout.batch(np.arange(6), 0, rollout.size), fresh)
+    assert torch.equal(fresh.memory.kv, group.state.memory.kv)
+    assert torch.equal(fresh.memory.lengths, group.state.memory.lengths)
+    order = torch.from_numpy(rollout.context_order_NT[:, : rollout.size])
+    assert torch.equal(rollout.value_NT.gather(1, order), output.value)
+
+
+def test_batches_of_a_refresh_change_memory_only(training):
+    whole, pieces = (training({"lr": 3e-3}, {"refresh_tokens": n}) for n in (None, 20))
+    for built in (whole, pieces):
+        built.run(1)
+    torch.testing.assert_close(pieces.rollout.value_NT, whole.rollout.value_NT, atol=1e-5, rtol=0)
+
+
+def test_without_refresh_values_stay_as_acted(training):
+    updates = {"shuffle": False, "refresh_memory": False, "refresh_values": False}
+    built = training({"lr": 3e-3}, updates)
+    stop_after(built, 1)
+    before = built.rollout.value_NT.clone()
+    kv = built.collector.groups[0].state.memory.kv
+    built.collector.collect(20)
+    assert torch.equal(built.rollout.value_NT[:, :10], before[:, :10])
+    assert kv is built.collector.groups[0].state.memory.kv
+
+
+def test_reports_cover_the_rollout(training):
+    built = training(num_envs=4, num_steps=40)
+    reports = built.run(2)
+    assert [r.env_steps for r in reports] == [40 * (i + 1) for i in range(8)]
+    assert [r.planned.last for r in reports] == [False, False, False, True] * 2
+    for report in reports:
+        assert {"simulate", "act", "learn"} <= set(report.times)
+        assert ("refresh" in report.times) == (not report.planned.last)
+        assert all(np.isfinite(v) for v in report.metrics.values())
+
+
+@pytest.mark.parametrize("memory", [MemoryKind.TRANSFORMER, MemoryKind.GRU])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_restored_run_equals_one_that_went_on(training, memory, groups):
+    kinds = {"memory": memory, "groups": groups, "transformer": {"depth_dropout": 0.2}}
+    straight, stopped, resumed = (training({"lr": 3e-3}, **kinds) for _ in range(3))
+    straight.run(2)
+    stopped.run(1)
+    stop_after(stopped, 2)
+    rollout = stopped.rollout
+    chunks = [rollout.chunk_state(0, 10), rollout.chunk_state(10, 20)]
+    resumed.policy.load_state_dict(stopped.policy.state_dict())
+    resumed.learner.load_state_dict(stopped.learner.state_dict())
+    resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
+    resumed.collector.load_state_dict(stopped.collector.state_dict())
+    restore_memory(resumed.collector, resumed.learner)
+    resumed.run(1)
+    assert len(resumed.reports) == 2
+    for a, b in zip(straight.reports[-2:], resumed.reports, strict=True):
+        assert a.metrics == b.metrics
+        assert a.env_steps == b.env_steps
+    for a, b in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for built in (straight, stopped, resumed):
+        built.collector.close()
+
+
+def test_a_rollout_wants_all_its_chunks(training):
+    built = training()
+    stop_after(built, 2)
+    rollout = built.rollout
+    with pytest.raises(ValueError, match="chunks must cover all 20 steps, got the first 10"):
+        training().rollout.load_state_dict(rollout.state_dict(), [rollout.chunk_state(0, 10)])
+
+
+def test_rollout_counts_its_bytes(training):
+    rollout: Rollout = training(num_envs=2, num_steps=8).rollout
+    # 3 floats of observation, an int64 action, log-prob, value, final value, reward, 4 flags and
+    # an int64 of context order.
+    assert rollout.nbytes == 2 * 8 * (12 + 8 + 3 * 4 + 4 + 4 + 8)
+
+
+def test_refresh_needs_nothing_but_weights_and_rollout(training):
+    built = training({"lr": 3e-3})
+    stop_after(built, 2)
+    before = built.collector.groups[0].state.memory.kv.clone()
+    built.collector.groups[0].state.memory.kv.fill_(float("nan"))
+    refresh(built.policy, built.rollout, built.collector.groups, built.learner.updates)
+    size = built.rollout.size
+    assert torch.equal(
+        built.collector.groups[0].state.memory.kv[..., :size, :], before[..., :size, :]
+    )
