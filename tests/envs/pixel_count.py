@@ -47,6 +47,15 @@ def count_pixels(
     up = np.cross(side, ahead)
     rays = ahead + right.reshape(-1, 1) * side - down.reshape(-1, 1) * up
     eye = np.asarray(eye, float)
+    # Rays that pass every own primitive's ball by cannot hit it.
+    hits = np.zeros(len(rays), bool)
+    for p in own:
+        to = primitives.center_P3[p] - eye
+        aside = np.linalg.norm(np.cross(rays, to), axis=1) / np.linalg.norm(rays, axis=1)
+        hits |= aside <= np.linalg.norm(primitives.half_P3[p])
+    rays = rays[hits]
+    if not len(rays):
+        return 0
     depth = np.min([hit_depth(primitives, p, eye, rays) for p in own], axis=0)
     lit = np.flatnonzero(np.isfinite(depth))
     for p in range(len(primitives)):
