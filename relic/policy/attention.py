@@ -268,10 +268,11 @@ def reference_attention(
     num_sinks = 0 if sinks is None else sinks.key.shape[-2]
     keys, values = joined_keys(k, v, sinks, past)
     seen_N1TJ = segments.mask(num_sinks, window)[:, None]
-    score = (q @ keys.transpose(-1, -2) * scale).masked_fill(~seen_N1TJ, float("-inf"))
     # A slot beyond a row's length may hold anything, and 0 * NaN is NaN.
-    used_NJ = seen_N1TJ.any(dim=2)[:, 0]
-    return score.softmax(-1) @ values.masked_fill(~used_NJ[:, None, :, None], 0.0)
+    unused_N1J1 = ~seen_N1TJ.any(dim=2).unsqueeze(-1)
+    keys, values = keys.masked_fill(unused_N1J1, 0), values.masked_fill(unused_N1J1, 0)
+    score = (q @ keys.transpose(-1, -2) * scale).masked_fill(~seen_N1TJ, float("-inf"))
+    return score.softmax(-1) @ values
 
 
 def _fold_sink_query(
