@@ -14,3 +14,14 @@ register(
     entry_point="envs.darkroom:DarkroomEnv",
     vector_entry_point="envs.darkroom:DarkroomVectorEnv",
 )
+
+register(
+    id="relic/Houses-v0",
+    entry_point="envs.houses.env:HousesEnv",
+    vector_entry_point="envs.houses.env:HousesVectorEnv",
+)
+register(
+    id="relic/FourBoxes-v0",
+    entry_point="envs.four_boxes:FourBoxesEnv",
+    vector_entry_point="envs.four_boxes:FourBoxesVectorEnv",
+)
