@@ -49,7 +49,7 @@ LEAST_VIEWPOINTS: Final = 4
 
 _STREAM: Final = 3
 _TRIES: Final = 6
-_ROUNDS: Final = 12
+_ROUNDS: Final = 30
 _OVERHANG: Final = 0.03
 _GAP: Final = 0.02
 

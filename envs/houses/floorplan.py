@@ -66,7 +66,7 @@ class SizeSpec(NamedTuple):
 
 
 SIZES: Final[dict[str, SizeSpec]] = {
-    "small": SizeSpec((3, 5), (10.5, 13.5), (5.2, 9.0)),
+    "small": SizeSpec((3, 5), (12.5, 15.5), (5.5, 9.5)),
     "medium": SizeSpec((8, 10), (14.5, 17.0), (10.5, 13.5)),
     "large": SizeSpec((13, 18), (17.0, 20.0), (15.0, 20.0)),
 }
@@ -192,7 +192,7 @@ def _row(rect: Rect, rooms: int, draws: Draws, *, along_x: bool) -> list[Zone] |
     if twice > columns or (twice and depth < 2 * _LEAST_SIDE + 0.4):
         return None
     doubled = set(draws.shuffled(range(columns))[:twice])
-    weights = [draws.uniform(0.85, 1.15) * (1.2 if i in doubled else 1.0) for i in range(columns)]
+    weights = [draws.uniform(0.65, 1.4) * (1.2 if i in doubled else 1.0) for i in range(columns)]
     zones: list[Zone] = []
     rest = rect
     for i in range(columns):

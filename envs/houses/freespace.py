@@ -1,27 +1,40 @@
 """Finds furniture that cuts the free floor of a house in two.
 
 A small grid of its own, without the finer points of `navigation.py`: the generator asks it only
-which pieces to leave out, with a radius a little above the agent's.
+which pieces to leave out, with a radius well above the agent's.
 
 Shape suffixes: Y and X grid rows and columns, B solids, K pieces.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envs.houses.scene import Receptacle
+
 CELL: Final = 0.05
-RADIUS: Final = 0.275
+PASSAGE_RADIUS: Final = 0.335
+"""The agent's 0.25 m, and what a passage needs besides so that a grid of 0.1 m with rounded-up
+obstacles still leads through it at any slant."""
+POCKET_RADIUS: Final = 0.26
+"""Nearly the agent's own: ground that is free for it should not be shut in by furniture."""
+SLOT: Final = 0.34
+"""Side of the square that one enlarged object may need."""
+SLOT_REACH: Final = 0.9
 LARGEST_POCKET: Final = 12
 """Cells of unreachable floor, 0.03 m2, that are left where they are."""
 
-_FREE: Final = -1
-_MANY: Final = -2
-_FIXED: Final = -3
+# Ground that is free, covered by several pieces, or by walls; other numbers are pieces.
+_FREE: Final = -2
+_MANY: Final = -3
+_FIXED: Final = -1
 
 
 class Solids(NamedTuple):
@@ -188,7 +201,7 @@ def _nearest_blocker(
 
 def pieces_in_the_way(
     extent: tuple[float, float], solids: Solids, area_K: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Choose pieces to leave out so that all free floor hangs together.
 
     Args:
@@ -197,36 +210,65 @@ def pieces_in_the_way(
         area_K: ground that each piece takes; the smallest that helps is chosen.
 
     Returns:
-        bool, (K,): true for pieces that must go.
+        gone_K, true for pieces that must go, and free_YX, true where the agent can then go.
     """
     shape = (round(extent[1] / CELL), round(extent[0] / CELL))
-    owner_YX = np.empty(shape, np.int64)
-    label_YX = np.empty(shape, np.int64)
-    stack = np.empty(owner_YX.size, np.int64)
     gone_K = np.zeros(len(area_K), np.bool_)
+    free_YX = np.zeros(shape, np.bool_)
+    for radius in (PASSAGE_RADIUS, POCKET_RADIUS):
+        free_YX = _connect(shape, solids, area_K, gone_K, radius)
+    return gone_K, free_YX
+
+
+def _connect(
+    shape: tuple[int, int],
+    solids: Solids,
+    area_K: NDArray[np.float64],
+    gone_K: NDArray[np.bool_],
+    radius: float,
+) -> NDArray[np.bool_]:
+    """Mark pieces in `gone_K` until no pocket is left; return the free floor."""
+    owner_YX, label_YX = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    stack = np.empty(owner_YX.size, np.int64)
     order = np.argsort(area_K, kind="stable")
-    for _ in range(len(area_K)):
+    while True:
         owner_YX[:] = _FREE
-        _mark(owner_YX, solids, gone_K, RADIUS, CELL)
+        _mark(owner_YX, solids, gone_K, radius, CELL)
         first, sizes = _components(owner_YX, label_YX, stack)
-        main = int(np.argmax(sizes))
-        pockets = [i for i in range(len(sizes)) if i != main and sizes[i] > LARGEST_POCKET]
+        main = int(np.argmax(sizes)) + 1
+        pockets = [i for i, size in enumerate(sizes, 1) if i != main and size > LARGEST_POCKET]
         if not pockets:
-            break
-        pocket = max(pockets, key=lambda i: int(sizes[i]))
+            return label_YX == main
+        pocket = max(pockets, key=lambda i: int(sizes[i - 1]))
         touches_K = np.zeros(len(area_K), np.bool_)
-        _neighbours(owner_YX, label_YX, pocket + 1, touches_K)
+        _neighbours(owner_YX, label_YX, pocket, touches_K)
         chosen = -1
         for piece in order[touches_K[order]]:
             trial_YX = label_YX.copy()
-            _flood(owner_YX, trial_YX, int(first[pocket]), len(sizes) + 1, int(piece), stack)
-            if trial_YX.ravel()[first[main]] == len(sizes) + 1:
+            _flood(owner_YX, trial_YX, int(first[pocket - 1]), len(sizes) + 1, int(piece), stack)
+            if trial_YX.ravel()[first[main - 1]] == len(sizes) + 1:
                 chosen = int(piece)
                 break
         if chosen < 0:
-            args = (owner_YX, label_YX, pocket + 1, solids, area_K, gone_K, 2 * RADIUS, CELL)
+            args = (owner_YX, label_YX, pocket, solids, area_K, gone_K, 2 * radius, CELL)
             chosen = int(_nearest_blocker(*args))
         if chosen < 0:
-            break
+            return label_YX == main
         gone_K[chosen] = True
-    return gone_K
+
+
+def reachable_slots(receptacles: Sequence[Receptacle], free_YX: NDArray[np.bool_]) -> int:
+    """Count the places for objects of a hand's breadth that an agent can come near to."""
+    slots = 0
+    reach = round(SLOT_REACH / CELL)
+    for place in receptacles:
+        if place.clearance < SLOT:
+            continue
+        columns, rows = int(2 * place.half_x / SLOT + 0.2), int(2 * place.half_y / SLOT + 0.2)
+        row, column = int(place.y / CELL), int(place.x / CELL)
+        near_YX = free_YX[
+            max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1
+        ]
+        if columns and rows and near_YX.any():
+            slots += columns * rows
+    return slots

@@ -7,7 +7,7 @@ hues of the house leave the same remainder, so that splits share neither plans n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,8 @@ from envs.houses.doorways import (
 )
 from envs.houses.draws import Draws
 from envs.houses.floorplan import SIZES, Rect, assign_kinds, extent_cells, partition
-from envs.houses.freespace import pieces_in_the_way
-from envs.houses.palette import FLOOR_STYLES, WALL_STYLES, Palette
+from envs.houses.freespace import pieces_in_the_way, reachable_slots
+from envs.houses.palette import Palette
 from envs.houses.rooms import furnish
 from envs.houses.scene import (
     GENERATOR_VERSION,
@@ -46,6 +46,8 @@ from envs.houses.space import Opening, Side, Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from envs.houses.doorways import Shared
     from envs.houses.space import Placed
@@ -61,6 +63,8 @@ LARGEST_SEED: Final = 2**62
 _PLAN_STREAM: Final = 1
 _COLOUR_STREAM: Final = 2
 _ATTEMPTS: Final = 50
+_LEAST_SLOTS: Final = 24
+"""Places for objects that a house must offer, so that every arrangement finds enough."""
 
 
 def generate_house(seed: int, size: str) -> House:
@@ -83,46 +87,57 @@ def generate_house(seed: int, size: str) -> House:
         raise ValueError(
             f"generate_house: seed must lie in [0, 2**62), got {seed}. Use HouseDataset.house_seed."
         )
-    seed = int(seed)
-    key = (GENERATOR_VERSION, tuple(SIZES).index(size), seed)
+    for attempt in range(_ATTEMPTS):
+        house = _draft(int(seed), size, attempt)
+        if house is not None:
+            return house
+    raise RuntimeError(f"generate_house: no house {seed} of size {size!r} in {_ATTEMPTS} tries.")
+
+
+def _draft(seed: int, size: str, attempt: int) -> House | None:
+    """Make a house, or None if a door is blocked or too few objects would find a place."""
+    key = (GENERATOR_VERSION, tuple(SIZES).index(size), seed, attempt)
     draws = Draws(_PLAN_STREAM, *key)
     code = seed % len(SPLITS)
     palette = Palette(Draws(_COLOUR_STREAM, *key), code)
-    extent, rects, walls, kinds, doors = _plan(size, draws, code)
+    plan = _plan(size, draws, code)
     rooms = tuple(
         Room(
             kind,
             *rect,
-            floor_material=palette.room_surface(FLOOR_STYLES[kind]),
-            wall_material=palette.room_surface(WALL_STYLES[kind]),
+            floor_material=palette.floor(kind),
+            wall_material=palette.wall(kind),
             ceiling_material=palette.ceiling(),
         )
-        for kind, rect in zip(kinds, rects, strict=True)
+        for kind, rect in zip(plan.kinds, plan.rects, strict=True)
     )
-    thickness = 2 * min(rect.x0 for rect in rects)
     height = round(draws.uniform(2.5, 2.75), 2)
     rows = wall_rows(
-        wall_pieces(walls, doors),
-        thickness=thickness,
+        wall_pieces(plan.walls, plan.doors),
+        thickness=plan.thickness,
         height=height,
         papers=[room.wall_material for room in rooms],
         facade=palette.trim,
         trim=palette.trim,
     )
     placed: list[Placed] = []
-    for index, kind in enumerate(kinds):
-        space = _space(index, rects[index], thickness, walls, doors, draws)
+    for index, kind in enumerate(plan.kinds):
+        space = _space(index, plan, draws)
         furnish(kind, space, palette)
         placed += space.placed
-    placed = _without_blockers(extent, rows, placed)
+    placed, free_YX = _without_blockers(plan.extent, rows, placed)
+    if not all(free_YX[int(door.y / CELL), int(door.x / CELL)] for door in plan.doors):
+        return None
     furniture, receptacles = _add_furniture(rows, placed)
+    if reachable_slots(receptacles, free_YX) < _LEAST_SLOTS:
+        return None
     return House(
         seed=seed,
         size=size,
-        extent=extent,
+        extent=plan.extent,
         wall_height=height,
         rooms=rooms,
-        doors=tuple(doors),
+        doors=tuple(plan.doors),
         furniture=tuple(furniture),
         receptacles=tuple(receptacles),
         primitives=pack_rows(rows),
@@ -141,9 +156,18 @@ def check_size(size: str, caller: str) -> None:
         raise unknown_name(caller, "size", size, SIZES)
 
 
-def _plan(
-    size: str, draws: Draws, code: int
-) -> tuple[tuple[float, float], list[Rect], list[Shared], list[str], list[Door]]:
+class _Plan(NamedTuple):
+    """Rooms and doors before there is furniture."""
+
+    extent: tuple[float, float]
+    thickness: float
+    rects: list[Rect]
+    walls: list[Shared]
+    kinds: list[str]
+    doors: list[Door]
+
+
+def _plan(size: str, draws: Draws, code: int) -> _Plan:
     """Draw plans until one lets doors connect all rooms."""
     half_wall = draws.choice((0.04, 0.045, 0.05))
     for _ in range(_ATTEMPTS):
@@ -157,23 +181,16 @@ def _plan(
         kinds = assign_kinds(zones, adjacent_rooms(walls), draws)
         doors = cut_doors(walls, kinds, draws)
         if doors is not None:
-            return extent, rects, walls, kinds, doors
+            return _Plan(extent, 2 * half_wall, rects, walls, kinds, doors)
     raise RuntimeError(f"generate_house: no connected plan of size {size!r} in {_ATTEMPTS} tries.")
 
 
-def _space(
-    index: int,
-    rect: Rect,
-    thickness: float,
-    walls: Sequence[Shared],
-    doors: Sequence[Door],
-    draws: Draws,
-) -> Space:
+def _space(index: int, plan: _Plan, draws: Draws) -> Space:
     """Describe a room to those who furnish it."""
-    half = thickness / 2
+    rect, half = plan.rects[index], plan.thickness / 2
     inner = Rect(rect.x0 + half, rect.y0 + half, rect.x1 - half, rect.y1 - half)
     openings: list[Opening] = []
-    for door in doors:
+    for door in plan.doors:
         if index not in (door.room_a, door.room_b):
             continue
         # A door's first room lies on the side of lesser y or x.
@@ -185,7 +202,7 @@ def _space(
         middle = door.x if door.along_x else door.y
         openings.append(Opening(side, middle - door.width / 2, middle + door.width / 2))
     outer: list[Opening] = []
-    for wall in walls:
+    for wall in plan.walls:
         if wall.below == index and wall.above == OUTSIDE:
             outer.append(Opening(Side.NORTH if wall.along_x else Side.EAST, wall.low, wall.high))
         elif wall.above == index and wall.below == OUTSIDE:
@@ -195,8 +212,8 @@ def _space(
 
 def _without_blockers(
     extent: tuple[float, float], walls: Sequence[Row], placed: list[Placed]
-) -> list[Placed]:
-    """Leave out what would cut the free floor in two."""
+) -> tuple[list[Placed], NDArray[np.bool_]]:
+    """Leave out what would cut the free floor in two; also return that floor, (Y, X)."""
     rows = list(walls)
     piece = [-1] * len(walls)
     for index, item in enumerate(placed):
@@ -206,8 +223,9 @@ def _without_blockers(
             rows += new
             piece += [index] * len(new)
     area_K = np.array([item.rect.area for item in placed], np.float64)
-    gone_K = pieces_in_the_way(extent, solids_of(rows, np.array(piece, np.int64)), area_K)
-    return [item for item, gone in zip(placed, gone_K, strict=True) if not gone]
+    gone_K, free_YX = pieces_in_the_way(extent, solids_of(rows, np.array(piece, np.int64)), area_K)
+    kept = [item for item, gone in zip(placed, gone_K, strict=True) if not gone]
+    return kept, free_YX
 
 
 def _add_furniture(

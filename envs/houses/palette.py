@@ -29,93 +29,118 @@ class Style(NamedTuple):
     """Names of tiles with the metres that one of them spans."""
 
 
-_WOOD_FLOOR: Final = (("planks", 0.9), ("herringbone", 0.9), ("parquet", 0.8))
-_STONE_FLOOR: Final = (("floor_tiles", 0.9), ("terrazzo", 1.0), ("checker", 0.9))
-
 WALL_STYLES: Final[dict[str, Style]] = {
     "living_room": Style(
         ((24, 44), (168, 200)),
         (0.28, 0.5),
         (0.8, 0.95),
-        (("plain", 1.0), ("stripes", 1.0), ("damask", 0.9)),
+        (("plain", 1.0), ("stripes", 1.0), ("damask", 1.2)),
     ),
     "kitchen": Style(
         ((42, 60), (84, 120)),
-        (0.3, 0.6),
+        (0.2, 0.42),
         (0.88, 1.0),
-        (("plain", 1.0), ("bricks", 0.7), ("mosaic", 0.8)),
+        (("plain", 1.0), ("bricks", 1.2), ("mosaic", 1.4)),
     ),
     "dining_room": Style(
         ((0, 18), (60, 80)),
         (0.4, 0.6),
         (0.6, 0.8),
-        (("diamonds", 0.9), ("damask", 0.9), ("panelling", 0.8)),
+        (("diamonds", 1.2), ("damask", 1.2), ("panelling", 0.8)),
     ),
     "bedroom": Style(
         ((210, 250), (250, 285), (315, 345)),
-        (0.2, 0.42),
-        (0.8, 0.95),
-        (("plain", 1.0), ("dots", 0.9), ("thin_stripes", 0.9), ("damask", 0.9)),
+        (0.15, 0.36),
+        (0.82, 0.96),
+        (("plain", 1.0), ("dots", 1.2), ("thin_stripes", 1.2), ("damask", 1.2)),
     ),
     "bathroom": Style(
         ((180, 205), (140, 165)),
         (0.15, 0.4),
         (0.9, 1.0),
-        (("mosaic", 0.8), ("floor_tiles", 0.7), ("checker", 0.6)),
+        (("mosaic", 1.4), ("floor_tiles", 0.9), ("checker", 0.9)),
     ),
     "study": Style(
         ((110, 150), (24, 36)),
         (0.35, 0.6),
         (0.45, 0.65),
-        (("panelling", 0.8), ("plain", 1.0), ("diamonds", 0.9)),
+        (("panelling", 0.8), ("plain", 1.0), ("diamonds", 1.2)),
     ),
     "hallway": Style(
         ((30, 60),),
         (0.05, 0.2),
         (0.85, 0.97),
-        (("plain", 1.0), ("stripes", 0.9), ("thin_stripes", 1.0)),
+        (("plain", 1.0), ("stripes", 0.9), ("thin_stripes", 1.2)),
     ),
     "laundry": Style(
         ((200, 225),),
         (0.06, 0.18),
         (0.7, 0.85),
-        (("concrete", 1.2), ("bricks", 0.7), ("mosaic", 0.8)),
+        (("concrete", 1.2), ("bricks", 1.2), ("mosaic", 1.4)),
     ),
     "playroom": Style(
         ((50, 70), (18, 33), (285, 312)),
-        (0.5, 0.75),
+        (0.35, 0.6),
         (0.9, 1.0),
-        (("dots", 0.8), ("stripes", 0.8), ("diagonal_checker", 0.9)),
+        (("dots", 1.2), ("stripes", 0.8), ("diagonal_checker", 0.9)),
     ),
 }
 
-FLOOR_STYLES: Final[dict[str, Style]] = {
-    "living_room": Style(((18, 39),), (0.4, 0.65), (0.5, 0.85), _WOOD_FLOOR),
-    "kitchen": Style(
-        ((0, 60), (180, 220)), (0.05, 0.3), (0.8, 0.98), (*_STONE_FLOOR, ("diagonal_checker", 0.9))
+_LAID_WOOD: Final = (("planks", 1.1), ("herringbone", 1.1), ("parquet", 1.0))
+_PALE_WOOD: Final = Style(((27, 39),), (0.3, 0.5), (0.7, 0.9), _LAID_WOOD)
+_WARM_WOOD: Final = Style(((21, 33),), (0.45, 0.65), (0.5, 0.72), _LAID_WOOD)
+_DARK_WOOD: Final = Style(((15, 27),), (0.45, 0.6), (0.3, 0.45), _LAID_WOOD)
+_STONE: Final = Style(
+    ((24, 54), (195, 225)),
+    (0.04, 0.2),
+    (0.75, 0.95),
+    (("floor_tiles", 0.9), ("terrazzo", 1.0), ("checker", 0.9), ("diagonal_checker", 0.9)),
+)
+
+FLOOR_STYLES: Final[dict[str, tuple[Style, ...]]] = {
+    "living_room": (_PALE_WOOD, _WARM_WOOD),
+    "kitchen": (
+        _STONE,
+        Style(((6, 30),), (0.45, 0.6), (0.6, 0.8), (("floor_tiles", 0.8),)),
+        Style(((0, 24), (100, 150), (200, 225)), (0.15, 0.35), (0.8, 0.95), (("checker", 0.9),)),
     ),
-    "dining_room": Style(((12, 33),), (0.5, 0.7), (0.4, 0.7), _WOOD_FLOOR),
-    "bedroom": Style(
-        ((0, 40), (200, 260), (90, 140)),
-        (0.15, 0.45),
-        (0.55, 0.85),
-        (("carpet", 0.7), ("shag", 0.8), ("planks", 0.9)),
+    "dining_room": (_WARM_WOOD, _DARK_WOOD),
+    "bedroom": (
+        _PALE_WOOD,
+        Style(
+            ((20, 40), (200, 260), (320, 350), (80, 130)),
+            (0.12, 0.35),
+            (0.55, 0.8),
+            (("carpet", 0.7), ("shag", 0.8)),
+        ),
     ),
-    "bathroom": Style(
-        ((180, 240), (20, 40)), (0.1, 0.45), (0.6, 0.95), (("mosaic", 0.6), ("floor_tiles", 0.6))
+    "bathroom": (
+        Style(
+            ((180, 240), (20, 40)),
+            (0.1, 0.4),
+            (0.65, 0.95),
+            (("mosaic", 1.0), ("floor_tiles", 0.8)),
+        ),
     ),
-    "study": Style(((12, 33), (0, 12)), (0.5, 0.7), (0.4, 0.65), (*_WOOD_FLOOR, ("carpet", 0.7))),
-    "hallway": Style(((20, 45),), (0.1, 0.45), (0.6, 0.9), (("planks", 0.9), *_STONE_FLOOR)),
-    "laundry": Style(
-        ((190, 230),), (0.02, 0.12), (0.5, 0.75), (("concrete", 1.4), ("floor_tiles", 0.7))
+    "study": (
+        _DARK_WOOD,
+        _WARM_WOOD,
+        Style(((0, 15), (120, 150)), (0.4, 0.6), (0.35, 0.55), (("carpet", 0.7),)),
     ),
-    "playroom": Style(
-        ((0, 357),), (0.35, 0.6), (0.7, 0.95), (("carpet", 0.7), ("toy_blocks", 1.2))
+    "hallway": (_STONE, _PALE_WOOD, _WARM_WOOD),
+    "laundry": (
+        Style(((195, 225),), (0.02, 0.12), (0.5, 0.75), (("concrete", 1.4), ("floor_tiles", 0.7))),
+    ),
+    "playroom": (
+        Style(((0, 357),), (0.3, 0.5), (0.7, 0.9), (("carpet", 0.7),)),
+        Style(((0, 357),), (0.0, 0.15), (0.85, 0.95), (("toy_blocks", 1.2),)),
     ),
 }
 
 ROOM_KINDS: Final[tuple[str, ...]] = tuple(WALL_STYLES)
 
+_FABRIC_SATURATION: Final = (0.25, 0.65)
+_FABRIC_VALUE: Final = (0.4, 0.85)
 _WOODS: Final = (
     (30, 0.55, 0.5),
     (36, 0.45, 0.78),
@@ -203,7 +228,8 @@ class Palette:
         return hsv(self.hue(hue - 4, hue + 4), saturation, value * self._draws.uniform(0.9, 1.1))
 
     def _fabric(self) -> Rgb:
-        return hsv(self.hue(0, 357), self._draws.uniform(0.35, 0.8), self._draws.uniform(0.4, 0.9))
+        saturation = self._draws.uniform(*_FABRIC_SATURATION)
+        return hsv(self.hue(0, 357), saturation, self._draws.uniform(*_FABRIC_VALUE))
 
     def wood_rgb(self) -> Rgb:
         """Draw one of the house's two woods, the first more often."""
@@ -235,8 +261,15 @@ class Palette:
         rgb = hsv(self.hue(84, 140), self._draws.uniform(0.5, 0.8), self._draws.uniform(0.4, 0.75))
         return self.table.add(rgb, "leaves", 0.4)
 
-    def room_surface(self, style: Style) -> int:
-        """Draw a wall or floor of a style."""
+    def wall(self, kind: str) -> int:
+        """Draw a wallpaper for a kind of room."""
+        return self._surface(WALL_STYLES[kind])
+
+    def floor(self, kind: str) -> int:
+        """Draw a floor for a kind of room."""
+        return self._surface(self._draws.choice(FLOOR_STYLES[kind]))
+
+    def _surface(self, style: Style) -> int:
         draws = self._draws
         rgb = hsv(
             self.hue(*draws.choice(style.hues)),

@@ -121,6 +121,7 @@ def chair(draws: Draws, palette: Palette) -> Model:
     model.legs(0.2, 0.21, 0.42, wood, half=0.02)
     model.box((-0.21, 0.21), (-0.22, 0.22), (0.42, 0.47), seat)
     model.box((-0.21, 0.21), (-0.22, -0.18), (0.47, 0.92), wood, front=seat)
+    model.surface((-0.2, 0.2), (-0.17, 0.21), 0.47, 1.0)
     return model
 
 
@@ -131,6 +132,7 @@ def stool(draws: Draws, palette: Palette) -> Model:
     model.cylinder((0.0, 0.0), (0.0, 0.04), radius * 0.9, palette.steel)
     model.cylinder((0.0, 0.0), (0.04, 0.44), 0.04, palette.steel)
     model.cylinder((0.0, 0.0), (0.44, 0.5), radius, palette.table.add(palette.fabric_rgb()))
+    model.surface((-0.13, 0.13), (-0.13, 0.13), 0.5, 1.0)
     return model
 
 

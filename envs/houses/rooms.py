@@ -62,6 +62,16 @@ def _rug_in_middle(space: Space, palette: Palette, share: float) -> None:
     space.lay(model, centre, 0)
 
 
+def _runner(space: Space, palette: Palette) -> None:
+    """Lay a narrow rug along a hall."""
+    inner = space.inner
+    centre = ((inner.x0 + inner.x1) / 2, (inner.y0 + inner.y1) / 2)
+    lying = inner.width >= inner.depth
+    length = min(0.7 * max(inner.width, inner.depth), 3.2)
+    model = pieces_decor.rug(space.draws, palette, length, 0.75)
+    space.lay(model, centre, 0 if lying else 1)
+
+
 def living_room(space: Space, palette: Palette) -> None:
     """A sofa that faces a television, with a table between them."""
     draws = space.draws
@@ -132,7 +142,7 @@ def kitchen(space: Space, palette: Palette) -> None:
     for name in needed:
         _stand(name, space, palette, front=0.6)
     if space.inner.width * space.inner.depth > 11.0 and space.draws.chance(0.7):
-        _dining_set(space, palette, seats=4, margin=0.55)
+        _dining_set(space, palette, seats=(4, 2), margin=0.5)
     _maybe("washing_machine", 0.25, space, palette, corner=True)
     _maybe("trash_bin", 0.8, space, palette, front=0.0, corner=True)
     _plants_and_lamps(space, palette, plants=0.4, lamps=0.0)
@@ -169,34 +179,36 @@ def _kitchen_run(space: Space, palette: Palette, spot: Spot, needed: list[str]) 
     return left
 
 
-def _dining_set(space: Space, palette: Palette, *, seats: int, margin: float) -> None:
-    """A table with chairs around it, away from the walls."""
-    draws = space.draws
-    table = make("table", draws, palette)
-    group = [Member(table, 0.0, 0.0)]
-    reach = 0.1
-    long_seats = 2 if table.width > 1.4 and seats > 2 else 1
-    places = [
-        ((i - (long_seats - 1) / 2) * table.width / 2, side, quarter)
-        for side, quarter in ((-1, 0), (1, 2))
-        for i in range(long_seats)
+def _dining_set(space: Space, palette: Palette, *, seats: tuple[int, ...], margin: float) -> None:
+    """A table with as many chairs around it as fit, else one at a wall with a single chair."""
+    for count in seats:
+        group, width, depth = _seated_table(space, palette, count)
+        if space.in_middle(group, width, depth, margin=margin) is not None:
+            return
+    small = make("table", space.draws, palette)
+    chair = _chair_at(space, palette, 0.0, 0.0, 2)
+    group = [
+        Member(small, 0.0, -0.17),
+        Member(chair.model, 0.0, small.depth / 2 - 0.05, 2, chair.tilt),
     ]
-    for x, side, quarter in places:
-        y = side * (table.depth / 2 + 0.22 - reach)
-        group.append(_chair_at(space, palette, x, y, quarter))
-    if seats > 2 * long_seats:
+    space.against_wall(group, small.width, small.depth + 0.34, front=0.4)
+
+
+def _seated_table(space: Space, palette: Palette, seats: int) -> tuple[list[Member], float, float]:
+    """Group a table with 2, 4 or 6 chairs; return the group's width and depth too."""
+    table = make("table", space.draws, palette)
+    group = [Member(table, 0.0, 0.0)]
+    out = 0.12  # from the table's edge to the middle of a chair that is pushed in
+    per_side = 2 if seats >= 4 and table.width > 1.1 and table.depth < 1.0 else 1
+    for side, quarter in ((-1, 0), (1, 2)):
+        for i in range(per_side):
+            x = (i - (per_side - 1) / 2) * table.width / 2
+            group.append(_chair_at(space, palette, x, side * (table.depth / 2 + out), quarter))
+    ends = seats > 2 * per_side
+    if ends:
         for side, quarter in ((-1, 3), (1, 1)):
-            x = side * (table.width / 2 + 0.22 - reach)
-            group.append(_chair_at(space, palette, x, 0.0, quarter))
-    width, depth = table.width + 0.7, table.depth + 0.7
-    if space.in_middle(group, width, depth, margin=margin) is None:
-        small = make("table", draws, palette)
-        chair = _chair_at(space, palette, 0.0, 0.0, 2)
-        group = [
-            Member(small, 0.0, -0.17),
-            Member(chair.model, 0.0, small.depth / 2 - 0.05, 2, chair.tilt),
-        ]
-        space.against_wall(group, small.width, small.depth + 0.34, front=0.4)
+            group.append(_chair_at(space, palette, side * (table.width / 2 + out), 0.0, quarter))
+    return group, table.width + (0.7 if ends else 0.0), table.depth + 0.7
 
 
 def _chair_at(space: Space, palette: Palette, x: float, y: float, quarter: int) -> Member:
@@ -208,7 +220,7 @@ def dining_room(space: Space, palette: Palette) -> None:
     """A large table with chairs."""
     if space.draws.chance(0.5):
         _rug_in_middle(space, palette, 0.6)
-    _dining_set(space, palette, seats=6, margin=0.5)
+    _dining_set(space, palette, seats=(6, 4, 4, 2), margin=0.45)
     _stand("sideboard", space, palette)
     _plants_and_lamps(space, palette, plants=0.8, lamps=0.3)
     _maybe("fireplace", 0.15, space, palette, front=0.7)
@@ -253,6 +265,10 @@ def bathroom(space: Space, palette: Palette) -> None:
     _stand("toilet", space, palette, front=0.5)
     _stand("vanity", space, palette, front=0.55)
     _maybe("washing_machine", 0.35, space, palette, front=0.5)
+    if space.inner.area > 10.0:
+        _maybe("shower" if tub == "bathtub" else "bathtub", 0.7, space, palette, corner=True)
+        _maybe("dresser", 0.4, space, palette)
+        _maybe("plant", 0.6, space, palette, front=0.0, corner=True)
     _maybe("basket", 0.5, space, palette, front=0.0, corner=True)
     _maybe("radiator", 0.4, space, palette, front=0.3)
     _maybe("stool", 0.3, space, palette, front=0.0)
@@ -297,7 +313,7 @@ def hallway(space: Space, palette: Palette) -> None:
         _maybe("console", 0.4, space, palette, front=clear)
         _maybe("plant", 0.4, space, palette, front=clear)
     if space.draws.chance(0.7):
-        _rug_in_middle(space, palette, 0.62)
+        _runner(space, palette)
 
 
 def laundry(space: Space, palette: Palette) -> None:
