@@ -33,7 +33,7 @@ _RIGHT: Final = int(Action.TURN_RIGHT)
 _UP: Final = int(Action.LOOK_UP)
 _DOWN: Final = int(Action.LOOK_DOWN)
 
-_PLENTY: Final = 2.0
+_PLENTY: Final = 1.5
 """Estimated pixels, in multiples of what success needs, that are worth a few more steps."""
 _ENOUGH: Final = 1.3
 """The same for settling where nothing near is better."""
@@ -43,7 +43,7 @@ _ARRIVED: Final = 0.05
 """Distance to the nearest viewpoint, in metres, from which the end is searched for by sight."""
 _AHEAD: Final = 4
 """Forward moves that are tried along every heading."""
-_TURN_COST: Final = 0.25
+_TURN_COST: Final = 0.1
 """Of a turn, in forward moves: paths are judged by length, turns only cost time."""
 _GAIN: Final = 0.01
 """Metres by which a plan must come nearer."""
