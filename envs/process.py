@@ -48,9 +48,6 @@ class ProcessVectorEnv(ReplayVectorEnv):
         timeout: float = 60.0,
         start_timeout: float = 300.0,
         max_crashes: int = 5,
-        first_trial: int = 0,
-        num_trials: int = 2**20,
-        record: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         """Start the workers, all at the same time.
@@ -67,10 +64,8 @@ class ProcessVectorEnv(ReplayVectorEnv):
             start_timeout: seconds that starting a simulator may take.
             max_crashes: a row whose worker is lost more often than this, with no episode that
                 ended well in between, stops the run with an error.
-            first_trial: number of the first task of the split.
-            num_trials: number of tasks in the split.
-            record: entries of the simulator's last `info` that a record shall hold, as floats.
-            kwargs: `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
+            kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
+                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
                 `TrialVectorEnv`.
 
         Raises:
@@ -78,30 +73,20 @@ class ProcessVectorEnv(ReplayVectorEnv):
             WorkerError: A simulator does not start.
         """
         spec = SimulatorSpec(
-            file=Path(simulator),
-            python=python,
-            options=options or {},
-            environment=environment or {},
-            timeout=timeout,
-            start_timeout=start_timeout,
+            Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
         )
         self._pool = WorkerPool(num_envs, spec)
         try:
-            description = self._pool.description
             super().__init__(
                 num_envs,
-                spaces.Dict({k: to_space(v) for k, v in description["observation"].items()}),
-                single_action_space=to_space(description["action"]),
+                _observation_space(self._pool.description),
+                single_action_space=to_space(self._pool.description["action"]),
                 dataset_name=dataset_name,
-                first_trial=first_trial,
-                num_trials=num_trials,
-                record=record,
                 max_episode_steps=max_episode_steps,
                 **kwargs,
             )
-            self._shared = self._pool.share(
-                {k: (s.shape or (), s.dtype) for k, s in self._single_spaces.items()}
-            )
+            shapes = {k: (s.shape or (), s.dtype) for k, s in self._single_spaces.items()}
+            self._shared = self._pool.share(shapes)
         except BaseException:
             self._pool.close()
             raise
@@ -195,6 +180,11 @@ class ProcessVectorEnv(ReplayVectorEnv):
         """End the workers."""
         if hasattr(self, "_pool"):  # else they did not start
             self._pool.close()
+
+
+def _observation_space(description: Mapping[str, Any]) -> spaces.Dict:
+    """Return the observation space of a simulator."""
+    return spaces.Dict({k: to_space(v) for k, v in description["observation"].items()})
 
 
 def to_space(description: Mapping[str, Any]) -> gymnasium.Space[Any]:

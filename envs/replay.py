@@ -37,9 +37,9 @@ class ReplayVectorEnv(TrialVectorEnv):
         *,
         single_action_space: gymnasium.Space[Any],
         dataset_name: str,
-        first_trial: int,
-        num_trials: int,
-        record: Sequence[str],
+        first_trial: int = 0,
+        num_trials: int = 2**20,
+        record: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         """Set up the rows.

@@ -11,7 +11,7 @@ Shape suffix: K some of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -81,10 +81,7 @@ class EpisodeTrials(ReplayVectorEnv):
         *,
         dataset_name: str,
         start: EpisodeStart = by_seed,
-        first_trial: int = 0,
-        num_trials: int = 2**20,
         max_episode_steps: int | None = None,
-        record: Sequence[str] = (),
         expert: Callable[[gymnasium.Env[Any, Any]], Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -96,13 +93,10 @@ class EpisodeTrials(ReplayVectorEnv):
             num_envs: N.
             dataset_name: names the tasks and their version.
             start: begins an episode; says how the task is fixed.
-            first_trial: number of the first trial of the split.
-            num_trials: number of trials in the split.
             max_episode_steps: time limit; by default the one of the environment's spec.
-            record: entries of the `info` of an episode's last step that its record shall hold,
-                as floats; NaN where absent.
             expert: returns an expert's action for an environment, if there is an expert.
-            kwargs: `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
+            kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
+                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
                 `TrialVectorEnv`.
 
         Raises:
@@ -125,9 +119,6 @@ class EpisodeTrials(ReplayVectorEnv):
             _dict_space(space),
             single_action_space=self.envs[0].action_space,
             dataset_name=dataset_name,
-            first_trial=first_trial,
-            num_trials=num_trials,
-            record=record,
             max_episode_steps=limit,
             **kwargs,
         )

@@ -31,6 +31,19 @@ class ResetRequest:
     """Named trials, read only where `new_trial_N`."""
 
 
+def check_count(where: str, name: str, value: Any, *, least: int) -> None:
+    """Raise unless an argument is an integer of at least `least`.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{where}: {name} must be an integer, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{where}: {name} must be at least {least}, got {value}.")
+
+
 def check_seed(where: str, seed: Any) -> int:
     """Return the seed as an int.
 

@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 
 from envs.draws import draw_trials
 from envs.errors import ClosedError, StepBeforeResetError
-from envs.validation import ResetRequest, check_actions, check_reset_options, check_seed
+from envs.validation import (
+    ResetRequest,
+    check_actions,
+    check_count,
+    check_reset_options,
+    check_seed,
+)
 
 Rows = NDArray[np.int64]
 Observation = dict[str, NDArray[Any]]
@@ -77,16 +83,10 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
                 observation is overwritten by the second call after it.
         """
         where = type(self).__name__
-        for name, value, least in (
-            ("num_envs", num_envs, 1),
-            ("first_row", first_row, 0),
-            ("max_episode_steps", max_episode_steps, 1),
-            ("num_trials", num_trials, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{where}: {name} must be an integer, got {value!r}.")
-            if value < least:
-                raise ValueError(f"{where}: {name} must be at least {least}, got {value}.")
+        check_count(where, "num_envs", num_envs, least=1)
+        check_count(where, "first_row", first_row, least=0)
+        check_count(where, "max_episode_steps", max_episode_steps, least=1)
+        check_count(where, "num_trials", num_trials, least=1)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.num_envs = int(num_envs)
         self.single_observation_space = single_observation_space
