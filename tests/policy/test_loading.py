@@ -183,8 +183,8 @@ def test_weights_of_another_checkpoint_are_refused(saved, tmp_path):
         (lambda c: c.pop("action_space"), r"must hold the key 'action_space', got none"),
         (lambda c: c["action_space"].update(type="Text"), r"space: type must be .*got 'Text'"),
         (
-            lambda c: c["config"]["transformer"].update(widht=8),
-            r"config.transformer.widht: unknown key. Did you mean 'width'",
+            lambda c: c["config"]["transformer"].update(width_=8),
+            r"config.transformer.width_: unknown key. Did you mean 'width'",
         ),
         (
             lambda c: c["config"]["transformer"].update(num_heads=3),
