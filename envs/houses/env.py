@@ -1,0 +1,321 @@
+"""ExtObjNav in the embedded houses, as a vector environment and as a single one.
+
+A trial is a house with one arrangement of small objects; each episode asks for one category of
+them. The rules are `envs.objectnav`'s, movement and pictures are `envs.houses.simulator`'s; this
+file joins them under the trial contract of `envs.vector`.
+
+Shape suffixes: N rows, K some of the rows, H and W picture height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs import objectnav
+from envs.errors import unknown_name
+from envs.houses.dataset import HouseDataset
+from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
+from envs.houses.simulator import FIELD_BYTES, HouseSimulator
+from envs.objectnav import Goal, TrialHistory
+from envs.objectnav_config import Action, ObjectNavConfig
+from envs.single import SingleTrialEnv
+from envs.vector import Observation, Rows, State, TrialVectorEnv
+
+SENSORS: Final = ("rgb", "depth", "semantic", "instance")
+MAX_DEPTH: Final = 100.0
+"""Bound of the depth image and of `gps` in metres: wider than any house."""
+MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+
+
+class HousesVectorEnv(TrialVectorEnv):
+    """N rows, each in a furnished house of its own.
+
+    Observation (a Dict): the images of `sensors` (`rgb` uint8 (H, W, 3), `depth` float32 metres
+    along the optical axis (H, W), `semantic` and `instance` int16 (H, W)); `gps`, the displacement
+    (forward, right) from the start of the trial's first episode in the frame of that start;
+    `goal`, the index of the category that is asked for; and, if wanted, `compass`, the heading
+    relative to that same start, counter-clockwise, and `prev_reward`, 0 at an episode's start.
+
+    Actions: see `envs.objectnav_config.Action`. `stop` ends the episode, found or not. Records add
+    `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
+    nearest place from which an instance can be seen) and `house` (its number in the split).
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        split: str = "train",
+        size: str = "small",
+        scale: str | None = None,
+        houses: Sequence[int] | None = None,
+        resolution: int | Sequence[int] = 64,
+        sensors: Sequence[str] = ("rgb",),
+        compass: bool = False,
+        prev_reward: bool = False,
+        task: ObjectNavConfig | Mapping[str, Any] | None = None,
+        antialias: int = 1,
+        threads: int = 1,
+        field_bytes: int = FIELD_BYTES,
+        seed: int = 0,
+        first_row: int = 0,
+        copy: bool = True,
+    ) -> None:
+        """Set up N rows that wait for the first `reset`.
+
+        Args:
+            num_envs: N.
+            split: `train`, `val` or `test`.
+            size: of the houses: `small`, `medium` or `large`.
+            scale: of the small objects: `readable` or `real`; None takes the size's default.
+            houses: seeds of houses that replace the split's own.
+            resolution: of the images: the side of a square, or (height, width).
+            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`.
+            compass: whether to observe the heading.
+            prev_reward: whether to observe the last reward.
+            task: the rules, or those of their constants that differ from the paper's.
+            antialias: samples along a pixel's side.
+            threads: that draw together; results do not depend on it.
+            field_bytes: bound of the memory for distance fields.
+            seed: names the sequence of trials until `reset(seed=...)`.
+            first_row: global number of row 0.
+            copy: as in `TrialVectorEnv`.
+        """
+        self.task = _task(task)
+        self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
+        height, width = _resolution(resolution)
+        self._images = _sensors(sensors)
+        for name, flag in (("compass", compass), ("prev_reward", prev_reward)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"Houses.{name}: must be True or False, got {flag!r}.")
+        super().__init__(
+            num_envs,
+            _observation_space(self._images, height, width, compass, prev_reward),
+            single_action_space=spaces.Discrete(len(Action)),
+            dataset_name=self.dataset.name,
+            num_trials=self.dataset.num_trials,
+            max_episode_steps=self.task.max_episode_steps,
+            time_limit_default="terminal",
+            seed=seed,
+            first_row=first_row,
+            copy=copy,
+        )
+        self.simulator = HouseSimulator(
+            self.num_envs,
+            config=self.task,
+            width=width,
+            height=height,
+            sensors=self._images,
+            threads=threads,
+            antialias=antialias,
+            field_bytes=field_bytes,
+        )
+        self._history = [TrialHistory(len(GOAL_CATEGORIES)) for _ in range(self.num_envs)]
+        self._house_N = np.zeros(self.num_envs, np.int64)
+        self._category_N = np.zeros(self.num_envs, np.int64)
+        self._origin_N3 = np.zeros((self.num_envs, 3))
+        self._distance_start_N = np.zeros(self.num_envs)
+        self._length_N = np.zeros(self.num_envs, np.int64)
+        self._stopped_N = np.zeros(self.num_envs, bool)
+        self._success_N = np.zeros(self.num_envs, bool)
+        self._prev_reward_N = np.zeros(self.num_envs, np.float32)
+
+    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+        for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
+            house, arrangement = self.dataset.locate(trial)
+            self._house_N[row] = house
+            self._history[row] = TrialHistory(len(GOAL_CATEGORIES))
+            scene, grid = self.dataset.scene(house, arrangement), self.dataset.lot(house).grid
+            self.simulator.set_scene(row, scene, grid)
+
+    def _begin_episodes(self, rows: Rows) -> None:
+        for row in rows.tolist():
+            history = self._history[row]
+            if history.episodes > 0:
+                self._close_episode(row)
+            plan = objectnav.plan_episode(
+                self.task,
+                self.simulator.place(row),
+                history,
+                dataset=self.dataset_name,
+                trial=int(self._trial[row]),
+            )
+            history.begin(plan, self.task)
+            self.simulator.begin(row, plan)
+            self._distance_start_N[row] = plan.distance
+            self._category_N[row] = plan.goal.category
+            self._origin_N3[row] = history.origin[:3]
+        self._length_N[rows] = 0
+        self._stopped_N[rows] = False
+        self._success_N[rows] = False
+        self._prev_reward_N[rows] = 0.0
+
+    def _close_episode(self, row: int) -> None:
+        """Tell the history how the row's episode went."""
+        history, length = self._history[row], int(self._length_N[row])
+        history.last_end = self.simulator.base_pose(row)
+        if self._stopped_N[row] or length >= self.max_episode_steps:
+            history.end(
+                int(self._category_N[row]), success=bool(self._success_N[row]), steps=length
+            )
+
+    def _advance(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        before_N = self.simulator.distance_N.copy()
+        self.simulator.advance(actions)
+        self._stopped_N = actions == Action.STOP
+        self._success_N = np.zeros(self.num_envs, bool)
+        stopped = np.flatnonzero(self._stopped_N)
+        self._success_N[stopped] = self.simulator.would_succeed(stopped)
+        reward_N = objectnav.reward(
+            self.task, before_N, self.simulator.distance_N, self._success_N
+        ).astype(np.float32)
+        self._length_N += 1
+        self._prev_reward_N[:] = reward_N
+        return reward_N, self._stopped_N.copy(), np.zeros(self.num_envs, bool)
+
+    def _observe(self, rows: Rows | None, out: Observation) -> None:
+        if self._images:
+            self.simulator.render(rows, {name: out[name] for name in self._images})
+        chosen = slice(None) if rows is None else rows
+        x_N, y_N, heading_N, _ = self.simulator.pose_N4[chosen].T
+        origin_N3 = self._origin_N3[chosen]
+        out["gps"][chosen] = objectnav.gps(x_N, y_N, tuple(origin_N3.T))
+        out["goal"][chosen] = self._category_N[chosen]
+        if "compass" in out:
+            out["compass"][chosen] = objectnav.compass(heading_N, origin_N3[:, 2])
+        if "prev_reward" in out:
+            out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+
+    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        start_K, end_K = self._distance_start_N[rows], self.simulator.distance_N[rows]
+        success_K, path_K = self._success_N[rows], self.simulator.path_N[rows]
+        return {
+            "success": success_K,
+            "spl": objectnav.spl(success_K, start_K, path_K),
+            "soft_spl": objectnav.soft_spl(end_K, start_K, path_K),
+            "goal": self._category_N[rows],
+            "distance_start": start_K,
+            "distance_end": end_K,
+            "house": self._house_N[rows],
+        }
+
+    def _expert_actions(self) -> NDArray[np.int64]:
+        return np.array([self.simulator.expert_action(n) for n in range(self.num_envs)])
+
+    def _state(self) -> State:
+        goals = [self.simulator.goal(n).instances for n in range(self.num_envs)]
+        width = max(map(len, goals))
+        return {
+            "task": repr(self.task),
+            "pose": self.simulator.pose_N4.copy(),
+            "path": self.simulator.path_N.copy(),
+            "distance": self.simulator.distance_N.copy(),
+            "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
+            "category": self._category_N.copy(),
+            "distance_start": self._distance_start_N.copy(),
+            "length": self._length_N.copy(),
+            "stopped": self._stopped_N.copy(),
+            "success": self._success_N.copy(),
+            "prev_reward": self._prev_reward_N.copy(),
+            "history": {str(n): h.state_dict() for n, h in enumerate(self._history)},
+        }
+
+    def _load_state(self, state: State) -> None:
+        if state["task"] != repr(self.task):
+            raise ValueError(
+                f"HousesVectorEnv.load_state_dict: task of the state must be {self.task!r}, got "
+                f"{state['task']}. Build the environment that the state was saved from."
+            )
+        self._category_N[:] = state["category"]
+        self._distance_start_N[:] = state["distance_start"]
+        self._length_N[:] = state["length"]
+        self._stopped_N[:] = state["stopped"]
+        self._success_N[:] = state["success"]
+        self._prev_reward_N[:] = state["prev_reward"]
+        self.simulator.pose_N4[:] = state["pose"]
+        self.simulator.path_N[:] = state["path"]
+        for row in range(self.num_envs):
+            instances = tuple(int(i) for i in state["instances"][row] if i >= 0)
+            self.simulator.set_goal(row, Goal(int(self._category_N[row]), instances))
+            self._history[row] = TrialHistory.from_state(state["history"][str(row)])
+            self._origin_N3[row] = self._history[row].origin[:3]
+        self.simulator.distance_N[:] = state["distance"]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the threads that draw."""
+        if "simulator" in vars(self):  # which it is not if __init__ refused its arguments
+            self.simulator.close()
+
+
+class HousesEnv(SingleTrialEnv):
+    """One row as a plain Gymnasium environment: scalars, no autoreset."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Set up a row; the arguments are those of `HousesVectorEnv` but `num_envs`."""
+        super().__init__(HousesVectorEnv(1, **kwargs))
+
+
+def _task(task: ObjectNavConfig | Mapping[str, Any] | None) -> ObjectNavConfig:
+    if isinstance(task, ObjectNavConfig):
+        return task
+    if task is not None and not isinstance(task, Mapping):
+        raise TypeError(
+            "Houses.task: must be an ObjectNavConfig or a dict of its options, got "
+            f"{type(task).__name__}."
+        )
+    return ObjectNavConfig.create(**(task or {}))
+
+
+def _resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width)."""
+    sides = tuple(resolution) if isinstance(resolution, Sequence) else (resolution, resolution)
+    good = len(sides) == 2 and all(
+        isinstance(s, int | np.integer)
+        and not isinstance(s, bool)
+        and MIN_RESOLUTION <= s <= MAX_RESOLUTION
+        for s in sides
+    )
+    if not good:
+        raise ValueError(
+            "Houses.resolution: must be the side of a square or (height, width), each in "
+            f"[{MIN_RESOLUTION}, {MAX_RESOLUTION}], got {resolution!r}."
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _sensors(sensors: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(sensors, str):
+        raise TypeError(
+            f"Houses.sensors: must be a list of names, got {sensors!r}. Use [{sensors!r}]."
+        )
+    for name in sensors:
+        if name not in SENSORS:
+            raise unknown_name("Houses.sensors", "a sensor", name, SENSORS)
+    return tuple(name for name in SENSORS if name in sensors)
+
+
+def _observation_space(
+    images: tuple[str, ...], height: int, width: int, compass: bool, prev_reward: bool
+) -> spaces.Dict:
+    semantic = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1
+    known = {
+        "rgb": spaces.Box(0, 255, (height, width, 3), np.uint8),
+        "depth": spaces.Box(0.0, MAX_DEPTH, (height, width), np.float32),
+        "semantic": spaces.Box(0, semantic, (height, width), np.int16),
+        "instance": spaces.Box(0, np.iinfo(np.int16).max, (height, width), np.int16),
+        "gps": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
+        "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
+        "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
+        "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
+    }
+    wanted = {*images, "gps", "goal"}
+    wanted |= {"compass"} if compass else set()
+    wanted |= {"prev_reward"} if prev_reward else set()
+    return spaces.Dict({name: space for name, space in known.items() if name in wanted})

@@ -1,0 +1,293 @@
+"""N agents, each in a scene of its own, moved together: the embedded simulator's state and step.
+
+Poses and what the step needs of each row (free space, distances to its goal) lie in preallocated
+slabs, so that a step of all rows is one compiled call. Rows are independent: what happens in one
+depends on neither N nor threads. Goals, rewards and episodes are decided elsewhere.
+
+Shape suffixes: N rows, K some of the rows, C grid cells, flat and padded.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from envs.houses import collision, geodesic, navigation
+from envs.houses.collision import slide
+from envs.houses.geodesic import sample
+from envs.houses.navigation import AGENT_RADIUS, CELL, NavGrid, build_grid
+from envs.houses.places import FieldCache, Place, PlaceKey, place_key
+from envs.houses.renderer import BatchRenderer
+from envs.houses.scene import Scene
+from envs.objectnav import EpisodePlan, Goal, Pose, near_instances, succeeded
+from envs.objectnav_config import Action, ObjectNavConfig
+
+_FORWARD: Final = int(Action.FORWARD)
+_TURN_LEFT: Final = int(Action.TURN_LEFT)
+_TURN_RIGHT: Final = int(Action.TURN_RIGHT)
+_LOOK_UP: Final = int(Action.LOOK_UP)
+_LOOK_DOWN: Final = int(Action.LOOK_DOWN)
+
+FIELD_BYTES: Final = 256 << 20
+"""Default bound of the distance fields that are kept."""
+
+
+def _fingerprint() -> int:
+    """Return a number that changes with the sources that the step kernel is built from.
+
+    Numba's cache notices changes of this file only. The number sits in the kernel's closure, which
+    is part of its cache key.
+    """
+    sources = (collision, navigation, geodesic)
+    return zlib.crc32(b"".join(Path(str(m.__file__)).read_bytes() for m in sources))
+
+
+def _build(fingerprint: int) -> Any:
+    """Return the step kernel."""
+
+    @njit(cache=True, nogil=True)
+    def advance(
+        action_N: NDArray[np.int64],
+        pose_N4: NDArray[np.float64],
+        path_N: NDArray[np.float64],
+        distance_N: NDArray[np.float64],
+        slack_NC: NDArray[np.float32],
+        field_NC: NDArray[np.float32],
+        shape_N2: NDArray[np.int64],
+        cell: float,
+        moves: Moves,
+    ) -> int:
+        """Act in all rows; overwrites poses (x, y, heading, pitch), paths and distances."""
+        for n in range(len(action_N)):
+            action = action_N[n]
+            if action == _FORWARD:
+                rows, columns = shape_N2[n]
+                cells = rows * columns
+                x, y = pose_N4[n, 0], pose_N4[n, 1]
+                slack_YX = slack_NC[n][:cells].reshape((rows, columns))
+                nx, ny = slide(slack_YX, cell, x, y, pose_N4[n, 2], moves.forward)
+                if nx != x or ny != y:
+                    pose_N4[n, 0] = nx
+                    pose_N4[n, 1] = ny
+                    path_N[n] += math.hypot(nx - x, ny - y)
+                    field_YX = field_NC[n][:cells].reshape((rows, columns))
+                    distance_N[n] = sample(field_YX, cell, nx, ny)
+            elif action == _TURN_LEFT:
+                pose_N4[n, 2] = (pose_N4[n, 2] + moves.turn) % (2.0 * math.pi)
+            elif action == _TURN_RIGHT:
+                pose_N4[n, 2] = (pose_N4[n, 2] - moves.turn) % (2.0 * math.pi)
+            elif action == _LOOK_UP:
+                pose_N4[n, 3] = min(pose_N4[n, 3] + moves.look, moves.pitch_max)
+            elif action == _LOOK_DOWN:
+                pose_N4[n, 3] = max(pose_N4[n, 3] - moves.look, moves.pitch_min)
+        return fingerprint
+
+    return advance
+
+
+class Moves(NamedTuple):
+    """What actions do, in metres and radians."""
+
+    forward: float
+    turn: float
+    look: float
+    pitch_min: float
+    pitch_max: float
+
+
+_advance: Final = _build(_fingerprint())
+
+
+class HouseSimulator:
+    """Moves and draws N rows. Methods that name rows change only those."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        config: ObjectNavConfig,
+        width: int,
+        height: int,
+        sensors: Sequence[str],
+        threads: int = 1,
+        antialias: int = 1,
+        field_bytes: int = FIELD_BYTES,
+    ) -> None:
+        """Allocate rows that wait for scenes.
+
+        Args:
+            num_rows: N.
+            config: the task; its angles, lengths and success test are used.
+            width: of the observation, in pixels.
+            height: of the observation, in pixels.
+            sensors: what `render` draws, of rgb, depth, semantic, instance.
+            threads: that render together.
+            antialias: samples along a pixel's side.
+            field_bytes: bound of the distance fields that are kept for later episodes.
+        """
+        self.config = config
+        self._hfov = math.radians(config.hfov_deg)
+        self._renderer = BatchRenderer(
+            num_rows,
+            width=width,
+            height=height,
+            hfov=self._hfov,
+            sensors=tuple(sensors) or ("depth",),  # a blind agent's success is seen all the same
+            antialias=antialias,
+            threads=threads,
+        )
+        self._moves = Moves(
+            forward=config.forward_step,
+            turn=config.turn,
+            look=config.look,
+            pitch_min=math.radians(config.pitch_min_deg),
+            pitch_max=math.radians(config.pitch_max_deg),
+        )
+        self._fields = FieldCache(field_bytes)
+        self._places: list[Place | None] = [None] * num_rows
+        self._shared: WeakValueDictionary[PlaceKey, Place] = WeakValueDictionary()
+        self._goals: list[Goal | None] = [None] * num_rows
+        self.pose_N4 = np.zeros((num_rows, 4))
+        """x, y, heading, pitch."""
+        self.path_N = np.zeros(num_rows)
+        """Metres walked in the episode."""
+        self.distance_N = np.zeros(num_rows)
+        """Walking distance to the nearest viewpoint of the goal."""
+        self._cell = min(CELL, 0.4 * config.agent_radius)
+        self._shape_N2 = np.zeros((num_rows, 2), np.int64)
+        self._slack_NC = np.zeros((num_rows, 0), np.float32)
+        self._field_NC = np.zeros((num_rows, 0), np.float32)
+
+    def place(self, row: int) -> Place:
+        """Return the place that a row is in."""
+        place = self._places[row]
+        if place is None:
+            raise RuntimeError(
+                f"HouseSimulator.place: row {row} must be in a scene, got none. "
+                "Call set_scenes first."
+            )
+        return place
+
+    def goal(self, row: int) -> Goal:
+        """Return what a row looks for."""
+        goal = self._goals[row]
+        if goal is None:
+            raise RuntimeError(
+                f"HouseSimulator.goal: row {row} must be in an episode, got none. Call begin first."
+            )
+        return goal
+
+    def set_scene(self, row: int, scene: Scene, grid: NavGrid | None = None) -> None:
+        """Move a row into a scene. `begin` must follow before it acts.
+
+        Args:
+            row: the row.
+            scene: the scene; rows in equal scenes share all that is derived from it.
+            grid: its house's free space for the standard agent, if the caller has it.
+        """
+        place = self._shared.get(place_key(scene))
+        if place is None:
+            if grid is None or self.config.agent_radius != AGENT_RADIUS:
+                grid = build_grid(scene, self.config.agent_radius, cell=self._cell)
+            place = Place(scene, grid, self.config, self._fields)
+            self._shared[place_key(scene)] = place
+        self._places[row] = place
+        self._goals[row] = None
+        self._renderer.set_scene(row, place.scene)
+        slack_YX = place.grid.slack_YX
+        self._make_room(slack_YX.size)
+        self._shape_N2[row] = slack_YX.shape
+        self._slack_NC[row, : slack_YX.size] = slack_YX.ravel()
+
+    def begin(self, row: int, plan: EpisodePlan) -> None:
+        """Put a row at the start of an episode."""
+        start = plan.start
+        self.pose_N4[row] = (
+            start.x,
+            start.y,
+            start.heading,
+            math.radians(self.config.pitch_start_deg),
+        )
+        self.path_N[row] = 0.0
+        self.set_goal(row, plan.goal)
+
+    def set_goal(self, row: int, goal: Goal) -> None:
+        """Say what a row looks for, and measure how far it is."""
+        self._goals[row] = goal
+        place = self.place(row)
+        field_YX = place.field(goal)
+        self._field_NC[row, : field_YX.size] = field_YX.ravel()
+        self.distance_N[row] = sample(
+            field_YX, place.grid.cell, self.pose_N4[row, 0], self.pose_N4[row, 1]
+        )
+
+    def base_pose(self, row: int) -> Pose:
+        """Return where a row's agent is."""
+        x, y, heading, _ = self.pose_N4[row].tolist()
+        return Pose(x, y, heading)
+
+    def advance(self, action_N: NDArray[np.int64]) -> None:
+        """Act in all rows. A stop changes nothing here."""
+        _advance(
+            action_N,
+            self.pose_N4,
+            self.path_N,
+            self.distance_N,
+            self._slack_NC,
+            self._field_NC,
+            self._shape_N2,
+            self._cell,
+            self._moves,
+        )
+
+    def would_succeed(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell in which of some rows a stop here and now finds the goal, (K,)."""
+        success_K = np.zeros(len(rows), bool)
+        near: dict[int, NDArray[np.bool_]] = {}
+        for k, row in enumerate(rows.tolist()):
+            x, y = self.pose_N4[row, :2].tolist()
+            near_I = near_instances(self.config, x, y, self.place(row).instance_xy(self.goal(row)))
+            if near_I.any():
+                near[k] = near_I
+        if near:
+            close = rows[list(near)]
+            pixels = self._renderer.count_pixels(
+                close, *self.pose_N4[close].T, size=self.config.success_resolution
+            )
+            for (k, near_I), pixels_I in zip(near.items(), pixels, strict=True):
+                instances = list(self.goal(int(rows[k])).instances)
+                success_K[k] = succeeded(self.config, near_I, pixels_I[instances])
+        return success_K
+
+    def render(self, rows: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]) -> None:
+        """Draw what rows (None: all) see into `out[sensor][rows]`."""
+        if rows is None:
+            self._renderer.render(*self.pose_N4.T, out=out)
+            return
+        images = self._renderer.render(*self.pose_N4[rows].T, rows=rows)
+        for name, image in images.items():
+            out[name][rows] = image
+
+    def expert_action(self, row: int) -> int:
+        """Return what the expert would do in a row."""
+        x, y, heading, pitch = self.pose_N4[row].tolist()
+        return self.place(row).expert_action(self.goal(row), (x, y, heading, pitch))
+
+    def close(self) -> None:
+        """End the threads that draw."""
+        self._renderer.close()
+
+    def _make_room(self, cells: int) -> None:
+        """Widen the slabs to hold a grid of this many cells."""
+        missing = cells - self._slack_NC.shape[1]
+        if missing > 0:
+            self._slack_NC = np.pad(self._slack_NC, ((0, 0), (0, missing)))
+            self._field_NC = np.pad(self._field_NC, ((0, 0), (0, missing)))
