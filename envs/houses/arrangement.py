@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from envs.houses.model import Model
-    from envs.houses.scene import Receptacle
+    from envs.houses.scene import FloatArray, Receptacle
 
 LEAST_OBJECTS: Final = 15
 KEPT: Final = (16, 30)
@@ -52,6 +52,7 @@ _TRIES: Final = 6
 _ROUNDS: Final = 30
 _OVERHANG: Final = 0.03
 _GAP: Final = 0.02
+_TOUCH: Final = 0.002
 
 
 class Placement(NamedTuple):
@@ -130,6 +131,7 @@ def _put(
 ) -> list[Placement]:
     """Draw objects and put them where there is room; some find none."""
     weights = [math.sqrt(r.half_x * r.half_y) for r in house.receptacles]
+    low_P3, high_P3 = _boxes(house.primitives)
     on: dict[int, list[Placement]] = {}
     for placement in before:
         on.setdefault(placement.receptacle, []).append(placement)
@@ -142,7 +144,7 @@ def _put(
             index = draws.weighted(weights)
             place = house.receptacles[index]
             spot = _spot(place, radius, height, on.get(index, []), draws)
-            if spot is not None:
+            if spot is not None and _clear(place.z, spot, radius, height, (low_P3, high_P3)):
                 yaw = round(draws.uniform(-math.pi, math.pi), 4)
                 placement = Placement(category, model, index, *spot, yaw, radius)
                 on.setdefault(index, []).append(placement)
@@ -167,6 +169,29 @@ def _spot(
         if (other.x - x) ** 2 + (other.y - y) ** 2 < (other.radius + radius + _GAP) ** 2:
             return None
     return x, y
+
+
+def _boxes(primitives: Primitives) -> tuple[FloatArray, FloatArray]:
+    """Return the corners of the boxes around primitives."""
+    half_P3 = primitives.half_P3.copy()
+    cos_P, sin_P = np.abs(np.cos(primitives.yaw_P)), np.abs(np.sin(primitives.yaw_P))
+    half_P3[:, 0] = cos_P * primitives.half_P3[:, 0] + sin_P * primitives.half_P3[:, 1]
+    half_P3[:, 1] = sin_P * primitives.half_P3[:, 0] + cos_P * primitives.half_P3[:, 1]
+    return primitives.center_P3 - half_P3, primitives.center_P3 + half_P3
+
+
+def _clear(
+    bottom: float,
+    spot: tuple[float, float],
+    radius: float,
+    height: float,
+    boxes: tuple[FloatArray, FloatArray],
+) -> bool:
+    """Return whether an object meets nothing but what it stands on."""
+    low_P3, high_P3 = boxes
+    low = np.array((spot[0] - radius, spot[1] - radius, bottom + _TOUCH), np.float32)
+    high = np.array((spot[0] + radius, spot[1] + radius, bottom + height), np.float32)
+    return not bool(((low_P3 < high).all(1) & (high_P3 > low).all(1)).any())
 
 
 def _scene(

@@ -127,7 +127,8 @@ def _seated_table(space: Space, palette: Palette, seats: int) -> tuple[list[Memb
     per_side = 2 if seats >= 4 and table.width > 1.1 and table.depth < 1.0 else 1
     for side, quarter in ((-1, 0), (1, 2)):
         for i in range(per_side):
-            x = (i - (per_side - 1) / 2) * table.width / 2
+            # Pushed-in seats must clear each other and the table's legs.
+            x = (i - (per_side - 1) / 2) * 2 * max(0.26, table.width / 4 - 0.04)
             group.append(_chair_at(space, palette, x, side * (table.depth / 2 + out), quarter))
     ends = seats > 2 * per_side
     if ends:

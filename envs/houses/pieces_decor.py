@@ -93,7 +93,7 @@ def window(draws: Draws, palette: Palette, width: float = 1.2) -> Model:
         cloth = palette.table.add(palette.fabric_rgb(), "curtain", 0.35)
         for side in (-1, 1):
             near, far = sorted((side * (x - 0.02), side * (x + 0.22)))
-            curtain.box((near, far), (-0.03, 0.03), (low - 0.25, low + 1.3), cloth)
+            curtain.box((near, far), (-0.03, 0.03), (low - 0.05, low + 1.3), cloth)
         model.riders.append(curtain)
     return model
 

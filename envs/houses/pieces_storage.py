@@ -77,12 +77,13 @@ def bookshelf(draws: Draws, palette: Palette) -> Model:
     x, y = width / 2, depth / 2
     wood = palette.wood()
     for side in (-1, 1):
-        model.box((side * x - 0.015, side * x + 0.015), (-y, y), (0.0, height), wood)
-    model.box((-x, x), (-y, -y + 0.02), (0.0, height), wood)
+        low, high = sorted((side * x, side * (x - 0.03)))
+        model.box((low, high), (-y, y), (0.0, height), wood)
+    model.box((-x + 0.03, x - 0.03), (-y, -y + 0.02), (0.0, height), wood)
     free = {0, draws.integer(1, 2)} if levels == 3 else {draws.integer(0, 1), 2}
     for level in range(levels + 1):
         z = level * gap
-        model.box((-x, x), (-y, y), (z, z + board), wood)
+        model.box((-x + 0.03, x - 0.03), (-y + 0.02, y), (z, z + board), wood)
         if level == levels:
             break
         inside = (-x + 0.03, x - 0.03)
