@@ -130,6 +130,8 @@ def _put(
     table: MaterialTable,
 ) -> list[Placement]:
     """Draw objects and put them where there is room; some find none."""
+    if not house.receptacles:
+        return []
     weights = [math.sqrt(r.half_x * r.half_y) for r in house.receptacles]
     low_P3, high_P3 = _boxes(house.primitives)
     on: dict[int, list[Placement]] = {}

@@ -3,7 +3,7 @@
 A small grid of its own, without the finer points of `navigation.py`: the generator asks it only
 which pieces to leave out, with a radius well above the agent's.
 
-Shape suffixes: Y and X grid rows and columns, B solids, K pieces.
+Shape suffixes: Y and X grid rows and columns, B solids, C cells, K pieces.
 """
 
 from __future__ import annotations
@@ -170,30 +170,22 @@ def _neighbours(
 
 @numba.njit(cache=True, nogil=True)
 def _nearest_blocker(
-    owner_YX: NDArray[np.int64],
-    label_YX: NDArray[np.int64],
-    label: int,
+    x_C: NDArray[np.float64],
+    y_C: NDArray[np.float64],
     solids: Solids,
     area_K: NDArray[np.float64],
     gone_K: NDArray[np.bool_],
     reach: float,
-    cell: float,
 ) -> int:
-    """Return the smallest piece that reaches within a distance of a component, or -1."""
+    """Return the smallest piece that comes within a distance of some cells, or -1."""
     best = -1
-    columns = owner_YX.shape[1]
-    labels = label_YX.ravel()
     for b in range(solids.x_B.size):
         piece = solids.piece_B[b]
         if piece < 0 or gone_K[piece] or (best >= 0 and area_K[piece] >= area_K[best]):
             continue
         wide = max(solids.half_x_B[b], solids.half_y_B[b]) + reach
-        for here in range(labels.size):
-            if labels[here] != label:
-                continue
-            dx = abs((here % columns + 0.5) * cell - solids.x_B[b])
-            dy = abs((here // columns + 0.5) * cell - solids.y_B[b])
-            if dx < wide and dy < wide:
+        for c in range(x_C.size):
+            if abs(x_C[c] - solids.x_B[b]) < wide and abs(y_C[c] - solids.y_B[b]) < wide:
                 best = piece
                 break
     return best
@@ -239,22 +231,29 @@ def _connect(
         pockets = [i for i, size in enumerate(sizes, 1) if i != main and size > LARGEST_POCKET]
         if not pockets:
             return label_YX == main
-        pocket = max(pockets, key=lambda i: int(sizes[i - 1]))
-        touches_K = np.zeros(len(area_K), np.bool_)
-        _neighbours(owner_YX, label_YX, pocket, touches_K)
-        chosen = -1
-        for piece in order[touches_K[order]]:
-            trial_YX = label_YX.copy()
-            _flood(owner_YX, trial_YX, int(first[pocket - 1]), len(sizes) + 1, int(piece), stack)
-            if trial_YX.ravel()[first[main - 1]] == len(sizes) + 1:
-                chosen = int(piece)
-                break
-        if chosen < 0:
-            args = (owner_YX, label_YX, pocket, solids, area_K, gone_K, 2 * radius, CELL)
-            chosen = int(_nearest_blocker(*args))
-        if chosen < 0:
+        before = int(gone_K.sum())
+        for pocket in pockets:
+            touches_K = np.zeros(len(area_K), np.bool_)
+            _neighbours(owner_YX, label_YX, pocket, touches_K)
+            if (touches_K & gone_K).any():
+                continue  # what was just taken away for another pocket may open this one too
+            chosen = -1
+            for piece in order[touches_K[order]]:
+                trial_YX = label_YX.copy()
+                start, mark = int(first[pocket - 1]), len(sizes) + 1
+                _flood(owner_YX, trial_YX, start, mark, int(piece), stack)
+                if trial_YX.ravel()[first[main - 1]] == mark:
+                    chosen = int(piece)
+                    break
+            if chosen < 0:
+                rows, columns = np.nonzero(label_YX == pocket)
+                x_C = (columns.astype(np.float64) + 0.5) * CELL
+                y_C = (rows.astype(np.float64) + 0.5) * CELL
+                chosen = int(_nearest_blocker(x_C, y_C, solids, area_K, gone_K, 2 * radius))
+            if chosen >= 0:
+                gone_K[chosen] = True
+        if int(gone_K.sum()) == before:
             return label_YX == main
-        gone_K[chosen] = True
 
 
 def reachable_slots(receptacles: Sequence[Receptacle], free_YX: NDArray[np.bool_]) -> int:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from envs.houses.doorways import Shared
+    from envs.houses.model import Model
     from envs.houses.space import Placed
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
@@ -125,10 +126,10 @@ def _draft(seed: int, size: str, attempt: int) -> House | None:
         space = _space(index, plan, draws)
         furnish(kind, space, palette)
         placed += space.placed
-    placed, free_YX = _without_blockers(plan.extent, rows, placed)
+    pieces, free_YX = _without_blockers(plan.extent, rows, placed)
     if not all(free_YX[int(door.y / CELL), int(door.x / CELL)] for door in plan.doors):
         return None
-    furniture, receptacles = _add_furniture(rows, placed)
+    furniture, receptacles = _add_furniture(rows, pieces)
     if reachable_slots(receptacles, free_YX) < _LEAST_SLOTS:
         return None
     return House(
@@ -210,34 +211,49 @@ def _space(index: int, plan: _Plan, draws: Draws) -> Space:
     return Space(inner, openings, outer, draws)
 
 
+class _Piece(NamedTuple):
+    """One placed model or rider with its primitives."""
+
+    model: Model
+    pose: Pose
+    rows: list[Row]
+
+
+def _pieces(item: Placed) -> list[_Piece]:
+    """Make the primitives of a placed model and of what rides on it."""
+    pose = Pose.of(item)
+    models = (item.model, *item.model.riders)
+    return [_Piece(model, pose, model_rows(model, pose)) for model in models]
+
+
 def _without_blockers(
-    extent: tuple[float, float], walls: Sequence[Row], placed: list[Placed]
-) -> tuple[list[Placed], NDArray[np.bool_]]:
+    extent: tuple[float, float], walls: Sequence[Row], placed: Sequence[Placed]
+) -> tuple[list[_Piece], NDArray[np.bool_]]:
     """Leave out what would cut the free floor in two; also return that floor, (Y, X)."""
+    groups = [_pieces(item) for item in placed]
     rows = list(walls)
-    piece = [-1] * len(walls)
-    for index, item in enumerate(placed):
-        pose = Pose.of(item)
-        for model in (item.model, *item.model.riders):
-            new = model_rows(model, pose)
-            rows += new
-            piece += [index] * len(new)
+    owner = [-1] * len(walls)
+    for index, group in enumerate(groups):
+        for piece in group:
+            rows += piece.rows
+            owner += [index] * len(piece.rows)
     area_K = np.array([item.rect.area for item in placed], np.float64)
-    gone_K, free_YX = pieces_in_the_way(extent, solids_of(rows, np.array(piece, np.int64)), area_K)
-    kept = [item for item, gone in zip(placed, gone_K, strict=True) if not gone]
+    solids = solids_of(rows, np.array(owner, np.int64))
+    gone_K, free_YX = pieces_in_the_way(extent, solids, area_K)
+    kept = [
+        piece for group, gone in zip(groups, gone_K, strict=True) if not gone for piece in group
+    ]
     return kept, free_YX
 
 
 def _add_furniture(
-    rows: list[Row], placed: Sequence[Placed]
+    rows: list[Row], pieces: Sequence[_Piece]
 ) -> tuple[list[Furniture], list[Receptacle]]:
-    """Append all primitives of the furniture to `rows` and describe the pieces."""
+    """Append the primitives of all pieces to `rows` and describe the pieces."""
     furniture: list[Furniture] = []
     receptacles: list[Receptacle] = []
-    for item in placed:
-        pose = Pose.of(item)
-        for model in (item.model, *item.model.riders):
-            furniture.append(furniture_record(model, pose, len(rows)))
-            rows += model_rows(model, pose)
-            receptacles += [receptacle(s, model.category, pose) for s in model.surfaces]
+    for model, pose, own in pieces:
+        furniture.append(furniture_record(model, pose, len(rows)))
+        rows += own
+        receptacles += [receptacle(s, model.category, pose) for s in model.surfaces]
     return furniture, receptacles
