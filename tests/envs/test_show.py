@@ -1,0 +1,112 @@
+"""Maps, sheets, videos and the walk by hand show what is there."""
+
+from __future__ import annotations
+
+import imageio.v3 as iio
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from envs.houses import terminal, topdown
+from envs.houses.dataset import HouseDataset
+from envs.houses.env import HousesEnv
+from envs.houses.scene import Semantic
+from envs.houses.show import main
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return HouseDataset("val", "small").scene(1, 0)
+
+
+def test_map_has_the_houses_extent_and_its_walls_where_they_are(scene) -> None:
+    plan = topdown.draw_map(scene, 40.0)
+    assert plan.image.shape == (
+        round(scene.house.extent[1] * 40),
+        round(scene.house.extent[0] * 40),
+        3,
+    )
+    p = scene.house.primitives
+    wall = np.array(topdown.WALL_COLOUR) * 255
+    standing = (p.semantic_P == Semantic.WALL) & (p.center_P3[:, 2] < 1.5)
+    assert standing.sum() > 4
+    for x, y, _ in p.center_P3[standing]:
+        column, row = plan.pixel(float(x), float(y))
+        pixel = plan.image[int(row), int(column)]
+        np.testing.assert_allclose(pixel, wall, atol=2)
+
+
+def test_map_draws_paths_objects_and_labels_without_changing_the_first(scene) -> None:
+    plan = topdown.draw_map(scene.house, 40.0)
+    before = plan.image.copy()
+    room = scene.house.rooms[0]
+    start, stop = (room.x0 + 0.5, room.y0 + 0.5), (room.x1 - 0.5, room.y1 - 0.5)
+    walked = topdown.draw_path(plan, [start, stop], colour=(1, 2, 3))
+    column, row = walked.pixel(*stop)
+    assert tuple(walked.image[int(row), int(column)]) == (1, 2, 3)
+    for other in (
+        topdown.label_rooms(plan, scene.house),
+        topdown.mark_objects(plan, scene, goal=scene.objects[0].category),
+        topdown.draw_view(plan, *start, 0.5),
+    ):
+        assert other.image.shape == before.shape
+        assert np.any(other.image != before)
+    np.testing.assert_array_equal(plan.image, before)
+
+
+def test_map_on_axes_is_in_metres(scene) -> None:
+    figure, axes = plt.subplots()
+    topdown.plot_map(axes, scene, 20.0)
+    assert axes.get_xlim() == (0.0, scene.house.extent[0])
+    assert axes.get_ylim() == (0.0, scene.house.extent[1])
+    plt.close(figure)
+
+
+def test_map_refuses_a_scale_of_nothing(scene) -> None:
+    with pytest.raises(ValueError, match="pixels_per_metre must be positive, got 0"):
+        topdown.draw_map(scene, 0.0)
+
+
+def test_command_writes_map_sheet_and_video(tmp_path, capsys) -> None:
+    out = tmp_path / "pictures"
+    options = "--split val --house 1 --size small --resolution 64 --video --out".split()
+    assert main([*options, str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "relic-houses-v1/small-readable/val, house 1 (seed 4)" in said
+    assert "found after" in said
+    with Image.open(out / "map.png") as plan, Image.open(out / "frames.png") as frames:
+        assert min(plan.size) > 300
+        assert min(frames.size) > 100
+    video = iio.imread(out / "walk.mp4", plugin="FFMPEG")
+    assert len(video) > 3
+    assert video[0].std() > 10.0
+
+
+def test_command_names_a_house_that_is_not_there(tmp_path, capsys) -> None:
+    assert main(["--house", "1000", "--size", "small", "--out", str(tmp_path)]) == 2
+    assert "index must lie in [0, 1000), got 1000" in capsys.readouterr().err
+
+
+def test_half_blocks_hold_two_pixels() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    text = terminal.blocks(image)
+    assert text.count("▀") == 2
+    assert "\x1b[38;2;0;1;2m\x1b[48;2;6;7;8m" in text
+    assert "\x1b[38;2;3;4;5m\x1b[48;2;9;10;11m" in text
+
+
+def test_walking_by_hand_follows_keys_and_counts_finds() -> None:
+    env = HousesEnv(split="val", size="small", houses=[4], resolution=16)
+    shown: list[str] = []
+    found = terminal.walk(env, 0, iter("wad?" + "e" * 200 + "q"), shown.append)
+    assert "'?' is not a key" in shown[4]
+    assert "Last move: turn right" in shown[3]
+    assert len(found) >= 1
+    assert found[0]
+    assert sum(found) >= 0.8 * len(found)
+    assert terminal.walk(env, 0, iter(" q"), shown.append) == [False]
+    env.close()
