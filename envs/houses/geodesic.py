@@ -183,7 +183,8 @@ def sample(field_YX: FloatGrid, cell: float, x: float, y: float) -> float:
     """Return the field at a position in free space.
 
     Bilinear; where a wall cuts the patch, its blocked corners are extended from the free ones by
-    the slope behind them, so that distances keep changing up to the wall.
+    the slope behind them, so that distances keep changing up to the wall. Infinite where no corner
+    has a distance.
     """
     fx = min(max(x / cell - 0.5, 0.0), field_YX.shape[1] - 1.001)
     fy = min(max(y / cell - 0.5, 0.0), field_YX.shape[0] - 1.001)
@@ -197,6 +198,8 @@ def sample(field_YX: FloatGrid, cell: float, x: float, y: float) -> float:
     high = (1.0 - fx) * _corner(field_YX, iy + 1, ix, 1, -1, cell) + fx * _corner(
         field_YX, iy + 1, ix + 1, 1, 1, cell
     )
+    if not (low < np.inf and high < np.inf):
+        return np.inf
     return max((1.0 - fy) * low + fy * high, 0.0)
 
 
@@ -276,9 +279,11 @@ def _densify(points_K2: NDArray[np.float64], spacing: float) -> NDArray[np.float
     for k in range(len(points_K2) - 1, 0, -1):
         step = points_K2[k - 1] - points_K2[k]
         pieces = math.ceil(math.hypot(step[0], step[1]) / spacing) + 1
-        for i in range(1, pieces + 1):
+        for i in range(1, pieces):
             dense[count] = points_K2[k] + step * (i / pieces)
             count += 1
+        dense[count] = points_K2[k - 1]
+        count += 1
     return dense[:count]
 
 

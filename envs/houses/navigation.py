@@ -31,10 +31,12 @@ CELL: Final = 0.1
 SLACK_BAND_CELLS: Final = 4.0
 """Slack is exact up to this many cells and flat beyond, which bounds the work per obstacle."""
 
-THICKEN_CELLS: Final = 0.75
+THICKEN_CELLS: Final = 0.95
 """How far fields run outside free space; with it their errors have no bias."""
 FloatGrid = NDArray[np.float32]
 
+_TOUCH: Final = 1e-4
+"""Overlaps in height below this are rounding, not contact."""
 _OUTSIDE: Final = -1.0
 _BOX: Final = int(Kind.BOX)
 _ELLIPSOID: Final = int(Kind.ELLIPSOID)
@@ -137,7 +139,7 @@ def _footprint_distance(box: bool, half_x: float, half_y: float, x: float, y: fl
 def _section_scale(kind: int, center_z: float, half_z: float, z_low: float, z_high: float) -> float:
     """Size of a solid's widest horizontal section inside a band of heights, 0 if it has none."""
     away = max(z_low - center_z, center_z - z_high, 0.0)
-    if max(center_z - half_z, z_low) >= min(center_z + half_z, z_high):
+    if min(center_z + half_z, z_high) - max(center_z - half_z, z_low) < _TOUCH:
         return 0.0
     if kind == _ELLIPSOID:
         return math.sqrt(max(1.0 - (away / half_z) ** 2, 0.0))

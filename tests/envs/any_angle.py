@@ -67,7 +67,6 @@ class AnyAngle:
         for polygon in self.polygons:
             edge = np.roll(polygon, -1, 0) - polygon
             normal = np.stack([edge[:, 1], -edge[:, 0]], 1) / np.linalg.norm(edge, axis=1)[:, None]
-            away = (points_K2[:, None] - polygon[None]) @ normal.T.reshape(2, -1)
             away = np.einsum("kce,ec->kc", points_K2[:, None] - polygon[None], normal.T)
             hit |= (away < -slack).all(1)
         return hit
