@@ -48,7 +48,7 @@ LEAST_VIEWPOINTS: Final = 4
 """An object with fewer free nodes to be seen from is left out: an agent cannot stand on a point."""
 
 _STREAM: Final = 3
-_TRIES: Final = 6
+_TRIES: Final = 10
 _ROUNDS: Final = 30
 _OVERHANG: Final = 0.03
 _GAP: Final = 0.02

@@ -6,6 +6,7 @@ Doors and walls between the rooms are cut in `doorways.py`.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def extent_cells(size: str, rooms: int, draws: Draws, split_code: int) -> tuple[
     area = rooms * draws.uniform(*spec.room_area)
     aspect = draws.uniform(0.8, 1.25)
     low, high = spec.side
-    width = min(max((area * aspect) ** 0.5, low), high)
+    width = min(max(math.sqrt(area * aspect), low), high)
     depth = min(max(area / width, low), high)
     columns, rows = int(width * 20.0), int(depth * 20.0)
     rows -= (columns + rows - split_code) % 3

@@ -115,7 +115,7 @@ def _fruit(
 def _master_chef_can(model: Model, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     model.cylinder((0.0, 0.0), (0.0, 0.88 * z), 0.96 * radius, brush.label("coffee_label"))
-    model.cylinder((0.0, 0.0), (0.88 * z, z), radius, brush.plain((0.15, 0.25, 0.6)))
+    model.cylinder((0.0, 0.0), (0.88 * z, z), radius, brush.plain((0.12, 0.22, 0.65)))
 
 
 def _cracker_box(model: Model, size: Size, brush: _Brush) -> None:
@@ -144,7 +144,7 @@ def _gelatin_box(model: Model, size: Size, brush: _Brush) -> None:
 
 def _potted_meat_can(model: Model, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
-    silver = brush.plain((0.75, 0.76, 0.78))
+    silver = brush.plain((0.55, 0.57, 0.62))
     model.box((-x, x), (-y, y), (0.0, 0.9 * z), brush.label("meat_label"))
     model.box((-0.92 * x, 0.92 * x), (-0.92 * y, 0.92 * y), (0.9 * z, z), silver)
 

@@ -8,10 +8,10 @@ from envs.houses.patterns import Tile, flat
 
 def coffee_label() -> Tile:
     """A blue can with a white band and a red mark."""
-    tile = flat((0.1, 0.22, 0.62))
-    block(tile, (0.0, 1.0), (0.3, 0.6), (0.95, 0.95, 0.97))
+    tile = flat((0.1, 0.26, 0.8))
+    block(tile, (0.0, 1.0), (0.36, 0.58), (0.95, 0.95, 0.97))
     for u in (0.0, 0.25, 0.5, 0.75):
-        block(tile, (u + 0.04, u + 0.14), (0.36, 0.54), (0.75, 0.1, 0.12))
+        block(tile, (u + 0.04, u + 0.14), (0.4, 0.54), (0.75, 0.1, 0.12))
     return tile
 
 
@@ -67,9 +67,9 @@ def gelatin_label() -> Tile:
 
 def meat_label() -> Tile:
     """A dark blue tin with a yellow heading and a pink slice."""
-    tile = flat((0.07, 0.12, 0.42))
-    block(tile, (0.08, 0.92), (0.58, 0.88), (1.0, 0.85, 0.1))
-    block(tile, (0.25, 0.75), (0.14, 0.42), (0.93, 0.55, 0.5))
+    tile = flat((0.05, 0.07, 0.3))
+    block(tile, (0.15, 0.85), (0.64, 0.82), (1.0, 0.85, 0.1))
+    block(tile, (0.34, 0.66), (0.2, 0.4), (0.93, 0.55, 0.5))
     return tile
 
 

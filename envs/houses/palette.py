@@ -34,7 +34,7 @@ WALL_STYLES: Final[dict[str, Style]] = {
         ((24, 44), (168, 200)),
         (0.28, 0.5),
         (0.8, 0.95),
-        (("plain", 1.0), ("stripes", 1.0), ("damask", 1.2)),
+        (("plain", 1.0), ("stripes", 1.0), ("damask", 0.9)),
     ),
     "kitchen": Style(
         ((42, 60), (84, 120)),
@@ -46,13 +46,13 @@ WALL_STYLES: Final[dict[str, Style]] = {
         ((0, 18), (60, 80)),
         (0.4, 0.6),
         (0.6, 0.8),
-        (("diamonds", 1.2), ("damask", 1.2), ("panelling", 0.8)),
+        (("diamonds", 1.2), ("damask", 0.9), ("panelling", 0.8)),
     ),
     "bedroom": Style(
         ((210, 250), (250, 285), (315, 345)),
         (0.15, 0.36),
         (0.82, 0.96),
-        (("plain", 1.0), ("dots", 1.2), ("thin_stripes", 1.2), ("damask", 1.2)),
+        (("plain", 1.0), ("dots", 0.9), ("thin_stripes", 1.2), ("damask", 0.9)),
     ),
     "bathroom": Style(
         ((180, 205), (140, 165)),
@@ -82,7 +82,7 @@ WALL_STYLES: Final[dict[str, Style]] = {
         ((50, 70), (18, 33), (285, 312)),
         (0.35, 0.6),
         (0.9, 1.0),
-        (("dots", 1.2), ("stripes", 0.8), ("diagonal_checker", 0.9)),
+        (("dots", 0.9), ("stripes", 0.8), ("diagonal_checker", 0.9)),
     ),
 }
 

@@ -178,7 +178,7 @@ def dots() -> Tile:
     """Staggered round dots."""
     row = _ROW % 16 - 7.5
     column = (_COLUMN + 8 * ((_ROW // 16) % 2)) % 16 - 7.5
-    return where(row**2 + column**2 < 10.0, flat(0.62), flat())
+    return where(row**2 + column**2 < 10.0, flat(0.76), flat())
 
 
 def diamonds() -> Tile:
@@ -192,7 +192,7 @@ def damask() -> Tile:
     row = _ROW % 16 - 7.5
     column = (_COLUMN + 8 * ((_ROW // 16) % 2)) % 16 - 7.5
     leaf = (np.abs(column) < 4.5 - np.abs(row) * 0.55) & (np.abs(column) > 0.6)
-    return where(leaf, flat(0.74), flat())
+    return where(leaf, flat(0.84), flat())
 
 
 def plaid() -> Tile:
