@@ -44,7 +44,8 @@ _ARRIVED: Final = 0.05
 _AHEAD: Final = 4
 """Forward moves that are tried along every heading."""
 _TURN_COST: Final = 0.1
-"""Of a turn, in forward moves: paths are judged by length, turns only cost time."""
+"""Of a turn, in forward moves. Paths are judged by length, turns only cost time; but when turns
+are nearly free (0.03), the expert may turn to and fro for ever."""
 _GAIN: Final = 0.01
 """Metres by which a plan must come nearer."""
 _NO_GAIN_COST: Final = 1e6
@@ -275,7 +276,17 @@ class Follower:
         self._index = {o.instance: i for i, o in enumerate(scene.objects)}
 
     def targets(self, instances: Sequence[int]) -> NDArray[np.int64]:
-        """Return the indices of goal instances, as `action` wants them."""
+        """Return the indices of goal instances, as `action` wants them.
+
+        Raises:
+            ValueError: If an instance is not in the scene.
+        """
+        unknown = [i for i in instances if i not in self._index]
+        if unknown:
+            raise ValueError(
+                f"Follower.targets: instances must be in the scene, got {unknown}. "
+                f"Choose among {sorted(self._index)}."
+            )
         return np.array([self._index[i] for i in instances], np.int64)
 
     def action(

@@ -11,12 +11,15 @@ from envs.houses.scene import Kind, Primitives
 
 
 def hit_depth(primitives: Primitives, p: int, origin, direction_R3) -> np.ndarray:
-    """Return each ray's parameter where it enters primitive p, infinite where it misses."""
+    """Return each ray's parameter where it enters primitive p, infinite where it misses.
+
+    Rays start at one origin (3,) or each at its own (R, 3).
+    """
     yaw = float(primitives.yaw_P[p])
     turn = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     half = primitives.half_P3[p].astype(float)
     # In units of the half extents every solid is a unit cube, ball or cylinder.
-    o = turn @ (origin - primitives.center_P3[p].astype(float)) / half
+    o = (np.asarray(origin) - primitives.center_P3[p].astype(float)) @ turn.T / half
     d = direction_R3 @ turn.T / half
     with np.errstate(divide="ignore", invalid="ignore"):
         a, b = (-1 - o) / d, (1 - o) / d
@@ -27,7 +30,7 @@ def hit_depth(primitives: Primitives, p: int, origin, direction_R3) -> np.ndarra
         if primitives.kind_P[p] != Kind.BOX:
             w = np.array([1, 1, float(primitives.kind_P[p] == Kind.ELLIPSOID)])
             qa, qb = (w * d * d).sum(1), (w * d * o).sum(1)
-            root = np.sqrt(qb * qb - qa * ((w * o * o).sum() - 1))
+            root = np.sqrt(qb * qb - qa * ((w * o * o).sum(-1) - 1))
             near.append((-qb - root) / qa)
             far.append((-qb + root) / qa)
     first, last = np.max(near, axis=0), np.min(far, axis=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_paths_are_walkable_and_short():
             assert tuple(path[0]) == tuple(start)
             to_goal = np.hypot(*(path[-1] - goals).T).min()
             assert to_goal < 1.5 * grid.cell
-            pieces = [np.linspace(a, b, 12) for a, b in zip(path[:-1], path[1:], strict=True)]
+            pieces = [np.linspace(a, b, 12) for a, b in itertools.pairwise(path)]
             near = footprint_distances(house.primitives, np.concatenate(pieces))
             assert near.min() > AGENT_RADIUS - 5e-3
             excess.append(path_length(path) + to_goal - shortest)
