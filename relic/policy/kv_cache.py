@@ -158,7 +158,12 @@ class KVCache(SequenceState):
 
     def set_depth_mask(self, mask_NL: Tensor | None) -> None:
         """Set the layer factors of all rows; to be kept from a trial's first step to its last."""
-        self.depth_mask_NL = mask_NL
+        if mask_NL is not None and self.depth_mask_NL is not None:
+            # In place, because a captured step goes on reading the old one.
+            self.depth_mask_NL.copy_(mask_NL)
+        else:
+            with torch.inference_mode(False):
+                self.depth_mask_NL = mask_NL if mask_NL is None else mask_NL.clone()
         self.sink_version = None
 
     def reset(self, rows: Rows | None = None) -> None:
@@ -284,7 +289,7 @@ class KVCache(SequenceState):
         self.last.episode.copy_(state["episode"])
         self._host_lengths = state["lengths"].cpu().numpy().copy()
         depth = state.get("depth_mask")
-        self.depth_mask_NL = None if depth is None else depth.to(self.kv.device).clone()
+        self.set_depth_mask(None if depth is None else depth.to(self.kv.device))
 
 
 def _allocate(

@@ -282,20 +282,27 @@ class Transformer(SequenceModel):
             anew: Trust no version count; for the first steps of a trial, which fused optimisers
                 come before without counting.
         """
-        end = cache.num_sinks
         if self.sink is not None:
-            cache.kv[:, 0, :, :, :end] = self.sink.key_LHKD[:, None]
-            cache.kv[:, 1, :, :, :end] = self.sink.value_LHKD[:, None]
-            cache.sink_key = None if self.config.rotate_sink_query else self.sink.key_LHKD[:, None]
+            self._write_sinks(cache, self.sink.key_LHKD[:, None], self.sink.value_LHKD[:, None])
         elif self.sink_token is not None:
             version = tuple(p._version for p in self.parameters())
             if anew or cache.sink_version != version:
                 sinks = [s for s in self._sinks(cache.depth_mask_NL) if s is not None]
                 key, value = (torch.stack(part) for part in zip(*sinks, strict=True))
-                cache.kv[:, 0, :, :, :end] = key
-                cache.kv[:, 1, :, :, :end] = value
-                cache.sink_key = None if self.config.rotate_sink_query else key
+                self._write_sinks(cache, key, value)
                 cache.sink_version = version
+
+    def _write_sinks(self, cache: KVCache, key: Tensor, value: Tensor) -> None:
+        end = cache.num_sinks
+        cache.kv[:, 0, :, :, :end] = key
+        cache.kv[:, 1, :, :, :end] = value
+        if self.config.rotate_sink_query:
+            return
+        if cache.sink_key is not None and cache.sink_key.shape == key.shape:
+            cache.sink_key.copy_(key)
+        else:
+            with torch.inference_mode(False):
+                cache.sink_key = key.detach().clone()
 
 
 def _look_up(table: nn.Embedding, index: Tensor, what: str) -> Tensor:

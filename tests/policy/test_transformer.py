@@ -95,8 +95,8 @@ def test_a_window_forgets_and_drop_first_forgets_for_good(trials_of):
 
 
 def test_depth_dropout_is_the_same_in_acting_refresh_and_learning(trials_of):
-    for kind in (SinkKind.KV, SinkKind.TOKEN):
-        model = make(num_layers=4, depth_dropout=0.5, sink=kind)
+    for kind, rotated in ((SinkKind.KV, True), (SinkKind.TOKEN, True), (SinkKind.TOKEN, False)):
+        model = make(num_layers=4, depth_dropout=0.5, sink=kind, rotate_sink_query=rotated)
         trials = trials_of(model)
         mask = model.draw_depth_mask(4, torch.Generator().manual_seed(3))
         assert mask is not None
@@ -104,7 +104,9 @@ def test_depth_dropout_is_the_same_in_acting_refresh_and_learning(trials_of):
         learned = model(trials.x, trials.starts, depth_mask_NL=mask)
         assert not torch.allclose(learned, trials.y)
         state = model.initial_state(4, 36)
-        state.set_depth_mask(mask)
+        with torch.inference_mode():
+            model.step(trials.x[:, 0], trials.starts[:, 0], state, write=False)
+            state.set_depth_mask(mask)
         refreshed = model.prefill(trials.x[:, :20], trials.starts[:, :20], state)
         torch.testing.assert_close(refreshed, learned[:, :20], rtol=0, atol=1e-4)
         prefix = state.snapshot()
