@@ -145,10 +145,10 @@ def sheet_of_house(
     """Put the rooms' views above frames of the walk."""
     side = walk.frames[0].shape[0]
     frames = room_views(scene, dataset, house, side)
-    blanks = -len(frames) % columns
-    frames |= {" " * (i + 1): np.full((side, side, 3), _PAPER, np.uint8) for i in range(blanks)}
+    # As many frames of the walk as fill the last row of rooms and one more.
+    count = -len(frames) % columns + columns
     last = len(walk.frames) - 1
-    for index in dict.fromkeys(np.linspace(0, last, columns).round().astype(int).tolist()):
+    for index in dict.fromkeys(np.linspace(0, last, count).round().astype(int).tolist()):
         what = "stop" if index == last else f"step {index}"
         frames[f"{GOAL_CATEGORIES[walk.goal].replace('_', ' ')}: {what}"] = walk.frames[index]
     return sheet(frames, columns)
