@@ -317,9 +317,10 @@ def gps(x_N: Array, y_N: Array, origin_N: tuple[Array, Array, Array]) -> NDArray
     """
     dx_N, dy_N = x_N - origin_N[0], y_N - origin_N[1]
     cos_N, sin_N = np.cos(origin_N[2]), np.sin(origin_N[2])
-    return np.stack([dx_N * cos_N + dy_N * sin_N, dx_N * sin_N - dy_N * cos_N], -1).astype(
-        np.float32
-    )
+    moved_N2 = np.empty((*np.shape(dx_N), 2), np.float32)
+    moved_N2[..., 0] = dx_N * cos_N + dy_N * sin_N
+    moved_N2[..., 1] = dx_N * sin_N - dy_N * cos_N
+    return moved_N2
 
 
 def compass(heading_N: Array, origin_heading_N: Array) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """One scene as the rules of the task see it: free space, goal instances, distances to them.
 
-Everything is computed when first asked for. Distance fields of all places share one cache that is
-bounded in bytes. Nothing here moves an agent or draws.
+Everything is computed when first asked for. Distance fields of all places share one cache, which
+forgets those of a place that is gone. Nothing here moves an agent or draws.
 
 Shape suffixes: I goal instances, V viewpoints, Y and X grid rows and columns.
 """
@@ -9,12 +9,12 @@ Shape suffixes: I goal instances, V viewpoints, Y and X grid rows and columns.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.houses.fields import FieldCache
 from envs.houses.follower import Follower
 from envs.houses.geodesic import distance_field, sample
 from envs.houses.navigation import AGENT_RADIUS, FloatGrid, NavGrid, slack_at
@@ -22,7 +22,7 @@ from envs.houses.scene import GOAL_CATEGORIES, Scene
 from envs.houses.sight import Sight, pack
 from envs.houses.viewpoints import MAX_DISTANCE, MIN_PIXELS, SQUARE_PIXELS, viewpoints
 from envs.objectnav import Goal
-from envs.objectnav_config import ObjectNavConfig
+from envs.objectnav_config import GoalInstances, ObjectNavConfig
 
 PlaceKey = tuple[int, str, int]
 """House seed, house size, arrangement: what a scene is a function of."""
@@ -40,32 +40,6 @@ def needed_pixels(config: ObjectNavConfig) -> float:
     """
     focal = 0.5 * config.success_resolution / math.tan(0.5 * math.radians(config.hfov_deg))
     return 1.5 * config.success_pixels * round((0.5 * SQUARE_PIXELS / focal) ** 2, 9)
-
-
-class FieldCache:
-    """Distance fields, the least recently used of which make room for new ones."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Hold at most `max_bytes`, and always the newest field."""
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._fields: OrderedDict[tuple[PlaceKey, Goal], FloatGrid] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Count the fields."""
-        return len(self._fields)
-
-    def get(self, key: tuple[PlaceKey, Goal], compute: Callable[[], FloatGrid]) -> FloatGrid:
-        """Return the field of a key, computing it if it is not here."""
-        field = self._fields.get(key)
-        if field is None:
-            field = self._fields[key] = compute()
-            self.num_bytes += field.nbytes
-            while self.num_bytes > self.max_bytes and len(self._fields) > 1:
-                self.num_bytes -= self._fields.popitem(last=False)[1].nbytes
-        else:
-            self._fields.move_to_end(key)
-        return field
 
 
 class Place:
@@ -96,6 +70,7 @@ class Place:
             if proven or len(self.viewpoints(o.instance)):
                 known = self.goal_instances.get(o.category, ())
                 self.goal_instances[o.category] = (*known, o.instance)
+        finalize(self, fields.drop, self._key).atexit = False
 
     def expert_action(self, goal: Goal, pose: tuple[float, float, float, float]) -> int:
         """Return what the expert would do at a pose (x, y, heading, pitch)."""
@@ -103,6 +78,12 @@ class Place:
             self._follower = Follower(self.scene, self.grid, self._config, self._packed())
         targets = self._follower.targets(goal.instances)
         return self._follower.action(self.field(goal), targets, pose)
+
+    def likely_goals(self) -> list[Goal]:
+        """Return the goals that episodes here will most likely have."""
+        if self._config.goal_instances is GoalInstances.ALL:
+            return [Goal(c, instances) for c, instances in self.goal_instances.items()]
+        return [Goal(c, (i,)) for c, several in self.goal_instances.items() for i in several]
 
     def viewpoints(self, instance: int) -> NDArray[np.float32]:
         """Return where the agent may stand to see an instance, (V, 2)."""

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from envs.houses import collision, geodesic, navigation
 from envs.houses.collision import slide
+from envs.houses.fields import FieldCache, FieldPrefetcher
 from envs.houses.geodesic import sample
 from envs.houses.navigation import AGENT_RADIUS, CELL, NavGrid, build_grid
-from envs.houses.places import FieldCache, Place, PlaceKey, place_key
+from envs.houses.places import Place, PlaceKey, place_key
 from envs.houses.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.objectnav import EpisodePlan, Goal, Pose, near_instances, succeeded
@@ -129,7 +130,7 @@ class HouseSimulator:
             width: of the observation, in pixels.
             height: of the observation, in pixels.
             sensors: what `render` draws, of rgb, depth, semantic, instance.
-            threads: that render together.
+            threads: that draw together. With several, one more computes distance fields ahead.
             antialias: samples along a pixel's side.
             field_bytes: bound of the distance fields that are kept for later episodes.
         """
@@ -152,6 +153,7 @@ class HouseSimulator:
             pitch_max=math.radians(config.pitch_max_deg),
         )
         self._fields = FieldCache(field_bytes)
+        self._prefetcher = FieldPrefetcher(self._fields) if threads > 1 else None
         self._places: list[Place | None] = [None] * num_rows
         self._shared: WeakValueDictionary[PlaceKey, Place] = WeakValueDictionary()
         self._goals: list[Goal | None] = [None] * num_rows
@@ -199,6 +201,8 @@ class HouseSimulator:
                 grid = build_grid(scene, self.config.agent_radius, cell=self._cell)
             place = Place(scene, grid, self.config, self._fields)
             self._shared[place_key(scene)] = place
+            if self._prefetcher is not None:
+                self._prefetcher.want(place, place.likely_goals())
         self._places[row] = place
         self._goals[row] = None
         self._renderer.set_scene(row, place.scene)
@@ -282,8 +286,10 @@ class HouseSimulator:
         return self.place(row).expert_action(self.goal(row), (x, y, heading, pitch))
 
     def close(self) -> None:
-        """End the threads that draw."""
+        """End the threads."""
         self._renderer.close()
+        if self._prefetcher is not None:
+            self._prefetcher.close()
 
     def _make_room(self, cells: int) -> None:
         """Widen the slabs to hold a grid of this many cells."""
