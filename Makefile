@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Tests run in this many processes; one numeric thread each keeps them from fighting over cores.
 TEST_WORKERS ?= 2
+# Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000".
+ARGS ?=
 
-.PHONY: help setup core train test test-slow check format bench clean
+.PHONY: help setup core train test test-slow check format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +25,9 @@ $(VENV)/.setup: $(VENV)/.core
 core: $(VENV)/.core  ## Install what training needs into .venv
 
 setup: $(VENV)/.setup  ## Install everything that can be tested on a CPU into .venv
+
+train: core  ## Train the default agent on this machine's CPU; ends with plots
+	$(BIN)/python train.py $(ARGS)
 
 test: setup  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile

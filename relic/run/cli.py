@@ -25,6 +25,8 @@ from relic.schema import ConfigError, build, check_key, is_free, nearest, to_pla
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(@[^=]*)?(=(?P<value>.*))?$", re.S)
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i")
+"""Flags of Hydra whose value may follow as an argument of its own."""
 
 
 def groups(directory: Path = CONFIGS) -> dict[str, list[str]]:
@@ -43,8 +45,8 @@ def check_overrides(arguments: Sequence[str], directory: Path = CONFIGS) -> None
         ConfigError: On the first that is unknown; it names the nearest.
     """
     known = groups(directory)
-    for argument in arguments:
-        if argument.startswith("-"):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.startswith("-") or before in _FLAGS_WITH_VALUE:
             continue
         match = _OVERRIDE.match(argument)
         if match is None or (match["value"] is None and match["sign"] != "~"):

@@ -1,0 +1,137 @@
+"""Every configuration that ships resolves, every field is read, every mistake is named."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from relic.run.cli import CONFIGS, check_overrides, complete, from_hydra, groups
+from relic.run.config import RunConfig
+from relic.run.run_directory import RunDirectory, differences
+from relic.schema import ConfigError, build, to_plain
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def composed(*overrides):
+    ConfigStore.instance().store(name="schema", node=to_plain(RunConfig()))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return from_hydra(compose("config", complete(overrides)))
+
+
+@pytest.mark.parametrize("experiment", groups()["experiment"])
+@pytest.mark.parametrize("ablation", groups()["ablation"])
+def test_every_experiment_resolves_with_every_ablation(experiment, ablation):
+    config = composed(f"experiment={experiment}", f"ablation={ablation}")
+    assert config.experiment == experiment
+    assert build(RunConfig, yaml.safe_load(yaml.safe_dump(to_plain(config)))) == config
+
+
+DEFAULTS = ("none", "prefix_detached", "sink_kv")
+"""Ablations that name what Darkroom does anyway."""
+
+
+@pytest.mark.parametrize("ablation", [a for a in groups()["ablation"] if a not in DEFAULTS])
+def test_every_ablation_changes_something(ablation):
+    plain = to_plain(composed("experiment=darkroom"))
+    ablated = to_plain(composed("experiment=darkroom", f"ablation={ablation}"))
+    assert differences(plain, ablated)
+
+
+def fields(cls, path=""):
+    for field in dataclasses.fields(cls):
+        kind = field.default_factory if dataclasses.is_dataclass(field.default_factory) else None
+        if kind is None:
+            yield f"{path}{field.name}", field.name
+        else:
+            yield from fields(kind, f"{path}{field.name}.")
+
+
+def test_every_field_is_read_somewhere():
+    owners = {"config.py", "encoder_config.py"}
+    sources = [p for p in (ROOT / "relic").rglob("*.py")]
+    read = "\n".join(
+        # In the files that define fields only reads through `self` count.
+        "\n".join(re.findall(r"self\.\w+", p.read_text())) if p.name in owners else p.read_text()
+        for p in sources
+    )
+    unread = [path for path, name in fields(RunConfig) if not re.search(rf"\.{name}\b", read)]
+    assert not unread
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment=darkrom"], r"experiment: unknown 'darkrom'\. Did you mean 'darkroom'"),
+        (["experiment=darkroom,darkrooom"], "Did you mean 'darkroom'"),
+        (["ablation=no_shufle"], r"Did you mean 'no_shuffle'"),
+        (["ppo.lrr=1"], r"ppo\.lrr: unknown key\. Did you mean 'lr'"),
+        (["pppo.lr=1"], r"Did you mean 'ppo'"),
+        (["polcy.memory=lstm"], r"Did you mean 'policy'"),
+        (["experimnt=darkroom"], r"Did you mean 'experiment'"),
+        (["total_steps"], r"must be of the form key=value"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        check_overrides(arguments)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["experiment=darkroom", "ppo.lr=1e-3,1e-4", "env.options.split=val", "--cfg", "hydra.verbose=1",
+     "+env.options.size=12", "policy.transformer.sink=kv"],
+)  # fmt: skip
+def test_what_is_right_passes(argument):
+    check_overrides([argument])
+
+
+def test_values_of_flags_are_no_overrides(train):
+    check_overrides(["--cfg", "job", "seed=1"])
+    shown = train("--cfg", "job", "ppo.lr=0.25")
+    assert "lr: 0.25" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ppo.num_minibatches=7"], r"ppo\.num_minibatches: must divide num_envs"),
+        (["updates.per_rollout=3"], r"updates\.per_rollout"),
+        (["policy.transformer.sink=kv1"], r"policy\.transformer\.sink: unknown 'kv1'"),
+        (["ppo.gamma=2"], r"ppo\.gamma: must be in \[0, 1\], got 2"),
+        (["rollout.num_envs=0"], r"rollout\.num_envs: must be at least 1"),
+        (["rollout.groups=5"], r"rollout\.groups: must divide num_envs"),
+        (["checkpoint.best_metric=val/retrun"], r"Did you mean 'val/return'"),
+        (["validation.every_rollouts=null"], r"best_metric: must come with a validation"),
+        (["ppo.precision=bf16", "device=cpu"], r"ppo\.precision: must be fp32 on the CPU"),
+        (["updates.refresh_memory=false"], r"updates\.shuffle: must be off without refresh_memory"),
+        (["total_steps=0"], r"total_steps: must be at least 1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        composed("experiment=darkroom", *overrides)
+
+
+def test_the_command_line_refuses_in_three_lines(train):
+    for overrides in (["ppo.lrr=1"], ["ppo.num_minibatches=7"], ["env.id=relic/Darkrom-v0"]):
+        refused = train(*overrides, check=2)
+        assert 1 <= len(refused.stderr.strip().splitlines()) <= 3
+        assert "Traceback" not in refused.stderr + refused.stdout
+
+
+def test_a_run_directory_keeps_its_configuration(tmp_path):
+    config = composed("experiment=darkroom")
+    directory = RunDirectory(tmp_path / "run")
+    directory.open(config)
+    assert build(RunConfig, yaml.safe_load(directory.config.read_text())) == config
+    free = composed(
+        "experiment=darkroom", "total_steps=9", "logging.tensorboard=true", "device=cpu"
+    )
+    directory.open(free)
+    with pytest.raises(ConfigError, match=r"ppo\.gamma: 0\.98 -> 0\.9"):
+        directory.open(composed("experiment=darkroom", "ppo.gamma=0.9"))
