@@ -300,11 +300,6 @@ def toy_blocks() -> Tile:
     return frame(tile, 0.95, 0.06)
 
 
-def grille() -> Tile:
-    """Level slats."""
-    return flat() * np.array([1.0, 0.9, 0.6, 0.4])[_ROW % 4][..., None]
-
-
 def pillow() -> Tile:
     """Cloth that darkens towards its edges."""
     edge = np.maximum(np.abs(_U - 0.5), np.abs(_V - 0.5)) * 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.houses.emblems import block, disc, frame
+from envs.houses.emblems import block, disc
 from envs.houses.patterns import Tile, flat
 
 
@@ -115,8 +115,3 @@ def can_lid() -> Tile:
     disc(tile, 0.5, 0.5, 0.42, (0.6, 0.62, 0.65))
     disc(tile, 0.5, 0.5, 0.34, (0.8, 0.82, 0.84))
     return tile
-
-
-def sponge_top() -> Tile:
-    """A green scouring layer with a yellow rim."""
-    return frame(flat((0.16, 0.45, 0.22)), (0.95, 0.86, 0.3), 0.06)

@@ -76,7 +76,6 @@ _PAINTERS: Final[tuple[Callable[[], patterns.Tile], ...]] = (
     emblems.rug_border,
     emblems.rug_rings,
     emblems.toy_blocks,
-    emblems.grille,
     emblems.pillow,
     emblems.blotches,
     emblems.seeds,
@@ -94,7 +93,6 @@ _PAINTERS: Final[tuple[Callable[[], patterns.Tile], ...]] = (
     labels.bowl_rings,
     labels.bowl_inside,
     labels.can_lid,
-    labels.sponge_top,
 )
 
 TILES: Final[tuple[str, ...]] = tuple(painter.__name__ for painter in _PAINTERS)

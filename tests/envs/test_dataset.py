@@ -79,8 +79,8 @@ def test_least_recently_used_houses_go_first() -> None:
     ("arguments", "options", "message"),
     [
         (("vall", "small"), {}, "split must be one of .* got 'vall'. Did you mean 'val'"),
-        (("val", "smal"), {}, "size must be one of .* got 'smal'. Did you mean 'small'"),
-        (("val", "small"), {"scale": "readble"}, "Did you mean 'readable'"),
+        (("val", "sma11"), {}, "size must be one of .* got 'sma11'. Did you mean 'small'"),
+        (("val", "small"), {"scale": "readabl3"}, "Did you mean 'readable'"),
         (("val", "small"), {"houses": []}, "must name at least one house seed"),
         (("val", "small"), {"houses": [3, -1]}, r"seeds in \[0, 2\*\*62\), got -1"),
         (("val", "small"), {"cache": 0}, "cache must be at least 1, got 0"),
