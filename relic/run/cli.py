@@ -45,9 +45,7 @@ def check_overrides(arguments: Sequence[str], directory: Path = CONFIGS) -> None
         ConfigError: On the first that is unknown; it names the nearest.
     """
     known = groups(directory)
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if argument.startswith("-") or before in _FLAGS_WITH_VALUE:
-            continue
+    for argument in _split(arguments)[1]:
         match = _OVERRIDE.match(argument)
         if match is None or (match["value"] is None and match["sign"] != "~"):
             raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
@@ -61,14 +59,30 @@ def check_overrides(arguments: Sequence[str], directory: Path = CONFIGS) -> None
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
-    """Let overrides of free-form options add keys, which Hydra asks a `++` for."""
+    """Return checked arguments as Hydra takes them.
+
+    Flags come first, as its parser does not let them stand between overrides; and an override
+    of a free-form option may add a key, which Hydra asks a `++` for.
+    """
+    flags, overrides = _split(arguments)
     completed = []
-    for argument in arguments:
+    for argument in overrides:
         match = _OVERRIDE.match(argument)
-        plain = match is not None and not match["sign"] and not argument.startswith("-")
-        adds = match is not None and plain and is_free(RunConfig, match["key"])
+        adds = match is not None and not match["sign"] and is_free(RunConfig, match["key"])
         completed.append(f"++{argument}" if adds else argument)
-    return completed
+    return [*flags, *completed]
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate flags, with the values that follow them, from overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for argument in arguments:
+        is_flag = argument.startswith("-") or before in _FLAGS_WITH_VALUE
+        (flags if is_flag else overrides).append(argument)
+        before = argument
+    return flags, overrides
 
 
 def from_hydra(composed: DictConfig) -> RunConfig:
