@@ -198,6 +198,8 @@ def _walk(
     turns = math.ceil(math.pi / rules.turn - 1e-6)
     for side in range(2 * turns):
         turned = (side + 1) // 2 * (1 if side % 2 == 0 else -1)
+        if abs(turned) * _TURN_COST + here / rules.forward >= cheapest:
+            break  # no walk in this or a farther heading can come nearer faster than straight
         heading = pose[2] + turned * rules.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
