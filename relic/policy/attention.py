@@ -194,13 +194,20 @@ def resolve_backend(
 ) -> AttentionBackend:
     """Return the backend that runs; for `AUTO`, the fastest that is there, said once.
 
-    Square causal attention takes SDPA's fused kernels everywhere. On CUDA, packed rows skip the
-    padding of segments, and FlexAttention skips what lies outside a window.
+    On the CPU, plain float32 passes take our own kernels. On CUDA, square causal attention takes
+    SDPA's fused kernels, packed rows skip the padding of segments, and FlexAttention skips what
+    lies outside a window.
     """
     if backend is not AttentionBackend.AUTO:
         return backend
+    if not q.is_cuda:
+        from relic.policy.cpu_attention import fits
+
+        compiled = fits(q, segments, window)
+        cpu_backend = AttentionBackend.COMPILED if compiled else AttentionBackend.SDPA
+        return _announce(cpu_backend, q.device.type)
     plain = segments.starts_NT is None and not segments.has_past and window is None
-    if not q.is_cuda or plain:
+    if plain:
         return _announce(AttentionBackend.SDPA, q.device.type)
     if window is not None and has_sinks:
         return _announce(AttentionBackend.FLEX, q.device.type)
@@ -227,6 +234,10 @@ def _implementation(backend: AttentionBackend):
         from relic.policy.sdpa_attention import sdpa_attention
 
         return sdpa_attention
+    if backend is AttentionBackend.COMPILED:
+        from relic.policy.cpu_attention import compiled_attention
+
+        return compiled_attention
     from relic.policy.packed_attention import flash_attention, varlen_attention
 
     return varlen_attention if backend is AttentionBackend.VARLEN else flash_attention

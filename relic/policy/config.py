@@ -28,6 +28,8 @@ class AttentionBackend(Enum):
     AUTO = "auto"
     REFERENCE = "reference"
     SDPA = "sdpa"
+    COMPILED = "compiled"
+    """The project's own kernels for the CPU."""
     VARLEN = "varlen"
     FLEX = "flex"
     FLASH = "flash"
