@@ -2,19 +2,24 @@
 
 Acting noise is keyed by (protocol seed, trial, repeat, step), so that a trial's outcome depends on
 nothing that happens in other blocks.
+
+Legend: N rows, K numbers per row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any, cast
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from envs.make import make_trial_env
 from envs.vector import TrialVectorEnv
 from relic.evaluation.protocol import Block, Protocol
+from relic.policy.observations import PREV_REWARD
 from relic.policy.policy import Policy
 from relic.ppo.noise import key, row_uniforms
 
@@ -22,20 +27,59 @@ Record = dict[str, Any]
 _MAX_KEY = (1 << 63) - 1
 
 
+class Context(Enum):
+    """What the policy remembers when an episode begins."""
+
+    KEPT = "kept"
+    """All episodes of the trial so far."""
+    CLEARED = "cleared"
+    """Nothing: the control, in which no episode can profit from earlier ones."""
+
+
 def make_env(protocol: Protocol) -> TrialVectorEnv:
     """Build the vector environment that the protocol's blocks are stepped in."""
     return make_trial_env(protocol.env, protocol.block, protocol.options)
 
 
+def check_fit(policy: Policy, env: TrialVectorEnv) -> None:
+    """Check that a policy can act in an environment.
+
+    Raises:
+        ValueError: If observations, actions or the length of episodes do not fit.
+    """
+    shown = dict(cast("spaces.Dict", env.single_observation_space).spaces)
+    for name, space in policy.observation_space.spaces.items():
+        if shown.get(name) != space:
+            raise ValueError(
+                f"protocol.options: must let the environment show {name} as {space}, which the "
+                f"policy was trained on, got {shown.get(name)}. Choose a protocol of its task."
+            )
+    if env.single_action_space != policy.action_space:
+        raise ValueError(
+            f"protocol.env: must have the policy's actions {policy.action_space}, got "
+            f"{env.single_action_space}. Choose a protocol of its task."
+        )
+    if env.max_episode_steps > policy.max_episode_steps:
+        raise ValueError(
+            f"protocol.options: must keep episodes within the {policy.max_episode_steps} steps "
+            f"that the policy was built for, got {env.max_episode_steps}. Shorten them."
+        )
+
+
 def run_block(
-    policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block
+    policy: Policy,
+    env: TrialVectorEnv,
+    protocol: Protocol,
+    block: Block,
+    *,
+    context: Context = Context.KEPT,
 ) -> Iterator[Record]:
     """Evaluate one block, and yield a record as each episode of a real unit ends.
 
     Records hold what the environment says of the episode, the trial, the repeat and the episode's
     index in the trial; nothing that depends on the clock.
     """
-    runner = _BlockRunner(policy, env, protocol, block)
+    runner = _BlockRunner(policy, env, protocol, block, context)
     while not runner.finished:
         yield from runner.step()
 
@@ -43,9 +87,18 @@ def run_block(
 class _BlockRunner:
     """The state of a block that is being evaluated."""
 
-    def __init__(self, policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block):
+    def __init__(
+        self,
+        policy: Policy,
+        env: TrialVectorEnv,
+        protocol: Protocol,
+        block: Block,
+        context: Context,
+    ):
         self._policy, self._env, self._protocol, self._block = policy, env, protocol, block
-        self._device = next(policy.parameters()).device
+        self._clears = context is Context.CLEARED
+        shown = policy.observation_space.spaces
+        self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         trial_N = np.array([u.trial for u in block.units], np.int64)
         self._noise_key_N = np.array(
             [int(key(u.trial, u.repeat)) & _MAX_KEY for u in block.units], np.int64
@@ -53,7 +106,9 @@ class _BlockRunner:
         self._observation, _ = env.reset(
             options={"new_trial": np.ones(env.num_envs, bool), "trial": trial_N}
         )
-        capacity = protocol.capacity(env.max_episode_steps)
+        self._add_reward(np.zeros(env.num_envs, np.float32))
+        longest = env.max_episode_steps
+        capacity = longest if self._clears else protocol.capacity(longest)
         self._state = policy.initial_state(env.num_envs, capacity)
         self._starts_N = np.ones(env.num_envs, bool)
         self._episodes_N = np.zeros(env.num_envs, np.int64)
@@ -73,26 +128,36 @@ class _BlockRunner:
 
     def step(self) -> list[Record]:
         """Act once in all rows and return the records of episodes that ended."""
-        noise_NK = row_uniforms(
-            self._protocol.seed, self._noise_key_N, self._steps, self._policy.noise_size
-        )
-        acted = self._policy.step(
-            {k: torch.from_numpy(v).to(self._device) for k, v in self._observation.items()},
-            self._state,
-            self._protocol.deterministic,
-            episode_starts=torch.from_numpy(self._starts_N).to(self._device),
-            noise=torch.from_numpy(noise_NK).to(self._device),
-        )
-        self._observation, _, terminated_N, truncated_N, infos = self._env.step(
-            acted.action.cpu().numpy()
-        )
+        if self._clears and self._starts_N.any():
+            self._state.reset(self._starts_N)
+        self._observation, reward_N, terminated_N, truncated_N, infos = self._env.step(self._act())
         self._steps += 1
         self._starts_N = terminated_N | truncated_N
+        self._add_reward(np.where(self._starts_N, 0.0, reward_N).astype(np.float32))
         if not self._starts_N.any():
             return []
         counted = np.flatnonzero(self._starts_N & self._running_N)
         self._episodes_N[self._starts_N] += 1
         return [self._record(infos, int(row)) for row in counted]
+
+    def _act(self) -> np.ndarray:
+        device = self._policy.device
+        noise_NK = row_uniforms(
+            self._protocol.seed, self._noise_key_N, self._steps, self._policy.noise_size
+        )
+        acted = self._policy.step(
+            {k: torch.from_numpy(v).to(device) for k, v in self._observation.items()},
+            self._state,
+            self._protocol.deterministic,
+            episode_starts=torch.from_numpy(self._starts_N).to(device),
+            noise=torch.from_numpy(noise_NK).to(device),
+        )
+        return self._policy.clip_action(acted.action).cpu().numpy()
+
+    def _add_reward(self, reward_N: np.ndarray) -> None:
+        """Let the policy observe the previous reward, where the environment does not show it."""
+        if self._adds_reward:
+            self._observation[PREV_REWARD] = reward_N
 
     def _record(self, infos: dict[str, Any], row: int) -> Record:
         fields = {k: v[row].item() for k, v in infos["episode_record"].items()}
@@ -102,16 +167,25 @@ class _BlockRunner:
         return fields
 
 
-def evaluate(policy: Policy, protocol: Protocol) -> list[Record]:
+def evaluate(
+    policy: Policy, protocol: Protocol, *, context: Context = Context.KEPT
+) -> list[Record]:
     """Evaluate a whole protocol in this process and return its records in order.
 
     For evaluations that should be kept, resumed or shared by workers, see `relic.evaluation.store`.
     """
     env = make_env(protocol)
     try:
-        records = [
-            r for block in protocol.blocks() for r in run_block(policy, env, protocol, block)
-        ]
+        check_fit(policy, env)
+        return in_order(
+            record
+            for block in protocol.blocks()
+            for record in run_block(policy, env, protocol, block, context=context)
+        )
     finally:
         env.close()
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sort records by repeat, trial and episode."""
     return sorted(records, key=lambda r: (r["repeat"], r["trial"], r["episode"]))

@@ -53,6 +53,8 @@ class Protocol:
         for name in ("version", "trials", "repeats", "block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.first_trial < 0:
+            raise ValueError(f"first_trial: must be at least 0, got {self.first_trial}.")
         if (self.episodes is None) == (self.steps is None):
             raise ValueError(
                 "episodes: must be given where steps is not, and only there, got "

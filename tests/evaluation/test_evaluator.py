@@ -1,0 +1,172 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from envs.make import make_trial_env
+from envs.vector import TrialVectorEnv
+from relic.evaluation.evaluator import Context, check_fit, evaluate, make_env, run_block
+from relic.policy.config import PolicyConfig
+from relic.policy.policy import Policy
+from relic.schema import build
+from tests.evaluation.conftest import HORIZON, OPTIONS, small_policy, small_protocol
+
+
+def outcomes(records):
+    """What happened, without the number of the block that it happened in."""
+    return [{k: v for k, v in r.items() if k != "block"} for r in records]
+
+
+def test_every_unit_has_every_episode_once(policy):
+    records = evaluate(policy, small_protocol())
+    units = Counter((r["repeat"], r["trial"], r["episode"]) for r in records)
+    assert set(units) == {(r, t, e) for r in range(2) for t in range(3) for e in range(4)}
+    assert set(units.values()) == {1}
+    assert [(r["repeat"], r["trial"], r["episode"]) for r in records] == sorted(units)
+    assert all(r["length"] == HORIZON for r in records)
+
+
+def test_records_are_plain_and_equal_when_evaluated_again(policy):
+    first, second = (evaluate(policy, small_protocol()) for _ in range(2))
+    assert first == second
+    assert {type(v) for r in first for v in r.values()} <= {int, float, bool}
+
+
+def test_blocks_alone_and_in_any_order_give_what_the_whole_gives(policy):
+    protocol = small_protocol()
+    env = make_env(protocol)
+    blocks = reversed(list(protocol.blocks()))
+    parts = [r for block in blocks for r in run_block(policy, env, protocol, block)]
+    assert sorted(map(str, parts)) == sorted(map(str, evaluate(policy, protocol)))
+
+
+@pytest.mark.parametrize("block", [1, 6, 7])
+def test_outcomes_do_not_depend_on_how_units_share_blocks(policy, block):
+    # Sums may differ in the last bits with the batch; no sample of this small agent is that close.
+    whole = evaluate(policy, small_protocol())
+    assert outcomes(evaluate(policy, small_protocol(block=block))) == outcomes(whole)
+
+
+def test_noise_is_keyed_by_seed_trial_and_repeat(policy):
+    records = evaluate(policy, small_protocol(trials=4, episodes=6))
+    by_repeat = [[r["distance_end"] for r in records if r["repeat"] == n] for n in range(2)]
+    assert by_repeat[0] != by_repeat[1]
+    other = evaluate(policy, small_protocol(trials=4, episodes=6, seed=1))
+    assert outcomes(other) != outcomes(records)
+    # A trial's noise is its own: it is met again when evaluated without the trials before it.
+    alone = evaluate(policy, small_protocol(trials=1, first_trial=2, episodes=6))
+    assert outcomes(alone) == outcomes(r for r in records if r["trial"] == 2)
+
+
+def test_deterministic_acting_ignores_the_seed(policy):
+    first, second = (evaluate(policy, small_protocol(deterministic=True, seed=s)) for s in (0, 1))
+    assert first == second
+
+
+def test_trials_limited_by_steps_drop_the_unfinished_episode(policy):
+    records = evaluate(policy, small_protocol(episodes=None, steps=2 * HORIZON + 5))
+    assert Counter(r["episode"] for r in records) == {0: 6, 1: 6}
+
+
+def test_cleared_context_acts_as_if_each_episode_began_a_trial(policy):
+    # With the memory emptied and noise out of play, all episodes of a trial are the first again.
+    protocol = small_protocol(deterministic=True)
+    records = evaluate(policy, protocol, context=Context.CLEARED)
+    for record in records:
+        first = next(
+            r
+            for r in records
+            if (r["trial"], r["repeat"], r["episode"]) == (record["trial"], record["repeat"], 0)
+        )
+        assert record["return"] == first["return"]
+        assert record["distance_end"] == first["distance_end"]
+    kept = evaluate(policy, protocol)
+    assert [r for r in kept if r["episode"] == 0] == [r for r in records if r["episode"] == 0]
+
+
+def test_cleared_context_still_draws_new_noise(policy):
+    kept = evaluate(policy, small_protocol())
+    cleared = evaluate(policy, small_protocol(), context=Context.CLEARED)
+    first = [r for r in kept if r["episode"] == 0]
+    assert first == [r for r in cleared if r["episode"] == 0]
+    assert kept != cleared
+
+
+class Slider(TrialVectorEnv):
+    """Pays the action that it was given, which must lie in the action space."""
+
+    def __init__(self, num_envs: int = 1, **kwargs):
+        super().__init__(
+            num_envs,
+            spaces.Dict({"zero": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
+            single_action_space=spaces.Box(-0.1, 0.1, (1,), np.float32),
+            dataset_name="slider",
+            num_trials=4,
+            max_episode_steps=3,
+            **kwargs,
+        )
+
+    def _begin_trials(self, rows, trials):
+        pass
+
+    def _begin_episodes(self, rows):
+        pass
+
+    def _advance(self, actions):
+        never = np.zeros(self.num_envs, bool)
+        assert (np.abs(actions) <= np.float32(0.1)).all()
+        return actions[:, 0].astype(np.float32), never, never.copy()
+
+    def _observe(self, rows, out):
+        out["zero"][slice(None) if rows is None else rows] = 0.0
+
+
+def test_vector_actions_are_clipped_and_the_previous_reward_is_shown(monkeypatch):
+    env = Slider(2)
+    config = build(PolicyConfig, {"memory": "gru", "encoder": {"prev_reward": True}})
+    space = env.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    policy = Policy(config, space, env.single_action_space, max_episode_steps=3).eval()
+    seen = []
+    encode = policy.encoder.forward
+
+    def watched(observation, *rest):
+        seen.append(observation["prev_reward"].clone())
+        return encode(observation, *rest)
+
+    monkeypatch.setattr(policy.encoder, "forward", watched)
+    protocol = small_protocol(env=f"{__name__}:Slider", trials=2, repeats=1, episodes=2, block=2)
+    (block,) = protocol.blocks()
+    records = list(run_block(policy, env, protocol, block))
+    shown = torch.stack(seen).reshape(6, 2).numpy()
+    # First steps of episodes are shown no reward; the others are paid at most 0.1.
+    assert (shown[[0, 3]] == 0).all()
+    assert (np.abs(shown[[1, 2, 4, 5]]) == np.float32(0.1)).any()
+    paid = shown[[1, 2]].sum(0)
+    assert all(abs(r["return"] - paid[r["trial"]]) < 0.11 for r in records if r["episode"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("relic/Darkroom-v0", {**OPTIONS, "horizon": 50}, "within the 12 steps.*got 50"),
+        ("relic/FourBoxes-v0", {}, "must let the environment show position.*got None"),
+    ],
+)
+def test_environments_that_do_not_fit_are_refused(policy, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_fit(policy, make_trial_env(name, 1, options))
+
+
+def test_policy_of_other_actions_is_refused(policy):
+    policy.action_space = spaces.Discrete(7)
+    with pytest.raises(ValueError, match=r"must have the policy's actions Discrete\(7\)"):
+        evaluate(policy, small_protocol())
+
+
+def test_other_weights_act_otherwise(policy):
+    protocol = replace(small_protocol(), repeats=1)
+    assert evaluate(small_policy(1), protocol) != evaluate(policy, protocol)
