@@ -6,7 +6,7 @@ along the obstacle, as in Habitat's navmesh step filter. A position that is free
 step is longer than asked for, and a move through free space is exact. No `fastmath`: moves must
 be reproducible everywhere.
 
-Shape suffixes: N rows, Y and X grid rows and columns.
+Shape suffixes: Y and X grid rows and columns.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from envs.houses.navigation import FloatGrid, slack_at
 
@@ -100,29 +98,3 @@ def slide(
         x = nx
         y = ny
     return x, y
-
-
-@njit(cache=True, nogil=True)
-def slide_batch(
-    slack_NYX: FloatGrid,
-    cell: float,
-    x_N: NDArray[np.float64],
-    y_N: NDArray[np.float64],
-    heading_N: NDArray[np.float64],
-    distance: float,
-    moves_N: NDArray[np.bool_],
-) -> None:
-    """Move rows ahead, each in its own house; overwrites `x_N` and `y_N` where `moves_N`.
-
-    Args:
-        slack_NYX: Slack grids, padded to a common shape with negative numbers.
-        cell: Common distance between nodes.
-        x_N: Positions, overwritten.
-        y_N: Positions, overwritten.
-        heading_N: Directions.
-        distance: Length of a move in free space.
-        moves_N: Which rows move.
-    """
-    for n in range(len(x_N)):
-        if moves_N[n]:
-            x_N[n], y_N[n] = slide(slack_NYX[n], cell, x_N[n], y_N[n], heading_N[n], distance)

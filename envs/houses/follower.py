@@ -23,8 +23,10 @@ from envs.houses.collision import slide
 from envs.houses.geodesic import sample
 from envs.houses.navigation import FloatGrid, NavGrid
 from envs.houses.scene import Scene
-from envs.houses.sight import EYE_HEIGHT, Packed, Sight, camera_view, pack, seen_pixels, solids_near
+from envs.houses.sight import EYE_HEIGHT, Packed, Sight, pack, seen_pixels, solids_near, view_of
 from envs.objectnav_config import Action, ObjectNavConfig
+
+Pose4 = tuple[float, float, float, float]
 
 _STOP: Final = int(Action.STOP)
 _FORWARD: Final = int(Action.FORWARD)
@@ -88,14 +90,19 @@ class Rules(NamedTuple):
         )
 
 
+class Ground(NamedTuple):
+    """Where the agent can go, and how far it is from there."""
+
+    slack_YX: FloatGrid
+    """`NavGrid.slack_YX`."""
+    field_YX: FloatGrid
+    """Distances to the nearest viewpoint of the goal instances."""
+    cell: float
+
+
 @njit(cache=True, nogil=True)
 def _best_seen(
-    sight: Sight,
-    targets_K: NDArray[np.int64],
-    rules: Rules,
-    x: float,
-    y: float,
-    scratch: NDArray[np.int64],
+    sight: Sight, targets_K: NDArray[np.int64], rules: Rules, x: float, y: float
 ) -> tuple[int, float]:
     """Return the goal object that is seen best from a position, facing it, and its pixels."""
     best = -1
@@ -106,9 +113,9 @@ def _best_seen(
         dy = object_9[1] - y
         if dx * dx + dy * dy > rules.distance * rules.distance:
             continue
-        near = scratch[0, : solids_near(sight.solids_PC, object_9, rules.distance, scratch[0])]
-        everywhere = camera_view(0.0, 0.0, 0.0)
-        pixels = seen_pixels(sight, object_9, near, x, y, rules.focal, everywhere, scratch[1])
+        near = solids_near(sight.solids_PC, object_9, rules.distance)
+        view = view_of(rules.focal, 0.0, 0.0, 0.0)
+        pixels = seen_pixels(sight, object_9, near, x, y, view)
         if pixels > most:
             best = k
             most = pixels
@@ -122,19 +129,12 @@ def _wrap(angle: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _face(
-    sight: Sight,
-    object_9: Packed,
-    rules: Rules,
-    pixels: float,
-    pose: tuple[float, float, float, float],
-    scratch: NDArray[np.int64],
-) -> int:
+def _face(sight: Sight, object_9: Packed, rules: Rules, pixels: float, pose: Pose4) -> int:
     """Turn and look towards an object; stop once it is well in view."""
     x, y, heading, pitch = pose
-    near = scratch[0, : solids_near(sight.solids_PC, object_9, rules.distance, scratch[0])]
-    view = camera_view(heading, pitch, rules.edge)
-    seen = seen_pixels(sight, object_9, near, x, y, rules.focal, view, scratch[1])
+    near = solids_near(sight.solids_PC, object_9, rules.distance)
+    view = view_of(rules.focal, rules.edge, heading, pitch)
+    seen = seen_pixels(sight, object_9, near, x, y, view)
     if seen >= 0.999 * min(pixels, _WHOLE * rules.pixels):
         return _STOP
     dx = object_9[0] - x
@@ -151,22 +151,33 @@ def _face(
 
 
 @njit(cache=True, nogil=True)
+def _nth_turn(n: int) -> int:
+    """Order headings by the turns that they take: 0, -1, 1, -2, 2, ..."""
+    return (n + 1) // 2 * (1 if n % 2 == 0 else -1)
+
+
+@njit(cache=True, nogil=True)
+def _first_action(turned: int) -> int:
+    """Return the first action of a plan that turns left so often, and then walks."""
+    if turned == 0:
+        return _FORWARD
+    return _LEFT if turned > 0 else _RIGHT
+
+
+@njit(cache=True, nogil=True)
 def _search(
-    slack_YX: FloatGrid,
-    cell: float,
+    ground: Ground,
     sight: Sight,
     targets_K: NDArray[np.int64],
     rules: Rules,
     pixels: float,
-    pose: tuple[float, float, float, float],
-    scratch: NDArray[np.int64],
+    pose: Pose4,
 ) -> int:
     """Return the first action towards the cheapest near end that sees so many pixels, or -1."""
     action = -1
     cheapest = np.inf
-    turns = math.ceil(math.pi / rules.turn - 1e-6)
-    for side in range(2 * turns):
-        turned = (side + 1) // 2 * (1 if side % 2 == 0 else -1)
+    for n in range(2 * math.ceil(math.pi / rules.turn - 1e-6)):
+        turned = _nth_turn(n)
         heading = pose[2] + turned * rules.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
@@ -174,88 +185,70 @@ def _search(
             if cost >= cheapest:
                 break
             px, py = nx, ny
-            nx, ny = slide(slack_YX, cell, px, py, heading, rules.forward)
+            nx, ny = slide(ground.slack_YX, ground.cell, px, py, heading, rules.forward)
             if nx == px and ny == py:
                 break
-            if _best_seen(sight, targets_K, rules, nx, ny, scratch)[1] >= pixels:
+            if _best_seen(sight, targets_K, rules, nx, ny)[1] >= pixels:
                 cheapest = cost
-                action = _FORWARD if turned == 0 else (_LEFT if turned > 0 else _RIGHT)
+                action = _first_action(turned)
     return action
 
 
 @njit(cache=True, nogil=True)
-def _walk(
-    slack_YX: FloatGrid,
-    cell: float,
-    field_YX: FloatGrid,
-    rules: Rules,
-    pose: tuple[float, float, float, float],
-) -> int:
+def _walk(ground: Ground, rules: Rules, pose: Pose4) -> int:
     """Return the first action of the plan, turns and then steps, that leads down the field best."""
     action = _LEFT
     cheapest = np.inf
-    here = sample(field_YX, cell, pose[0], pose[1])
-    turns = math.ceil(math.pi / rules.turn - 1e-6)
-    for side in range(2 * turns):
-        turned = (side + 1) // 2 * (1 if side % 2 == 0 else -1)
+    here = sample(ground.field_YX, ground.cell, pose[0], pose[1])
+    for n in range(2 * math.ceil(math.pi / rules.turn - 1e-6)):
+        turned = _nth_turn(n)
         if abs(turned) * _TURN_COST + here / rules.forward >= cheapest:
-            break  # no walk in this or a farther heading can come nearer faster than straight
+            break  # no walk comes nearer by more than its length
         heading = pose[2] + turned * rules.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
             px, py = nx, ny
-            nx, ny = slide(slack_YX, cell, px, py, heading, rules.forward)
+            nx, ny = slide(ground.slack_YX, ground.cell, px, py, heading, rules.forward)
             if nx == px and ny == py:
                 break
-            left = sample(field_YX, cell, nx, ny)
+            left = sample(ground.field_YX, ground.cell, nx, ny)
             cost = abs(turned) * _TURN_COST + ahead + left / rules.forward
             if left > here - _GAIN:
                 cost += _NO_GAIN_COST
             if cost < cheapest - 1e-9:
                 cheapest = cost
-                action = _FORWARD if turned == 0 else (_LEFT if turned > 0 else _RIGHT)
+                action = _first_action(turned)
     return action
 
 
 @njit(cache=True, nogil=True)
 def expert_action(
-    slack_YX: FloatGrid,
-    cell: float,
-    field_YX: FloatGrid,
-    sight: Sight,
-    targets_K: NDArray[np.int64],
-    rules: Rules,
-    pose: tuple[float, float, float, float],
+    ground: Ground, sight: Sight, targets_K: NDArray[np.int64], rules: Rules, pose: Pose4
 ) -> int:
     """Return the expert's action.
 
     Args:
-        slack_YX: `NavGrid.slack_YX`.
-        cell: `NavGrid.cell`.
-        field_YX: Distances to the nearest viewpoint of the goal instances.
+        ground: Free space and distances.
         sight: The scene.
         targets_K: Rows of `sight.objects_O9` that are goals.
         rules: The task's constants.
         pose: x, y, heading, pitch.
     """
-    scratch = np.empty((2, len(sight.solids_PC)), np.int64)
     x, y, _, _ = pose
-    best, seen = _best_seen(sight, targets_K, rules, x, y, scratch)
+    best, seen = _best_seen(sight, targets_K, rules, x, y)
     settled = seen >= _PLENTY * rules.pixels
-    if not settled and sample(field_YX, cell, x, y) <= _ARRIVED:
-        plenty = _PLENTY * rules.pixels
-        action = _search(slack_YX, cell, sight, targets_K, rules, plenty, pose, scratch)
+    if not settled and sample(ground.field_YX, ground.cell, x, y) <= _ARRIVED:
+        action = _search(ground, sight, targets_K, rules, _PLENTY * rules.pixels, pose)
         if action >= 0:
             return action
         settled = seen >= _ENOUGH * rules.pixels
         if not settled:
-            enough = _ENOUGH * rules.pixels
-            action = _search(slack_YX, cell, sight, targets_K, rules, enough, pose, scratch)
+            action = _search(ground, sight, targets_K, rules, _ENOUGH * rules.pixels, pose)
             if action >= 0:
                 return action
     if settled:
-        return _face(sight, sight.objects_O9[best], rules, seen, pose, scratch)
-    return _walk(slack_YX, cell, field_YX, rules, pose)
+        return _face(sight, sight.objects_O9[best], rules, seen, pose)
+    return _walk(ground, rules, pose)
 
 
 class Follower:
@@ -291,12 +284,7 @@ class Follower:
             )
         return np.array([self._index[i] for i in instances], np.int64)
 
-    def action(
-        self,
-        field_YX: FloatGrid,
-        targets_K: NDArray[np.int64],
-        pose: tuple[float, float, float, float],
-    ) -> int:
+    def action(self, field_YX: FloatGrid, targets_K: NDArray[np.int64], pose: Pose4) -> int:
         """Return what the expert would do.
 
         Args:
@@ -304,9 +292,5 @@ class Follower:
             targets_K: The goal instances, from `targets`.
             pose: x, y, heading, pitch.
         """
-        grid = self._grid
-        return int(
-            expert_action(
-                grid.slack_YX, grid.cell, field_YX, self._sight, targets_K, self._rules, pose
-            )
-        )
+        ground = Ground(self._grid.slack_YX, field_YX, self._grid.cell)
+        return int(expert_action(ground, self._sight, targets_K, self._rules, pose))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -84,13 +84,19 @@ def slack_at(slack_YX: FloatGrid, cell: float, x: float, y: float) -> float:
 
 @njit(cache=True, nogil=True)
 def segment_free(
-    slack_YX: FloatGrid, cell: float, x0: float, y0: float, x1: float, y1: float, least: float
+    slack_YX: FloatGrid,
+    cell: float,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    least: float,
 ) -> bool:
     """Tell whether slack stays at `least` or above straight from one position to another."""
-    pieces = math.ceil(math.hypot(x1 - x0, y1 - y0) / (0.5 * cell)) + 1
+    dx = end[0] - start[0]
+    dy = end[1] - start[1]
+    pieces = math.ceil(math.hypot(dx, dy) / (0.5 * cell)) + 1
     for i in range(pieces + 1):
         t = i / pieces
-        if slack_at(slack_YX, cell, x0 + t * (x1 - x0), y0 + t * (y1 - y0)) < least:
+        if slack_at(slack_YX, cell, start[0] + t * dx, start[1] + t * dy) < least:
             return False
     return True
 
@@ -135,9 +141,19 @@ def _footprint_distance(box: bool, half_x: float, half_y: float, x: float, y: fl
     return ellipse_distance(half_x, half_y, x, y)
 
 
+class _Solids(NamedTuple):
+    """Fields of `Primitives` that footprints need."""
+
+    center_P3: FloatArray
+    half_P3: FloatArray
+    yaw_P: FloatArray
+    kind_P: NDArray[np.uint8]
+
+
 @njit(cache=True, nogil=True)
-def _section_scale(kind: int, center_z: float, half_z: float, z_low: float, z_high: float) -> float:
-    """Size of a solid's widest horizontal section inside a band of heights, 0 if it has none."""
+def _section_scale(kind: int, center_z: float, half_z: float) -> float:
+    """Size of a solid's widest horizontal section within `OBSTACLE_Z`, 0 if it has none."""
+    z_low, z_high = OBSTACLE_Z
     away = max(z_low - center_z, center_z - z_high, 0.0)
     if min(center_z + half_z, z_high) - max(center_z - half_z, z_low) < _TOUCH:
         return 0.0
@@ -148,22 +164,13 @@ def _section_scale(kind: int, center_z: float, half_z: float, z_low: float, z_hi
 
 @njit(cache=True, nogil=True)
 def _lower_slack(
-    slack_YX: NDArray[np.float64],
-    cell: float,
-    radius: float,
-    reach: float,
-    z_band: tuple[float, float],
-    center_P3: FloatArray,
-    half_P3: FloatArray,
-    yaw_P: FloatArray,
-    kind_P: NDArray[np.uint8],
+    slack_YX: NDArray[np.float64], cell: float, radius: float, reach: float, solids: _Solids
 ) -> None:
     """Lower slack around every obstacle to the distance from it, where that is below `reach`."""
+    center_P3, half_P3, yaw_P, kind_P = solids
     rows, columns = slack_YX.shape
     for p in range(len(yaw_P)):
-        scale = _section_scale(
-            kind_P[p], float(center_P3[p, 2]), float(half_P3[p, 2]), z_band[0], z_band[1]
-        )
+        scale = _section_scale(kind_P[p], float(center_P3[p, 2]), float(half_P3[p, 2]))
         half_x = half_P3[p, 0] * scale
         half_y = half_P3[p, 1] * scale
         if half_x <= 0.0 or half_y <= 0.0:
@@ -245,17 +252,9 @@ def grid_of_primitives(
     border_X = np.minimum(x_X, extent[0] - x_X) - radius
     border_Y = np.minimum(y_Y, extent[1] - y_Y) - radius
     slack_YX = np.minimum(np.minimum(border_X[None, :], border_Y[:, None]), band)
-    _lower_slack(
-        slack_YX,
-        cell,
-        radius,
-        radius + band,
-        OBSTACLE_Z,
-        primitives.center_P3,
-        primitives.half_P3,
-        primitives.yaw_P,
-        primitives.kind_P,
-    )
+    p = primitives
+    solids = _Solids(p.center_P3, p.half_P3, p.yaw_P, p.kind_P)
+    _lower_slack(slack_YX, cell, radius, radius + band, solids)
     slack_YX -= margin
     free_YX = largest_component(slack_YX)
     # A free pocket that cannot be reached must look like an obstacle to interpolation, too.

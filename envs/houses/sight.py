@@ -18,18 +18,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.houses.scene import Kind, Scene
+from envs.houses.scene import Scene
+from envs.houses.solids import (
+    COS,
+    HX,
+    HZ,
+    REACH,
+    SIN,
+    Packed,
+    Point,
+    X,
+    Y,
+    Z,
+    blocks,
+    pack_solids,
+    silhouette,
+)
 
 EYE_HEIGHT: Final = 1.2
-
-Packed = NDArray[np.float64]
-
-_X, _Y, _Z, _HX, _HY, _HZ, _COS, _SIN, _KIND, _REACH, _COLUMNS = range(11)
-_BOX: Final = int(Kind.BOX)
-_ELLIPSOID: Final = int(Kind.ELLIPSOID)
-_CYLINDER: Final = int(Kind.CYLINDER)
-_END: Final = 1e-9
-"""Ray parameters this near the ends do not count, so that a touched surface does not block."""
 
 _CORNERS: Final = np.array(
     [(x, y, z) for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)]
@@ -43,7 +49,7 @@ class Sight(NamedTuple):
     """A scene, packed for the kernels below."""
 
     solids_PC: Packed
-    """Centre, half extents, cosine and sine of the yaw, kind, horizontal reach."""
+    """From `solids.pack_solids`."""
     points_Q3: Packed
     """Points inside goal objects, in the order of their primitives."""
     objects_O9: Packed
@@ -52,16 +58,7 @@ class Sight(NamedTuple):
 
 def pack(scene: Scene) -> Sight:
     """Pack a scene's primitives and goal objects."""
-    p = scene.primitives
-    solids_PC = np.zeros((len(p), _COLUMNS))
-    solids_PC[:, _X : _Z + 1] = p.center_P3
-    solids_PC[:, _HX : _HZ + 1] = p.half_P3
-    solids_PC[:, _COS] = np.cos(p.yaw_P.astype(np.float64))
-    solids_PC[:, _SIN] = np.sin(p.yaw_P.astype(np.float64))
-    solids_PC[:, _KIND] = p.kind_P
-    corner_P = np.hypot(solids_PC[:, _HX], solids_PC[:, _HY])
-    longest_P = np.maximum(solids_PC[:, _HX], solids_PC[:, _HY])
-    solids_PC[:, _REACH] = np.where(p.kind_P == _BOX, corner_P, longest_P)
+    solids_PC = pack_solids(scene.primitives)
     objects_O9 = np.zeros((len(scene.objects), 9))
     patterns = []
     first = 0
@@ -82,90 +79,38 @@ def _place_points(solids_PC: Packed, objects_O9: Packed, patterns: list[Packed])
     owners = np.concatenate([np.arange(o[5], o[6], dtype=np.int64) for o in objects_O9])
     owner_Q = np.repeat(owners, [len(pattern) for pattern in patterns])
     solid_QC = solids_PC[owner_Q]
-    local_Q3 = np.concatenate(patterns) * _SPREAD * solid_QC[:, _HX : _HZ + 1]
-    cos_Q, sin_Q = solid_QC[:, _COS], solid_QC[:, _SIN]
-    points_Q3 = solid_QC[:, _X : _Z + 1].copy()
+    local_Q3 = np.concatenate(patterns) * _SPREAD * solid_QC[:, HX : HZ + 1]
+    cos_Q, sin_Q = solid_QC[:, COS], solid_QC[:, SIN]
+    points_Q3 = solid_QC[:, X : Z + 1].copy()
     points_Q3[:, 0] += cos_Q * local_Q3[:, 0] - sin_Q * local_Q3[:, 1]
     points_Q3[:, 1] += sin_Q * local_Q3[:, 0] + cos_Q * local_Q3[:, 1]
     points_Q3[:, 2] += local_Q3[:, 2]
     return points_Q3
 
 
-@njit(cache=True, nogil=True)
-def _clip(
-    enter: float, leave: float, start: float, along: float, half: float
-) -> tuple[float, float]:
-    """Narrow a ray's interval to the slab [-half, half] of one axis."""
-    if along == 0.0:
-        return (enter, leave) if abs(start) < half else (1.0, 0.0)
-    a = (-half - start) / along
-    b = (half - start) / along
-    return max(enter, min(a, b)), min(leave, max(a, b))
+class View(NamedTuple):
+    """A camera of square images, for `seen_pixels`; made by `view_of`."""
+
+    focal: float
+    """Focal length in pixels: half the image's width over tan(hfov / 2)."""
+    edge: float
+    """Tangent of half the opening angle that counts; 0 counts every direction."""
+    cos_heading: float
+    sin_heading: float
+    cos_pitch: float
+    sin_pitch: float
 
 
 @njit(cache=True, nogil=True)
-def blocks(solid_C: Packed, x: float, y: float, z: float, dx: float, dy: float, dz: float) -> bool:
-    """Tell whether a solid meets the segment from (x, y, z) to (x + dx, y + dy, z + dz)."""
-    cos = solid_C[_COS]
-    sin = solid_C[_SIN]
-    x -= solid_C[_X]
-    y -= solid_C[_Y]
-    z -= solid_C[_Z]
-    x, y = cos * x + sin * y, cos * y - sin * x
-    dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-    hx = solid_C[_HX]
-    hy = solid_C[_HY]
-    hz = solid_C[_HZ]
-    kind = solid_C[_KIND]
-    enter = _END
-    leave = 1.0 - _END
-    if kind != _ELLIPSOID:
-        enter, leave = _clip(enter, leave, z, dz, hz)
-    if kind == _BOX:
-        enter, leave = _clip(enter, leave, x, dx, hx)
-        enter, leave = _clip(enter, leave, y, dy, hy)
-        return enter < leave
-    round_z = 1.0 / hz if kind == _ELLIPSOID else 0.0
-    px, py, pz = x / hx, y / hy, z * round_z
-    qx, qy, qz = dx / hx, dy / hy, dz * round_z
-    a = qx * qx + qy * qy + qz * qz
-    b = px * qx + py * qy + pz * qz
-    c = px * px + py * py + pz * pz - 1.0
-    if a == 0.0:
-        return c < 0.0 and enter < leave
-    inside = b * b - a * c
-    if inside <= 0.0:
-        return False
-    root = math.sqrt(inside)
-    return max(enter, (-b - root) / a) < min(leave, (-b + root) / a)
+def view_of(focal: float, edge: float, heading: float, pitch: float) -> View:
+    """Return the view of a camera that looks along a heading, and up by a pitch."""
+    return View(focal, edge, math.cos(heading), math.sin(heading), math.cos(pitch), math.sin(pitch))
 
 
 @njit(cache=True, nogil=True)
-def silhouette(solid_C: Packed, dx: float, dy: float, dz: float) -> float:
-    """Return the area of a solid's shadow on a plane across the unit direction (dx, dy, dz)."""
-    cos = solid_C[_COS]
-    sin = solid_C[_SIN]
-    lx = abs(cos * dx + sin * dy)
-    ly = abs(cos * dy - sin * dx)
-    lz = abs(dz)
-    hx = solid_C[_HX]
-    hy = solid_C[_HY]
-    hz = solid_C[_HZ]
-    if solid_C[_KIND] == _BOX:
-        return 4.0 * (lx * hy * hz + ly * hx * hz + lz * hx * hy)
-    if solid_C[_KIND] == _ELLIPSOID:
-        lx *= hy * hz
-        ly *= hx * hz
-        lz *= hx * hy
-        return math.pi * math.sqrt(lx * lx + ly * ly + lz * lz)
-    return 4.0 * hx * hz * math.sqrt(lx * lx + ly * ly) + math.pi * hx * hx * lz
-
-
-@njit(cache=True, nogil=True)
-def solids_near(
-    solids_PC: Packed, object_9: Packed, distance: float, near: NDArray[np.int64]
-) -> int:
-    """List, in `near`, the solids that could hide an object from eyes within a distance."""
+def solids_near(solids_PC: Packed, object_9: Packed, distance: float) -> NDArray[np.int64]:
+    """List the solids that could hide an object from eyes within a horizontal distance."""
+    near = np.empty(len(solids_PC), np.int64)
     count = 0
     low = min(object_9[2] - object_9[4], EYE_HEIGHT)
     high = max(object_9[2] + object_9[4], EYE_HEIGHT)
@@ -173,42 +118,49 @@ def solids_near(
         if object_9[5] <= p < object_9[6]:
             continue
         solid = solids_PC[p]
-        if solid[_Z] + solid[_HZ] <= low or solid[_Z] - solid[_HZ] >= high:
+        if solid[Z] + solid[HZ] <= low or solid[Z] - solid[HZ] >= high:
             continue
-        reach = distance + solid[_REACH]
-        dx = solid[_X] - object_9[0]
-        dy = solid[_Y] - object_9[1]
+        reach = distance + solid[REACH]
+        dx = solid[X] - object_9[0]
+        dy = solid[Y] - object_9[1]
         if dx * dx + dy * dy < reach * reach:
             near[count] = p
             count += 1
-    return count
+    return near[:count]
 
 
 @njit(cache=True, nogil=True)
 def _in_the_way(
-    solids_PC: Packed,
-    near: NDArray[np.int64],
-    object_9: Packed,
-    x: float,
-    y: float,
-    way: NDArray[np.int64],
-) -> int:
-    """List, in `way`, those of the near solids that the lines from (x, y) to an object pass."""
+    solids_PC: Packed, near: NDArray[np.int64], object_9: Packed, x: float, y: float
+) -> NDArray[np.int64]:
+    """List those of the near solids that the lines from (x, y) to an object may pass."""
+    way = np.empty(len(near), np.int64)
+    count = 0
     dx = object_9[0] - x
     dy = object_9[1] - y
     squared = max(dx * dx + dy * dy, 1e-12)
-    count = 0
     for p in near:
-        reach = solids_PC[p, _REACH] + object_9[3]
-        sx = solids_PC[p, _X] - x
-        sy = solids_PC[p, _Y] - y
+        reach = solids_PC[p, REACH] + object_9[3]
+        sx = solids_PC[p, X] - x
+        sy = solids_PC[p, Y] - y
         t = min(max((sx * dx + sy * dy) / squared, 0.0), 1.0)
         sx -= t * dx
         sy -= t * dy
         if sx * sx + sy * sy < reach * reach:
             way[count] = p
             count += 1
-    return count
+    return way[:count]
+
+
+@njit(cache=True, nogil=True)
+def _toward(object_9: Packed, x: float, y: float) -> tuple[Point, float]:
+    """Return the unit direction from an eye to an object's centre, and the squared distance."""
+    dx = object_9[0] - x
+    dy = object_9[1] - y
+    dz = object_9[2] - EYE_HEIGHT
+    squared = dx * dx + dy * dy + dz * dz
+    scale = 1.0 / math.sqrt(squared)
+    return (dx * scale, dy * scale, dz * scale), squared
 
 
 @njit(cache=True, nogil=True)
@@ -220,62 +172,34 @@ def full_pixels(solids_PC: Packed, object_9: Packed, x: float, y: float, focal: 
         object_9: A row of `Sight.objects_O9`.
         x: Position of the eye.
         y: Position of the eye.
-        focal: Focal length in pixels, half the image's width over tan(hfov / 2).
+        focal: Focal length in pixels.
     """
-    dx = object_9[0] - x
-    dy = object_9[1] - y
-    dz = object_9[2] - EYE_HEIGHT
-    squared = dx * dx + dy * dy + dz * dz
-    scale = 1.0 / math.sqrt(squared)
+    toward, squared = _toward(object_9, x, y)
     area = 0.0
     for p in range(int(object_9[5]), int(object_9[6])):
-        area += silhouette(solids_PC[p], dx * scale, dy * scale, dz * scale)
+        area += silhouette(solids_PC[p], toward)
     # Parts overlap in the image; together they stay within their common cylinder's silhouette.
-    across = math.sqrt(dx * dx + dy * dy) * scale
+    across = math.sqrt(toward[0] * toward[0] + toward[1] * toward[1])
     radius = object_9[3]
-    most = 4.0 * radius * object_9[4] * across + math.pi * radius * radius * abs(dz) * scale
+    most = 4.0 * radius * object_9[4] * across + math.pi * radius * radius * abs(toward[2])
     return min(area, most) * focal * focal / squared
 
 
 @njit(cache=True, nogil=True)
-def _in_view(
-    dx: float, dy: float, dz: float, view: tuple[float, float, float, float, float]
-) -> bool:
-    """Tell whether a direction lies inside a square image; see `camera_view`."""
-    cos_heading, sin_heading, cos_pitch, sin_pitch, edge = view
-    if edge <= 0.0:
+def _in_view(along: Point, view: View) -> bool:
+    """Tell whether a direction lies inside the part of the image that counts."""
+    if view.edge <= 0.0:
         return True
-    ahead = cos_heading * dx + sin_heading * dy
-    depth = cos_pitch * ahead + sin_pitch * dz
-    across = abs(sin_heading * dx - cos_heading * dy)
-    up = abs(cos_pitch * dz - sin_pitch * ahead)
-    return depth > 0.0 and max(across, up) < edge * depth
-
-
-@njit(cache=True, nogil=True)
-def camera_view(
-    heading: float, pitch: float, edge: float
-) -> tuple[float, float, float, float, float]:
-    """Describe a camera to `seen_pixels`.
-
-    Args:
-        heading: Where it looks.
-        pitch: How far up it looks.
-        edge: Tangent of half the opening angle that counts; 0 counts every direction.
-    """
-    return math.cos(heading), math.sin(heading), math.cos(pitch), math.sin(pitch), edge
+    ahead = view.cos_heading * along[0] + view.sin_heading * along[1]
+    depth = view.cos_pitch * ahead + view.sin_pitch * along[2]
+    across = abs(view.sin_heading * along[0] - view.cos_heading * along[1])
+    up = abs(view.cos_pitch * along[2] - view.sin_pitch * ahead)
+    return depth > 0.0 and max(across, up) < view.edge * depth
 
 
 @njit(cache=True, nogil=True)
 def seen_pixels(
-    sight: Sight,
-    object_9: Packed,
-    near: NDArray[np.int64],
-    x: float,
-    y: float,
-    focal: float,
-    view: tuple[float, float, float, float, float],
-    way: NDArray[np.int64],
+    sight: Sight, object_9: Packed, near: NDArray[np.int64], x: float, y: float, view: View
 ) -> float:
     """Return about how many pixels of an object are seen from a position.
 
@@ -285,12 +209,10 @@ def seen_pixels(
         near: What could hide it, from `solids_near`.
         x: Position of the eye.
         y: Position of the eye.
-        focal: Focal length in pixels.
-        view: What the camera sees, from `camera_view`.
-        way: Scratch space, as long as `near`.
+        view: The camera.
     """
-    pixels = full_pixels(sight.solids_PC, object_9, x, y, focal)
-    in_way = way[: _in_the_way(sight.solids_PC, near, object_9, x, y, way)]
+    way = _in_the_way(sight.solids_PC, near, object_9, x, y)
+    toward, _ = _toward(object_9, x, y)
     first = int(object_9[7])
     each = int(object_9[8])
     area = 0.0
@@ -298,24 +220,16 @@ def seen_pixels(
     for part in range(int(object_9[5]), int(object_9[6])):
         seen = 0
         for q in range(first, first + each):
-            dx = sight.points_Q3[q, 0] - x
-            dy = sight.points_Q3[q, 1] - y
-            dz = sight.points_Q3[q, 2] - EYE_HEIGHT
-            if not _in_view(dx, dy, dz, view):
-                continue
-            hidden = False
-            for p in in_way:
-                if blocks(sight.solids_PC[p], x, y, EYE_HEIGHT, dx, dy, dz):
-                    hidden = True
+            point = sight.points_Q3[q]
+            along = (point[0] - x, point[1] - y, point[2] - EYE_HEIGHT)
+            hidden = not _in_view(along, view)
+            for p in way:
+                if hidden:
                     break
-            if not hidden:
-                seen += 1
+                hidden = blocks(sight.solids_PC[p], (x, y, EYE_HEIGHT), along)
+            seen += not hidden
         first += each
-        dx = object_9[0] - x
-        dy = object_9[1] - y
-        dz = object_9[2] - EYE_HEIGHT
-        scale = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-        part_area = silhouette(sight.solids_PC[part], dx * scale, dy * scale, dz * scale)
+        part_area = silhouette(sight.solids_PC[part], toward)
         area += part_area
         seen_area += part_area * seen / each
-    return pixels * seen_area / area
+    return full_pixels(sight.solids_PC, object_9, x, y, view.focal) * seen_area / area

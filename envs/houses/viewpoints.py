@@ -19,11 +19,11 @@ from envs.houses.navigation import NavGrid
 from envs.houses.scene import GoalObject, Scene
 from envs.houses.sight import (
     Sight,
-    camera_view,
     full_pixels,
     pack,
     seen_pixels,
     solids_near,
+    view_of,
 )
 
 MAX_DISTANCE: Final = 2.0
@@ -48,9 +48,8 @@ def _object_viewpoints(
     """List the viewpoints of one object."""
     rows, columns = free_YX.shape
     object_9 = sight.objects_O9[which]
-    scratch = np.empty((2, len(sight.solids_PC)), np.int64)
-    near = scratch[0, : solids_near(sight.solids_PC, object_9, distance, scratch[0])]
-    view = camera_view(0.0, 0.0, 0.0)
+    near = solids_near(sight.solids_PC, object_9, distance)
+    view = view_of(_FOCAL, 0.0, 0.0, 0.0)
     ox = object_9[0]
     oy = object_9[1]
     first_x = max(math.ceil((ox - distance) / cell - 0.5), 0)
@@ -67,7 +66,7 @@ def _object_viewpoints(
                 continue
             if full_pixels(sight.solids_PC, object_9, x, y, _FOCAL) < min_pixels:
                 continue
-            pixels = seen_pixels(sight, object_9, near, x, y, _FOCAL, view, scratch[1])
+            pixels = seen_pixels(sight, object_9, near, x, y, view)
             if pixels >= min_pixels:
                 found[count] = x, y
                 count += 1

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.collision import slide, slide_batch
+from envs.houses.collision import slide
 from envs.houses.navigation import AGENT_RADIUS, build_grid, interpolation_margin
 from envs.houses.scene import Kind
 from tests.envs.footprints import footprint_distances
@@ -105,26 +105,3 @@ def test_some_heading_leads_on_from_everywhere(seed, rng):
     for x, y in free_points(grid, house.extent, rng, 300):
         ends = [slide(grid.slack_YX, grid.cell, x, y, h, STEP) for h in np.arange(12) * np.pi / 6]
         assert max(math.hypot(ex - x, ey - y) for ex, ey in ends) > 0.02
-
-
-def test_a_batch_moves_each_row_in_its_own_house_as_alone(rng):
-    houses = [furnished_house(s, width=5.0 + s, depth=6.0 - s, pieces=12) for s in range(3)]
-    grids = [build_grid(h) for h in houses]
-    shape = np.max([g.slack_YX.shape for g in grids], axis=0)
-    slack_NYX = np.full((30, *shape), -1.0, np.float32)
-    position_N2 = np.zeros((30, 2))
-    for n in range(30):
-        grid = grids[n % 3]
-        slack_NYX[n, : grid.slack_YX.shape[0], : grid.slack_YX.shape[1]] = grid.slack_YX
-        position_N2[n] = free_points(grid, houses[n % 3].extent, rng, 1)[0]
-    heading_N = rng.uniform(0, 2 * np.pi, 30)
-    moves_N = rng.random(30) < 0.7
-    x_N, y_N = position_N2.T.copy()
-    slide_batch(slack_NYX, grids[0].cell, x_N, y_N, heading_N, STEP, moves_N)
-    for n in range(30):
-        expected = tuple(position_N2[n])
-        if moves_N[n]:
-            expected = slide(
-                grids[n % 3].slack_YX, grids[0].cell, *position_N2[n], heading_N[n], STEP
-            )
-        assert (x_N[n], y_N[n]) == expected

@@ -7,7 +7,8 @@ import pytest
 
 from envs.houses.navigation import build_grid
 from envs.houses.scene import Kind
-from envs.houses.sight import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
+from envs.houses.sight import EYE_HEIGHT, full_pixels, pack
+from envs.houses.solids import blocks, silhouette
 from envs.houses.viewpoints import MIN_PIXELS, scene_viewpoints, viewpoints
 from tests.envs.hand_made_house import (
     box,
@@ -176,7 +177,7 @@ def test_a_solid_blocks_the_segments_that_pass_through_it(kind):
             Kind.ELLIPSOID: np.sqrt(u**2 + v**2 + w**2),
         }[kind].min()
         if abs(depth - 1.0) > 0.01:
-            assert blocks(solid, *start, *(end - start)) == (depth < 1.0)
+            assert blocks(solid, tuple(start), tuple(end - start)) == (depth < 1.0)
             hits += depth < 1.0
     assert 40 < hits < 260
 
@@ -195,7 +196,9 @@ def test_silhouettes_have_the_area_of_the_shadow(kind):
         starts = part.center_P3[0] - 5 * ahead + across * side + above * np.cross(side, ahead)
         hit = np.isfinite(hit_depth(part, 0, starts, ahead[None])).sum()
         area = hit * (2.4 / 300) ** 2
-        assert silhouette(solid, *ahead) == pytest.approx(area, rel=0.04)  # edges fall between rays
+        assert silhouette(solid, tuple(ahead)) == pytest.approx(
+            area, rel=0.04
+        )  # edges fall between rays
 
 
 def test_pixels_of_an_unhidden_object_match_a_rendered_count():
