@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -425,6 +427,26 @@ def test_expert_finds_what_is_asked_for() -> None:
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
 def test_expert_finds_what_is_asked_for_in_many_houses(size: str) -> None:
     assert success_of_expert(size, trials=100, episodes=5) >= 0.95
+
+
+MEMORY = """
+import numpy, psutil
+from envs.houses.env import HousesVectorEnv
+env = HousesVectorEnv(256, split="val", size="{size}", sensors=["rgb", "depth", "semantic"])
+env.reset(options={{"trial": numpy.arange(256)}})
+for action in numpy.random.default_rng(0).integers(0, 6, (60, 256)):
+    env.step(action)
+assert len(set(env.trial)) == 256
+print(psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_256_rows_with_a_house_each_fit_into_2_gib(size: str) -> None:
+    code = MEMORY.format(size=size)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 2**30
 
 
 def test_a_blind_agent_sees_no_image() -> None:
