@@ -1,0 +1,131 @@
+"""An evaluation on disk: a file of records per block, and one file of all once they are done.
+
+Records go to disk as episodes end, one JSON object a line, into a file whose name ends in `.part`
+until its block is done. A stopped evaluation goes on with the blocks that are not done, so a kill
+costs the blocks that were under way and changes nothing that is written in the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relic.evaluation.evaluator import Context, Record, in_order
+from relic.evaluation.protocol import Protocol
+from relic.policy.loading import DESCRIPTION_FILE
+from relic.schema import ConfigError, leaves, to_plain
+
+FORMAT = 1
+IDENTITY_FILE = "evaluation.json"
+RECORDS_FILES = {Context.KEPT: "records.jsonl", Context.CLEARED: "records_cleared.jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A block to be evaluated, and what the policy may remember in it."""
+
+    context: Context
+    block: int
+
+
+def identity(checkpoint: Path, protocol: Protocol, threads: int) -> dict[str, Any]:
+    """Return what decides the records: results of one evaluation agree in all of it."""
+    description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
+    weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
+    return {
+        "format": FORMAT,
+        "policy": hashlib.sha256(weights.encode()).hexdigest()[:12],
+        "protocol": to_plain(protocol),
+        "threads": threads,
+    }
+
+
+class Store:
+    """The directory of one evaluation."""
+
+    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
+        """Open or begin it.
+
+        Args:
+            directory: Made if needed.
+            identity: Of the evaluation, see `identity`.
+
+        Raises:
+            ConfigError: If the directory holds another evaluation.
+        """
+        self.directory = directory
+        self._blocks = directory / "blocks"
+        self._blocks.mkdir(parents=True, exist_ok=True)
+        file = directory / IDENTITY_FILE
+        if file.exists():
+            _check_same(file, identity)
+        else:
+            write_json(file, identity)
+
+    def is_done(self, job: Job) -> bool:
+        """Say whether a block's records are complete."""
+        return self._path(job).exists()
+
+    def write(self, job: Job, records: Iterable[Record]) -> Iterator[Record]:
+        """Pass the records of a block on, and put each on disk as it comes."""
+        path = self._path(job)
+        part = path.with_name(path.name + ".part")
+        with part.open("w") as file:
+            for record in records:
+                file.write(_line(record))
+                file.flush()
+                yield record
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    def merge(self, context: Context, num_blocks: int) -> list[Record]:
+        """Write the records of all blocks, in order, into one file and return them."""
+        jobs = [Job(context, block) for block in range(num_blocks)]
+        lines = (line for job in jobs for line in self._path(job).read_text().splitlines())
+        records = in_order(json.loads(line) for line in lines)
+        path = self.directory / RECORDS_FILES[context]
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(map(_line, records)))
+        temporary.replace(path)
+        return records
+
+    def _path(self, job: Job) -> Path:
+        return self._blocks / f"{job.context.value}-{job.block:05d}.jsonl"
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a file of records."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader never meets half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _check_same(file: Path, identity: dict[str, Any]) -> None:
+    try:
+        found = leaves(json.loads(file.read_text()))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: must say what was evaluated, got a damaged file ({error}). "
+            "Choose another out."
+        ) from None
+    wanted = leaves(json.loads(json.dumps(identity)))
+    for key in sorted({*found, *wanted}):
+        if found.get(key) != wanted.get(key):
+            raise ConfigError(
+                f"out: {file.parent} holds another evaluation: {key} is {found.get(key)!r} there "
+                f"and {wanted.get(key)!r} here. Choose another out."
+            )

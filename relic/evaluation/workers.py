@@ -1,0 +1,209 @@
+"""Evaluates blocks in this process or in several; what comes out is the same.
+
+Each worker process holds the policy and an environment and is sent one block after another. A
+worker that dies costs its block only: the block is tried once more in a fresh process, and the
+others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relic.evaluation.evaluator import Record, check_fit, make_env, run_block
+from relic.evaluation.protocol import Protocol
+from relic.evaluation.store import Job, Store
+from relic.policy.loading import load
+
+ATTEMPTS = 2
+"""Times that a block is tried before it is given up."""
+
+OnEpisode = Callable[[], None]
+
+
+class WorkerError(RuntimeError):
+    """Blocks could not be evaluated; what was evaluated is on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a worker needs to know."""
+
+    checkpoint: Path
+    protocol: Protocol
+    directory: Path
+    identity: dict[str, Any]
+    threads: int = 1
+    """Threads of each worker: last bits depend on them, so they are part of the identity."""
+    device: str = "cpu"
+
+
+def run_jobs(
+    task: Task, jobs: Sequence[Job], *, workers: int = 1, on_episode: OnEpisode = lambda: None
+) -> None:
+    """Evaluate blocks into the task's directory.
+
+    Args:
+        task: What is evaluated.
+        jobs: Blocks that are not done yet.
+        workers: Processes; with one, the work is done in this process.
+        on_episode: Called as each episode ends.
+
+    Raises:
+        WorkerError: If a worker failed.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        with _threads(task.threads):
+            for _ in _work(task, iter(jobs)):
+                on_episode()
+        return
+    pool = _Pool(task, jobs, on_episode)
+    try:
+        pool.run(workers)
+    finally:
+        pool.close()
+
+
+def _work(task: Task, jobs: Iterator[Job]) -> Iterator[tuple[Job, Record]]:
+    """Evaluate jobs one after another, with one policy and one environment."""
+    policy = load(task.checkpoint, task.device)
+    store = Store(task.directory, task.identity)
+    blocks = list(task.protocol.blocks())
+    env = make_env(task.protocol)
+    try:
+        check_fit(policy, env)
+        for job in jobs:
+            block = blocks[job.block]
+            records = run_block(policy, env, task.protocol, block, context=job.context)
+            for record in store.write(job, records):
+                yield job, record
+    finally:
+        env.close()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _serve(task: Task, connection: Connection) -> None:
+    """Do the jobs that come, in a process of its own; None says that there are no more.
+
+    Messages back: "next" asks for a job, "episode" tells of one, any other text is a failure.
+    """
+
+    def asked_for() -> Iterator[Job]:
+        while True:
+            connection.send("next")
+            job = connection.recv()
+            if job is None:
+                return
+            yield job
+
+    torch.set_num_threads(task.threads)
+    try:
+        for _ in _work(task, asked_for()):
+            connection.send("episode")
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return  # the process that asked is gone, or both were interrupted
+    except Exception:
+        connection.send(traceback.format_exc())
+
+
+class _Pool:
+    """Worker processes and the jobs that they share."""
+
+    def __init__(self, task: Task, jobs: Sequence[Job], on_episode: OnEpisode) -> None:
+        self._task, self._on_episode = task, on_episode
+        self._waiting = list(reversed(jobs))
+        self._attempts = dict.fromkeys(jobs, 0)
+        self._given_up: list[Job] = []
+        self._processes: dict[Connection, Any] = {}
+        self._doing: dict[Connection, Job | None] = {}
+
+    def run(self, workers: int) -> None:
+        for _ in range(workers):
+            self._start()
+        while self._processes:
+            for connection in wait(list(self._processes)):
+                assert isinstance(connection, Connection)
+                self._hear(connection)
+        if self._given_up:
+            names = ", ".join(f"{j.context.value} {j.block}" for j in self._given_up)
+            raise WorkerError(
+                f"workers: each block must be evaluated, but the process died {ATTEMPTS} times on: "
+                f"{names}. The others are on disk; run the same command to try these again."
+            )
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.join()
+        self._processes.clear()
+
+    def _start(self) -> None:
+        # Spawned, as a fork would copy the threads' locks of torch and numba in unknown states.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(self._task, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours], self._doing[ours] = process, None
+
+    def _hear(self, connection: Connection) -> None:
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(connection)
+            return
+        if message == "episode":
+            self._on_episode()
+        elif message == "next":
+            self._hand_out(connection)
+        else:
+            raise WorkerError(f"workers: a worker must do its block, but it failed.\n{message}")
+
+    def _hand_out(self, connection: Connection) -> None:
+        job = self._waiting.pop() if self._waiting else None
+        self._doing[connection] = job
+        if job is not None:
+            self._attempts[job] += 1
+        try:
+            connection.send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it died; the next thing heard of it says so
+
+    def _bury(self, connection: Connection) -> None:
+        """Take leave of a worker that ended, and have its block done by another."""
+        process, job = self._processes.pop(connection), self._doing.pop(connection)
+        process.join()
+        connection.close()
+        if job is not None and self._attempts[job] < ATTEMPTS:
+            self._waiting.append(job)
+        elif job is not None:
+            self._given_up.append(job)
+        elif process.exitcode != 0:
+            raise WorkerError(
+                "workers: a worker must start, but its process ended with status "
+                f"{process.exitcode} before its first block. Try workers=1."
+            )
+        if self._waiting and len(self._processes) < len(self._waiting) + self._busy:
+            self._start()
+
+    @property
+    def _busy(self) -> int:
+        return sum(job is not None for job in self._doing.values())

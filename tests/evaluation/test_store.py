@@ -1,0 +1,164 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from relic.evaluation.evaluator import Context, evaluate
+from relic.evaluation.protocol import Protocol
+from relic.evaluation.store import Job, Store, identity, read_records
+from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
+from relic.policy.loading import find_checkpoint, load
+from relic.schema import ConfigError
+from tests.evaluation.conftest import OPTIONS, small_protocol
+
+KEPT, CLEARED = Context.KEPT, Context.CLEARED
+JOBS = [Job(context, block) for context in (KEPT, CLEARED) for block in range(3)]
+
+
+def small_task(run, directory, protocol: Protocol | None = None) -> Task:
+    protocol = protocol or small_protocol(block=2)
+    checkpoint = find_checkpoint(run)
+    return Task(checkpoint, protocol, directory, identity(checkpoint, protocol, 1))
+
+
+def finish(
+    task: Task,
+    *,
+    workers: int = 1,
+    jobs: list[Job] = JOBS,
+    on_episode: OnEpisode = lambda: None,
+) -> dict[str, bytes]:
+    """Evaluate what is left, merge it and return the bytes of every file."""
+    store = Store(task.directory, task.identity)
+    left = [j for j in jobs if not store.is_done(j)]
+    run_jobs(task, left, workers=workers, on_episode=on_episode)
+    for context in {job.context for job in jobs}:
+        store.merge(context, task.protocol.num_blocks)
+    files = [p for p in task.directory.rglob("*") if p.is_file()]
+    return {str(p.relative_to(task.directory)): p.read_bytes() for p in files}
+
+
+def test_files_hold_what_the_evaluator_says(run, tmp_path):
+    task = small_task(run, tmp_path / "out")
+    files = finish(task)
+    assert read_records(task.directory / "records.jsonl") == evaluate(load(run), task.protocol)
+    cleared = read_records(task.directory / "records_cleared.jsonl")
+    assert cleared == evaluate(load(run), task.protocol, context=CLEARED)
+    assert not [name for name in files if name.endswith((".part", ".tmp"))]
+    assert sum(name.startswith("blocks/kept-") for name in files) == 3
+
+
+def test_several_workers_write_the_same_bytes_as_one(run, tmp_path):
+    heard = {1: 0, 2: 0}
+
+    def evaluated(workers: int) -> dict[str, bytes]:
+        def hear() -> None:
+            heard[workers] += 1
+
+        task = small_task(run, tmp_path / str(workers))
+        return finish(task, workers=workers, on_episode=hear)
+
+    assert evaluated(1) == evaluated(2)
+    assert heard == {1: 48, 2: 48}  # two contexts of 3 trials, 2 repeats and 4 episodes
+
+
+def test_one_worker_leaves_the_callers_threads_alone(run, tmp_path):
+    before = torch.get_num_threads()
+    task = replace(small_task(run, tmp_path / "out"), threads=before + 1)
+    run_jobs(task, JOBS[:1])
+    assert torch.get_num_threads() == before
+
+
+def test_records_are_on_disk_as_they_come(run, tmp_path):
+    store = Store(tmp_path / "out", {})
+    writing = store.write(JOBS[0], iter([{"episode": 0}, {"episode": 1}]))
+    next(writing)
+    (part,) = (tmp_path / "out").rglob("*.part")
+    assert json.loads(part.read_text()) == {"episode": 0}
+    assert not store.is_done(JOBS[0])
+    assert list(writing) == [{"episode": 1}]
+    assert store.is_done(JOBS[0])
+    assert not part.exists()
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_alike(run, tmp_path):
+    whole = finish(small_task(run, tmp_path / "whole"))
+    task = small_task(run, tmp_path / "cut")
+    episodes = 0
+
+    def interrupt() -> None:
+        nonlocal episodes
+        episodes += 1
+        if episodes == 11:  # in the middle of the second block of eight
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(task, JOBS, on_episode=interrupt)
+    store = Store(task.directory, task.identity)
+    assert [store.is_done(j) for j in JOBS[:3]] == [True, False, False]
+    assert list(task.directory.rglob("*.part"))
+    assert finish(task) == whole
+
+
+def test_no_jobs_are_no_work(run, tmp_path):
+    run_jobs(small_task(run, tmp_path), [])
+
+
+def crashing(**options: object) -> Protocol:
+    return small_protocol(
+        env="tests.evaluation.crashing:CrashingVectorEnv",
+        options={**OPTIONS, "split": "test", **options},
+        trials=4,
+        repeats=1,
+        block=1,
+    )
+
+
+def test_a_crashed_worker_costs_its_block_only(run, tmp_path):
+    marker = tmp_path / "crashed"
+    task = small_task(run, tmp_path / "out", crashing(fatal=2, marker=str(marker)))
+    jobs = [Job(KEPT, block) for block in range(4)]
+    finish(task, workers=2, jobs=jobs)
+    assert marker.exists()
+    whole = evaluate(load(run), replace(crashing(), env="relic/Darkroom-v0"))
+    assert read_records(task.directory / "records.jsonl") == whole
+
+
+@pytest.mark.slow
+def test_a_block_that_always_crashes_is_named_and_the_others_are_kept(run, tmp_path):
+    task = small_task(run, tmp_path / "out", crashing(fatal=1))
+    jobs = [Job(KEPT, block) for block in range(4)]
+    with pytest.raises(WorkerError, match=r"died 2 times on: kept 1\."):
+        run_jobs(task, jobs, workers=2)
+    store = Store(task.directory, task.identity)
+    assert [store.is_done(job) for job in jobs] == [True, False, True, True]
+
+
+@pytest.mark.slow
+def test_a_failing_worker_says_why(run, tmp_path):
+    task = small_task(run, tmp_path / "out", small_protocol(options={"spilt": "test"}))
+    with pytest.raises(WorkerError, match="spilt"):
+        run_jobs(task, JOBS[:2], workers=2)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "checkpoint", "threads", "message"),
+    [
+        ({"seed": 1}, "latest", 1, "protocol.seed is 0 there and 1 here"),
+        ({}, "best", 1, "policy is "),
+        ({}, "latest", 2, "threads is 1 there and 2 here"),
+    ],
+)
+def test_another_evaluation_does_not_mix_in(run, tmp_path, protocol, checkpoint, threads, message):
+    Store(tmp_path / "out", identity(find_checkpoint(run), small_protocol(), 1))
+    other = find_checkpoint(run, which=checkpoint)
+    with pytest.raises(ConfigError, match=message):
+        Store(tmp_path / "out", identity(other, small_protocol(**protocol), threads))
+
+
+def test_a_damaged_directory_is_named(tmp_path):
+    Store(tmp_path, {"format": 1})
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"evaluation\.json: must say what was evaluated"):
+        Store(tmp_path, {"format": 1})
