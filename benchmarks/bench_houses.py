@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -258,6 +259,14 @@ def judge(result: dict[str, Any]) -> dict[str, Any]:
     return verdict
 
 
+def cpu_name() -> str:
+    """Return the processor's name, or its kind where the system does not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", nargs="+", default=["small", "medium", "large"])
@@ -283,7 +292,7 @@ def main() -> None:
         print(json.dumps(memory_of(args.memory_of[0], int(args.memory_of[1]), steps=32)))
         return
     setting = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": cpu_name(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -118,7 +118,7 @@ def test_fixed_names() -> None:
 
 def test_a_row_depends_on_its_number_only() -> None:
     actions = random_actions(60, 4)
-    together = make(4, threads=2)
+    together = make(4, threads=2, copy=False)
     apart = [make(1, first_row=0), make(3, first_row=1)]
     slices = [slice(0, 1), slice(1, 4)]
     first = together.reset()[0]
@@ -136,6 +136,21 @@ def test_a_row_depends_on_its_number_only() -> None:
                 for name, value in part[4]["episode_record"].items():
                     assert_equal(infos["episode_record"][name][rows][mask], value[mask])
     together.close()
+
+
+def test_rows_in_one_trial_share_it_and_move_apart() -> None:
+    env = make(3)
+    observation, _ = env.reset(options={"trial": np.array([4, 4, 9])})
+    places = [env.simulator.place(n) for n in range(3)]
+    assert places[0] is places[1]
+    assert places[0] is not places[2]
+    for action_N in random_actions(60, 3, seed=4):
+        action_N[1] = action_N[0]
+        observation, *_ = env.step(action_N)
+        for value in observation.values():
+            np.testing.assert_array_equal(value[0], value[1])
+    env.step(np.array([Action.TURN_LEFT, Action.TURN_RIGHT, Action.STOP]))
+    assert env.simulator.pose_N4[0, 2] != env.simulator.pose_N4[1, 2]
 
 
 def test_state_continues_bit_for_bit() -> None:
