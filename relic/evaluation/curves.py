@@ -1,0 +1,194 @@
+"""What records say: a measure against the number of episodes already in the context.
+
+Intervals are 95 % bootstrap intervals that resample houses (trials, where records name no house),
+since episodes of one house are alike: more episodes in it say little about others.
+
+Legend: U units (a trial, evaluated once), I episode index, C clusters (houses), B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from relic.evaluation.evaluator import Record
+
+MEASURES = ("success", "spl", "soft_spl", "return", "length")
+RISING = ("success", "spl", "soft_spl", "return")
+"""Measures of which more is better."""
+LATE = 10
+"""Episode index that gains are measured at."""
+COMPETENT = 0.9
+"""Share of the best mean that counts as competence."""
+
+_RESAMPLES = 2000
+_SEED = 0
+_PERCENTILES = (2.5, 97.5)
+
+Interval = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One measure of all units, by episode index."""
+
+    value_UI: np.ndarray
+    """NaN where a unit has no such episode."""
+    cluster_U: np.ndarray
+    """The number of each unit's house, counted from 0."""
+
+    @property
+    def common(self) -> int:
+        """Episodes that every unit has; means over these compare the same trials."""
+        lacking = np.flatnonzero(np.isnan(self.value_UI).any(axis=0))
+        return int(lacking[0]) if len(lacking) else self.value_UI.shape[1]
+
+    @property
+    def late(self) -> int:
+        """The index that gains are measured at: `LATE`, or the last that every unit has."""
+        return max(min(LATE, self.common - 1), 0)
+
+
+def measures(records: Sequence[Record]) -> list[str]:
+    """Return the measures that the records have."""
+    return [name for name in MEASURES if records and name in records[0]]
+
+
+def tabulate(records: Sequence[Record], name: str) -> Table:
+    """Arrange one measure by unit and episode.
+
+    Raises:
+        ValueError: If there are no records.
+    """
+    if not records:
+        raise ValueError("records: must hold at least one episode, got none. Evaluate longer.")
+    units = sorted({(r["repeat"], r["trial"]) for r in records})
+    row_of = {unit: row for row, unit in enumerate(units)}
+    value_UI = np.full((len(units), 1 + max(r["episode"] for r in records)), np.nan)
+    house_of = {}
+    for record in records:
+        row = row_of[record["repeat"], record["trial"]]
+        value_UI[row, record["episode"]] = float(record[name])
+        house_of[row] = record.get("house", record["trial"])
+    houses = np.array([house_of[row] for row in range(len(units))])
+    return Table(value_UI, np.unique(houses, return_inverse=True)[1])
+
+
+def curve(table: Table) -> dict[str, list[Any]]:
+    """Return mean, interval and number of units for each episode index."""
+    mean_I, low_I, high_I = _bootstrap(table.value_UI, table.cluster_U)
+    count_I = (~np.isnan(table.value_UI)).sum(axis=0)
+    return {
+        "mean": _plain(mean_I),
+        "low": _plain(low_I),
+        "high": _plain(high_I),
+        "count": count_I.tolist(),
+    }
+
+
+def gain(table: Table) -> Interval:
+    """Return how much a unit's late episode is above its first: mean and interval.
+
+    Paired: only units that have both count. None where trials have a single episode.
+    """
+    if table.late == 0:
+        return {"mean": None, "low": None, "high": None}
+    return _interval(table.value_UI[:, table.late] - table.value_UI[:, 0], table.cluster_U)
+
+
+def area(table: Table) -> Interval:
+    """Return the area under the curve, per episode: the mean over the episodes all units have."""
+    return _interval(table.value_UI[:, : max(table.common, 1)].mean(axis=1), table.cluster_U)
+
+
+def episodes_to_competence(table: Table) -> int | None:
+    """Return the first index whose mean reaches 90 % of the best mean; None if none is above 0."""
+    mean_I = table.value_UI[:, : max(table.common, 1)].mean(axis=0)
+    best = mean_I.max()
+    return int(np.argmax(mean_I >= COMPETENT * best)) if best > 0 else None
+
+
+def summarise(records: Sequence[Record], cleared: Sequence[Record] | None = None) -> dict[str, Any]:
+    """Return all numbers that an evaluation reports.
+
+    Args:
+        records: Of episodes with the context kept.
+        cleared: Of the same trials, with the context cleared before each episode.
+
+    Returns:
+        `metrics.<name>`: lists by episode index; `gain.<name>`, `area.<name>` and
+        `episodes_to_competence.<name>`: numbers.
+    """
+    summary: dict[str, Any] = {
+        "metrics": {},
+        "gain": {},
+        "area": {},
+        "episodes_to_competence": {},
+    }
+    for name in measures(records):
+        table = tabulate(records, name)
+        summary["metrics"][name] = curve(table)
+        summary["gain"][name] = {
+            **gain(table),
+            "cleared_mean": None,
+            "from_episode": 0,
+            "to_episode": table.late,
+        }
+        summary["area"][name] = area(table)
+        if name in RISING:
+            summary["episodes_to_competence"][name] = episodes_to_competence(table)
+        if cleared:
+            _add_control(summary, name, tabulate(cleared, name), table.late)
+    return summary
+
+
+def _add_control(summary: dict[str, Any], name: str, table: Table, late: int) -> None:
+    summary["metrics"][name] |= {f"cleared_{k}": v for k, v in curve(table).items()}
+    if late == 0 or late >= table.value_UI.shape[1]:
+        return
+    # At the index of the agent itself, whatever the control's trials would allow.
+    paired_U = table.value_UI[:, late] - table.value_UI[:, 0]
+    control = _interval(paired_U, table.cluster_U)
+    summary["gain"][name] |= {f"cleared_{k}": v for k, v in control.items()}
+
+
+def _interval(value_U: np.ndarray, cluster_U: np.ndarray) -> Interval:
+    values = (_plain(part)[0] for part in _bootstrap(value_U[:, None], cluster_U))
+    return dict(zip(("mean", "low", "high"), values, strict=True))
+
+
+def _bootstrap(
+    value_UI: np.ndarray, cluster_U: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means over units, and percentiles of means over resampled clusters."""
+    num_clusters = int(cluster_U.max()) + 1
+    has_UI = ~np.isnan(value_UI)
+    sum_CI = np.zeros((num_clusters, value_UI.shape[1]))
+    count_CI = np.zeros_like(sum_CI)
+    np.add.at(sum_CI, cluster_U, np.where(has_UI, value_UI, 0.0))
+    np.add.at(count_CI, cluster_U, has_UI)
+    mean_I = _ratio(sum_CI.sum(axis=0), count_CI.sum(axis=0))
+    if num_clusters == 1:
+        unknown_I = np.full_like(mean_I, np.nan)  # one house says nothing about others
+        return mean_I, unknown_I, unknown_I
+    generator = np.random.default_rng(_SEED)
+    share_C = np.full(num_clusters, 1 / num_clusters)
+    times_BC = generator.multinomial(num_clusters, share_C, size=_RESAMPLES).astype(float)
+    mean_BI = _ratio(times_BC @ sum_CI, times_BC @ count_CI)
+    low_I, high_I = np.full_like(mean_I, np.nan), np.full_like(mean_I, np.nan)
+    for i in range(value_UI.shape[1]):
+        drawn = mean_BI[~np.isnan(mean_BI[:, i]), i]  # a resample may lack a rare index
+        if len(drawn):
+            low_I[i], high_I[i] = np.percentile(drawn, _PERCENTILES)
+    return mean_I, low_I, high_I
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _plain(value_I: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(v) else float(v) for v in value_I]

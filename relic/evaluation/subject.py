@@ -1,0 +1,133 @@
+"""What is evaluated: a trained policy and the task that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from envs.make import make_trial_env
+from relic.evaluation.evaluator import check_fit
+from relic.evaluation.protocol import Protocol
+from relic.policy.loading import find_checkpoint, load, read_meta
+from relic.schema import ConfigError
+
+CONFIG_FILE = "config.yaml"
+DEFAULT_PROTOCOLS = {
+    "relic/Darkroom-v0": "darkroom_test",
+    "relic/FourBoxes-v0": "four_boxes_test",
+    "relic/Houses-v0": "houses_small_val",
+}
+_JOINT_SPLITS = {"train_all": ("train", "val", "train_all")}
+"""Splits that contain others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A checkpoint, and what its run's configuration says of its environment."""
+
+    root: Path
+    """The run, or the directory that a checkpoint alone was found in."""
+    checkpoint: Path
+    env: str
+    options: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+    @property
+    def default_protocol(self) -> str:
+        """Name of the protocol of its environment.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.env not in DEFAULT_PROTOCOLS:
+            known = ", ".join(DEFAULT_PROTOCOLS)
+            raise ConfigError(
+                f"protocol: must be given for {self.env}; only {known} have one by default. "
+                "Add a file to configs/protocol and name it."
+            )
+        return DEFAULT_PROTOCOLS[self.env]
+
+
+def find_subject(path: str | Path, which: Literal["latest", "best"] = "latest") -> Subject:
+    """Find the policy and the configuration of a run directory or a checkpoint.
+
+    Raises:
+        FileNotFoundError: If the path holds no policy, or no configuration comes with it.
+        ConfigError: If the configuration is damaged.
+    """
+    checkpoint = find_checkpoint(path, which=which)
+    # A run keeps checkpoints two levels down; one that is shipped has all files together.
+    for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
+        if (root / CONFIG_FILE).is_file():
+            env, options = _read_env(root / CONFIG_FILE)
+            return Subject(root, checkpoint, env, options, read_meta(checkpoint))
+    raise FileNotFoundError(
+        f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
+        "none. Name the run directory, or copy the file there."
+    )
+
+
+def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = False) -> Protocol:
+    """Return the protocol with the run's own options where it says nothing, checked.
+
+    A protocol names the task; what else an environment needs, such as the agent's sensors and
+    resolution, is as the run had it.
+
+    Raises:
+        ConfigError: If the environment is another, or its trials were trained on.
+        ValueError: If the policy does not fit the environment.
+    """
+    if protocol.env != subject.env:
+        raise ConfigError(
+            f"protocol: must be of the run's environment {subject.env}, got {protocol.name} of "
+            f"{protocol.env}. Choose another protocol."
+        )
+    fitted = replace(protocol, options={**subject.options, **protocol.options})
+    shared = trained_on(subject, fitted)
+    if shared and not allow_trained:
+        raise ConfigError(
+            f"protocol: must not use trials that the run was trained on, got {shared[0]}. "
+            "Choose another split, or set allow_trained=true to measure what it remembers."
+        )
+    env = make_trial_env(fitted.env, 1, fitted.options)
+    try:
+        check_fit(load(subject.checkpoint), env)
+    finally:
+        env.close()
+    return fitted
+
+
+def trained_on(subject: Subject, protocol: Protocol) -> list[str]:
+    """Return the names of the protocol's datasets that the run was trained on."""
+    shared = _datasets(subject.env, subject.options) & _datasets(protocol.env, protocol.options)
+    return sorted(shared)
+
+
+def _datasets(env: str, options: Mapping[str, Any]) -> set[str]:
+    split = options.get("split")
+    if split not in _JOINT_SPLITS:
+        return {_dataset(env, options)}
+    return {_dataset(env, {**options, "split": part}) for part in _JOINT_SPLITS[split]}
+
+
+def _dataset(env: str, options: Mapping[str, Any]) -> str:
+    built = make_trial_env(env, 1, options)
+    try:
+        return built.dataset_name
+    finally:
+        built.close()
+
+
+def _read_env(file: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        content = yaml.safe_load(file.read_text())
+        return str(content["env"]["id"]), dict(content["env"].get("options") or {})
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: must say env.id and env.options of the run, got a damaged file "
+            f"({str(error).splitlines()[0]}). Restore it."
+        ) from None
