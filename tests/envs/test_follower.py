@@ -71,10 +71,12 @@ class World:
 
 
 def random_start(world, field, rng, least=1.0):
-    while True:
-        x, y = rng.uniform(0, world.scene.house.extent)
-        if world.grid.is_free(x, y) and sample(field, world.grid.cell, x, y) >= least:
-            return x, y, rng.uniform(0, 2 * math.pi), 0.0
+    """Draw a free start at least so far away, or the farthest of many where goals are all over."""
+    draws = rng.uniform(0, world.scene.house.extent, (300, 2))
+    starts = [p for p in draws if world.grid.is_free(*p)]
+    away = np.array([sample(field, world.grid.cell, *p) for p in starts])
+    chosen = np.argmax(away >= least) if (away >= least).any() else np.argmax(away)
+    return *starts[chosen], rng.uniform(0, 2 * math.pi), 0.0
 
 
 def run_episodes(worlds, rng, episodes):
