@@ -10,26 +10,26 @@ Shape suffixes: N rows, K some of the rows, H and W picture height and width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs import objectnav
-from envs.errors import unknown_name
 from envs.houses.dataset import HouseDataset
-from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
+from envs.houses.options import (
+    observation_space,
+    parse_resolution,
+    parse_sensors,
+    parse_task,
+)
+from envs.houses.scene import GOAL_CATEGORIES
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import Goal, TrialHistory
 from envs.objectnav_config import Action, ObjectNavConfig
 from envs.single import SingleTrialEnv
 from envs.vector import Observation, Rows, State, TrialVectorEnv
-
-SENSORS: Final = ("rgb", "depth", "semantic", "instance")
-MAX_DEPTH: Final = 100.0
-"""Bound of the depth image and of `gps` in metres: wider than any house."""
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
 
 
 class HousesVectorEnv(TrialVectorEnv):
@@ -62,9 +62,7 @@ class HousesVectorEnv(TrialVectorEnv):
         antialias: int = 1,
         threads: int = 1,
         field_bytes: int = FIELD_BYTES,
-        seed: int = 0,
-        first_row: int = 0,
-        copy: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Set up N rows that wait for the first `reset`.
 
@@ -82,39 +80,35 @@ class HousesVectorEnv(TrialVectorEnv):
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
             field_bytes: bound of the memory for distance fields.
-            seed: names the sequence of trials until `reset(seed=...)`.
-            first_row: global number of row 0.
-            copy: as in `TrialVectorEnv`.
+            kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
-        self.task = _task(task)
+        self.task = parse_task(task)
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
-        height, width = _resolution(resolution)
-        self._images = _sensors(sensors)
-        for name, flag in (("compass", compass), ("prev_reward", prev_reward)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"Houses.{name}: must be True or False, got {flag!r}.")
+        shape = parse_resolution(resolution)
+        self._images = parse_sensors(sensors)
         super().__init__(
             num_envs,
-            _observation_space(self._images, height, width, compass, prev_reward),
+            observation_space(self._images, shape, compass=compass, prev_reward=prev_reward),
             single_action_space=spaces.Discrete(len(Action)),
             dataset_name=self.dataset.name,
             num_trials=self.dataset.num_trials,
             max_episode_steps=self.task.max_episode_steps,
             time_limit_default="terminal",
-            seed=seed,
-            first_row=first_row,
-            copy=copy,
+            **kwargs,
         )
         self.simulator = HouseSimulator(
             self.num_envs,
             config=self.task,
-            width=width,
-            height=height,
+            shape=shape,
             sensors=self._images,
             threads=threads,
             antialias=antialias,
             field_bytes=field_bytes,
         )
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Make room for what is known of each row beyond the simulator's state."""
         self._history = [TrialHistory(len(GOAL_CATEGORIES)) for _ in range(self.num_envs)]
         self._house_N = np.zeros(self.num_envs, np.int64)
         self._category_N = np.zeros(self.num_envs, np.int64)
@@ -260,62 +254,3 @@ class HousesEnv(SingleTrialEnv):
     def __init__(self, **kwargs: Any) -> None:
         """Set up a row; the arguments are those of `HousesVectorEnv` but `num_envs`."""
         super().__init__(HousesVectorEnv(1, **kwargs))
-
-
-def _task(task: ObjectNavConfig | Mapping[str, Any] | None) -> ObjectNavConfig:
-    if isinstance(task, ObjectNavConfig):
-        return task
-    if task is not None and not isinstance(task, Mapping):
-        raise TypeError(
-            "Houses.task: must be an ObjectNavConfig or a dict of its options, got "
-            f"{type(task).__name__}."
-        )
-    return ObjectNavConfig.create(**(task or {}))
-
-
-def _resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width)."""
-    sides = tuple(resolution) if isinstance(resolution, Sequence) else (resolution, resolution)
-    good = len(sides) == 2 and all(
-        isinstance(s, int | np.integer)
-        and not isinstance(s, bool)
-        and MIN_RESOLUTION <= s <= MAX_RESOLUTION
-        for s in sides
-    )
-    if not good:
-        raise ValueError(
-            "Houses.resolution: must be the side of a square or (height, width), each in "
-            f"[{MIN_RESOLUTION}, {MAX_RESOLUTION}], got {resolution!r}."
-        )
-    return int(sides[0]), int(sides[1])
-
-
-def _sensors(sensors: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(sensors, str):
-        raise TypeError(
-            f"Houses.sensors: must be a list of names, got {sensors!r}. Use [{sensors!r}]."
-        )
-    for name in sensors:
-        if name not in SENSORS:
-            raise unknown_name("Houses.sensors", "a sensor", name, SENSORS)
-    return tuple(name for name in SENSORS if name in sensors)
-
-
-def _observation_space(
-    images: tuple[str, ...], height: int, width: int, compass: bool, prev_reward: bool
-) -> spaces.Dict:
-    semantic = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1
-    known = {
-        "rgb": spaces.Box(0, 255, (height, width, 3), np.uint8),
-        "depth": spaces.Box(0.0, MAX_DEPTH, (height, width), np.float32),
-        "semantic": spaces.Box(0, semantic, (height, width), np.int16),
-        "instance": spaces.Box(0, np.iinfo(np.int16).max, (height, width), np.int16),
-        "gps": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
-        "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
-        "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
-        "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
-    }
-    wanted = {*images, "gps", "goal"}
-    wanted |= {"compass"} if compass else set()
-    wanted |= {"prev_reward"} if prev_reward else set()
-    return spaces.Dict({name: space for name, space in known.items() if name in wanted})

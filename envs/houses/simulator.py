@@ -41,6 +41,32 @@ FIELD_BYTES: Final = 256 << 20
 """Default bound of the distance fields that are kept."""
 
 
+class Moves(NamedTuple):
+    """What actions do, in metres and radians."""
+
+    forward: float
+    turn: float
+    look: float
+    pitch_min: float
+    pitch_max: float
+
+
+class Slabs(NamedTuple):
+    """What a step reads and writes of each row. Grids are flat, and padded to one length."""
+
+    pose_N4: NDArray[np.float64]
+    """x, y, heading, pitch."""
+    path_N: NDArray[np.float64]
+    """Metres walked in the episode."""
+    distance_N: NDArray[np.float64]
+    """Walking distance to the nearest viewpoint of the goal."""
+    shape_N2: NDArray[np.int64]
+    """Rows and columns of the house's grid."""
+    slack_NC: NDArray[np.float32]
+    field_NC: NDArray[np.float32]
+    """Distances to the goal."""
+
+
 def _fingerprint() -> int:
     """Return a number that changes with the sources that the step kernel is built from.
 
@@ -55,32 +81,23 @@ def _build(fingerprint: int) -> Any:
     """Return the step kernel."""
 
     @njit(cache=True, nogil=True)
-    def advance(
-        action_N: NDArray[np.int64],
-        pose_N4: NDArray[np.float64],
-        path_N: NDArray[np.float64],
-        distance_N: NDArray[np.float64],
-        slack_NC: NDArray[np.float32],
-        field_NC: NDArray[np.float32],
-        shape_N2: NDArray[np.int64],
-        cell: float,
-        moves: Moves,
-    ) -> int:
-        """Act in all rows; overwrites poses (x, y, heading, pitch), paths and distances."""
+    def advance(action_N: NDArray[np.int64], slabs: Slabs, cell: float, moves: Moves) -> int:
+        """Act in all rows; overwrites poses, paths and distances."""
+        pose_N4 = slabs.pose_N4
         for n in range(len(action_N)):
             action = action_N[n]
             if action == _FORWARD:
-                rows, columns = shape_N2[n]
+                rows, columns = slabs.shape_N2[n]
                 cells = rows * columns
                 x, y = pose_N4[n, 0], pose_N4[n, 1]
-                slack_YX = slack_NC[n][:cells].reshape((rows, columns))
+                slack_YX = slabs.slack_NC[n][:cells].reshape((rows, columns))
                 nx, ny = slide(slack_YX, cell, x, y, pose_N4[n, 2], moves.forward)
                 if nx != x or ny != y:
                     pose_N4[n, 0] = nx
                     pose_N4[n, 1] = ny
-                    path_N[n] += math.hypot(nx - x, ny - y)
-                    field_YX = field_NC[n][:cells].reshape((rows, columns))
-                    distance_N[n] = sample(field_YX, cell, nx, ny)
+                    slabs.path_N[n] += math.hypot(nx - x, ny - y)
+                    field_YX = slabs.field_NC[n][:cells].reshape((rows, columns))
+                    slabs.distance_N[n] = sample(field_YX, cell, nx, ny)
             elif action == _TURN_LEFT:
                 pose_N4[n, 2] = (pose_N4[n, 2] + moves.turn) % (2.0 * math.pi)
             elif action == _TURN_RIGHT:
@@ -94,16 +111,6 @@ def _build(fingerprint: int) -> Any:
     return advance
 
 
-class Moves(NamedTuple):
-    """What actions do, in metres and radians."""
-
-    forward: float
-    turn: float
-    look: float
-    pitch_min: float
-    pitch_max: float
-
-
 _advance: Final = _build(_fingerprint())
 
 
@@ -115,8 +122,7 @@ class HouseSimulator:
         num_rows: int,
         *,
         config: ObjectNavConfig,
-        width: int,
-        height: int,
+        shape: tuple[int, int],
         sensors: Sequence[str],
         threads: int = 1,
         antialias: int = 1,
@@ -127,8 +133,7 @@ class HouseSimulator:
         Args:
             num_rows: N.
             config: the task; its angles, lengths and success test are used.
-            width: of the observation, in pixels.
-            height: of the observation, in pixels.
+            shape: height and width of the images, in pixels.
             sensors: what `render` draws, of rgb, depth, semantic, instance.
             threads: that draw together. With several, one more computes distance fields ahead.
             antialias: samples along a pixel's side.
@@ -138,8 +143,8 @@ class HouseSimulator:
         self._hfov = math.radians(config.hfov_deg)
         self._renderer = BatchRenderer(
             num_rows,
-            width=width,
-            height=height,
+            width=shape[1],
+            height=shape[0],
             hfov=self._hfov,
             sensors=tuple(sensors) or ("depth",),  # a blind agent's success is seen all the same
             antialias=antialias,
@@ -157,16 +162,30 @@ class HouseSimulator:
         self._places: list[Place | None] = [None] * num_rows
         self._shared: WeakValueDictionary[PlaceKey, Place] = WeakValueDictionary()
         self._goals: list[Goal | None] = [None] * num_rows
-        self.pose_N4 = np.zeros((num_rows, 4))
-        """x, y, heading, pitch."""
-        self.path_N = np.zeros(num_rows)
-        """Metres walked in the episode."""
-        self.distance_N = np.zeros(num_rows)
-        """Walking distance to the nearest viewpoint of the goal."""
         self._cell = min(CELL, 0.4 * config.agent_radius)
-        self._shape_N2 = np.zeros((num_rows, 2), np.int64)
-        self._slack_NC = np.zeros((num_rows, 0), np.float32)
-        self._field_NC = np.zeros((num_rows, 0), np.float32)
+        self._slabs = Slabs(
+            pose_N4=np.zeros((num_rows, 4)),
+            path_N=np.zeros(num_rows),
+            distance_N=np.zeros(num_rows),
+            shape_N2=np.zeros((num_rows, 2), np.int64),
+            slack_NC=np.zeros((num_rows, 0), np.float32),
+            field_NC=np.zeros((num_rows, 0), np.float32),
+        )
+
+    @property
+    def pose_N4(self) -> NDArray[np.float64]:
+        """Each row's x, y, heading and pitch. The state itself, no copy."""
+        return self._slabs.pose_N4
+
+    @property
+    def path_N(self) -> NDArray[np.float64]:
+        """Metres walked in the episode. The state itself."""
+        return self._slabs.path_N
+
+    @property
+    def distance_N(self) -> NDArray[np.float64]:
+        """Walking distance to the nearest viewpoint of the goal. The state itself."""
+        return self._slabs.distance_N
 
     def place(self, row: int) -> Place:
         """Return the place that a row is in."""
@@ -208,8 +227,8 @@ class HouseSimulator:
         self._renderer.set_scene(row, place.scene)
         slack_YX = place.grid.slack_YX
         self._make_room(slack_YX.size)
-        self._shape_N2[row] = slack_YX.shape
-        self._slack_NC[row, : slack_YX.size] = slack_YX.ravel()
+        self._slabs.shape_N2[row] = slack_YX.shape
+        self._slabs.slack_NC[row, : slack_YX.size] = slack_YX.ravel()
 
     def begin(self, row: int, plan: EpisodePlan) -> None:
         """Put a row at the start of an episode."""
@@ -228,7 +247,7 @@ class HouseSimulator:
         self._goals[row] = goal
         place = self.place(row)
         field_YX = place.field(goal)
-        self._field_NC[row, : field_YX.size] = field_YX.ravel()
+        self._slabs.field_NC[row, : field_YX.size] = field_YX.ravel()
         self.distance_N[row] = sample(
             field_YX, place.grid.cell, self.pose_N4[row, 0], self.pose_N4[row, 1]
         )
@@ -240,17 +259,7 @@ class HouseSimulator:
 
     def advance(self, action_N: NDArray[np.int64]) -> None:
         """Act in all rows. A stop changes nothing here."""
-        _advance(
-            action_N,
-            self.pose_N4,
-            self.path_N,
-            self.distance_N,
-            self._slack_NC,
-            self._field_NC,
-            self._shape_N2,
-            self._cell,
-            self._moves,
-        )
+        _advance(action_N, self._slabs, self._cell, self._moves)
 
     def would_succeed(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell in which of some rows a stop here and now finds the goal, (K,)."""
@@ -293,7 +302,10 @@ class HouseSimulator:
 
     def _make_room(self, cells: int) -> None:
         """Widen the slabs to hold a grid of this many cells."""
-        missing = cells - self._slack_NC.shape[1]
+        missing = cells - self._slabs.slack_NC.shape[1]
         if missing > 0:
-            self._slack_NC = np.pad(self._slack_NC, ((0, 0), (0, missing)))
-            self._field_NC = np.pad(self._field_NC, ((0, 0), (0, missing)))
+            wider = ((0, 0), (0, missing))
+            self._slabs = self._slabs._replace(
+                slack_NC=np.pad(self._slabs.slack_NC, wider),
+                field_NC=np.pad(self._slabs.field_NC, wider),
+            )

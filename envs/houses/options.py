@@ -1,0 +1,84 @@
+"""Options of the houses environment: their checks, and the space that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.errors import unknown_name
+from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
+from envs.objectnav_config import ObjectNavConfig
+
+SENSORS: Final = ("rgb", "depth", "semantic", "instance")
+MAX_DEPTH: Final = 100.0
+"""Bound of depth, `gps` and `prev_reward`: wider than any house."""
+MIN_RESOLUTION: Final = 8
+MAX_RESOLUTION: Final = 1024
+
+
+def parse_task(task: ObjectNavConfig | Mapping[str, Any] | None) -> ObjectNavConfig:
+    """Return the rules: the paper's but for what `task` says."""
+    if isinstance(task, ObjectNavConfig):
+        return task
+    if task is not None and not isinstance(task, Mapping):
+        raise TypeError(
+            "Houses.task: must be an ObjectNavConfig or a dict of its options, got "
+            f"{type(task).__name__}."
+        )
+    return ObjectNavConfig.create(**(task or {}))
+
+
+def parse_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width)."""
+    sides = tuple(resolution) if isinstance(resolution, Sequence) else (resolution, resolution)
+    good = len(sides) == 2 and all(
+        isinstance(s, int | np.integer)
+        and not isinstance(s, bool)
+        and MIN_RESOLUTION <= s <= MAX_RESOLUTION
+        for s in sides
+    )
+    if not good:
+        raise ValueError(
+            "Houses.resolution: must be the side of a square or (height, width), each in "
+            f"[{MIN_RESOLUTION}, {MAX_RESOLUTION}], got {resolution!r}."
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def parse_sensors(sensors: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the images, each once, in the order of `SENSORS`."""
+    if isinstance(sensors, str):
+        raise TypeError(
+            f"Houses.sensors: must be a list of names, got {sensors!r}. Use [{sensors!r}]."
+        )
+    for name in sensors:
+        if name not in SENSORS:
+            raise unknown_name("Houses.sensors", "a sensor", name, SENSORS)
+    return tuple(name for name in SENSORS if name in sensors)
+
+
+def observation_space(
+    images: tuple[str, ...], shape: tuple[int, int], *, compass: bool, prev_reward: bool
+) -> spaces.Dict:
+    """Return the space of what one row sees."""
+    for name, flag in (("compass", compass), ("prev_reward", prev_reward)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"Houses.{name}: must be True or False, got {flag!r}.")
+    semantic = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1
+    known = {
+        "rgb": spaces.Box(0, 255, (*shape, 3), np.uint8),
+        "depth": spaces.Box(0.0, MAX_DEPTH, shape, np.float32),
+        "semantic": spaces.Box(0, semantic, shape, np.int16),
+        "instance": spaces.Box(0, np.iinfo(np.int16).max, shape, np.int16),
+        "gps": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
+        "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
+        "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
+        "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
+    }
+    wanted = {*images, "gps", "goal"}
+    wanted |= {"compass"} if compass else set()
+    wanted |= {"prev_reward"} if prev_reward else set()
+    return spaces.Dict({name: space for name, space in known.items() if name in wanted})
