@@ -47,7 +47,7 @@ _AHEAD: Final = 4
 """Forward moves that are tried along every heading."""
 _TURN_COST: Final = 0.1
 """Of a turn, in forward moves. Paths are judged by length, turns only cost time; but when turns
-are nearly free (0.03), the expert may turn to and fro for ever."""
+are nearly free (0.03), the expert may turn back and forth for ever."""
 _GAIN: Final = 0.01
 """Metres by which a plan must come nearer."""
 _NO_GAIN_COST: Final = 1e6
