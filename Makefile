@@ -22,9 +22,14 @@ $(VENV)/.setup: $(VENV)/.core
 	$(PIP) -e '.[dev,cluster,notebook]'
 	@touch $@
 
-core: $(VENV)/.core  ## Install what training needs into .venv
+# Numba's cache does not notice that a kernel which another file inlines has changed.
+$(VENV)/.kernels: $(VENV)/.core $(shell find envs relic -name '*.py')
+	find envs relic -name '*.nb[ci]' -delete
+	@touch $@
 
-setup: $(VENV)/.setup  ## Install everything that can be tested on a CPU into .venv
+core: $(VENV)/.core $(VENV)/.kernels  ## Install what training needs into .venv
+
+setup: $(VENV)/.setup $(VENV)/.kernels  ## Install everything that can be tested on a CPU into .venv
 
 train: core  ## Train the default agent on this machine's CPU; ends with plots
 	$(BIN)/python train.py $(ARGS)
