@@ -26,23 +26,20 @@ from envs.houses.raster_pixel import (
     ZERO,
     box_hit,
     box_row,
-    box_shape,
-    curved_shape,
     cylinder_hit,
     cylinder_row,
     ellipsoid_hit,
     ellipsoid_row,
     faces_of,
-    local_shape,
+    make_shape,
 )
 from envs.houses.raster_tables import KIND, NUM_PRIMITIVES, Tables
 from envs.houses.raster_view import (
     Rectangle,
+    Sight,
     frustum_of,
-    is_outside,
     open_windows,
-    seen_rectangle,
-    solid_rectangle,
+    visible_rectangle,
 )
 from envs.houses.scene import FloatArray
 
@@ -158,31 +155,24 @@ def draw(
     canvas.inverse_HW[:pixels] = ZERO
     canvas.face_HW[:pixels] = 0
     seen = open_windows(tables, slot, camera_C, size_W, canvas.window_R4)
-    frustum = frustum_of(camera_C, size_W)
+    sight = Sight(size_W, canvas.window_R4, seen, frustum_of(camera_C, size_W))
     drawn = 0
     for p in range(tables.count_S3[slot, NUM_PRIMITIVES]):
-        rooms = tables.rooms_SP[slot, p] & seen
-        if rooms == 0 or is_outside(tables.bound_SP4[slot, p], camera_C, frustum):
-            continue
-        solid_G = tables.solid_SPG[slot, p]
-        x0, y0, x1, y1 = seen_rectangle(
-            solid_rectangle(solid_G, camera_C, size_W), rooms, canvas.window_R4
-        )
+        x0, y0, x1, y1 = visible_rectangle(tables, slot, p, camera_C, sight)
         if x0 >= x1 or y0 >= y1:
             continue
         rectangle = (x0 // LANES * LANES, y0, x1, y1)
         kind = tables.label_SPL[slot, p, KIND]
+        shape_K = canvas.shape_QK[drawn + 1]
+        if not make_shape(tables.solid_SPG[slot, p], kind, camera_C, shape_K):
+            continue
         drawn += 1
         canvas.solid_Q[drawn] = p
         canvas.look_of_I[drawn * FACES : drawn * FACES + FACES] = 0
-        shape_K = canvas.shape_QK[drawn]
-        local_shape(solid_G, camera_C, shape_K)
         if kind == BOX:
-            box_shape(solid_G, shape_K)
             _draw_box(canvas, shape_K, drawn * FACES, rectangle)
-        elif curved_shape(solid_G, kind, shape_K):
-            if kind == CYLINDER:
-                _draw_cylinder(canvas, shape_K, drawn * FACES, rectangle)
-            else:
-                _draw_ellipsoid(canvas, shape_K, drawn * FACES, rectangle)
+        elif kind == CYLINDER:
+            _draw_cylinder(canvas, shape_K, drawn * FACES, rectangle)
+        else:
+            _draw_ellipsoid(canvas, shape_K, drawn * FACES, rectangle)
     canvas.solid_Q[0] = drawn

@@ -6,9 +6,9 @@ enters at the smallest 1 / t of the faces turned to the eye, leaves at the large
 and hits if it enters no later than it leaves. Curved sides are quadratics in 1 / t. A picture
 keeps the largest 1 / t of each pixel; 0 is nothing.
 
-Each kind has `..._shape` (once per solid and picture), `..._row` (once per pixel row) and `..._hit`
-(lanes on the CPU, one pixel on CUDA). A solid that the near plane cuts is left out where it would
-be entered nearer than that, so an eye inside a solid sees through it.
+A solid has a shape (made once per picture); each kind has `..._row` (once per pixel row) and
+`..._hit` (lanes on the CPU, one pixel on CUDA). A solid that the near plane cuts is left out where
+it would be entered nearer than that, so an eye inside a solid sees through it.
 
 Shape suffixes as in `raster_tables.py`, and C the numbers of one camera, K of one shape.
 """
@@ -57,7 +57,7 @@ SHAPE_SIZE: Final = 32
 
 
 @njit
-def local_shape(solid_G: FloatArray, camera_C: FloatArray, shape_K: FloatArray) -> None:
+def _local_shape(solid_G: FloatArray, camera_C: FloatArray, shape_K: FloatArray) -> None:
     """Write the camera in the solid's own frame into `shape_K[LOCAL:]`."""
     cosine, sine = solid_G[COSINE], solid_G[SINE]
     x = camera_C[EYE] - solid_G[CENTER]
@@ -100,14 +100,7 @@ def _slab(solid_G: FloatArray, axis: int, shape_K: FloatArray) -> None:
 
 
 @njit
-def box_shape(solid_G: FloatArray, shape_K: FloatArray) -> None:
-    """Complete a box's shape."""
-    for axis in range(3):
-        _slab(solid_G, axis, shape_K)
-
-
-@njit
-def curved_shape(solid_G: FloatArray, kind: int, shape_K: FloatArray) -> bool:
+def _curved_shape(solid_G: FloatArray, kind: int, shape_K: FloatArray) -> bool:
     """Complete an ellipsoid's or a cylinder's shape; return whether it can be seen at all."""
     beyond = -ONE
     for axis in range(3 if kind == ELLIPSOID else 2):
@@ -123,6 +116,17 @@ def curved_shape(solid_G: FloatArray, kind: int, shape_K: FloatArray) -> bool:
     else:
         shape_K[INVERSE], shape_K[INVERSE + 1] = ONE / min(beyond, -TINY), ALWAYS
     return bool(beyond > ZERO or kind == CYLINDER)
+
+
+@njit
+def make_shape(solid_G: FloatArray, kind: int, camera_C: FloatArray, shape_K: FloatArray) -> bool:
+    """Write the shape of a solid; return whether it can be seen at all."""
+    _local_shape(solid_G, camera_C, shape_K)
+    if kind != BOX:
+        return _curved_shape(solid_G, kind, shape_K)
+    for axis in range(3):
+        _slab(solid_G, axis, shape_K)
+    return True
 
 
 @njit

@@ -10,7 +10,7 @@ C the numbers of one camera, W its (columns, rows) of pixels.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -51,6 +51,17 @@ SLACK: Final = np.float32(0.02)
 """Pixels added around rectangles for rounding."""
 THRESHOLD: Final = np.float32(0.1)
 """Metres from a door's plane below which the door bounds nothing: the eye stands in it."""
+
+
+class Sight(NamedTuple):
+    """How far one camera may see."""
+
+    size_W: NDArray[np.int32]
+    window_R4: NDArray[np.int32]
+    seen: Number
+    """What `open_windows` returned."""
+    frustum: Vector
+    """What `frustum_of` returned."""
 
 
 @njit
@@ -268,14 +279,19 @@ def solid_rectangle(
 
 
 @njit
-def seen_rectangle(rectangle: Rectangle, rooms: Number, window_R4: NDArray[np.int32]) -> Rectangle:
-    """Cut a solid's rectangle to the windows of its rooms; `rooms` are those in sight."""
-    x0, y0, x1, y1 = rectangle
+def visible_rectangle(
+    tables: Tables, slot: int, p: int, camera_C: FloatArray, sight: Sight
+) -> Rectangle:
+    """Return the pixels in which solid p may show, cut to the windows of its rooms."""
+    rooms = tables.rooms_SP[slot, p] & sight.seen
+    if rooms == 0 or is_outside(tables.bound_SP4[slot, p], camera_C, sight.frustum):
+        return 0, 0, 0, 0
+    x0, y0, x1, y1 = solid_rectangle(tables.solid_SPG[slot, p], camera_C, sight.size_W)
     left, top, right, bottom = x1, y1, x0, y0
     r = 0
     while rooms != 0:
         if rooms & np.int64(1):
-            window = window_R4[r]
+            window = sight.window_R4[r]
             left, top = min(left, window[0]), min(top, window[1])
             right, bottom = max(right, window[2]), max(bottom, window[3])
         rooms >>= np.int64(1)
