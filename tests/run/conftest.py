@@ -44,7 +44,7 @@ def train(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert check is None or done.returncode == check, done.stderr
