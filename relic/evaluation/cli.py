@@ -17,12 +17,14 @@ from relic.evaluation.curves import summarise
 from relic.evaluation.evaluator import Context
 from relic.evaluation.plots import plot_summary
 from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.report import write_report
 from relic.evaluation.store import Job, Store, identity, write_json
 from relic.evaluation.subject import Subject, find_subject, fit_protocol, trained_on
 from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
 from relic.schema import ConfigError, build, check_key, leaves, nearest, to_plain
 
 SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
 _FIXED = ("name", "version", "env")
 """Fields of a protocol that cannot be overridden."""
 _LINE_EVERY_S = 30.0
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     except WorkerError as error:
         return _refuse(error)
     print(report(summary))
-    print(f"{store.directory / SUMMARY_FILE}")
+    print(f"{store.directory / REPORT_FILE}")
     return 0
 
 
@@ -147,7 +149,7 @@ def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any
 def evaluate_into(
     store: Store, subject: Subject, protocol: Protocol, settings: Settings, *, named: Protocol
 ) -> dict[str, Any]:
-    """Evaluate what is not done yet, and write records, summary and plots.
+    """Evaluate what is not done yet, and write records, summary, plots and a page about them.
 
     Args:
         store: Where to.
@@ -190,7 +192,8 @@ def evaluate_into(
         **summarise(records[Context.KEPT], records.get(Context.CLEARED)),
     }
     write_json(store.directory / SUMMARY_FILE, summary)
-    plot_summary(summary, store.directory / "plots")
+    plots = plot_summary(summary, store.directory / "plots")
+    write_report(summary, plots, store.directory / REPORT_FILE)
     return summary
 
 

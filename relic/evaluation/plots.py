@@ -14,8 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-LABELS: dict[str, str] = {"soft_spl": "soft SPL", "spl": "SPL"}
+_LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 AGENT, CONTROL = "#2a5f8f", "#b0601f"
+
+
+def label(name: str) -> str:
+    """Return how a measure is called in pictures and tables."""
+    return _LABELS.get(name, name)
 
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -23,7 +28,7 @@ def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, curve in summary["metrics"].items():
-        figure = plot_curve(curve, LABELS.get(str(name), str(name)))
+        figure = plot_curve(curve, label(name))
         path = directory / f"{name}.png"
         figure.savefig(path, dpi=110)
         plt.close(figure)
@@ -31,7 +36,7 @@ def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     return written
 
 
-def plot_curve(curve: Mapping[str, Any], label: str) -> Figure:
+def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
     """Draw a measure against the number of episodes in the context, with its control.
 
     Where not all trials reach every index, a second panel says how many do.
@@ -47,7 +52,7 @@ def plot_curve(curve: Mapping[str, Any], label: str) -> Figure:
     _band(main, curve, "", AGENT, "context kept")
     if "cleared_mean" in curve:
         _band(main, curve, "cleared_", CONTROL, "context cleared at each episode")
-    main.set_ylabel(label)
+    main.set_ylabel(title)
     main.legend(frameon=False)
     if uneven:
         axes[1, 0].bar(range(len(counts)), counts, color=AGENT, alpha=0.5)

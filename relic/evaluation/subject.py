@@ -95,6 +95,12 @@ def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = 
         )
     env = make_trial_env(fitted.env, 1, fitted.options)
     try:
+        if protocol.first_trial + protocol.trials > env.num_trials:
+            raise ConfigError(
+                f"protocol.trials: must name each of the {env.num_trials} trials of "
+                f"{env.dataset_name} once, got {protocol.first_trial} to "
+                f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
+            )
         check_fit(load(subject.checkpoint), env)
     finally:
         env.close()

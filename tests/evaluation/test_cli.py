@@ -64,8 +64,8 @@ def test_evaluating_twice_gives_the_same_bytes(run, tmp_path):
 
 
 def test_a_killed_evaluation_goes_on_and_ends_alike(run, tmp_path):
-    # 60 episodes a trial take long enough to be killed between the first block and the last.
-    arguments = [f"run={run}", *SMALL, "episodes=60", "control=false"]
+    # 24 episodes a trial take long enough to be killed between the first block and the last.
+    arguments = [f"run={run}", *SMALL, "episodes=24", "control=false"]
     assert main([*arguments, f"out={tmp_path / 'whole'}"]) == 0
     cut = tmp_path / "cut"
     started = subprocess.Popen(
@@ -120,6 +120,7 @@ def refused(capsys, *arguments) -> str:
         (["protocol=darkroom_tset"], "Did you mean 'darkroom_test'?"),
         (["protocol=houses_small_val"], "must be of the run's environment relic/Darkroom-v0"),
         (["trials=0"], "trials: must be at least 1, got 0"),
+        (["trials=40"], "must name each of the 4 trials of relic-darkroom-v1/4x4/test once"),
         (["trials=many"], "trials: must be a whole number, got 'many'"),
         (["workers=0"], "workers: must be at least 1, got 0"),
         (["workers"], "workers: must be of the form key=value"),

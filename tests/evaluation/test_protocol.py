@@ -2,6 +2,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from envs.make import make_trial_env
 from relic.evaluation.protocol import PROTOCOLS, Protocol, Unit, load_protocol
 from relic.schema import ConfigError
 from tests.evaluation.conftest import small_protocol
@@ -87,6 +88,10 @@ def test_named_protocols_load_and_never_use_training_trials(path):
     protocol = load_protocol(path.stem)
     assert protocol.name == path.stem
     assert protocol.options["split"] in ("val", "test")
+    env = make_trial_env(protocol.env, 1, protocol.options)
+    # Every trial has a number of its own, so none is evaluated twice.
+    assert protocol.first_trial + protocol.trials <= env.num_trials
+    env.close()
 
 
 def test_changed_protocol_says_so():

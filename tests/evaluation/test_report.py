@@ -1,0 +1,79 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+from matplotlib.patches import Rectangle
+
+from relic.evaluation.curves import summarise
+from relic.evaluation.plots import plot_curve, plot_summary
+from relic.evaluation.report import page, write_report
+
+FACTS = {
+    "protocol": "mine & <others>",
+    "protocol_hash": "0123456789ab",
+    "env": "relic/Darkroom-v0",
+    "options": {"split": "test"},
+    "checkpoint": "step_1",
+    "env_steps": 1,
+    "trained_on": False,
+    "trials": 3,
+    "repeats": 1,
+    "episodes": 6,
+}
+
+
+def small_summary(lengths=(3, 3, 3)):
+    kept = [
+        {"trial": t, "repeat": 0, "episode": e, "success": e > t, "return": float(e * t)}
+        for t, length in enumerate(lengths)
+        for e in range(length)
+    ]
+    cleared = [{**r, "success": False} for r in kept]
+    return {**FACTS, **summarise(kept, cleared)}
+
+
+class Balance(HTMLParser):
+    """Checks that every tag that is opened is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_stands_alone(tmp_path):
+    summary = small_summary()
+    plots = plot_summary(summary, tmp_path / "plots")
+    write_report(summary, plots, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    checker = Balance()
+    checker.feed(text)
+    assert checker.open == []
+    assert checker.seen.count("img") == 2
+    assert "mine &amp; &lt;others&gt;" in text
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(s.startswith("data:image/png;base64,") for s in sources)
+    assert base64.b64decode(sources[0].partition(",")[2]) == plots[0].read_bytes()
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+def test_page_shows_what_the_summary_holds():
+    text = page(small_summary(), [])
+    assert "0 to 2" in text  # the gain's episodes
+    assert "<td>0.667</td>" in text  # success at index 2, where two of three trials succeed
+    assert "0123456789ab" in text
+
+
+def test_plot_says_how_many_trials_reach_an_index():
+    even, uneven = small_summary(), small_summary((3, 2, 1))
+    assert len(plot_curve(even["metrics"]["success"], "success").axes) == 1
+    panels = plot_curve(uneven["metrics"]["success"], "success").axes
+    heights = [bar.get_height() for bar in panels[1].patches if isinstance(bar, Rectangle)]
+    assert heights == [3, 2, 1]
