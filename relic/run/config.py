@@ -60,6 +60,31 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """Training of the picture encoder on labelled pictures, before the policy begins."""
+
+    pictures: int = 0
+    """Labelled pictures of train houses. 0: the encoder is not pretrained."""
+    epochs: int = 8
+    """Passes over them."""
+    batch: int = 128
+    """Pictures per optimiser step."""
+    lr: float = 2e-3
+    """Largest learning rate; it rises and falls over the passes."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least("pictures", self.pictures, 0)
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch", self.batch, 1)
+        if 0 < self.pictures < 2 * self.batch:
+            raise ValueError(
+                f"pictures: must be 0 or at least two batches of {self.batch}, got "
+                f"{self.pictures}. Use more pictures or a smaller pretrain.batch."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
     """When the run is saved, and what is kept."""
 
@@ -140,6 +165,7 @@ class RunConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     updates: UpdatesConfig = field(default_factory=UpdatesConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

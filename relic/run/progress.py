@@ -30,6 +30,11 @@ def verdict(times: Mapping[str, float]) -> str:
     return f"{split}: {_ADVICE[slowest]}"
 
 
+def tell(text: str) -> None:
+    """Print a line without breaking a bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
 class Progress:
     """Shows a run's progress until it is closed."""
 
@@ -66,7 +71,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
         if self._enabled:
-            tqdm.write(text, file=sys.stderr)
+            tell(text)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -24,6 +24,7 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.encoder = path / "encoder"
 
     def open(self, config: RunConfig) -> None:
         """Make the directory, or check that the run in it has the same configuration.

@@ -17,6 +17,7 @@ from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.metrics import MetricsLog, Mirror, TensorBoardMirror, WandbMirror, new_wandb_id
+from relic.run.pretrain import with_encoder
 from relic.run.progress import Progress, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import RunSaver
@@ -62,6 +63,7 @@ class Trainer:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(config.deterministic)
+        config = with_encoder(config, self.directory, ranks)
         self.parts: Components = build_components(config, ranks)
         self.store = CheckpointStore(
             self.directory.checkpoints,

@@ -1,0 +1,155 @@
+"""The encoder of houses: labelled pictures, what folding keeps, and a run that starts from it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from envs.houses.scene import GOAL_SEMANTIC
+from relic.policy import load
+from relic.policy.config import PolicyConfig
+from relic.policy.encoder_config import EncoderConfig
+from relic.policy.images import load_image_encoder
+from relic.run import pictures as pictures_module
+from relic.run.cli import train
+from relic.run.config import EnvConfig, PretrainConfig, RunConfig
+from relic.run.pictures import CELLS, COLUMNS, label_pictures
+from relic.run.pretrain import (
+    FEATURE_WIDTH,
+    NUM_CATEGORIES,
+    ReadOutNetwork,
+    _fit,
+    _make_encoder,
+    pretrain_encoder,
+    recall_and_precision,
+)
+from relic.schema import ConfigError
+
+
+def make_config(**encoder):
+    fields = {"frozen": True, "feature_width": FEATURE_WIDTH, "channels": 8, **encoder}
+    return RunConfig(
+        env=EnvConfig(id="relic/Houses-v0", options={"resolution": 32}),
+        policy=PolicyConfig(encoder=EncoderConfig(**fields)),
+        pretrain=PretrainConfig(pictures=64, epochs=1, batch=16),
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return label_pictures(64, size="small", scale=None, resolution=32, seed=3, per_house=32)
+
+
+def test_pictures_repeat_and_show_objects(pictures):
+    again = label_pictures(64, size="small", scale=None, resolution=32, seed=3, per_house=32)
+    assert np.array_equal(pictures.rgb_BHW3, again.rgb_BHW3)
+    assert len(pictures) == 64
+    assert pictures.columns_BGC.any(axis=(0, 2)).sum() >= 5  # of the categories are seen
+    assert not (pictures.near_BGC & ~pictures.columns_BGC).any()
+    assert (pictures.depth_B2C >= 0).all()
+    assert (pictures.depth_B2C[:, 0] <= pictures.depth_B2C[:, 1] + 1e-6).all()
+
+
+def test_labels_equal_a_slow_count():
+    rng = np.random.default_rng(0)
+    semantic = rng.choice([0, 5, GOAL_SEMANTIC + 2, GOAL_SEMANTIC + 7], (3, 32, 32))
+    depth = rng.uniform(0.5, 4, (3, 32, 32)).astype(np.float32)
+    rgb = np.zeros((3, 32, 32, 3), np.uint8)
+    images = {"rgb": rgb, "semantic": semantic, "depth": depth}
+    labels = pictures_module._label(images, 2.0, 4)
+    for b in range(3):
+        for g in range(NUM_CATEGORIES):
+            is_g = semantic[b] == GOAL_SEMANTIC + g
+            for c in range(COLUMNS):
+                column = is_g[:, 8 * c : 8 * c + 8]
+                near = column & (depth[b][:, 8 * c : 8 * c + 8] <= 2.0)
+                assert labels.columns_BGC[b, g, c] == (column.sum() >= 4)
+                assert labels.near_BGC[b, g, c] == (near.sum() >= 4)
+            for y in range(CELLS):
+                cell = is_g[4 * y : 4 * y + 4, 12:16]
+                assert labels.cells_BGYX[b, g, y, 3] == (cell.sum() >= 4)
+
+
+def test_folding_keeps_what_the_network_says(pictures):
+    config = make_config()
+    torch.manual_seed(0)
+    encoder = _make_encoder(config, pictures)
+    network = ReadOutNetwork(encoder)
+    _fit(network, pictures, config=config, begin=8)  # moves the norms' statistics
+    network.eval()
+    rgb = torch.from_numpy(pictures.rgb_BHW3)
+    with torch.no_grad():
+        expected = network(rgb)[1].clone()
+        expected[:, : 2 * NUM_CATEGORIES] += 2.0
+        network.write_into(encoder)
+        found = encoder(rgb)
+    assert torch.allclose(found, expected.flatten(1).relu(), atol=1e-4)
+
+
+def test_the_network_learns_its_pictures(pictures):
+    config = make_config(channels=16)
+    config = RunConfig(
+        env=config.env,
+        policy=config.policy,
+        pretrain=PretrainConfig(pictures=64, epochs=60, batch=16, lr=6e-3),
+    )
+    torch.manual_seed(0)
+    network = ReadOutNetwork(_make_encoder(config, pictures))
+    _fit(network, pictures, config=config, begin=0)
+    recall, precision = recall_and_precision(network, pictures, end=64)
+    assert recall > 0.6
+    assert precision > 0.6
+
+
+def test_an_encoder_that_is_there_is_kept(tmp_path):
+    said = []
+    pretrain_encoder(make_config(), tmp_path / "encoder", said.append)
+    assert len(said) == 2
+    before = (tmp_path / "encoder" / "encoder.safetensors").read_bytes()
+    pretrain_encoder(make_config(), tmp_path / "encoder", said.append)
+    assert len(said) == 2
+    assert (tmp_path / "encoder" / "encoder.safetensors").read_bytes() == before
+    assert load_image_encoder(tmp_path / "encoder").num_features == FEATURE_WIDTH
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RunConfig(pretrain=PretrainConfig(pictures=256)), r"pretrain\.pictures: must be 0"),
+        (make_config(feature_width=7), r"policy\.encoder: must have feature_width=168"),
+        (make_config(frozen=False), r"frozen=true"),
+    ],
+)
+def test_what_cannot_be_pretrained_is_refused(tmp_path, config, message):
+    with pytest.raises(ConfigError, match=message):
+        pretrain_encoder(config, tmp_path, lambda _: None)
+
+
+def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "experiment=houses_small",
+        "total_steps=256",
+        "rollout.num_envs=4",
+        "rollout.num_steps=32",
+        "env.options.task.max_episode_steps=10",
+        "env.options.resolution=32",
+        "pretrain.pictures=64",
+        "pretrain.epochs=1",
+        "pretrain.batch=16",
+        "policy.encoder.channels=8",
+        "validation.every_rollouts=null",
+        "checkpoint.best_metric=null",
+        "run_dir=run",
+    ]
+    assert train(arguments) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["env_steps"] == 256
+    policy = load(tmp_path / "run")
+    encoder = load_image_encoder(tmp_path / "run" / "encoder").state_dict()
+    learned = policy.encoder.image_encoder("rgb").state_dict()
+    assert all(torch.equal(learned[name], value) for name, value in encoder.items())
+    assert train(arguments) == 0  # finds its encoder and itself finished
+    assert "already" in capsys.readouterr().out
