@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         protocol = chosen_protocol(subject, settings, changes)
         fitted = fit_protocol(subject, protocol, allow_trained=settings.allow_trained)
         directory = _directory(subject, settings, protocol)
-        store = Store(directory, identity(subject.checkpoint, fitted, settings.threads))
+        store = Store(directory, _identity(subject, fitted, settings))
     except (ValueError, FileNotFoundError, ImportError) as error:
         return _refuse(error)
     _announce(subject, protocol, directory)
@@ -168,7 +168,7 @@ def evaluate_into(
         subject.checkpoint,
         protocol,
         store.directory,
-        identity(subject.checkpoint, protocol, settings.threads),
+        _identity(subject, protocol, settings),
         threads=settings.threads,
         device=settings.device,
     )
@@ -221,6 +221,10 @@ def report(summary: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _identity(subject: Subject, protocol: Protocol, settings: Settings) -> dict[str, Any]:
+    return identity(subject.checkpoint, protocol, settings.threads, device=settings.device)
 
 
 def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path:

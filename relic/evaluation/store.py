@@ -33,7 +33,9 @@ class Job:
     block: int
 
 
-def identity(checkpoint: Path, protocol: Protocol, threads: int) -> dict[str, Any]:
+def identity(
+    checkpoint: Path, protocol: Protocol, threads: int, *, device: str = "cpu"
+) -> dict[str, Any]:
     """Return what decides the records: results of one evaluation agree in all of it."""
     description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
     weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
@@ -42,6 +44,7 @@ def identity(checkpoint: Path, protocol: Protocol, threads: int) -> dict[str, An
         "policy": hashlib.sha256(weights.encode()).hexdigest()[:12],
         "protocol": to_plain(protocol),
         "threads": threads,
+        "device": device,
     }
 
 
