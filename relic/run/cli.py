@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from relic.run.comparison import compare_with_untrained
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
@@ -178,6 +179,8 @@ def train_run(config: RunConfig) -> int:
             "Raise total_steps to go on, or choose another run_dir."
         )
         return 0
+    if outcome is Outcome.FINISHED and config.validation.final_trials:
+        print(compare_with_untrained(config, trainer.directory))
     plots = plot_run(directory)
     print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
     return 0

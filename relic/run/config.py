@@ -121,6 +121,9 @@ class ValidationConfig:
     """Environment options that differ from training, usually the split."""
     score_from_episode: int = 0
     """`val/return` and `val/success` average the episodes from this index in the context on."""
+    final_trials: int = 0
+    """Trials on which a finished run's agent is compared with the untrained one; they follow those
+    of the validation. 0: no comparison."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -128,6 +131,7 @@ class ValidationConfig:
             _at_least("every_rollouts", self.every_rollouts, 1)
         _at_least("trials", self.trials, 1)
         _at_least("episodes", self.episodes, 1)
+        _at_least("final_trials", self.final_trials, 0)
         _between("score_from_episode", self.score_from_episode, 0, self.episodes - 1)
 
 

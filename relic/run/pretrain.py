@@ -64,12 +64,18 @@ def with_encoder(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> Ru
 
     An encoder that the configuration names already is used instead.
     """
+    if config.pretrain.pictures > 0 and config.policy.encoder.checkpoint is None:
+        if ranks.is_first:
+            say = tell if config.logging.progress else _keep_quiet
+            pretrain_encoder(config, directory.encoder, say)
+        ranks.barrier()
+    return name_encoder(config, directory)
+
+
+def name_encoder(config: RunConfig, directory: RunDirectory) -> RunConfig:
+    """Return the configuration with the run's pretrained encoder, if it has one."""
     if config.pretrain.pictures == 0 or config.policy.encoder.checkpoint is not None:
         return config
-    if ranks.is_first:
-        say = tell if config.logging.progress else _keep_quiet
-        pretrain_encoder(config, directory.encoder, say)
-    ranks.barrier()
     encoder = replace(config.policy.encoder, checkpoint=str(directory.encoder))
     return replace(config, policy=replace(config.policy, encoder=encoder))
 

@@ -1,6 +1,7 @@
 """The encoder of houses: labelled pictures, what folding keeps, and a run that starts from it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -142,9 +143,15 @@ def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, caps
         "policy.encoder.channels=8",
         "validation.every_rollouts=null",
         "checkpoint.best_metric=null",
+        "validation.trials=2",
+        "validation.episodes=1",
+        "validation.final_trials=2",
         "run_dir=run",
     ]
     assert train(arguments) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^trained: mean success .* in 2 episodes of 2 unseen trials", said, re.M)
+    assert re.search(r"^untrained: mean success ", said, re.M)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["env_steps"] == 256
     policy = load(tmp_path / "run")
