@@ -133,9 +133,9 @@ def rectangle_of(camera_C: FloatArray, box: Box, size_W: NDArray[np.int32]) -> R
     middle_y = HALF * (np.float32(size_W[1]) - ONE)
     end_x, end_y = np.float32(size_W[0]), np.float32(size_W[1])
     x0 = math.ceil(max(middle_x + left * per_step - SLACK, ZERO))
-    x1 = math.floor(min(middle_x + right * per_step + SLACK, end_x - ONE)) + 1
+    x1 = math.floor(min(middle_x + right * per_step + SLACK + ONE, end_x))
     y0 = math.ceil(max(middle_y - high * per_step - SLACK, ZERO))
-    y1 = math.floor(min(middle_y - low * per_step + SLACK, end_y - ONE)) + 1
+    y1 = math.floor(min(middle_y - low * per_step + SLACK + ONE, end_y))
     return int(x0), int(y0), int(x1), int(y1)
 
 
