@@ -134,6 +134,7 @@ def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, caps
         "experiment=houses_small",
         "total_steps=256",
         "rollout.num_envs=4",
+        "ppo.num_minibatches=2",
         "rollout.num_steps=32",
         "env.options.task.max_episode_steps=10",
         "env.options.resolution=32",
