@@ -201,7 +201,7 @@ def resolve_backend(
     if backend is not AttentionBackend.AUTO:
         return backend
     if not q.is_cuda:
-        from relic.policy.cpu_attention import fits
+        from relic.policy.compiled_attention import fits
 
         compiled = fits(q, segments, window)
         cpu_backend = AttentionBackend.COMPILED if compiled else AttentionBackend.SDPA
@@ -235,7 +235,7 @@ def _implementation(backend: AttentionBackend):
 
         return sdpa_attention
     if backend is AttentionBackend.COMPILED:
-        from relic.policy.cpu_attention import compiled_attention
+        from relic.policy.compiled_attention import compiled_attention
 
         return compiled_attention
     from relic.policy.packed_attention import flash_attention, varlen_attention

@@ -2,7 +2,7 @@
 
 Keys and values are transposed once per head, so that every inner loop runs along the keys, and
 queries go four at a time, so that a key that was loaded is used four times. Query t sees the first
-`before + t + 1` keys. Only arrays come in here; `cpu_attention.py` joins this to PyTorch.
+`before + t + 1` keys. Only arrays come in here; `compiled_attention.py` joins this to PyTorch.
 
 Shapes: N rows, H heads, T queries, J keys, P past steps, K sinks, D head dim (a
 multiple of 4), 4 queries of one block.
@@ -14,8 +14,8 @@ import numba
 import numpy as np
 
 f4 = np.float32
-# Sums may be reordered, which vector units need; infinities keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
+# Sums may be reordered, which vector units need; infinities and NaNs keep their meaning.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LOG2_E = f4(1.44269504)
 _LN_2_HIGH = f4(0.693359375)
 _LN_2_LOW = f4(-2.12194440e-4)
@@ -26,7 +26,7 @@ _ARRAY = "float32[:,:,:,:]"
 @numba.njit(fastmath=_FAST, inline="always")
 def _exp(x):
     """Exponential of x <= 0, to about an ulp; 1e-38 from -87 down."""
-    x = max(x, _LOWEST)
+    x = _LOWEST if x < _LOWEST else x
     n = np.floor(x * _LOG2_E + f4(0.5))
     r = (x - n * _LN_2_HIGH) - n * _LN_2_LOW
     p = f4(1.0 / 720)
@@ -211,6 +211,7 @@ def _own_lengths(t, num_steps, before, own_4):
 @numba.njit(
     f"void({', '.join([_ARRAY] * 7)}, float32, {_ARRAY}, float32[:,:,:])",
     fastmath=_FAST,
+    error_model="numpy",
     nogil=True,
     cache=True,
 )
@@ -257,6 +258,7 @@ def attend_forward(q, k, v, past_k, past_v, sink_k, sink_v, scale, out, log_tota
     f"void({', '.join([_ARRAY] * 8)}, float32[:,:,:], {_ARRAY}, float32, "
     f"{', '.join([_ARRAY] * 5)})",
     fastmath=_FAST,
+    error_model="numpy",
     nogil=True,
     cache=True,
 )

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.compiled_attention import fits
 from relic.policy.config import AttentionBackend
-from relic.policy.cpu_attention import fits
 
 COMPILED, REFERENCE = AttentionBackend.COMPILED, AttentionBackend.REFERENCE
 
@@ -120,3 +120,17 @@ def test_what_the_kernels_cannot_do_is_left_to_others():
     assert not fits(q, unequal, None)
     with pytest.raises(ValueError, match="compiled must be given float32"):
         attend(q.double(), q.double(), q.double(), backend=COMPILED)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", range(3))
+def test_a_nan_is_not_hidden(bad, which):
+    tensors = [torch.randn(1, 1, 40, 8) for _ in range(3)]
+    tensors[which][0, 0, 20, 3] = bad
+    leaves = [x.requires_grad_() for x in tensors]
+    out = attend(*leaves, backend=COMPILED)
+    hit = (~out.isfinite()).any(dim=-1).flatten().nonzero().flatten().tolist()
+    assert hit
+    assert hit == [20] if which == 0 else set(hit) <= set(range(20, 40))
+    gradients = torch.autograd.grad(out.sum(), leaves)
+    assert not all(x.isfinite().all() for x in gradients)
