@@ -1,0 +1,207 @@
+"""One cached step of the memory against the length of its context, and tokens per second by size.
+
+The rival is a cache that grows by concatenation: the same weights and the same attention, but each
+step copies all keys and values to a place one step longer. Both see random caches, since filling
+64k steps takes longer than measuring them.
+Run: python benchmarks/bench_policy_step.py [--device cuda] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timing import copy_bandwidth, finish, measure
+from torch import Tensor
+
+from relic.policy.blocks import Block
+from relic.policy.config import TRANSFORMER_SIZES, TransformerConfig
+from relic.policy.cuda_graph import GraphedStep
+from relic.policy.kv_cache import KVCache
+from relic.policy.transformer import Transformer
+
+CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
+EPISODE_STEPS = 500
+ROOM = 64
+"""Steps that a measured cache has room for beyond its context."""
+
+
+def filled_state(model: Transformer, num_rows: int, steps: int, dtype: torch.dtype) -> KVCache:
+    """Return a cache of rows that have seen so many random steps."""
+    state = model.initial_state(num_rows, steps + ROOM, dtype=dtype)
+    kv = state.kv[..., : model.config.sink_slots + steps, :]
+    count = torch.full((num_rows,), steps)
+    state.load_state_dict(
+        {
+            "kv": torch.randn(kv.shape, device=kv.device, dtype=dtype),
+            "lengths": count,
+            "segment_steps": count,
+            "in_episode": torch.zeros_like(count),
+            "episode": count // EPISODE_STEPS,
+            "capacity": state.capacity,
+        }
+    )
+    return state
+
+
+class GrowingCache:
+    """The rival: `torch.cat` in every layer of every step."""
+
+    def __init__(self, model: Transformer, state: KVCache, steps: int):
+        end = state.num_sinks + steps
+        self.model = model
+        self.layers = [state.kv[i, :, :, :, :end].clone() for i in range(len(model.blocks))]
+
+    @torch.inference_mode()
+    def step(self, x_NE: Tensor) -> Tensor:
+        """Read a step; the grown cache is dropped, so that every call sees the same context."""
+        h_NE = x_NE
+        for block, cache in zip(self.model.blocks, self.layers, strict=True):
+            assert isinstance(block, Block)
+            qkv = block.qkv(block.attention_norm(h_NE))
+            q, k, v = qkv.unflatten(-1, (3, self.model.config.num_heads, -1)).unbind(1)
+            keys = torch.cat([cache[0], k.to(cache.dtype).unsqueeze(2)], dim=2)
+            values = torch.cat([cache[1], v.to(cache.dtype).unsqueeze(2)], dim=2)
+            seen = F.scaled_dot_product_attention(q.to(cache.dtype).unsqueeze(2), keys, values)
+            h_NE = block.attention_residual(h_NE, block.out(seen.flatten(1).to(h_NE.dtype)))
+            h_NE = block.mlp_residual(h_NE, block.mlp(block.mlp_norm(h_NE)))
+        return self.model.norm(h_NE)
+
+
+def decode_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
+    """Measure a step at each context."""
+    model = Transformer(TransformerConfig.preset(args.size), max_episode_steps=EPISODE_STEPS)
+    model = model.to(device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    bandwidth = copy_bandwidth(device, repeats)
+    print(f"decode, size {args.size}, {args.rows} rows; a large copy moves {bandwidth:.1f} GB/s")
+    print(
+        f"{'context':>8} {'step':>11} {'by cat':>11} {'ratio':>7} {'GB/s':>7} {'of copy':>8} graph"
+    )
+    results = []
+    for steps in (256,) if args.quick else args.contexts:
+        row = decode_row(model, filled_state(model, args.rows, steps, dtype), steps, repeats)
+        row["share_of_copy"] = row["gb_per_s"] / bandwidth
+        results.append(row)
+        print(
+            f"{steps:8} {row['step']['ms']:8.3f} ms {row['by_cat']['ms']:8.3f} ms "
+            f"{row['ratio']:6.1f}x {row['gb_per_s']:7.1f} {row['share_of_copy']:7.0%} "
+            + (f"{row['graph']['ms']:.3f} ms" if "graph" in row else "")
+        )
+    return results
+
+
+def decode_row(model: Transformer, state: KVCache, steps: int, repeats: int) -> dict[str, Any]:
+    """Measure a step at one context, and its rival."""
+    device = state.kv.device
+    x = torch.randn(state.num_rows, model.width, device=device)
+    starts = torch.zeros(state.num_rows, dtype=torch.bool, device=device)
+    with torch.inference_mode():
+        ours = measure(lambda: model.step(x, starts, state, write=False), device, repeats)
+    rival = GrowingCache(model, state, steps)
+    theirs = measure(lambda: rival.step(x), device, repeats)
+    read = state.nbytes * steps / (steps + ROOM)
+    row: dict[str, Any] = {
+        "context": steps,
+        "step": ours,
+        "by_cat": theirs,
+        "ratio": theirs["ms"] / ours["ms"],
+        "gb_per_s": read / ours["ms"] / 1e6,
+    }
+    if device.type == "cuda":
+        graphed = GraphedStep(model, state)
+        # No more calls than there is room for: a captured step always writes.
+        row["graph"] = measure(lambda: graphed(x, starts), device, min(repeats, ROOM // 2))
+    return row
+
+
+def flops_per_token(config: TransformerConfig, steps: int) -> float:
+    """Return the forward pass's operations per token, mean over a pass of so many steps."""
+    weights = config.num_layers * (4 * config.width**2 + 3 * config.width * config.mlp_width)
+    return 2.0 * weights + config.num_layers * 4 * config.width * (steps + 1) / 2
+
+
+def size_times(
+    model: Transformer, x: Tensor, starts: Tensor, state: KVCache, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Measure one cached step, one full pass, and one with its gradients."""
+    device = x.device
+    half = device.type == "cuda"
+
+    def learn() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            y = model(x, starts)
+        y.float().square().mean().backward()
+
+    @torch.no_grad()
+    def read() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            model(x, starts)
+
+    @torch.inference_mode()
+    def act() -> None:
+        model.step(x[:, 0], starts[:, 0], state, write=False)
+
+    calls = {"acting": act, "reading": read, "learning": learn}
+    return {name: measure(call, device, repeats) for name, call in calls.items()}
+
+
+def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
+    """Measure acting, reading and learning at each size."""
+    num_rows, steps = (2, 64) if args.quick else (args.rows, 512)
+    sizes = ("darkroom",) if args.quick else tuple(TRANSFORMER_SIZES)
+    print(f"tokens per second, {num_rows} rows, {steps} steps")
+    print(
+        f"{'size':9} {'parameters':>11} {'B/step':>7} {'acting':>9} {'reading':>9} {'learning':>9}"
+    )
+    results = []
+    for size in sizes:
+        config = TransformerConfig.preset(size)
+        model = Transformer(config, max_episode_steps=EPISODE_STEPS).to(device)
+        x = torch.randn(num_rows, steps, config.width, device=device)
+        starts = (torch.arange(steps, device=device) % EPISODE_STEPS == 0).expand(num_rows, -1)
+        state = filled_state(model, num_rows, steps, torch.float32)
+        took = size_times(model, x, starts, state, repeats)
+        tokens = {"acting": num_rows, "reading": num_rows * steps, "learning": num_rows * steps}
+        rate = {name: tokens[name] / took[name]["ms"] * 1e3 for name in took}
+        row: dict[str, Any] = {
+            "size": size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "bytes_per_step": 2 * config.num_layers * config.width * 4,
+            "tokens_per_s": rate,
+            "learning_tflops": 3 * flops_per_token(config, steps) * rate["learning"] / 1e12,
+        }
+        results.append(row)
+        print(
+            f"{size:9} {row['parameters']:11,} {row['bytes_per_step']:7} {rate['acting']:9,.0f} "
+            f"{rate['reading']:9,.0f} {rate['learning']:9,.0f}"
+        )
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--size", default="small", choices=tuple(TRANSFORMER_SIZES))
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="one repeat of the smallest case")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device = torch.device(args.device)
+    repeats = 1 if args.quick else args.repeats
+    results = {
+        "decode": decode_rows(args, device, repeats),
+        "sizes": size_rows(args, device, repeats),
+    }
+    finish("policy_step", vars(args), device, results)
+
+
+if __name__ == "__main__":
+    main()

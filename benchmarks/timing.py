@@ -1,0 +1,63 @@
+"""Timing for the benchmarks of the policy: warm up, repeat, median and spread, one JSON line."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+WARM_UPS = 3
+
+
+def measure(run: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
+    """Return median, fastest and slowest time of a call in milliseconds."""
+    times = []
+    for i in range(WARM_UPS + repeats if repeats > 1 else 2):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if i >= (WARM_UPS if repeats > 1 else 1):
+            times.append((time.perf_counter() - begin) * 1e3)
+    return {"ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what a number depends on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "device": device.type,
+        "name": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def copy_bandwidth(device: torch.device, repeats: int) -> float:
+    """Return the gigabytes per second that a large copy reads and writes."""
+    source = torch.empty(2**26, device=device)
+    target = torch.empty_like(source)
+    took = measure(lambda: target.copy_(source), device, repeats)["ms"]
+    return 2 * source.numel() * 4 / took / 1e6
+
+
+def finish(name: str, options: dict[str, Any], device: torch.device, results: Any) -> None:
+    """Print the one JSON object that ends a benchmark."""
+    print(
+        json.dumps(
+            {
+                "benchmark": name,
+                "options": options,
+                "machine": machine(device),
+                "results": results,
+            }
+        )
+    )
