@@ -79,6 +79,7 @@ def test_a_signal_saves_and_leaves(whole, tmp_path, train, start, number):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "stopped" in out
+    assert f"{number.name}: saving" in err
     train(f"run_dir={run_dir}")
     assert_same_run(whole, run_dir)
 
