@@ -31,6 +31,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"Choose one of: {', '.join(options)}." if options else "There are none."
 
 
+def in_lines(error: Exception, most: int | None) -> str:
+    """Return an error's text without empty lines, `most` lines of it (None: all)."""
+    return "\n".join([line for line in str(error).splitlines() if line.strip()][:most])
+
+
 def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """Turn a mapping into the frozen dataclass `cls`, all of it checked.
 

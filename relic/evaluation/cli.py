@@ -21,7 +21,7 @@ from relic.evaluation.report import write_report
 from relic.evaluation.store import Job, Store, identity, write_json
 from relic.evaluation.subject import Subject, find_subject, fit_protocol, trained_on
 from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
-from relic.schema import ConfigError, build, check_key, leaves, nearest, to_plain
+from relic.schema import ConfigError, build, check_key, in_lines, leaves, nearest, to_plain
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
@@ -278,6 +278,5 @@ def _progress(
 
 
 def _refuse(error: Exception) -> int:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    print("\n".join(lines[:3] if not isinstance(error, WorkerError) else lines), file=sys.stderr)
+    print(in_lines(error, None if isinstance(error, WorkerError) else 3), file=sys.stderr)
     return 2

@@ -19,9 +19,9 @@ from gymnasium import spaces
 from envs.make import make_trial_env
 from envs.vector import TrialVectorEnv
 from relic.evaluation.protocol import Block, Protocol
+from relic.noise import key, row_uniforms
 from relic.policy.observations import PREV_REWARD
 from relic.policy.policy import Policy
-from relic.ppo.noise import key, row_uniforms
 
 Record = dict[str, Any]
 _MAX_KEY = (1 << 63) - 1
@@ -82,6 +82,18 @@ def run_block(
     runner = _BlockRunner(policy, env, protocol, block, context)
     while not runner.finished:
         yield from runner.step()
+
+
+def run_blocks(
+    policy: Policy,
+    env: TrialVectorEnv,
+    protocol: Protocol,
+    *,
+    context: Context = Context.KEPT,
+) -> Iterator[Record]:
+    """Evaluate all blocks of a protocol, and yield a record as each episode ends."""
+    for block in protocol.blocks():
+        yield from run_block(policy, env, protocol, block, context=context)
 
 
 class _BlockRunner:
@@ -177,11 +189,7 @@ def evaluate(
     env = make_env(protocol)
     try:
         check_fit(policy, env)
-        return in_order(
-            record
-            for block in protocol.blocks()
-            for record in run_block(policy, env, protocol, block, context=context)
-        )
+        return in_order(run_blocks(policy, env, protocol, context=context))
     finally:
         env.close()
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from envs.vector import TrialVectorEnv
+from relic.noise import Stream, key, row_uniforms
 from relic.policy.observations import PREV_REWARD
 from relic.policy.policy import Policy, PolicyState
 from relic.policy.sequence_model import SequenceState
-from relic.ppo.noise import Stream, key, row_uniforms
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
 

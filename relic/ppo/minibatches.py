@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from relic.ppo.noise import Stream, keyed_permutation
+from relic.noise import Stream, keyed_permutation
 
 Rows = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from relic.ppo.noise import Stream, key, mix, shuffle_in_place
+from relic.noise import Stream, key, mix, shuffle_in_place
 
 
 def time_order(num_rows: int, num_steps: int) -> np.ndarray:

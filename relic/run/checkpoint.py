@@ -53,11 +53,14 @@ class CheckpointStore:
         Raises:
             OSError: If the disk refuses; the unfinished directory is removed.
         """
+        unfinished = self.unfinished(env_steps)
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            write(self.begin(env_steps))
-            return self.publish(env_steps)
+            unfinished.mkdir()
+            write(unfinished)
+            return self._publish(env_steps)
         except BaseException:
-            self.abandon(env_steps)
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
     def published(self, env_steps: int) -> Path:
@@ -68,29 +71,6 @@ class CheckpointStore:
         """Return where the checkpoint of a step is being written."""
         published = self.published(env_steps)
         return published.with_name(published.name + _UNFINISHED)
-
-    def begin(self, env_steps: int) -> Path:
-        """Make an empty directory for a checkpoint that nothing refers to yet."""
-        path = self.unfinished(env_steps)
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        return path
-
-    def abandon(self, env_steps: int) -> None:
-        """Remove a checkpoint that could not be finished."""
-        shutil.rmtree(self.unfinished(env_steps), ignore_errors=True)
-
-    def publish(self, env_steps: int) -> Saved:
-        """Make a directory that was begun the latest checkpoint, by one rename."""
-        final = self.published(env_steps)
-        if final.exists():
-            # Only a replayed step can meet its own older checkpoint.
-            shutil.rmtree(final)
-        self.unfinished(env_steps).rename(final)
-        _sync_directory(self.directory)
-        self._point("latest", {"name": final.name})
-        self._prune()
-        return Saved(final, env_steps)
 
     def latest(self) -> Saved | None:
         """Return the newest checkpoint, or None where there is none."""
@@ -124,6 +104,18 @@ class CheckpointStore:
         for saved in self.all():
             if saved.env_steps > env_steps:
                 shutil.rmtree(saved.path)
+
+    def _publish(self, env_steps: int) -> Saved:
+        """Make a written directory the latest checkpoint, by one rename."""
+        final = self.published(env_steps)
+        if final.exists():
+            # Only a replayed step can meet its own older checkpoint.
+            shutil.rmtree(final)
+        self.unfinished(env_steps).rename(final)
+        _sync_directory(self.directory)
+        self._point("latest", {"name": final.name})
+        self._prune()
+        return Saved(final, env_steps)
 
     def _prune(self) -> None:
         saved = self.all()

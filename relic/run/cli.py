@@ -22,7 +22,7 @@ from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
 from relic.run.trainer import Outcome, Trainer
-from relic.schema import ConfigError, build, check_key, is_free, nearest, to_plain
+from relic.schema import ConfigError, build, check_key, in_lines, is_free, nearest, to_plain
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(@[^=]*)?(=(?P<value>.*))?$", re.S)
@@ -102,8 +102,7 @@ def from_hydra(composed: DictConfig) -> RunConfig:
 
 def refuse(error: Exception) -> int:
     """Print a refusal in at most three lines and return the exit status for it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    print("\n".join(lines[:3]), file=sys.stderr)
+    print(in_lines(error, 3), file=sys.stderr)
     return 2
 
 

@@ -44,20 +44,17 @@ class RunSaver:
         """
         env_steps = self._parts.collector.env_steps
         self._write_chunks()
-        self._ranks.barrier()
-        if self._ranks.is_first:
-            path = self._store.begin(env_steps)
-        self._ranks.barrier()
-        path = self._store.unfinished(env_steps)
-        try:
+
+        def write(path: Path) -> None:
+            self._ranks.barrier()  # the directory is there
             self._write(path, run_state)
-        except BaseException:
-            self._store.abandon(env_steps)
-            raise
-        self._ranks.barrier()
+            self._ranks.barrier()  # all ranks have written
+
         if self._ranks.is_first:
-            self._store.publish(env_steps)
+            self._store.save(env_steps, write)
             self._drop_unused_chunks()
+        else:
+            write(self._store.unfinished(env_steps))
         self._ranks.barrier()
         return Saved(self._store.published(env_steps), env_steps)
 

@@ -22,7 +22,7 @@ from relic.run.progress import Progress, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import RunSaver
 from relic.run.signals import StopRequest
-from relic.run.validation import MEASURES, Validator
+from relic.run.validation import MEASURES, Validator, mean_by_index
 from relic.schema import to_plain
 
 
@@ -178,22 +178,7 @@ class Trainer:
         for name, value in zip(names, total[1:], strict=True):
             if name in episodes:
                 metrics[f"{name}_mean"] = value / total[0]
-        return metrics | self._curves(episodes)
-
-    def _curves(self, episodes: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return the training score by index in the trial, of this rank."""
-        if "episode" not in episodes:
-            return {}
-        index = episodes["episode"]
-        curves = {}
-        for name in ("return", "success"):
-            if name in episodes:
-                values = np.asarray(episodes[name], float)
-                curves[f"{name}_by_episode"] = [
-                    float(values[index == i].mean()) if (index == i).any() else None
-                    for i in range(int(index.max()) + 1)
-                ]
-        return curves
+        return metrics | _curves(episodes)
 
     def _validate(self) -> dict[str, Any]:
         """Measure the policy on validation trials where that is due; rank 0 does it for all."""
@@ -251,3 +236,14 @@ class Trainer:
         log.truncate_after(self.env_steps)
         self.store.drop_after(self.env_steps)
         return log
+
+
+def _curves(episodes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the training score by index in the trial, of this rank."""
+    if "episode" not in episodes:
+        return {}
+    return {
+        f"{name}_by_episode": mean_by_index(episodes["episode"], episodes[name])
+        for name in ("return", "success")
+        if name in episodes
+    }

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from envs.vector import TrialVectorEnv
-from relic.evaluation.evaluator import Record, make_env, run_block
+from relic.evaluation.evaluator import Record, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.policy.policy import Policy
 from relic.run.config import RunConfig
@@ -45,11 +46,7 @@ class Validator:
         was_training = policy.training
         policy.eval()
         with torch.no_grad():
-            records = [
-                record
-                for block in self._protocol.blocks()
-                for record in run_block(policy, self._env, self._protocol, block)
-            ]
+            records = list(run_blocks(policy, self._env, self._protocol))
         policy.train(was_training)
         return summarise(records, from_episode=self._from_episode)
 
@@ -74,10 +71,14 @@ def summarise(records: Sequence[Record], *, from_episode: int = 0) -> dict[str, 
 
 def by_episode(records: Sequence[Record], name: str) -> list[float | None]:
     """Return the mean of a measure by the episode's index in its trial; None where none ended."""
-    values: dict[int, list[float]] = {}
-    for record in records:
-        if name in record:
-            values.setdefault(record["episode"], []).append(float(record[name]))
-    if not values:
-        return []
-    return [float(np.mean(values[i])) if i in values else None for i in range(max(values) + 1)]
+    having = [r for r in records if name in r]
+    return mean_by_index([r["episode"] for r in having], [r[name] for r in having])
+
+
+def mean_by_index(index_K: ArrayLike, value_K: ArrayLike) -> list[float | None]:
+    """Return the mean of the values at each index from 0 on; None where there is none."""
+    index, value = np.asarray(index_K, int), np.asarray(value_K, float)
+    return [
+        float(value[index == i].mean()) if (index == i).any() else None
+        for i in range(index.max(initial=-1) + 1)
+    ]

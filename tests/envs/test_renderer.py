@@ -125,7 +125,7 @@ def test_images_go_into_given_arrays(scenes):
             renderer.render(*poses.T, out={"depth": np.zeros((2, 16, 16))})
 
 
-def test_pixels_are_counted_as_the_instance_image_shows_them():
+def test_the_instance_image_alone_shows_the_same_objects_of_the_scene():
     scene = arrange(generate_house(4, "small"), 0, scale="readable")
     poses = free_poses(scene, 6, 3)
     instances = draw(scene, poses, 64, 64, 90.0)["instance"]

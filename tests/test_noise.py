@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relic.ppo.noise import Stream, key, keyed_permutation, mix, row_uniforms
+from relic.noise import Stream, key, keyed_permutation, mix, row_uniforms
 
 
 def test_a_row_draws_alike_whatever_the_rows_beside_it():
