@@ -8,7 +8,7 @@ Legend: N rows, K numbers per row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, cast
 
@@ -17,13 +17,17 @@ import torch
 from gymnasium import spaces
 
 from envs.make import make_trial_env
-from envs.vector import TrialVectorEnv
+from envs.vector import Observation, TrialVectorEnv
 from relic.evaluation.protocol import Block, Protocol
 from relic.noise import key, row_uniforms
 from relic.policy.observations import PREV_REWARD
 from relic.policy.policy import Policy
 
 Record = dict[str, Any]
+OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarray]
+"""Called before each step with the environment, what the policy sees (its own copy), which rows
+begin an episode, and the policy's actions. Returns the actions that are executed, which the policy
+then remembers in the place of its own."""
 _MAX_KEY = (1 << 63) - 1
 
 
@@ -73,13 +77,22 @@ def run_block(
     block: Block,
     *,
     context: Context = Context.KEPT,
+    on_act: OnAct | None = None,
 ) -> Iterator[Record]:
     """Evaluate one block, and yield a record as each episode of a real unit ends.
 
     Records hold what the environment says of the episode, the trial, the repeat and the episode's
     index in the trial; nothing that depends on the clock.
+
+    Args:
+        policy: Who acts.
+        env: As `make_env` builds it.
+        protocol: The rules.
+        block: One of the protocol's.
+        context: What the policy remembers when an episode begins.
+        on_act: Sees each step, and may put other actions in the place of the policy's.
     """
-    runner = _BlockRunner(policy, env, protocol, block, context)
+    runner = _BlockRunner(policy, env, protocol, block, context, on_act)
     while not runner.finished:
         yield from runner.step()
 
@@ -106,7 +119,9 @@ class _BlockRunner:
         protocol: Protocol,
         block: Block,
         context: Context,
+        on_act: OnAct | None,
     ):
+        self._on_act = on_act
         self._policy, self._env, self._protocol, self._block = policy, env, protocol, block
         self._clears = context is Context.CLEARED
         shown = policy.observation_space.spaces
@@ -164,7 +179,13 @@ class _BlockRunner:
             episode_starts=torch.from_numpy(self._starts_N).to(device),
             noise=torch.from_numpy(noise_NK).to(device),
         )
-        return self._policy.clip_action(acted.action).cpu().numpy()
+        if self._on_act is None:
+            return self._policy.clip_action(acted.action).cpu().numpy()
+        own = acted.action.cpu().numpy()
+        done = self._on_act(self._env, dict(self._observation), self._starts_N, own)
+        executed = torch.from_numpy(done).to(acted.action)
+        self._state.record_action(executed)
+        return self._policy.clip_action(executed).cpu().numpy()
 
     def _add_reward(self, reward_N: np.ndarray) -> None:
         """Let the policy observe the previous reward, where the environment does not show it."""

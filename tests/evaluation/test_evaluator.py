@@ -170,3 +170,31 @@ def test_policy_of_other_actions_is_refused(policy):
 def test_other_weights_act_otherwise(policy):
     protocol = replace(small_protocol(), repeats=1)
     assert evaluate(small_policy(1), protocol) != evaluate(policy, protocol)
+
+
+def test_executed_actions_are_remembered_in_the_place_of_the_policys(policy, monkeypatch):
+    protocol = small_protocol(trials=2, repeats=1, block=2, episodes=2)
+    moves = np.random.default_rng(0).integers(0, 5, (2 * HORIZON, 2))
+    shown, remembered = [], []
+    encode = policy.encoder.forward
+
+    def watched(observation, prev_action, starts_N):
+        remembered.append(prev_action.clone().numpy())
+        return encode(observation, prev_action, starts_N)
+
+    def force(env, observation, starts_N, action_N):
+        step = len(shown)
+        assert (starts_N == (step % HORIZON == 0)).all()
+        shown.append(observation["position"])
+        return moves[step]
+
+    monkeypatch.setattr(policy.encoder, "forward", watched)
+    env = make_env(protocol)
+    (block,) = protocol.blocks()
+    list(run_block(policy, env, protocol, block, on_act=force))
+    np.testing.assert_array_equal(remembered[1:], moves[:-1])
+    # The environment did what was forced, too: walk the first episode again.
+    observation, _ = env.reset(options={"trial": np.arange(2)})
+    for step in range(HORIZON):
+        np.testing.assert_array_equal(observation["position"], shown[step])
+        observation = env.step(moves[step])[0]
