@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 AGENT, CONTROL = "#2a5f8f", "#b0601f"
+_SHADES = plt.get_cmap("viridis")
 
 
 def label(name: str) -> str:
@@ -31,7 +29,6 @@ def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
         figure = plot_curve(curve, label(name))
         path = directory / f"{name}.png"
         figure.savefig(path, dpi=110)
-        plt.close(figure)
         written.append(path)
     return written
 
@@ -44,34 +41,59 @@ def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
     counts = curve["count"]
     uneven = len(set(counts)) > 1
     rows = 2 if uneven else 1
-    figure, axes = plt.subplots(
-        rows, 1, figsize=(7, 4 + 1.2 * uneven), sharex=True, squeeze=False, layout="constrained",
-        height_ratios=(4, 1)[:rows],
-    )  # fmt: skip
+    # Not by pyplot, which would choose a backend for whoever imports this.
+    figure = Figure(figsize=(7, 4 + 1.2 * uneven), layout="constrained")
+    axes = figure.subplots(
+        rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": (4, 1)[:rows]}
+    )
     main = axes[0, 0]
-    _band(main, curve, "", AGENT, "context kept")
+    band(main, curve, colour=AGENT, label="context kept")
     if "cleared_mean" in curve:
-        _band(main, curve, "cleared_", CONTROL, "context cleared at each episode")
+        cleared = {part: curve[f"cleared_{part}"] for part in ("mean", "low", "high")}
+        text = "context cleared at each episode"
+        band(main, cleared, colour=CONTROL, label=text, line="--")
     main.set_ylabel(title)
     main.legend(frameon=False)
     if uneven:
         axes[1, 0].bar(range(len(counts)), counts, color=AGENT, alpha=0.5)
         axes[1, 0].set_ylabel("trials")
     for panel in axes[:, 0]:
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     axes[-1, 0].set_xlabel("episodes already in context")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def _band(axes: Axes, curve: Mapping[str, Any], prefix: str, colour: str, label: str) -> None:
-    mean, low, high = (_numbers(curve[f"{prefix}{part}"]) for part in ("mean", "low", "high"))
-    index = np.arange(len(mean))
-    dashes = "--" if prefix else "-"
-    axes.plot(index, mean, dashes, marker="o", markersize=3, color=colour, label=label)
-    axes.fill_between(index, low, high, color=colour, alpha=0.2, lw=0)
+def band(
+    axes: Axes,
+    curve: Mapping[str, Any],
+    *,
+    colour: str,
+    label: str,
+    line: str = "-",
+    index: Sequence[int] | None = None,
+) -> None:
+    """Draw `mean` over `low` to `high`.
+
+    Args:
+        axes: Drawn into.
+        curve: Lists of numbers, or None where there is none.
+        colour: Of line and band.
+        label: For the legend.
+        line: Matplotlib's style of the line.
+        index: Where the entries stand. Default: 0, 1, ...
+    """
+    mean, low, high = (_numbers(curve[part]) for part in ("mean", "low", "high"))
+    where = np.arange(len(mean)) if index is None else index
+    axes.plot(where, mean, line, marker="o", markersize=3, color=colour, label=label)
+    axes.fill_between(where, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def _numbers(values: list[float | None]) -> np.ndarray:
+def tidy(axes: Axes) -> None:
+    """Give a panel the look of the others."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values])
