@@ -6,7 +6,6 @@ Legend: N rows, T steps, K rows whose episode ended.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,26 +16,21 @@ import torch
 from torch import Tensor
 
 from envs.vector import TrialVectorEnv
-from relic.noise import Stream, key, row_uniforms
+from relic.noise import Stream, row_uniforms
 from relic.policy.observations import PREV_REWARD
-from relic.policy.policy import Policy, PolicyState
-from relic.policy.sequence_model import SequenceState
+from relic.policy.policy import Policy
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
+from relic.ppo.source import Array, Context, RolloutSource
 
-Array = np.ndarray[Any, Any]
 Observation = dict[str, Array]
 
 
 @dataclass(slots=True)
-class Group:
+class Group(Context):
     """Rows that act together while the other groups' environments simulate."""
 
     env: TrialVectorEnv
-    rows: slice
-    state: PolicyState
-    prefix: SequenceState
-    """The memory as it was when the newest chunk began."""
     observation: Observation = field(default_factory=dict)
     episode_starts_N: Array = field(default_factory=lambda: np.zeros(0, bool))
     demonstrates_N: Array = field(default_factory=lambda: np.zeros(0, bool))
@@ -44,7 +38,7 @@ class Group:
     """What the environment will say to the newest action."""
 
 
-class Collector:
+class Collector(RolloutSource):
     """Fills a rollout. Owns the environments and what the policy remembers of their trials.
 
     Results depend on seed and global row numbers only: not on how many rows there are, how they
@@ -89,39 +83,30 @@ class Collector:
                 f"Collector: expert_share must be 0 in a rollout without demonstrations, got "
                 f"{expert_share}. Build the rollout with demonstrations=True."
             )
-        self.policy = policy
-        self.rollout = rollout
-        self.seed = seed
+        super().__init__(policy, rollout, seed=seed, world_size=world_size)
         self.credit = credit
         self.time_limit = time_limit or TimeLimit(env_list[0].time_limit_default)
-        self.world_size = world_size
-        self.row_steps = 0
-        """Steps that each row has done in the run."""
-        self.times: dict[str, float] = defaultdict(float)
-        """Seconds spent so far, by activity; see `take_times`."""
         self._expert_share = expert_share
-        self._episodes: list[dict[str, Array]] = []
         self._started = False
         shown = policy.observation_space.spaces
         self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
-        self.groups = self._make_groups(env_list)
+        self._groups = self._make_groups(env_list)
 
     def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[Group]:
         groups, first = [], 0
         for env in env_list:
-            state = self.policy.initial_state(env.num_envs, self.rollout.num_steps)
-            rows = slice(first, first + env.num_envs)
-            group = Group(env, rows, state, prefix=state.memory.snapshot())
+            context = self._new_context(slice(first, first + env.num_envs))
+            group = Group(context.rows, context.state, context.prefix, env)
             group.demonstrates_N = np.zeros(env.num_envs, bool)
             groups.append(group)
             first += env.num_envs
         return groups
 
     @property
-    def env_steps(self) -> int:
-        """Environment steps of the run so far, over all rows and ranks."""
-        return self.row_steps * self.rollout.num_envs * self.world_size
+    def groups(self) -> list[Group]:
+        """The groups of rows, in their order."""
+        return self._groups
 
     def begin_rollout(self) -> None:
         """Move all rows to new trials, with an empty rollout and an empty memory."""
@@ -159,18 +144,6 @@ class Collector:
         values = [self._value(g, g.observation, g.episode_starts_N) for g in self.groups]
         self.times["act"] += time.perf_counter() - began
         return torch.cat(values)
-
-    def take_episodes(self) -> dict[str, Array]:
-        """Return the records of episodes that ended since the last call, one entry each."""
-        records, self._episodes = self._episodes, []
-        if not records:
-            return {}
-        return {key: np.concatenate([r[key] for r in records]) for key in records[0]}
-
-    def take_times(self) -> dict[str, float]:
-        """Return the seconds spent since the last call, by activity."""
-        times, self.times = dict(self.times), defaultdict(float)
-        return times
 
     def close(self) -> None:
         """Stop the threads; environments stay open."""
@@ -293,17 +266,6 @@ class Collector:
         """Let the policy observe the previous reward, where the environment does not show it."""
         if self._adds_reward:
             observation[PREV_REWARD] = reward_N
-
-    def _draw_depth_mask(self, group: Group) -> None:
-        """Draw, row by row, which layers are dropped until the next trial."""
-        trial_began = self.row_steps - self.rollout.size
-        masks = []
-        for row in self.rollout.row_N[group.rows]:
-            generator = torch.Generator()
-            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), trial_began)))
-            masks.append(self.policy.memory.draw_depth_mask(1, generator))
-        if masks[0] is not None:
-            group.state.memory.set_depth_mask(torch.cat(masks))
 
     def _value(self, group: Group, observation: Observation, starts_N: Array) -> Tensor:
         starts = torch.from_numpy(starts_N).to(self._device)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from relic.policy.policy import Policy
 from relic.ppo.anneal import entropy_coefficient, learning_rate
-from relic.ppo.collector import Group
 from relic.ppo.config import (
     Objective,
     OptimizerKind,
@@ -34,6 +33,7 @@ from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
+from relic.ppo.source import Context
 
 Rows = np.ndarray[Any, Any]
 
@@ -48,7 +48,7 @@ class Job:
 
     rollout: Rollout
     planned: PlannedUpdate
-    groups: Sequence[Group]
+    groups: Sequence[Context]
     advantage_NT: Tensor
     """In time order, as the returns; never normalised."""
     ret_NT: Tensor
@@ -156,7 +156,7 @@ class Learner:
         rollout: Rollout,
         planned: PlannedUpdate,
         *,
-        groups: Sequence[Group],
+        groups: Sequence[Context],
         bootstrap_N: Tensor,
         env_steps: int,
     ) -> dict[str, float]:
@@ -198,7 +198,7 @@ class Learner:
         rollout: Rollout,
         planned: PlannedUpdate,
         *,
-        groups: Sequence[Group],
+        groups: Sequence[Context],
         bootstrap_N: Tensor,
         env_steps: int,
     ) -> Job:
@@ -226,7 +226,7 @@ class Learner:
         ent_coef = entropy_coefficient(self.ppo, env_steps, self.total_steps)
         return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef)
 
-    def evaluate(self, job: Job, group: Group, rows_K: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, job: Job, group: Context, rows_K: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Run the policy over the contexts of some rows of one group, with gradient.
 
         Returns:

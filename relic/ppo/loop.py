@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from relic.ppo.collector import Collector
+from relic.ppo.config import UpdatesConfig
 from relic.ppo.learner import Learner
 from relic.ppo.refresh import refresh
 from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
+from relic.ppo.source import RolloutSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class UpdateReport:
 
 
 def run_rollout(
-    collector: Collector, learner: Learner, schedule: UpdateSchedule
+    collector: RolloutSource, learner: Learner, schedule: UpdateSchedule
 ) -> Iterator[UpdateReport]:
     """Collect a rollout and learn from it as scheduled, one report per update.
 
@@ -64,22 +65,28 @@ def run_rollout(
         times["learn"] = time.perf_counter() - began
         if not planned.last:
             began = time.perf_counter()
-            renew_context(collector, learner)
+            renew_context(collector, learner.updates, draw=learner.num_updates)
             times["refresh"] = time.perf_counter() - began
         yield UpdateReport(planned, collector.env_steps, metrics, collector.take_episodes(), times)
 
 
-def renew_context(collector: Collector, learner: Learner) -> None:
-    """Shuffle the completed episodes and refresh the memory, as far as the configuration says."""
-    if learner.updates.shuffle:
-        collector.rollout.shuffle(learner.seed, draw=learner.num_updates)
-    restore_memory(collector, learner)
+def renew_context(collector: RolloutSource, updates: UpdatesConfig, *, draw: int) -> None:
+    """Shuffle the completed episodes and refresh the memory, as far as the configuration says.
+
+    Args:
+        collector: Whose rollout and memory.
+        updates: What is to be done.
+        draw: Updates of the run so far, which number the shuffle.
+    """
+    if updates.shuffle:
+        collector.rollout.shuffle(collector.seed, draw)
+    restore_memory(collector, updates)
 
 
-def restore_memory(collector: Collector, learner: Learner) -> None:
+def restore_memory(collector: RolloutSource, updates: UpdatesConfig) -> None:
     """Recompute the memory as it was at the last update boundary, after a restart.
 
     With refresh off it does not follow from weights and rollout, and nothing happens here.
     """
-    if learner.updates.refresh_memory and collector.rollout.size:
-        refresh(learner.policy, collector.rollout, collector.groups, learner.updates)
+    if updates.refresh_memory and collector.rollout.size:
+        refresh(collector.policy, collector.rollout, collector.groups, updates)

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from relic.policy.policy import Policy
-from relic.ppo.collector import Group
 from relic.ppo.config import UpdatesConfig
 from relic.ppo.rollout import Rollout
+from relic.ppo.source import Context
 
 
 def refresh(
-    policy: Policy, rollout: Rollout, groups: Sequence[Group], updates: UpdatesConfig
+    policy: Policy, rollout: Rollout, groups: Sequence[Context], updates: UpdatesConfig
 ) -> None:
     """Refill the memory, and the rollout's values and log-probs as far as `updates` says.
 

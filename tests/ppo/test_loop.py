@@ -70,7 +70,7 @@ def test_a_restored_run_equals_one_that_went_on(training, memory, groups):
     resumed.learner.load_state_dict(stopped.learner.state_dict())
     resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
     resumed.collector.load_state_dict(stopped.collector.state_dict())
-    restore_memory(resumed.collector, resumed.learner)
+    restore_memory(resumed.collector, resumed.learner.updates)
     resumed.run(1)
     assert len(resumed.reports) == 2
     for a, b in zip(straight.reports[-2:], resumed.reports, strict=True):

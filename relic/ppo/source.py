@@ -1,0 +1,121 @@
+"""Where rollouts come from, as the learning loop sees it: environments here, or actors elsewhere.
+
+What every source shares lies here: counters, records, times, and what the policy remembers of
+each row's trial. How steps are made is the subclass's business.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relic.noise import Stream, key
+from relic.policy.policy import Policy, PolicyState
+from relic.policy.sequence_model import SequenceState
+from relic.ppo.rollout import Rollout
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(slots=True)
+class Context:
+    """What the policy remembers of the trials of some rows, which act together."""
+
+    rows: slice
+    state: PolicyState
+    prefix: SequenceState
+    """The memory as it was when the newest chunk began."""
+
+
+class RolloutSource(ABC):
+    """Fills a rollout, chunk by chunk."""
+
+    def __init__(self, policy: Policy, rollout: Rollout, *, seed: int, world_size: int = 1) -> None:
+        """Set up the counters.
+
+        Args:
+            policy: Who acts.
+            rollout: What is filled.
+            seed: Of trials and acting noise.
+            world_size: Ranks that collect alike, for counting environment steps.
+        """
+        self.policy = policy
+        self.rollout = rollout
+        self.seed = seed
+        self.world_size = world_size
+        self.row_steps = 0
+        """Steps that each row has done in the run."""
+        self.times: dict[str, float] = defaultdict(float)
+        """Seconds spent so far, by activity; see `take_times`."""
+        self._episodes: list[dict[str, Array]] = []
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[Context]:
+        """The contexts of all rows, in their order."""
+
+    @abstractmethod
+    def begin_rollout(self) -> None:
+        """Move all rows to new trials, with an empty rollout and an empty memory."""
+
+    @abstractmethod
+    def collect(self, until: int) -> None:
+        """Act until `until` columns are filled."""
+
+    @abstractmethod
+    def bootstrap_value(self) -> Tensor:
+        """Return what the critic expects from here on, (N,); the memory is not written."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, but for the rollout and the memory."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; the rollout must have been restored before."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release threads and connections; environments stay open."""
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of the run so far, over all rows and ranks."""
+        return self.row_steps * self.rollout.num_envs * self.world_size
+
+    def take_episodes(self) -> dict[str, Array]:
+        """Return the records of episodes that ended since the last call, one entry each."""
+        records, self._episodes = self._episodes, []
+        if not records:
+            return {}
+        return {key: np.concatenate([r[key] for r in records]) for key in records[0]}
+
+    def take_times(self) -> dict[str, float]:
+        """Return the seconds spent since the last call, by activity."""
+        times, self.times = dict(self.times), defaultdict(float)
+        return times
+
+    def _new_context(self, rows: slice) -> Context:
+        """Allocate the memory of some rows."""
+        state = self.policy.initial_state(rows.stop - rows.start, self.rollout.num_steps)
+        return Context(rows, state, state.memory.snapshot())
+
+    def _draw_depth_mask(self, context: Context) -> None:
+        """Draw, row by row, which layers are dropped until the next trial."""
+        trial_began = self.row_steps - self.rollout.size
+        masks = []
+        for row in self.rollout.row_N[context.rows]:
+            generator = torch.Generator()
+            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), trial_began)))
+            masks.append(self.policy.memory.draw_depth_mask(1, generator))
+        if masks[0] is not None:
+            context.state.memory.set_depth_mask(torch.cat(masks))
