@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 AGENT, CONTROL = "#2a5f8f", "#b0601f"
-_SHADES = plt.get_cmap("viridis")
+_SHADES = colormaps["viridis"]
 
 
 def label(name: str) -> str:
