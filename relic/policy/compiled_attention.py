@@ -9,10 +9,6 @@ Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ import torch
 from torch import Tensor
 
 from relic.policy.attention import Past, Segments, Sinks, per_row
+from relic.policy.threads import in_threads
 
 
 def fits(q: Tensor, segments: Segments, window: int | None) -> bool:
@@ -60,7 +57,7 @@ def compiled_attention(
     if past is not None:
         used = int(segments.past_steps[0])
         past_k, past_v = (x[:, :, :used].detach().float() for x in past)
-    out = _Attend.apply(q, k, v, past_k, past_v, sink_k, sink_v, scale)
+    out = _Attend.apply(q, k, v, past_k, past_v, sink_k, sink_v, np.float32(scale))
     assert isinstance(out, Tensor)
     return out
 
@@ -75,7 +72,7 @@ class _Attend(torch.autograd.Function):
         # Heads of one step side by side, as the projection after this wants them.
         out = _steps_first(q)
         log_total = torch.empty(q.shape[:3])
-        _in_threads(attend_forward, [*tensors, scale, out, log_total])
+        in_threads(attend_forward, [*tensors, scale, out, log_total], axis=_split(q))
         ctx.save_for_backward(*tensors, out, log_total)
         ctx.scale = scale
         return out
@@ -89,7 +86,7 @@ class _Attend(torch.autograd.Function):
         grad_own = [_steps_first(q) for _ in range(3)]
         grad_sinks = [torch.empty(sink_k.shape) for _ in range(2)]
         known = [*tensors, out, log_total, grads[0], ctx.scale]
-        _in_threads(attend_backward, [*known, *grad_own, *grad_sinks])
+        in_threads(attend_backward, [*known, *grad_own, *grad_sinks], axis=_split(q))
         return (*grad_own, None, None, *grad_sinks, None)
 
 
@@ -98,30 +95,6 @@ def _steps_first(q: Tensor) -> Tensor:
     return torch.empty(num_rows, num_steps, num_heads, head_dim).transpose(1, 2)
 
 
-def _in_threads(kernel: Callable[..., None], args: list[Any]) -> None:
-    """Run a kernel on slices of rows, or of heads where rows are few, one per thread."""
-    arrays = [a.detach().numpy() if isinstance(a, Tensor) else np.float32(a) for a in args]
-    num_rows, num_heads = args[0].shape[:2]
-    threads = torch.get_num_threads()
-    axis = 0 if num_rows >= threads else 1
-    pieces = min(threads, num_heads if axis else num_rows)
-    if pieces == 1:
-        kernel(*arrays)
-        return
-    bounds = np.linspace(0, num_heads if axis else num_rows, pieces + 1).astype(int)
-    slices = [slice(a, b) for a, b in itertools.pairwise(bounds)]
-
-    def run(piece: slice) -> None:
-        where = (slice(None), piece) if axis else piece
-        kernel(*[a[where] if isinstance(a, np.ndarray) else a for a in arrays])
-
-    # The last piece runs here, where waiting would be idle time.
-    futures = [_pool(pieces - 1).submit(run, piece) for piece in slices[:-1]]
-    run(slices[-1])
-    for future in futures:
-        future.result()
-
-
-@cache
-def _pool(size: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(size, thread_name_prefix="attention")
+def _split(q: Tensor) -> int:
+    """Return the axis that threads share out: rows, or heads where rows are few."""
+    return 0 if q.shape[0] >= torch.get_num_threads() else 1

@@ -13,35 +13,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-f4 = np.float32
-# Sums may be reordered, which vector units need; infinities and NaNs keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-_LOG2_E = f4(1.44269504)
-_LN_2_HIGH = f4(0.693359375)
-_LN_2_LOW = f4(-2.12194440e-4)
-_LOWEST = f4(-87.0)
+from relic.policy.kernel_math import FAST, exp, f4
+
 _ARRAY = "float32[:,:,:,:]"
 
 
-@numba.njit(fastmath=_FAST, inline="always")
-def _exp(x):
-    """Exponential of x <= 0, to about an ulp; 1e-38 from -87 down."""
-    x = _LOWEST if x < _LOWEST else x
-    n = np.floor(x * _LOG2_E + f4(0.5))
-    r = (x - n * _LN_2_HIGH) - n * _LN_2_LOW
-    p = f4(1.0 / 720)
-    p = p * r + f4(1.0 / 120)
-    p = p * r + f4(1.0 / 24)
-    p = p * r + f4(1.0 / 6)
-    p = p * r + f4(0.5)
-    p = p * r + f4(1.0)
-    p = p * r + f4(1.0)
-    # 2 ** n, made of its bits.
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return p * power
-
-
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _score(a_4D, kt_DJ, s_4J, length):
     """Set s[r, j] to the product of a[r] and key j."""
     for d in range(0, a_4D.shape[1], 4):
@@ -65,7 +42,7 @@ def _score(a_4D, kt_DJ, s_4J, length):
                 s_4J[3, j] += a30 * x0 + a31 * x1 + a32 * x2 + a33 * x3
 
 
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _softmax(s_4J, own_4, length, low_4, total_4):
     """Turn scores into weights that are not yet divided by their totals."""
     for r in range(4):
@@ -86,21 +63,21 @@ def _softmax(s_4J, own_4, length, low_4, total_4):
     total_4[0], total_4[1], total_4[2], total_4[3] = t0, t1, t2, t3
 
 
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _exp_rows(s_4J, low_4, own_4, length):
     """Replace s[r, j] by exp(s[r, j] - low[r]), and by zero where row r does not see key j."""
     m0, m1, m2, m3 = low_4[0], low_4[1], low_4[2], low_4[3]
     for j in range(length):
-        s_4J[0, j] = _exp(s_4J[0, j] - m0)
-        s_4J[1, j] = _exp(s_4J[1, j] - m1)
-        s_4J[2, j] = _exp(s_4J[2, j] - m2)
-        s_4J[3, j] = _exp(s_4J[3, j] - m3)
+        s_4J[0, j] = exp(s_4J[0, j] - m0)
+        s_4J[1, j] = exp(s_4J[1, j] - m1)
+        s_4J[2, j] = exp(s_4J[2, j] - m2)
+        s_4J[3, j] = exp(s_4J[3, j] - m3)
     for r in range(4):
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
             s_4J[r, j] = f4(0.0)
 
 
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
     """Turn scores into weights, and the gradients of weights into those of scores.
 
@@ -109,7 +86,7 @@ def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
     for r in range(4):
         low, delta = log_total_4[r], delta_4[r]
         for j in range(np.uint64(own_4[r])):
-            weight = _exp(s_4J[r, j] - low)
+            weight = exp(s_4J[r, j] - low)
             s_4J[r, j] = weight
             ds_4J[r, j] = weight * (ds_4J[r, j] - delta)
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
@@ -117,7 +94,7 @@ def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
             ds_4J[r, j] = f4(0.0)
 
 
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _gather(s_4J, vt_DJ, out_4D, length):
     """Set out[r] to the sum of the values weighted by s[r]."""
     for d in range(0, out_4D.shape[1], 2):
@@ -138,7 +115,7 @@ def _gather(s_4J, vt_DJ, out_4D, length):
         out_4D[3, d], out_4D[3, d + 1] = b30, b31
 
 
-@numba.njit(fastmath=_FAST, inline="always")
+@numba.njit(fastmath=FAST, inline="always")
 def _spread(s_4J, a_4D, grad_DJ, first, length):
     """Add to the gradient of each key from `first` on: the sum of a[r] weighted by s[r]."""
     for d in range(0, a_4D.shape[1], 2):
@@ -210,7 +187,7 @@ def _own_lengths(t, num_steps, before, own_4):
 
 @numba.njit(
     f"void({', '.join([_ARRAY] * 7)}, float32, {_ARRAY}, float32[:,:,:])",
-    fastmath=_FAST,
+    fastmath=FAST,
     error_model="numpy",
     nogil=True,
     cache=True,
@@ -257,7 +234,7 @@ def attend_forward(q, k, v, past_k, past_v, sink_k, sink_v, scale, out, log_tota
 @numba.njit(
     f"void({', '.join([_ARRAY] * 8)}, float32[:,:,:], {_ARRAY}, float32, "
     f"{', '.join([_ARRAY] * 5)})",
-    fastmath=_FAST,
+    fastmath=FAST,
     error_model="numpy",
     nogil=True,
     cache=True,

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relic.policy.compiled_decode import compiled_decode, fits
 from relic.policy.config import AttentionBackend
 from relic.policy.kv_cache import KVCache
 
@@ -31,6 +33,8 @@ class DecodePlan:
     """Slots that each row reads, int32."""
     packed: bool = False
     """Whether a packed kernel takes the lengths; else a mask does."""
+    compiled_N: np.ndarray | None = None
+    """Slots that each row reads, int64, where our own kernel for the CPU reads them."""
 
 
 def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBackend) -> DecodePlan:
@@ -43,16 +47,21 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     """
     sinks, slots = state.num_sinks, state.slots
     lengths = state._host_lengths
+    ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
+    compiled = ours and not state.fixed_shape and fits(state.kv)
     if not (state.has_segments or state.fixed_shape) and (lengths == lengths[0]).all():
         steps = int(lengths[0])
-        everyone = [(slice(None), sinks + min(steps + 1, slots))]
-        return DecodePlan(slot=sinks + steps % slots, runs=everyone)
+        used = sinks + min(steps + 1, slots)
+        used_N = np.full(len(lengths), used) if compiled else None
+        return DecodePlan(sinks + steps % slots, [(slice(None), used)], compiled_N=used_N)
     slot_N = segment_steps_N % slots + sinks
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
     if state.fixed_shape or not state.kv.device.type == "cpu":
         half = state.kv.dtype in (torch.float16, torch.bfloat16)
         packed = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
         return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed)
+    if compiled:
+        return DecodePlan(slot=slot_N, runs=[], compiled_N=used_N.numpy())
     return DecodePlan(slot=slot_N, runs=_runs(used_N.tolist()))
 
 
@@ -87,6 +96,8 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
     """Let one query per row attend to its slots; returns (N, H, D) in the dtype of the cache."""
     key, value = cache_2NHSD[0], cache_2NHSD[1]
     q = q_NHD.to(key.dtype)
+    if plan.compiled_N is not None:
+        return compiled_decode(q, key, value, plan.compiled_N)
     if plan.packed:
         return _packed(q, key, value, plan)
     q = q.unsqueeze(2)
