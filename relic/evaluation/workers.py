@@ -62,7 +62,7 @@ def run_jobs(
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
-        with _threads(task.threads):
+        with torch_threads(task.threads):
             for _ in _work(task, iter(jobs)):
                 on_episode()
         return
@@ -91,7 +91,8 @@ def _work(task: Task, jobs: Iterator[Job]) -> Iterator[tuple[Job, Record]]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use this many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
