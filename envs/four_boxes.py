@@ -173,6 +173,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
     `distance_end` in metres.
     """
 
+    goal_categories = COLORS
+
     def __init__(
         self,
         num_envs: int = 1,

@@ -50,6 +50,8 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
     state_version: ClassVar[int] = 1
     """Raise it in a subclass whenever the meaning of its saved state changes."""
+    goal_categories: ClassVar[tuple[str, ...]] = ()
+    """What the records' `goal` counts, by name; empty where goals have no categories."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ Shape suffixes: N rows, K some of the rows, H and W picture height and width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,8 +44,11 @@ class HousesVectorEnv(TrialVectorEnv):
 
     Actions: see `envs.objectnav_config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
-    nearest place from which an instance can be seen) and `house` (its number in the split).
+    nearest place from which an instance can be seen), `house` (its number in the split) and `area`
+    (of the house, in square metres).
     """
+
+    goal_categories = GOAL_CATEGORIES
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class HousesVectorEnv(TrialVectorEnv):
         """Make room for what is known of each row beyond the simulator's state."""
         self._history = [TrialHistory(len(GOAL_CATEGORIES)) for _ in range(self.num_envs)]
         self._house_N = np.zeros(self.num_envs, np.int64)
+        self._area_N = np.zeros(self.num_envs)
         self._category_N = np.zeros(self.num_envs, np.int64)
         self._origin_N3 = np.zeros((self.num_envs, 3))
         self._distance_start_N = np.zeros(self.num_envs)
@@ -125,6 +130,7 @@ class HousesVectorEnv(TrialVectorEnv):
             self._house_N[row] = house
             self._history[row] = TrialHistory(len(GOAL_CATEGORIES))
             scene, grid = self.dataset.scene(house, arrangement), self.dataset.lot(house).grid
+            self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
 
     def _begin_episodes(self, rows: Rows) -> None:
@@ -198,6 +204,7 @@ class HousesVectorEnv(TrialVectorEnv):
             "distance_start": start_K,
             "distance_end": end_K,
             "house": self._house_N[rows],
+            "area": self._area_N[rows],
         }
 
     def _expert_actions(self) -> NDArray[np.int64]:

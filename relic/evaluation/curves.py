@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -96,12 +97,12 @@ def gain(table: Table) -> Interval:
     """
     if table.late == 0:
         return {"mean": None, "low": None, "high": None}
-    return _interval(table.value_UI[:, table.late] - table.value_UI[:, 0], table.cluster_U)
+    return interval(table.value_UI[:, table.late] - table.value_UI[:, 0], table.cluster_U)
 
 
 def area(table: Table) -> Interval:
     """Return the area under the curve, per episode: the mean over the episodes all units have."""
-    return _interval(table.value_UI[:, : max(table.common, 1)].mean(axis=1), table.cluster_U)
+    return interval(table.value_UI[:, : max(table.common, 1)].mean(axis=1), table.cluster_U)
 
 
 def episodes_to_competence(table: Table) -> int | None:
@@ -151,11 +152,12 @@ def _add_control(summary: dict[str, Any], name: str, table: Table, late: int) ->
         return
     # At the index of the agent itself, whatever the control's trials would allow.
     paired_U = table.value_UI[:, late] - table.value_UI[:, 0]
-    control = _interval(paired_U, table.cluster_U)
+    control = interval(paired_U, table.cluster_U)
     summary["gain"][name] |= {f"cleared_{k}": v for k, v in control.items()}
 
 
-def _interval(value_U: np.ndarray, cluster_U: np.ndarray) -> Interval:
+def interval(value_U: np.ndarray, cluster_U: np.ndarray) -> Interval:
+    """Return the mean of the values that are not NaN, and its interval, `low` to `high`."""
     values = (_plain(part)[0] for part in _bootstrap(value_U[:, None], cluster_U))
     return dict(zip(("mean", "low", "high"), values, strict=True))
 
@@ -174,9 +176,7 @@ def _bootstrap(
     if num_clusters == 1:
         unknown_I = np.full_like(mean_I, np.nan)  # one house says nothing about others
         return mean_I, unknown_I, unknown_I
-    generator = np.random.default_rng(_SEED)
-    share_C = np.full(num_clusters, 1 / num_clusters)
-    times_BC = generator.multinomial(num_clusters, share_C, size=_RESAMPLES).astype(float)
+    times_BC = _resamples(num_clusters)
     mean_BI = _ratio(times_BC @ sum_CI, times_BC @ count_CI)
     low_I, high_I = np.full_like(mean_I, np.nan), np.full_like(mean_I, np.nan)
     for i in range(value_UI.shape[1]):
@@ -184,6 +184,14 @@ def _bootstrap(
         if len(drawn):
             low_I[i], high_I[i] = np.percentile(drawn, _PERCENTILES)
     return mean_I, low_I, high_I
+
+
+@lru_cache(maxsize=4)
+def _resamples(num_clusters: int) -> np.ndarray:
+    """Return how often each cluster is drawn in each resample."""
+    generator = np.random.default_rng(_SEED)
+    share_C = np.full(num_clusters, 1 / num_clusters)
+    return generator.multinomial(num_clusters, share_C, size=_RESAMPLES).astype(float)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

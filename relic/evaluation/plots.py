@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 _LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 AGENT, CONTROL = "#2a5f8f", "#b0601f"
-_SHADES = colormaps["viridis"]
 
 
 def label(name: str) -> str:
@@ -24,10 +22,15 @@ def label(name: str) -> str:
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     """Draw the curve of each measure into `directory` and return the files."""
+    curves = summary["metrics"].items()
+    return save_figures({name: plot_curve(curve, label(name)) for name, curve in curves}, directory)
+
+
+def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
+    """Write figures as PNG files of their names, and return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, curve in summary["metrics"].items():
-        figure = plot_curve(curve, label(name))
+    for name, figure in figures.items():
         path = directory / f"{name}.png"
         figure.savefig(path, dpi=110)
         written.append(path)
@@ -60,8 +63,7 @@ def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
         axes[1, 0].set_ylabel("trials")
     for panel in axes[:, 0]:
         tidy(panel)
-    axes[-1, 0].set_xlabel("episodes already in context")
-    axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
+    count_episodes(axes[-1, 0])
     return figure
 
 
@@ -69,7 +71,7 @@ def band(
     axes: Axes,
     curve: Mapping[str, Any],
     *,
-    colour: str,
+    colour: ColorType,
     label: str,
     line: str = "-",
     index: Sequence[int] | None = None,
@@ -84,7 +86,7 @@ def band(
         line: Matplotlib's style of the line.
         index: Where the entries stand. Default: 0, 1, ...
     """
-    mean, low, high = (_numbers(curve[part]) for part in ("mean", "low", "high"))
+    mean, low, high = (numbers(curve[part]) for part in ("mean", "low", "high"))
     where = np.arange(len(mean)) if index is None else index
     axes.plot(where, mean, line, marker="o", markersize=3, color=colour, label=label)
     axes.fill_between(where, low, high, color=colour, alpha=0.2, lw=0)
@@ -96,5 +98,12 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
+def count_episodes(axes: Axes) -> None:
+    """Let the horizontal axis be the number of episodes in the context."""
+    axes.set_xlabel("episodes already in context")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """Return a list as an array; NaN where there is no number."""
     return np.array([np.nan if v is None else v for v in values])

@@ -303,6 +303,7 @@ def test_rewards_and_records_by_a_slow_derivation() -> None:
                 "return": total[n],
                 "goal": goal[n],
                 "house": env.trial[n] % 1000,
+                "area": np.prod(env.dataset.house(int(env.trial[n] % 1000)).extent),
             }
             for name, value in expected.items():
                 np.testing.assert_allclose(records[name][n], value, atol=5e-3, err_msg=name)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relic.evaluation.cli import main, parse, usage
+from relic.evaluation.cli import main
+from relic.evaluation.settings import parse, usage
 from relic.evaluation.store import read_records
 from relic.schema import ConfigError
 from tests.evaluation.conftest import HORIZON, OPTIONS

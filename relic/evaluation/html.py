@@ -1,0 +1,91 @@
+"""Pieces of self-contained HTML pages: the document, tables, pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
+       color: #1c2430; background: #fff; }
+h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #d8dde4;
+         white-space: nowrap; }
+.cards th { white-space: normal; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+.facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+@media (max-width: 46rem) {
+  .cards thead { display: none; }
+  .cards, .cards tbody, .cards tr { display: block; }
+  .cards tr { border-bottom: 2px solid #9aa5b1; padding: .4rem 0; }
+  .cards td { display: flex; justify-content: space-between; gap: 1rem; padding: .1rem 0;
+              border: 0; }
+  .cards td:first-child { font-weight: 600; }
+  .cards td:not(:first-child)::before { content: attr(data-label); text-align: left;
+                                        white-space: normal; color: #52606d; }
+  .facts td { padding: .2rem .4rem; }
+  .facts td:first-child { white-space: normal; }
+}
+"""
+
+
+def document(title: str, sections: Iterable[str], *, style: str = "", script: str = "") -> str:
+    """Return a whole page.
+
+    Args:
+        title: Plain text; also the heading.
+        sections: HTML, in order.
+        style: Further CSS.
+        script: JavaScript that runs once the page is there.
+    """
+    end = f"<script>\n{script}</script>\n" if script else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + f"\n{end}</body>\n</html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
+    """Return a table of plain text.
+
+    Args:
+        head: Titles of the columns; empty for none.
+        rows: Cells.
+        kind: `numbers` scrolls sideways on narrow screens, `cards` shows each row as a list
+            there, `facts` is for pairs of a name and a text.
+    """
+    labels = [f' data-label="{escape(title)}"' for title in head] if kind == "cards" else []
+    body = ""
+    for row in rows:
+        labelled = zip(labels or [""] * len(row), row, strict=False)
+        body += "<tr>" + "".join(f"<td{label}>{escape(cell)}</td>" for label, cell in labelled)
+        body += "</tr>\n"
+    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    top = f"<thead><tr>{titles}</tr></thead>" if titles else ""
+    return f'<div class="wide"><table class="{kind}">{top}<tbody>\n{body}</tbody></table></div>'
+
+
+def picture(path: Path, text: str) -> str:
+    """Embed a PNG file; `text` says what it shows."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+
+def details(summary: str, content: str) -> str:
+    """Return HTML that is shown when its summary is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page so that a reader never meets half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

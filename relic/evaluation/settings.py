@@ -1,0 +1,85 @@
+"""What the command line of evaluation may say: its own keys, and fields of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import yaml
+
+from relic.evaluation.protocol import Protocol
+from relic.schema import ConfigError, build, check_key, nearest
+
+_FIXED = ("name", "version", "env")
+"""Fields of a protocol that cannot be overridden."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the command line may say besides the fields of the protocol."""
+
+    run: str
+    """A run directory or a checkpoint."""
+    protocol: str | None = None
+    """Default: the one of the run's environment."""
+    out: str | None = None
+    """Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    workers: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    control: bool = True
+    """Evaluate with the context cleared at each episode, too."""
+    allow_trained: bool = False
+    """Evaluate even on trials that the run was trained on."""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("workers", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+
+
+def usage() -> str:
+    """Say how to call it."""
+    own = ", ".join(f.name for f in fields(Settings) if f.name != "run")
+    of_protocol = ", ".join(f.name for f in fields(Protocol) if f.name not in _FIXED)
+    return (
+        "python eval.py run=DIR [protocol=NAME] [key=value ...]\n"
+        f"keys: {own}\n"
+        f"keys that change the protocol: {of_protocol} (options.KEY for one of the environment's)"
+    )
+
+
+def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """Split `key=value` arguments into settings and changes of the protocol.
+
+    Returns:
+        The settings, and values by dotted name of the protocol's field.
+
+    Raises:
+        ConfigError: On an unknown key, which names the nearest, or a value that does not fit.
+    """
+    own: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    known = [f.name for f in fields(Settings)]
+    changeable = [f.name for f in fields(Protocol) if f.name not in _FIXED]
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
+        if key in known:
+            # A path or name that looks like a number is still a name.
+            own[key] = text if key in ("run", "protocol", "out") else value
+        elif key.partition(".")[0] in changeable:
+            check_key(Protocol, key)
+            changes[key] = value
+        else:
+            raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
+    return build(Settings, own), changes
