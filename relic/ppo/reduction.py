@@ -31,6 +31,9 @@ class Reduction:
         """Give every rank the parameters and buffers of rank 0."""
         del module
 
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
 
 class RankReduction(Reduction):
     """The ranks of an initialised `torch.distributed` process group."""
@@ -55,6 +58,10 @@ class RankReduction(Reduction):
         """Give every rank the parameters and buffers of rank 0."""
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.data, 0, group=self._group)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        dist.barrier(self._group)
 
 
 class GradientBuffer:

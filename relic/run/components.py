@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from gymnasium import spaces
@@ -16,10 +19,39 @@ from relic.ppo.config import Objective
 from relic.ppo.learner import Learner
 from relic.ppo.returns import TimeLimit
 from relic.ppo.rollout import Rollout
+from relic.ppo.source import RolloutSource
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.planner import MemoryPlan, plan_memory
 from relic.schema import ConfigError
+
+
+class EnvFacts(Protocol):
+    """What policy and learner must know of an environment, wherever it runs."""
+
+    @property
+    def single_observation_space(self) -> spaces.Space[Any]:
+        """What one row sees."""
+        ...
+
+    @property
+    def single_action_space(self) -> spaces.Space[Any]:
+        """What one row does."""
+        ...
+
+    @property
+    def max_episode_steps(self) -> int:
+        """An episode that lasts this long is truncated."""
+        ...
+
+    @property
+    def time_limit_default(self) -> str:
+        """How a learner should see time limits."""
+        ...
+
+
+MakeSource = Callable[[Policy, Rollout], RolloutSource]
+"""Makes who fills the rollout, by the policy's actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +61,7 @@ class Components:
     envs: tuple[TrialVectorEnv, ...]
     policy: Policy
     rollout: Rollout
-    collector: Collector
+    collector: RolloutSource
     learner: Learner
     plan: MemoryPlan
 
@@ -41,37 +73,39 @@ class Components:
 
 
 def build_components(config: RunConfig, ranks: Ranks) -> Components:
-    """Build the parts of a run.
+    """Build the parts of a run whose environments live in this process.
 
     Raises:
         ConfigError: If ranks, rows and groups do not divide, the memory does not suffice, or an
             environment or policy refuses its options.
     """
+    with refusals():
+        rows = rows_of_rank(config, ranks)
+        envs = build_envs(config, rows, groups=config.rollout.groups)
+
+        def collector(policy: Policy, rollout: Rollout) -> Collector:
+            return build_collector(config, envs, policy, rollout, world_size=ranks.world_size)
+
+        return assemble(config, ranks, envs[0], collector, envs=envs)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what parts object to, while they are built, into refusals of the configuration."""
     try:
-        return _build(config, ranks)
+        yield
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
 
 
-def build_policy(config: RunConfig, env: TrialVectorEnv, device: torch.device) -> Policy:
-    """Build the policy as the run starts with it: seeded, or from another run's weights."""
-    torch.manual_seed(config.seed)
-    space = env.single_observation_space
-    assert isinstance(space, spaces.Dict)
-    policy = Policy(
-        config.policy,
-        space,
-        env.single_action_space,
-        max_episode_steps=env.max_episode_steps,
-    )
-    if config.init_from is not None:
-        _copy_weights(policy, config.init_from)
-    return policy.to(device)
+def rows_of_rank(config: RunConfig, ranks: Ranks) -> range:
+    """Return the global numbers of the rows of this process.
 
-
-def _build(config: RunConfig, ranks: Ranks) -> Components:
+    Raises:
+        ConfigError: If ranks and groups do not divide the rows.
+    """
     if config.rollout.num_envs % (ranks.world_size * config.rollout.groups):
         raise ConfigError(
             f"rollout.num_envs: must be a multiple of ranks times groups, got "
@@ -80,58 +114,112 @@ def _build(config: RunConfig, ranks: Ranks) -> Components:
             f"{ranks.world_size * config.rollout.groups}."
         )
     rows = config.rollout.num_envs // ranks.world_size
-    first_row = ranks.rank * rows
-    envs = _build_envs(config, rows, first_row)
-    policy = build_policy(config, envs[0], ranks.device)
-    ranks.reduction.broadcast(policy)
-    plan = plan_memory(config, policy, rows=rows)
-    plan.check(config)
-    rollout = Rollout(
-        rows,
+    return range(ranks.rank * rows, (ranks.rank + 1) * rows)
+
+
+def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Policy:
+    """Build the policy as the run starts with it: seeded, or from another run's weights."""
+    torch.manual_seed(config.seed)
+    space = facts.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    policy = Policy(
+        config.policy,
+        space,
+        facts.single_action_space,
+        max_episode_steps=facts.max_episode_steps,
+    )
+    if config.init_from is not None:
+        _copy_weights(policy, config.init_from)
+    return policy.to(device)
+
+
+def build_rollout(
+    config: RunConfig, policy: Policy, rows: range, device: torch.device | str
+) -> Rollout:
+    """Allocate the rollout of some rows, by their global numbers."""
+    return Rollout(
+        len(rows),
         config.rollout.num_steps,
         policy.stored_space,
         action_space=policy.action_space,
-        device=ranks.device if plan.rollout_on_device else "cpu",
-        first_row=first_row,
+        device=device,
+        first_row=rows.start,
         demonstrations=config.ppo.objective is Objective.CLONE,
     )
+
+
+def build_collector(
+    config: RunConfig,
+    envs: Sequence[TrialVectorEnv],
+    policy: Policy,
+    rollout: Rollout,
+    *,
+    world_size: int,
+) -> Collector:
+    """Build who fills a rollout from environments of this process."""
     cloning = config.ppo.objective is Objective.CLONE
-    time_limit = config.ppo.time_limit or TimeLimit(envs[0].time_limit_default)
-    collector = Collector(
+    return Collector(
         envs,
         policy,
         rollout,
         seed=config.seed,
         credit=config.ppo.credit,
-        time_limit=time_limit,
+        time_limit=_time_limit(config, envs[0]),
         expert_share=config.ppo.expert_share if cloning else 0.0,
-        world_size=ranks.world_size,
+        world_size=world_size,
     )
+
+
+def assemble(
+    config: RunConfig,
+    ranks: Ranks,
+    facts: EnvFacts,
+    make_source: MakeSource,
+    *,
+    envs: Sequence[TrialVectorEnv] = (),
+) -> Components:
+    """Build policy, rollout and learner around a source of rollouts.
+
+    Args:
+        config: The run.
+        ranks: This process among those of the run.
+        facts: Of the environment that the source acts in.
+        make_source: Is called once memory is known to suffice.
+        envs: Environments of this process, to be closed with the parts.
+    """
+    rows = rows_of_rank(config, ranks)
+    policy = build_policy(config, facts, ranks.device)
+    ranks.reduction.broadcast(policy)
+    plan = plan_memory(config, policy, rows=len(rows))
+    plan.check(config)
+    device = ranks.device if plan.rollout_on_device else "cpu"
+    rollout = build_rollout(config, policy, rows, device)
     learner = Learner(
         policy,
         config.ppo,
         config.updates,
-        num_envs=rows,
+        num_envs=len(rows),
         num_steps=config.rollout.num_steps,
         total_steps=config.total_steps,
         seed=config.seed,
-        time_limit=time_limit,
+        time_limit=_time_limit(config, facts),
         shards=config.rollout.shards,
         reduction=ranks.reduction,
     )
-    return Components(tuple(envs), policy, rollout, collector, learner, plan)
+    return Components(tuple(envs), policy, rollout, make_source(policy, rollout), learner, plan)
 
 
-def _build_envs(config: RunConfig, rows: int, first_row: int) -> list[TrialVectorEnv]:
-    per_group = rows // config.rollout.groups
+def build_envs(config: RunConfig, rows: range, *, groups: int = 1) -> list[TrialVectorEnv]:
+    """Build environments that share some rows, given by their global numbers, in order."""
+    each = len(rows) // groups
     return [
-        make_trial_env(
-            config.env.id,
-            per_group,
-            {**config.env.options, "first_row": first_row + group * per_group},
-        )
-        for group in range(config.rollout.groups)
+        make_trial_env(config.env.id, each, {**config.env.options, "first_row": first_row})
+        for first_row in rows[::each]
     ]
+
+
+def _time_limit(config: RunConfig, facts: EnvFacts) -> TimeLimit:
+    return config.ppo.time_limit or TimeLimit(facts.time_limit_default)
 
 
 def _copy_weights(policy: Policy, path: str) -> None:

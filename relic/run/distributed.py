@@ -34,8 +34,7 @@ class Ranks:
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        if self.world_size > 1:
-            dist.barrier()
+        self.reduction.barrier()
 
     def close(self) -> None:
         """Leave the group."""

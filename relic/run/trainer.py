@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -48,8 +49,18 @@ class Counters:
 class Trainer:
     """Runs a configuration in its run directory; continues what lies there."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks):
+    def __init__(
+        self,
+        config: RunConfig,
+        ranks: Ranks,
+        build: Callable[[RunConfig, Ranks], Components] = build_components,
+    ):
         """Open the run directory and build everything.
+
+        Args:
+            config: The run.
+            ranks: This process among those of the run.
+            build: Builds the parts; by default all of them in this process.
 
         Raises:
             ConfigError: If the configuration is refused, or differs from that of the directory.
@@ -60,11 +71,9 @@ class Trainer:
         if ranks.is_first:
             self.directory.open(config)
         ranks.barrier()
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic)
+        prepare_process(config)
         config = with_encoder(config, self.directory, ranks)
-        self.parts: Components = build_components(config, ranks)
+        self.parts = build(config, ranks)
         self.store = CheckpointStore(
             self.directory.checkpoints,
             keep=config.checkpoint.keep,
@@ -74,6 +83,7 @@ class Trainer:
         self.counters = Counters(wandb_id=new_wandb_id())
         self._validator: Validator | None = None
         self._times: dict[str, float] = defaultdict(float)
+        self._stopped = False
         self._saved_at = -1
         self._saved_s = time.monotonic()
 
@@ -83,29 +93,64 @@ class Trainer:
         return self.parts.collector.env_steps
 
     def run(self) -> Outcome:
-        """Train until the steps are done or a signal asks to stop.
+        """Train until the steps are done or a signal asks to stop, and show the progress.
 
         Raises:
             NonFiniteLossError: If the loss breaks; the last good checkpoint is intact.
         """
-        if saved := self.store.latest():
-            self.counters = Counters(**self.saver.restore(saved))
-            self._saved_at = self.env_steps
-        if self.env_steps >= self.config.total_steps:
+        self.resume()
+        if self.is_finished:
             return Outcome.ALREADY_FINISHED
-        log = self._open_log()
         progress = Progress(
             total=self.config.total_steps,
             done=self.env_steps,
             enabled=self.config.logging.progress and self.ranks.is_first,
         )
-        for line in self.parts.plan.lines():
-            progress.say(line)
         try:
+            for line in self.parts.plan.lines():
+                progress.say(line)
             with StopRequest() as stop:
-                return self._train(log, progress, stop)
+                for metrics in self.updates(lambda: stop.requested):
+                    progress.update(metrics)
+            progress.say(self.closing_line())
         finally:
             progress.close()
+        return Outcome.FINISHED if self.is_finished else Outcome.STOPPED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the steps are done."""
+        return self.env_steps >= self.config.total_steps
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint of the run directory, if there is one."""
+        if saved := self.store.latest():
+            self.counters = Counters(**self.saver.restore(saved))
+            self._saved_at = self.env_steps
+
+    def closing_line(self) -> str:
+        """Say how training ended, and where the time went."""
+        if self.is_finished:
+            return f"time: {verdict(self._times)}"
+        return f"stopped at {self.env_steps:,} steps; start again to go on"
+
+    def updates(self, stopping: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Train, until the steps are done or somebody asks to stop.
+
+        Args:
+            stopping: Is asked after each update; where any rank says yes, all save and leave.
+
+        Yields:
+            The metrics of each update, once they are written and a checkpoint that is due is saved.
+        """
+        log = self._open_log()
+        try:
+            while not self.is_finished:
+                for metrics in self._rollout(log, stopping):
+                    yield metrics
+                    if self._stopped:
+                        return
+        finally:
             if log is not None:
                 log.close()
 
@@ -115,29 +160,24 @@ class Trainer:
             self._validator.close()
         self.parts.close()
 
-    def _train(self, log: MetricsLog | None, progress: Progress, stop: StopRequest) -> Outcome:
-        while self.env_steps < self.config.total_steps:
+    def _rollout(
+        self, log: MetricsLog | None, stopping: Callable[[], bool]
+    ) -> Iterator[dict[str, Any]]:
+        """Train for one rollout, or until it is asked to stop."""
+        began = time.perf_counter()
+        learner = self.parts.learner
+        for report in run_rollout(self.parts.collector, learner, learner.schedule):
+            metrics = self._measure(report, time.perf_counter() - began)
+            if report.planned.last:
+                self.counters.rollouts += 1
+                metrics |= self._validate()
+            self._stopped = self.ranks.any(stopping())
+            # The line comes first: a checkpoint never knows of steps that have none.
+            if log is not None:
+                log.write(metrics)
+            self._checkpoint(metrics, self._stopped)
+            yield metrics
             began = time.perf_counter()
-            reports = run_rollout(
-                self.parts.collector, self.parts.learner, self.parts.learner.schedule
-            )
-            for report in reports:
-                metrics = self._measure(report, time.perf_counter() - began)
-                if report.planned.last:
-                    self.counters.rollouts += 1
-                    metrics |= self._validate()
-                stopping = self.ranks.any(stop.requested)
-                # The line comes first: a checkpoint never knows of steps that have none.
-                if log is not None:
-                    log.write(metrics)
-                progress.update(metrics)
-                self._checkpoint(metrics, stopping)
-                if stopping:
-                    progress.say(f"stopped at {self.env_steps:,} steps; start again to go on")
-                    return Outcome.STOPPED
-                began = time.perf_counter()
-        progress.say(f"time: {verdict(self._times)}")
-        return Outcome.FINISHED
 
     def _measure(self, report: UpdateReport, elapsed_s: float) -> dict[str, Any]:
         """Turn a report into one line of metrics."""
@@ -185,8 +225,7 @@ class Trainer:
         every = self.config.validation.every_rollouts
         if every is None:
             return {}
-        last = self.env_steps >= self.config.total_steps
-        if self.counters.rollouts % every and not last:
+        if self.counters.rollouts % every and not self.is_finished:
             return {}
         metrics: dict[str, Any] = {}
         if self.ranks.is_first:
@@ -204,8 +243,7 @@ class Trainer:
         best = self.config.checkpoint.best_metric
         scored = self.ranks.any(best is not None and best in metrics)
         due = time.monotonic() - self._saved_s >= self.config.checkpoint.interval_s
-        finished = self.env_steps >= self.config.total_steps
-        if not self.ranks.any(stopping or scored or due or finished):
+        if not self.ranks.any(stopping or scored or due or self.is_finished):
             return
         if self.env_steps == self._saved_at:
             return
@@ -236,6 +274,13 @@ class Trainer:
         log.truncate_after(self.env_steps)
         self.store.drop_after(self.env_steps)
         return log
+
+
+def prepare_process(config: RunConfig) -> None:
+    """Set what concerns a whole process that takes part in a run."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(config.deterministic)
 
 
 def _curves(episodes: dict[str, np.ndarray]) -> dict[str, Any]:
