@@ -49,6 +49,27 @@ class VitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReadOutConfig:
+    """Features that say of each category of an observation how much of it is in view.
+
+    The first `tables` x categories x `columns` features of `source` are tables with a row for each
+    category, as a pretrained encoder makes them; the first table says what is in view.
+    """
+
+    source: str = "rgb"
+    """Pictures, or a vector, whose features they are."""
+    category: str = "goal"
+    """Observation that names the category that is asked for."""
+    tables: int = 2
+    columns: int = 4
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("tables", "columns"):
+            _positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """The encoders of a policy's observation."""
 
@@ -83,6 +104,10 @@ class EncoderConfig:
     """Width of embedded categories and of the previous action. None: the model's."""
     depth_max: float = 10.0
     """Depth in metres that stands for infinity."""
+    read_outs: ReadOutConfig | None = None
+    """Features of which the rows of the category that is asked for enter the token once more, and
+    with them what is in view, as a sum of the embeddings that also name what is asked for.
+    None: no features are read like that."""
     prev_action: bool = True
     """The previous action is an input, a symbol of its own at an episode's start."""
     prev_reward: bool = False

@@ -18,15 +18,21 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from relic.policy.encoder_config import EncoderConfig, VisualKind
+from relic.policy.encoder_config import EncoderConfig, ReadOutConfig, VisualKind
 from relic.policy.images import ImageEncoder, load_pretrained
-from relic.policy.input_encoders import CategoryEncoder, PrevActionEncoder, VectorEncoder
+from relic.policy.input_encoders import (
+    CategoryEncoder,
+    PrevActionEncoder,
+    ReadOuts,
+    VectorEncoder,
+)
 from relic.policy.observations import (
     PREV_REWARD,
     ObservationPlan,
     closest,
     feature_key,
     plan_observations,
+    vector_size,
 )
 
 Observation = Mapping[str, Tensor | np.ndarray]
@@ -80,6 +86,7 @@ class ObservationEncoder(nn.Module):
         self.categories = nn.ModuleDict()
         for key, space in plan.categories.items():
             self.categories[_name(key)] = CategoryEncoder(space, embedded)
+        self.read_outs = self._read_outs(config.read_outs)
         self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
         self.num_features = self._count(width)
         self.stored_space, self.stored_dtypes = self._stored(observation_space)
@@ -114,8 +121,27 @@ class ObservationEncoder(nn.Module):
         assert isinstance(encoder, ImageEncoder)
         return encoder
 
+    def _read_outs(self, config: ReadOutConfig | None) -> ReadOuts | None:
+        if config is None:
+            return None
+        if config.category not in self.plan.categories:
+            raise ValueError(
+                f"encoder.read_outs.category: must be an observed category, got "
+                f"{config.category!r}. {closest(config.category, self.plan.categories)}"
+            )
+        sources = {key: self.image_encoder(key).num_features for key in self.plan.images}
+        sources |= {key: vector_size(space) for key, space in self.plan.vectors.items()}
+        if config.source not in sources:
+            raise ValueError(
+                f"encoder.read_outs.source: must be observed pictures or a vector, got "
+                f"{config.source!r}. {closest(config.source, sources)}"
+            )
+        categories = self._category_encoder(config.category)
+        return ReadOuts(config, categories, sources[config.source])
+
     def _count(self, width: int) -> int:
         parts = [*self.vectors.values(), *self.categories.values(), self.prev_action]
+        parts.append(self.read_outs)
         total = sum(int(part.num_features) for part in parts if part is not None)
         total += width * len(self.projections) + self.plan.adds_reward
         if total == 0:
@@ -189,7 +215,8 @@ class ObservationEncoder(nn.Module):
             ValueError: If an observation is missing.
         """
         plan, device, leading = self.plan, episode_starts.device, episode_starts.shape
-        parts = [self._image_part(key, observation, device) for key in plan.images]
+        features = {key: self._features(key, observation, device) for key in plan.images}
+        parts = [F.relu(self.projections[_name(key)](x)) for key, x in features.items()]
         for key in plan.vectors:
             vector = _get(observation, key, device).reshape(*leading, -1)
             parts.append(self.vectors[_name(key)](vector))
@@ -199,18 +226,41 @@ class ObservationEncoder(nn.Module):
         for key in plan.categories:
             category = _get(observation, key, device).reshape(*leading, -1)
             parts.append(self.categories[_name(key)](category))
+        if self.read_outs is not None:
+            source = features.get(self.read_outs.config.source)
+            parts.append(self._read(self.read_outs, source, observation, episode_starts))
         if self.prev_action is not None:
             parts.append(self.prev_action(prev_action, episode_starts))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _image_part(self, key: str, observation: Observation, device: torch.device) -> Tensor:
+    def _read(
+        self,
+        read_outs: ReadOuts,
+        features: Tensor | None,
+        observation: Observation,
+        episode_starts: Tensor,
+    ) -> Tensor:
+        config, device, leading = read_outs.config, episode_starts.device, episode_starts.shape
+        if features is None:
+            features = _get(observation, config.source, device).reshape(*leading, -1).float()
+        category = _get(observation, config.category, device).reshape(*leading, 1)
+        encoder = self._category_encoder(config.category)
+        row = encoder.rows(category).squeeze(-1)
+        return read_outs(features, row, encoder.table.weight)
+
+    def _category_encoder(self, key: str) -> CategoryEncoder:
+        encoder = self.categories[_name(key)]
+        assert isinstance(encoder, CategoryEncoder)
+        return encoder
+
+    def _features(self, key: str, observation: Observation, device: torch.device) -> Tensor:
         if not self.is_frozen:
             features = self.image_encoder(key)(_get(observation, key, None))
         elif feature_key(key) in observation:
             features = torch.as_tensor(observation[feature_key(key)], device=device)
         else:
             features = self._frozen_features(key, observation)
-        return F.relu(self.projections[_name(key)](features.float()))
+        return features.float()
 
     def _frozen_features(self, key: str, observation: Observation) -> Tensor:
         # Rounded as they are stored, so that acting and learning see the same numbers.

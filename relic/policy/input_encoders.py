@@ -5,12 +5,18 @@ Shapes: ``...`` stands for N rows or N rows x T steps; A action dimensions.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from relic.policy.encoder_config import ReadOutConfig
 from relic.policy.observations import CategorySpace, VectorSpace, vector_scale, vector_size
+
+_STRENGTH = 0.25
+"""Read-outs are logits of a few units; hyperbolic tangents of a quarter keep them apart."""
 
 
 class VectorEncoder(nn.Module):
@@ -66,12 +72,64 @@ class CategoryEncoder(nn.Module):
 
     def forward(self, category: Tensor) -> Tensor:
         """Return (..., width) of numbers (..., dimensions)."""
-        category = category.long()
-        if self.is_shifted:
-            category = category + self.firsts
+        rows = self.rows(category)
         if self.size == 1:
-            return self.table(category.squeeze(-1))
-        return self.table(category).sum(-2)
+            return self.table(rows.squeeze(-1))
+        return self.table(rows).sum(-2)
+
+    def rows(self, category: Tensor) -> Tensor:
+        """Return the rows of the table (..., dimensions) of numbers (..., dimensions)."""
+        category = category.long()
+        return category + self.firsts if self.is_shifted else category
+
+
+class ReadOuts(nn.Module):
+    """Of features that tell categories apart: what they say of the one that is asked for, and all.
+
+    A linear layer would have to learn for each category apart that its embedding and its features
+    belong together; picked by number they do so from the start. What is in view is a sum of the
+    embeddings that also name what is asked for, so that attention from a goal to where it was seen
+    is one map for all categories.
+
+    Args:
+        config: Which features.
+        categories: The encoder of the category that is asked for.
+        num_source: Features of the source.
+
+    Raises:
+        ValueError: If the source has fewer features than the tables hold.
+    """
+
+    def __init__(self, config: ReadOutConfig, categories: CategoryEncoder, num_source: int) -> None:
+        super().__init__()
+        self.config = config
+        num_categories = categories.table.num_embeddings
+        self.shape = (config.tables, num_categories, config.columns)
+        self.num_used = math.prod(self.shape)
+        self.num_features = config.tables * config.columns + categories.num_features
+        if categories.size != 1 or num_source < self.num_used:
+            raise ValueError(
+                f"encoder.read_outs: {config.source} must have at least tables x categories x "
+                f"columns = {self.num_used} features and {config.category} one dimension, got "
+                f"{num_source} and {categories.size}. Check the sizes of the pretrained encoder."
+            )
+
+    def forward(self, features: Tensor, row: Tensor, embeddings: Tensor) -> Tensor:
+        """Return what they say.
+
+        Args:
+            features: (..., at least num_used).
+            row: Row of each table that is asked for, int64 (...,).
+            embeddings: Of the categories, (categories, width).
+
+        Returns:
+            (..., num_features): the row of each table, and the sum over what is in view.
+        """
+        tables = torch.tanh(features[..., : self.num_used] * _STRENGTH).unflatten(-1, self.shape)
+        index = row[..., None, None, None].expand(*row.shape, self.shape[0], 1, self.shape[2])
+        asked = tables.gather(-2, index).flatten(-3)
+        in_view = tables[..., 0, :, :].amax(-1) @ embeddings
+        return torch.cat([asked, in_view], -1)
 
 
 class PrevActionEncoder(nn.Module):
