@@ -21,14 +21,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numba
 import numpy as np
+from machine import cores_to_be_had, cpu_name, load
 from numpy.typing import NDArray
 
 from envs.houses.dataset import HouseDataset
@@ -138,24 +137,6 @@ def table(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-@numba.njit(nogil=True)
-def _spin(count: int) -> float:
-    """Keep a core busy, with nothing shared."""
-    total = 0.0
-    for i in range(count):
-        total += (i * 1.7) % 3.1
-    return total
-
-
-def cores_to_be_had(threads: int) -> float:
-    """Return how many cores that many threads get now: what no renderer can exceed here."""
-    _spin(1)
-    wall, cpu = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(_spin, [50_000_000] * threads))
-    return (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-
 def thread_table(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Measure medium houses with more threads: by the wall clock, and by CPU time for the work."""
     scenes, result = scenes_of("medium"), {}
@@ -176,10 +157,7 @@ def thread_table(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def setting(args: argparse.Namespace) -> dict[str, Any]:
     """Describe the machine and the run."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    device = names[0] if names else platform.processor()
+    device = cpu_name()
     if args.device == "cuda":
         from envs.houses.cuda_renderer import cuda
 
@@ -187,7 +165,7 @@ def setting(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "device": device,
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
+        "load": load(),
         "python": platform.python_version(),
         "numba": numba.__version__,
         "rows": args.rows,
