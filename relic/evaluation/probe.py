@@ -1,0 +1,289 @@
+"""Few-shot imitation: what demonstrations in the context are worth to a trained policy.
+
+An expert, or a recording of a person, acts in the first episodes of a trial while the policy reads
+along: each step is decoded and cached as if the policy had chosen the shown action itself. Then the
+policy acts. Nothing marks a demonstration but what is seen and done in it. The comparison is with
+the same policy in the same episodes of the same trials after as many episodes of its own (Elawady
+et al., 2024, few-shot imitation).
+
+Legend: U units (a trial, evaluated once), I episode index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from envs.demonstrations import (
+    EXPERT,
+    Demonstrations,
+    read_demonstrations,
+    record_expert,
+    rehearse,
+)
+from envs.make import make_trial_env
+from envs.objectnav_config import ObjectNavConfig
+from envs.vector import Observation, TrialVectorEnv
+from relic.evaluation.curves import Table, curve, measures, tabulate
+from relic.evaluation.evaluator import OnAct, Record, make_env, run_block
+from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.store import write_json
+from relic.evaluation.subject import Subject, find_subject, fit_protocol
+from relic.evaluation.workers import torch_threads
+from relic.policy.loading import load
+from relic.policy.policy import Policy
+from relic.schema import ConfigError, to_plain
+
+Goals = Literal["fixed", "free"]
+_PARTS = ("mean", "low", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Means with 95 % bootstrap intervals over houses, or goals; None where there is none."""
+
+    mean: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """One measure with and without demonstrations."""
+
+    demonstrated: tuple[Curve, ...]
+    """For each count of demonstrations, the policy's episodes that follow them."""
+    own: Curve
+    """The policy without demonstrations, by episode index."""
+    difference: tuple[Curve, ...]
+    """As `demonstrated`, less the policy's own episode of the same trial and index: paired."""
+    demonstrator: Curve
+    """The demonstrations themselves, by episode index; empty where none were shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """What demonstrations did, with all that says how it was measured."""
+
+    checkpoint: str
+    protocol: str
+    protocol_hash: str
+    """Of the protocol whose trials, repeats, blocks and seed were used."""
+    env: str
+    goals: Goals
+    """Whether the goal stays the same in all episodes of a trial."""
+    demonstrations: str
+    """Whose they were: `expert`, or a file."""
+    trials: int
+    repeats: int
+    counts: tuple[int, ...]
+    """Numbers of demonstrations that were tried, ascending."""
+    following: int
+    """The policy's own episodes after them."""
+    measures: dict[str, Comparison] = field(default_factory=dict)
+
+    def at_first(self, measure: str, part: Literal["demonstrated", "difference"]) -> Curve:
+        """Return a part of the comparison in the episode right after the demonstrations.
+
+        Returns:
+            A curve with one entry for each of `counts`.
+        """
+        by_count = getattr(self.measures[measure], part)
+        return Curve(*(tuple(getattr(c, name)[0] for c in by_count) for name in _PARTS))
+
+    def write(self, path: str | Path) -> None:
+        """Write everything as JSON."""
+        write_json(Path(path), to_plain(self))
+
+
+def probe(
+    run: str | Path,
+    *,
+    counts: Sequence[int] = (0, 1, 2, 4),
+    following: int = 1,
+    demonstrations: Demonstrations | str | Path = EXPERT,
+    goals: Goals | None = None,
+    protocol: Protocol | str | None = None,
+    trials: int | None = None,
+    repeats: int | None = None,
+    checkpoint: Literal["latest", "best"] = "latest",
+    allow_trained: bool = False,
+    threads: int = 1,
+    device: str = "cpu",
+    on_episode: Callable[[], None] = lambda: None,
+) -> ProbeResult:
+    """Measure a policy after demonstrations, and after as many episodes of its own.
+
+    The same call gives the same numbers, on the same machine type and thread count.
+
+    Args:
+        run: A run directory or a checkpoint.
+        counts: Numbers of demonstrations to try. Each takes a pass over all trials.
+        following: Episodes that the policy acts in after the demonstrations.
+        demonstrations: `expert` for the environment's own, demonstrations, or a file of them.
+        goals: Whether a trial asks for the same thing in all its episodes. None: as the protocol
+            has it. Darkroom and FourBoxes have one goal a trial.
+        protocol: Which trials. None: the one of the run's environment.
+        trials: How many of them. None: all.
+        repeats: Times each, with other acting noise. None: as the protocol has it.
+        checkpoint: The checkpoint of a run directory.
+        allow_trained: Probe even on trials that the run was trained on.
+        threads: Threads of PyTorch; last bits depend on them.
+        device: Where the policy is.
+        on_episode: Called as each of the policy's episodes ends, shown ones included.
+
+    Raises:
+        ConfigError: If an argument is refused.
+        DemonstrationError: If demonstrations do not fit the trials.
+        FileNotFoundError: If there is no policy, or no file of demonstrations.
+        ValueError: If the policy does not fit the environment.
+        NotImplementedError: If the environment has no expert.
+    """
+    tried = _checked(counts, following)
+    subject = find_subject(run, checkpoint)
+    named = _protocol(subject, protocol, trials=trials, repeats=repeats)
+    fitted, goals = _fit(subject, named, goals, allow_trained=allow_trained)
+    env = make_env(fitted)
+    try:
+        shown, demonstrator = _demonstrations(demonstrations, env, fitted, tried[-1])
+        run_all = partial(_records, load(subject.checkpoint, device), env, fitted, on_episode)
+        with torch_threads(threads):
+            own = run_all(tried[-1] + following)
+            after = {
+                count: run_all(count + following, playback(shown, count)) if count else own
+                for count in tried
+            }
+    finally:
+        env.close()
+    return ProbeResult(
+        checkpoint=str(subject.checkpoint),
+        protocol=named.name,
+        protocol_hash=named.hash,
+        env=named.env,
+        goals=goals,
+        demonstrations=shown.source,
+        trials=named.trials,
+        repeats=named.repeats,
+        counts=tried,
+        following=following,
+        measures={
+            name: _compare(name, own, after, demonstrator, following) for name in measures(own)
+        },
+    )
+
+
+def playback(demonstrations: Demonstrations, count: int) -> OnAct:
+    """Return what puts the shown actions in the place of the policy's in the first episodes."""
+
+    def act(
+        env: TrialVectorEnv, _seen: Observation, _starts_N: np.ndarray, action_N: np.ndarray
+    ) -> np.ndarray:
+        return demonstrations.act(env, count, action_N)
+
+    return act
+
+
+def _checked(counts: Sequence[int], following: int) -> tuple[int, ...]:
+    tried = tuple(sorted(set(counts)))
+    if not tried or tried[0] < 0:
+        raise ConfigError(
+            f"counts: must hold numbers of demonstrations, 0 or more, got {list(counts)}. "
+            "Use (0, 1, 2, 4)."
+        )
+    if following < 1:
+        raise ConfigError(f"following: must be at least 1, got {following}. Use 1.")
+    return tried
+
+
+def _protocol(subject: Subject, protocol: Protocol | str | None, **changes: int | None) -> Protocol:
+    given: dict[str, Any] = {name: v for name, v in changes.items() if v is not None}
+    if isinstance(protocol, Protocol):
+        return replace(protocol, **given)
+    return load_protocol(protocol or subject.default_protocol, **given)
+
+
+def _fit(
+    subject: Subject, protocol: Protocol, goals: Goals | None, *, allow_trained: bool
+) -> tuple[Protocol, Goals]:
+    """Return the protocol with all options filled in, and how long its goals last."""
+    env = make_trial_env(protocol.env, 1, {**subject.options, **protocol.options})
+    env.close()
+    task = getattr(env, "task", None)
+    if not isinstance(task, ObjectNavConfig):
+        if goals == "free":
+            raise ConfigError(
+                f"goals: must be fixed in {protocol.env}, where a trial is one goal, got 'free'. "
+                "Leave it out."
+            )
+        return fit_protocol(subject, protocol, allow_trained=allow_trained), "fixed"
+    if goals is not None:
+        task = replace(task, fixed_goal=goals == "fixed")
+        protocol = replace(protocol, options={**protocol.options, "task": to_plain(task)})
+    fitted = fit_protocol(subject, protocol, allow_trained=allow_trained)
+    return fitted, "fixed" if task.fixed_goal else "free"
+
+
+def _demonstrations(
+    given: Demonstrations | str | Path, env: TrialVectorEnv, protocol: Protocol, most: int
+) -> tuple[Demonstrations, list[Record]]:
+    """Return demonstrations that were tried out, and a record of each."""
+    trials = range(protocol.first_trial, protocol.first_trial + protocol.trials)
+    if most == 0:
+        return Demonstrations(env.dataset_name, {}, EXPERT), []
+    if given == EXPERT:
+        shown, records = record_expert(env, trials, most)
+    else:
+        shown = given if isinstance(given, Demonstrations) else read_demonstrations(Path(given))
+        records = rehearse(shown, env, trials, most)
+    return shown, [{**record, "repeat": 0} for record in records]
+
+
+def _records(
+    policy: Policy,
+    env: TrialVectorEnv,
+    protocol: Protocol,
+    on_episode: Callable[[], None],
+    episodes: int,
+    on_act: OnAct | None = None,
+) -> list[Record]:
+    """Run all trials for so many episodes."""
+    protocol = replace(protocol, steps=None, episodes=episodes)
+    records = []
+    for block in protocol.blocks():
+        for record in run_block(policy, env, protocol, block, on_act=on_act):
+            records.append(record)
+            on_episode()
+    return records
+
+
+def _compare(
+    name: str,
+    own: list[Record],
+    after: Mapping[int, list[Record]],
+    demonstrator: list[Record],
+    following: int,
+) -> Comparison:
+    own_table = tabulate(own, name)
+    demonstrated, difference = [], []
+    for count, records in after.items():
+        episodes = slice(count, count + following)
+        value_UI = tabulate(records, name).value_UI[:, episodes]
+        more_UI = value_UI - own_table.value_UI[:, episodes]
+        demonstrated.append(_curve(Table(value_UI, own_table.cluster_U)))
+        difference.append(_curve(Table(more_UI, own_table.cluster_U)))
+    return Comparison(
+        demonstrated=tuple(demonstrated),
+        own=_curve(own_table),
+        difference=tuple(difference),
+        demonstrator=_curve(tabulate(demonstrator, name)) if demonstrator else Curve((), (), ()),
+    )
+
+
+def _curve(table: Table) -> Curve:
+    parts = curve(table)
+    return Curve(*(tuple(parts[name]) for name in _PARTS))
