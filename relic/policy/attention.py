@@ -132,11 +132,18 @@ class Segments:
         key_place_NJ = torch.cat([torch.zeros_like(sink_NK), past_place_NP, query_place_NT], dim=1)
         return self.segment_NT, query_place_NT, key_segment_NJ, key_place_NJ
 
-    def mask(self, num_sinks: int, window: int | None, rows: slice = slice(None)) -> Tensor:
-        """Return which key each query sees, bool (rows, T, J); for backends that need it whole."""
+    def mask(
+        self,
+        num_sinks: int,
+        window: int | None,
+        rows: slice = slice(None),
+        steps: slice = slice(None),
+    ) -> Tensor:
+        """Return which key each query sees, bool (rows, steps, J); for those who need it whole."""
         query_segment, query_place, key_segment, key_place = (
             a[rows] for a in self.places(num_sinks)
         )
+        query_segment, query_place = query_segment[:, steps], query_place[:, steps]
         ahead = query_place[:, :, None] - key_place[:, None, :]
         seen = (query_segment[:, :, None] == key_segment[:, None, :]) & (ahead >= 0)
         if window is not None:
