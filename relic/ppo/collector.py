@@ -5,6 +5,7 @@ Legend: N rows, T steps, K rows whose episode ended.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,6 +56,7 @@ class Collector(RolloutSource):
         credit: Credit = Credit.EPISODE,
         time_limit: TimeLimit | None = None,
         expert_share: float = 0.0,
+        expert_steps: float = math.inf,
         world_size: int = 1,
     ) -> None:
         """Set up; nothing is simulated before `begin_rollout`.
@@ -69,6 +71,8 @@ class Collector(RolloutSource):
             time_limit: Likewise; None takes what the environment recommends.
             expert_share: Share of the episodes in which the expert acts; the rollout must keep
                 demonstrations where this is not 0.
+            expert_steps: Environment steps before which a rollout must begin for the expert to be
+                asked.
             world_size: Ranks that collect alike, for counting environment steps.
         """
         env_list = [envs] if isinstance(envs, TrialVectorEnv) else list(envs)
@@ -87,6 +91,7 @@ class Collector(RolloutSource):
         self.credit = credit
         self.time_limit = time_limit or TimeLimit(env_list[0].time_limit_default)
         self._expert_share = expert_share
+        self._expert_steps = expert_steps
         self._started = False
         shown = policy.observation_space.spaces
         self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
@@ -164,7 +169,8 @@ class Collector(RolloutSource):
             noise=torch.from_numpy(noise).to(self._device),
         )
         action = step.action
-        if rollout.expert_action is not None:
+        began = (self.row_steps - column) * rollout.num_envs * self.world_size
+        if rollout.expert_action is not None and began < self._expert_steps:
             action = self._demonstrate(group, column, action)
         for name, value in features.items():
             rollout.observation[name][rows, column] = value.to(rollout.device)

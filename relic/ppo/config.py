@@ -6,6 +6,7 @@ What depends on two sections at once is checked in `check_learning`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -52,6 +53,9 @@ class PPOConfig:
 
     objective: Objective = Objective.PPO
     """What is learned."""
+    clone_steps: int = 0
+    """Rollouts that begin before this many environment steps clone, whatever the objective: a
+    start for what the reward alone would take long to find."""
     expert_share: float = 1.0
     """Share of episodes in which the expert acts while cloning; else the policy does."""
 
@@ -114,7 +118,9 @@ class PPOConfig:
             _check(name, getattr(self, name), lambda v: v > 0, "be positive")
         for name in ("update_epochs", "num_minibatches", "microbatch_tokens"):
             _check(name, getattr(self, name), lambda v: v >= 1, "be at least 1")
-        for name in ("lr", "weight_decay", "vf_coef", "ent_coef", "ent_coef_end", "warmup_steps"):
+        for name in ("lr", "weight_decay", "vf_coef", "ent_coef", "ent_coef_end"):
+            _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
+        for name in ("warmup_steps", "clone_steps"):
             _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
         for name in ("gamma", "gae_lambda", "lr_end", "expert_share"):
             _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "be in [0, 1]")
@@ -123,6 +129,15 @@ class PPOConfig:
                 f"weight_decay: must be 0 with optimizer=adam, got {self.weight_decay}. "
                 "Use optimizer=adamw."
             )
+
+    @property
+    def expert_steps(self) -> float:
+        """Environment steps before which rollouts that begin learn from the expert."""
+        return math.inf if self.objective is Objective.CLONE else self.clone_steps
+
+    def objective_at(self, began: int) -> Objective:
+        """Return what a rollout is for that began after so many environment steps."""
+        return Objective.CLONE if began < self.expert_steps else Objective.PPO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

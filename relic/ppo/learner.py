@@ -53,6 +53,7 @@ class Job:
     """In time order, as the returns; never normalised."""
     ret_NT: Tensor
     ent_coef: float
+    objective: Objective
 
     def targets(self, rows_K: Rows, device: torch.device) -> LossTargets:
         """Gather what the loss compares with, in the context's order."""
@@ -224,7 +225,9 @@ class Learner:
             gae_lambda=self.ppo.gae_lambda,
         )
         ent_coef = entropy_coefficient(self.ppo, env_steps, self.total_steps)
-        return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef)
+        rows = rollout.num_envs * self.reduction.world_size
+        objective = self.ppo.objective_at(env_steps - size * rows)
+        return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
 
     def evaluate(self, job: Job, group: Context, rows_K: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Run the policy over the contexts of some rows of one group, with gradient.
@@ -243,7 +246,7 @@ class Learner:
             if self.updates.prefix_gradient is PrefixGradient.DETACHED:
                 prefix = group.prefix.select(local_K)
         batch = rollout.batch(rows_K, begin, planned.at_step, device)
-        if self.ppo.objective is Objective.CLONE:
+        if job.objective is Objective.CLONE:
             assert rollout.expert_action is not None
             shown = rollout.in_context(rollout.expert_action, rows_K, begin, planned.at_step)
             batch = replace(batch, action=shown.to(device))
@@ -316,7 +319,7 @@ class Learner:
         job: Job,
     ) -> Loss:
         ppo = self.ppo
-        if ppo.objective is Objective.CLONE:
+        if job.objective is Objective.CLONE:
             return clone_loss(log_prob, value, entropy, targets, count=count, vf_coef=ppo.vf_coef)
         return ppo_loss(
             log_prob,

@@ -15,7 +15,6 @@ from envs.vector import TrialVectorEnv
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
-from relic.ppo.config import Objective
 from relic.ppo.learner import Learner
 from relic.ppo.returns import TimeLimit
 from relic.ppo.rollout import Rollout
@@ -144,7 +143,7 @@ def build_rollout(
         action_space=policy.action_space,
         device=device,
         first_row=rows.start,
-        demonstrations=config.ppo.objective is Objective.CLONE,
+        demonstrations=config.ppo.expert_steps > 0,
     )
 
 
@@ -157,7 +156,6 @@ def build_collector(
     world_size: int,
 ) -> Collector:
     """Build who fills a rollout from environments of this process."""
-    cloning = config.ppo.objective is Objective.CLONE
     return Collector(
         envs,
         policy,
@@ -165,7 +163,8 @@ def build_collector(
         seed=config.seed,
         credit=config.ppo.credit,
         time_limit=_time_limit(config, envs[0]),
-        expert_share=config.ppo.expert_share if cloning else 0.0,
+        expert_share=config.ppo.expert_share if config.ppo.expert_steps else 0.0,
+        expert_steps=config.ppo.expert_steps,
         world_size=world_size,
     )
 

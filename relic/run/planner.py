@@ -118,7 +118,7 @@ def plan_memory(
     """
     device = policy.device
     num_steps = config.rollout.num_steps
-    demonstrations = config.ppo.objective.value == "clone"
+    demonstrations = config.ppo.expert_steps > 0
     rollout = rollout_bytes(
         policy.stored_space.spaces, policy.action_space,
         rows=rows, num_steps=num_steps, demonstrations=demonstrations,

@@ -12,7 +12,7 @@ from envs.vector import TrialVectorEnv
 from relic.policy.config import MemoryKind, PolicyConfig, RecurrentConfig, TransformerConfig
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
-from relic.ppo.config import Objective, PPOConfig, UpdatesConfig
+from relic.ppo.config import PPOConfig, UpdatesConfig
 from relic.ppo.learner import Learner
 from relic.ppo.loop import run_rollout
 from relic.ppo.reduction import Reduction
@@ -150,7 +150,7 @@ def make_training(
         policy.stored_space,
         action_space=envs[0].single_action_space,
         first_row=first_row,
-        demonstrations=ppo.objective is Objective.CLONE,
+        demonstrations=ppo.expert_steps > 0,
     )
     world = 1 if reduction is None else reduction.world_size
     collector = Collector(
@@ -160,7 +160,8 @@ def make_training(
         seed=seed,
         credit=ppo.credit,
         time_limit=ppo.time_limit,
-        expert_share=ppo.expert_share if ppo.objective is Objective.CLONE else 0.0,
+        expert_share=ppo.expert_share if ppo.expert_steps else 0.0,
+        expert_steps=ppo.expert_steps,
         world_size=world,
     )
     learner = Learner(

@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(training):
             built.learner.schedule.updates[0],
             groups=built.collector.groups,
             bootstrap_N=bootstrap,
-            env_steps=0,
+            env_steps=built.collector.env_steps,
         )
     for old, new in zip(before, built.policy.parameters(), strict=True):
         assert torch.equal(old, new)
@@ -250,6 +250,19 @@ def test_cloning_learns_what_the_expert_does(training):
     )
     reports = built.run(8)
     assert reports[-1].metrics["policy_loss"] < 0.6 * reports[0].metrics["policy_loss"]
+
+
+def test_a_run_can_start_by_cloning(training):
+    """Whole rollouts clone: here the first two of four, of 240 steps each."""
+    built = training({"clone_steps": 241, "expert_share": 1.0}, total_steps=960)
+    shown, cloned = [], []
+    for _ in range(4):
+        reports = built.run(1)[-4:]
+        shown.append(torch.equal(built.rollout.action, built.rollout.expert_action))
+        built.rollout.expert_action.fill_(-1)
+        cloned.append([r.metrics["clip_frac"] == r.metrics["approx_kl"] == 0 for r in reports])
+    assert shown == [True, True, False, False]
+    assert cloned == [[True] * 4] * 2 + [[False] * 4] * 2
 
 
 def test_schedules_reach_the_optimiser(training):

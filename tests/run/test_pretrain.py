@@ -142,6 +142,7 @@ def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, caps
         "pretrain.epochs=1",
         "pretrain.batch=16",
         "policy.encoder.channels=8",
+        "policy.encoder.checkpoint=null",
         "validation.every_rollouts=null",
         "checkpoint.best_metric=null",
         "validation.trials=2",
