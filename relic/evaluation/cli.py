@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relic.evaluation.context import Context
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
 from relic.evaluation.settings import Settings, parse, usage
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         settings, changes = parse(arguments)
         subject = find_subject(settings.run, settings.checkpoint)
         protocol = chosen_protocol(subject, settings, changes)
+        _check_controls(settings, protocol)
         fitted = fit_protocol(subject, protocol, allow_trained=settings.allow_trained)
         directory = _directory(subject, settings, protocol)
         store = Store(directory, identity_of(subject, fitted, settings))
@@ -59,6 +61,14 @@ def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any
         place[last] = value
     roots = {key.partition(".")[0] for key in changes}
     return load_protocol(name, **{root: plain[root] for root in roots})
+
+
+def _check_controls(settings: Settings, protocol: Protocol) -> None:
+    if Context.FOREIGN.value in settings.controls and protocol.trials < 2:
+        raise ConfigError(
+            "controls: foreign needs another trial to take the context from, got trials=1. "
+            "Raise trials, or leave foreign out."
+        )
 
 
 def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path:

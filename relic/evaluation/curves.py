@@ -8,13 +8,14 @@ Legend: U units (a trial, evaluated once), I episode index, C clusters (houses),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from relic.evaluation.context import Context
 from relic.evaluation.evaluator import Record
 
 MEASURES = ("success", "spl", "soft_spl", "return", "length")
@@ -112,16 +113,19 @@ def episodes_to_competence(table: Table) -> int | None:
     return int(np.argmax(mean_I >= COMPETENT * best)) if best > 0 else None
 
 
-def summarise(records: Sequence[Record], cleared: Sequence[Record] | None = None) -> dict[str, Any]:
+def summarise(
+    records: Sequence[Record], controls: Mapping[Context, Sequence[Record]] | None = None
+) -> dict[str, Any]:
     """Return all numbers that an evaluation reports.
 
     Args:
         records: Of episodes with the context kept.
-        cleared: Of the same trials, with the context cleared before each episode.
+        controls: Of the same trials, under other contexts.
 
     Returns:
         `metrics.<name>`: lists by episode index; `gain.<name>`, `area.<name>` and
-        `episodes_to_competence.<name>`: numbers.
+        `episodes_to_competence.<name>`: numbers. What belongs to a control is in the same places
+        under `<control>_mean`, `<control>_low`, ...
     """
     summary: dict[str, Any] = {
         "metrics": {},
@@ -141,19 +145,19 @@ def summarise(records: Sequence[Record], cleared: Sequence[Record] | None = None
         summary["area"][name] = area(table)
         if name in RISING:
             summary["episodes_to_competence"][name] = episodes_to_competence(table)
-        if cleared:
-            _add_control(summary, name, tabulate(cleared, name), table.late)
+        for control, others in (controls or {}).items():
+            _add_control(summary, name, control.value, tabulate(others, name), table.late)
     return summary
 
 
-def _add_control(summary: dict[str, Any], name: str, table: Table, late: int) -> None:
-    summary["metrics"][name] |= {f"cleared_{k}": v for k, v in curve(table).items()}
+def _add_control(summary: dict[str, Any], name: str, control: str, table: Table, late: int) -> None:
+    summary["metrics"][name] |= {f"{control}_{k}": v for k, v in curve(table).items()}
     if late == 0 or late >= table.value_UI.shape[1]:
         return
     # At the index of the agent itself, whatever the control's trials would allow.
     paired_U = table.value_UI[:, late] - table.value_UI[:, 0]
-    control = interval(paired_U, table.cluster_U)
-    summary["gain"][name] |= {f"cleared_{k}": v for k, v in control.items()}
+    paired = interval(paired_U, table.cluster_U)
+    summary["gain"][name] |= {f"{control}_{k}": v for k, v in paired.items()}
 
 
 def interval(value_U: np.ndarray, cluster_U: np.ndarray) -> Interval:

@@ -9,7 +9,6 @@ Legend: N rows, K numbers per row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +17,16 @@ from gymnasium import spaces
 
 from envs.make import make_trial_env
 from envs.vector import Observation, TrialVectorEnv
+from relic.evaluation.context import (
+    ClearedMemory,
+    Context,
+    ForeignMemory,
+    LoggedMemory,
+    Memory,
+    ShuffledMemory,
+    TokenLog,
+    donor_block,
+)
 from relic.evaluation.protocol import Block, Protocol
 from relic.noise import key, row_uniforms
 from relic.policy.observations import PREV_REWARD
@@ -29,15 +38,6 @@ OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarr
 begin an episode, and the policy's actions. Returns the actions that are executed, which the policy
 then remembers in the place of its own."""
 _MAX_KEY = (1 << 63) - 1
-
-
-class Context(Enum):
-    """What the policy remembers when an episode begins."""
-
-    KEPT = "kept"
-    """All episodes of the trial so far."""
-    CLEARED = "cleared"
-    """Nothing: the control, in which no episode can profit from earlier ones."""
 
 
 def make_env(protocol: Protocol) -> TrialVectorEnv:
@@ -92,9 +92,35 @@ def run_block(
         context: What the policy remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
-    runner = _BlockRunner(policy, env, protocol, block, context, on_act)
+    memory = _begin_memory(policy, env, protocol, block, context)
+    runner = _BlockRunner(policy, env, protocol, block, memory, on_act)
     while not runner.finished:
         yield from runner.step()
+
+
+def _begin_memory(
+    policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block, context: Context
+) -> Memory:
+    longest = env.max_episode_steps
+    capacity = protocol.capacity(longest)
+    if context is Context.CLEARED:
+        return ClearedMemory(policy, block, longest)
+    if context is Context.SHUFFLED:
+        return ShuffledMemory(policy, block, capacity, seed=protocol.seed)
+    if context is Context.FOREIGN:
+        donors = _run_donors(policy, env, protocol, donor_block(protocol, block))
+        return ForeignMemory(policy, block, capacity + longest, donors=donors)
+    return Memory(policy, block, capacity)
+
+
+def _run_donors(policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block) -> TokenLog:
+    """Let the policy act in the trials that contexts are taken from, and return what it saw."""
+    capacity = protocol.capacity(env.max_episode_steps)
+    memory = LoggedMemory(policy, block, capacity)
+    runner = _BlockRunner(policy, env, protocol, block, memory)
+    while not runner.finished:
+        runner.step()
+    return memory.log
 
 
 def run_blocks(
@@ -118,12 +144,12 @@ class _BlockRunner:
         env: TrialVectorEnv,
         protocol: Protocol,
         block: Block,
-        context: Context,
-        on_act: OnAct | None,
+        memory: Memory,
+        on_act: OnAct | None = None,
     ):
         self._on_act = on_act
         self._policy, self._env, self._protocol, self._block = policy, env, protocol, block
-        self._clears = context is Context.CLEARED
+        self._memory = memory
         shown = policy.observation_space.spaces
         self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         trial_N = np.array([u.trial for u in block.units], np.int64)
@@ -134,9 +160,6 @@ class _BlockRunner:
             options={"new_trial": np.ones(env.num_envs, bool), "trial": trial_N}
         )
         self._add_reward(np.zeros(env.num_envs, np.float32))
-        longest = env.max_episode_steps
-        capacity = longest if self._clears else protocol.capacity(longest)
-        self._state = policy.initial_state(env.num_envs, capacity)
         self._starts_N = np.ones(env.num_envs, bool)
         self._episodes_N = np.zeros(env.num_envs, np.int64)
         self._steps = 0
@@ -155,11 +178,12 @@ class _BlockRunner:
 
     def step(self) -> list[Record]:
         """Act once in all rows and return the records of episodes that ended."""
-        if self._clears and self._starts_N.any():
-            self._state.reset(self._starts_N)
-        self._observation, reward_N, terminated_N, truncated_N, infos = self._env.step(self._act())
+        self._memory.begin_episodes(self._starts_N, self._episodes_N)
+        action_N, token_NE = self._act()
+        self._observation, reward_N, terminated_N, truncated_N, infos = self._env.step(action_N)
         self._steps += 1
         self._starts_N = terminated_N | truncated_N
+        self._memory.note(token_NE, self._starts_N)
         self._add_reward(np.where(self._starts_N, 0.0, reward_N).astype(np.float32))
         if not self._starts_N.any():
             return []
@@ -167,25 +191,26 @@ class _BlockRunner:
         self._episodes_N[self._starts_N] += 1
         return [self._record(infos, int(row)) for row in counted]
 
-    def _act(self) -> np.ndarray:
+    def _act(self) -> tuple[np.ndarray, torch.Tensor]:
+        """Return the actions of all rows, and what the memory was given."""
         device = self._policy.device
         noise_NK = row_uniforms(
             self._protocol.seed, self._noise_key_N, self._steps, self._policy.noise_size
         )
         acted = self._policy.step(
             {k: torch.from_numpy(v).to(device) for k, v in self._observation.items()},
-            self._state,
+            self._memory.state,
             self._protocol.deterministic,
             episode_starts=torch.from_numpy(self._starts_N).to(device),
             noise=torch.from_numpy(noise_NK).to(device),
         )
         if self._on_act is None:
-            return self._policy.clip_action(acted.action).cpu().numpy()
+            return self._policy.clip_action(acted.action).cpu().numpy(), acted.token
         own = acted.action.cpu().numpy()
         done = self._on_act(self._env, dict(self._observation), self._starts_N, own)
         executed = torch.from_numpy(done).to(acted.action)
-        self._state.record_action(executed)
-        return self._policy.clip_action(executed).cpu().numpy()
+        self._memory.state.record_action(executed)
+        return self._policy.clip_action(executed).cpu().numpy(), acted.token
 
     def _add_reward(self, reward_N: np.ndarray) -> None:
         """Let the policy observe the previous reward, where the environment does not show it."""

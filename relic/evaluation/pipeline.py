@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from relic.evaluation.context import Context
 from relic.evaluation.curves import summarise
-from relic.evaluation.evaluator import Context
 from relic.evaluation.group_plots import plot_groups
 from relic.evaluation.groups import goal_categories, summarise_groups
 from relic.evaluation.plots import plot_summary
@@ -37,7 +37,8 @@ def evaluate_into(
     Returns:
         The summary.
     """
-    contexts = [Context.KEPT, Context.CLEARED] if settings.control else [Context.KEPT]
+    controls = [Context(name) for name in settings.controls]
+    contexts = [Context.KEPT, *controls]
     jobs = [Job(context, block) for context in contexts for block in range(protocol.num_blocks)]
     left = [job for job in jobs if not store.is_done(job)]
     task = Task(
@@ -65,7 +66,7 @@ def evaluate_into(
         "episodes": len(records[Context.KEPT]),
         "trials": protocol.trials,
         "repeats": protocol.repeats,
-        **summarise(records[Context.KEPT], records.get(Context.CLEARED)),
+        **summarise(records[Context.KEPT], {control: records[control] for control in controls}),
         **summarise_groups(records[Context.KEPT], goal_categories(protocol)),
     }
     write_json(store.directory / SUMMARY_FILE, summary)

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
+
+from relic.evaluation.text import CONTROL_WORDS, controls_of
 
 _LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 AGENT, CONTROL = "#2a5f8f", "#b0601f"
+CONTROLS = {"cleared": CONTROL, "shuffled": "#5b8c3a", "foreign": "#8a5a9e"}
 
 
 def label(name: str) -> str:
@@ -52,10 +56,10 @@ def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
     )
     main = axes[0, 0]
     band(main, curve, colour=AGENT, label="context kept")
-    if "cleared_mean" in curve:
-        cleared = {part: curve[f"cleared_{part}"] for part in ("mean", "low", "high")}
-        text = "context cleared at each episode"
-        band(main, cleared, colour=CONTROL, label=text, line="--")
+    for control in controls_of(curve):
+        parts = {part: curve[f"{control}_{part}"] for part in ("mean", "low", "high")}
+        colour, words = CONTROLS[control], CONTROL_WORDS[control]
+        band(main, parts, colour=colour, label=words, line="--")
     main.set_ylabel(title)
     main.legend(frameon=False)
     if uneven:
@@ -101,7 +105,7 @@ def tidy(axes: Axes) -> None:
 def count_episodes(axes: Axes) -> None:
     """Let the horizontal axis be the number of episodes in the context."""
     axes.set_xlabel("episodes already in context")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def numbers(values: Sequence[float | None]) -> np.ndarray:

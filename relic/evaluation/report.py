@@ -9,7 +9,7 @@ from typing import Any
 
 from relic.evaluation.html import details, document, picture, table, write_page
 from relic.evaluation.plots import label
-from relic.evaluation.text import interval, number
+from relic.evaluation.text import CONTROL_WORDS, at, controls_of, interval, number
 
 _FACTS = {
     "protocol": "Protocol",
@@ -22,6 +22,14 @@ _FACTS = {
     "trials": "Trials",
     "repeats": "Repeats of each",
     "episodes": "Episodes",
+}
+_EXPLAINED = {
+    "cleared": "before each episode the agent forgets all earlier ones, so nothing can be learned "
+    "from them. What it gains here, it does not gain from its context.",
+    "shuffled": "before each episode the earlier ones of the trial are put into another order, "
+    "each whole. If order does not matter, this curve is the agent's.",
+    "foreign": "before each episode the agent remembers as many episodes, but those that it had in "
+    "another trial. What it gains here does not depend on the place.",
 }
 _GROUPS = {"by_area": ("size of the house", "houses"), "by_goal": ("goal category", "goal")}
 
@@ -42,9 +50,8 @@ def page(summary: Mapping[str, Any], plots: Sequence[Path]) -> str:
     pictures = {path.stem: path for path in plots}
     sections = [
         "<p>Each curve shows a measure against the number of episodes that the agent has in its "
-        "context. Bands are 95 % bootstrap intervals over houses or trials. In the control the "
-        "context is cleared before each episode, so that nothing can be learned from earlier "
-        "ones.</p>",
+        "context. Bands are 95 % bootstrap intervals over houses or trials.</p>",
+        _controls(summary),
         "<h2>Gain</h2>",
         _gains(summary),
     ]
@@ -59,7 +66,21 @@ def page(summary: Mapping[str, Any], plots: Sequence[Path]) -> str:
     return document(f"Evaluation: {summary['protocol']}", sections)
 
 
+def _controls(summary: Mapping[str, Any]) -> str:
+    """Explain the controls that there are."""
+    return "".join(
+        f"<p><b>{escape(CONTROL_WORDS[control]).capitalize()}</b>: {_EXPLAINED[control]}</p>"
+        for control in _all_controls(summary)
+    )
+
+
+def _all_controls(summary: Mapping[str, Any]) -> list[str]:
+    curves = summary["metrics"].values()
+    return list(dict.fromkeys(control for curve in curves for control in controls_of(curve)))
+
+
 def _gains(summary: Mapping[str, Any]) -> str:
+    controls = _all_controls(summary)
     rows = []
     for name, gain in summary["gain"].items():
         competence = summary["episodes_to_competence"].get(name)
@@ -69,29 +90,31 @@ def _gains(summary: Mapping[str, Any]) -> str:
                 f"{gain['from_episode']} to {gain['to_episode']}",
                 number(gain["mean"]),
                 interval(gain["low"], gain["high"]),
-                number(gain["cleared_mean"]),
+                *(number(gain.get(f"{control}_mean")) for control in controls),
                 number(summary["area"][name]["mean"]),
                 "-" if competence is None else str(competence),
             ]
         )
     head = [
-        "measure", "episodes", "gain", "95 % interval", "gain, context cleared",
+        "measure", "episodes", "gain", "95 % interval",
+        *(f"gain, {CONTROL_WORDS[control]}" for control in controls),
         "mean over episodes", "episodes to 90 % of best",
     ]  # fmt: skip
     return table(head, rows, "cards")
 
 
 def _numbers(curve: Mapping[str, Any]) -> str:
-    has_control = "cleared_mean" in curve
+    controls = controls_of(curve)
     head = ["episodes in context", "mean", "95 % interval", "trials"]
-    head += ["context cleared", "95 % interval"] * has_control
+    for control in controls:
+        head += [CONTROL_WORDS[control], "95 % interval"]
     rows = []
     for i, mean in enumerate(curve["mean"]):
         row = [str(i), number(mean), interval(curve["low"][i], curve["high"][i])]
         row.append(str(curve["count"][i]))
-        if has_control and i < len(curve["cleared_mean"]):
-            between = interval(curve["cleared_low"][i], curve["cleared_high"][i])
-            row += [number(curve["cleared_mean"][i]), between]
+        for control in controls:
+            middle, low, high = (at(curve[f"{control}_{k}"], i) for k in ("mean", "low", "high"))
+            row += [number(middle), interval(low, high)]
         rows.append(row)
     return table(head, rows)
 

@@ -29,8 +29,8 @@ class Settings:
     workers: int = 1
     threads: int = 1
     device: str = "cpu"
-    control: bool = True
-    """Evaluate with the context cleared at each episode, too."""
+    controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
+    """Other contexts that the same trials are evaluated with, see `context.Context`."""
     allow_trained: bool = False
     """Evaluate even on trials that the run was trained on."""
     progress: bool = True
@@ -40,6 +40,8 @@ class Settings:
         for name in ("workers", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
 
 
 def usage() -> str:

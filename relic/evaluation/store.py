@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relic.evaluation.evaluator import Context, Record, in_order
+from relic.evaluation.context import CONTROLS, Context
+from relic.evaluation.evaluator import Record, in_order
 from relic.evaluation.protocol import Protocol
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
 FORMAT = 1
 IDENTITY_FILE = "evaluation.json"
-RECORDS_FILES = {Context.KEPT: "records.jsonl", Context.CLEARED: "records_cleared.jsonl"}
+RECORDS_FILES = {
+    Context.KEPT: "records.jsonl",
+    **{control: f"records_{control.value}.jsonl" for control in CONTROLS},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,57 @@
-"""A summary as text, and how its numbers are shown everywhere."""
+"""A summary as text, and how its parts are named and its numbers shown everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from relic.evaluation.context import Context
+
+CONTROL_WORDS = {
+    Context.CLEARED.value: "context cleared",
+    Context.SHUFFLED.value: "context shuffled",
+    Context.FOREIGN.value: "context of another trial",
+}
+"""How the controls of a summary are called."""
 _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39)
 """Episode indices that are printed; the summary has all."""
 
 
-def describe(summary: dict[str, Any]) -> str:
+def describe(summary: Mapping[str, Any]) -> str:
     """Return a summary as a short text."""
     lines = [
         f"{summary['protocol']} ({summary['protocol_hash']}): {summary['episodes']:,} episodes, "
         f"{summary['trials']} trials x {summary['repeats']}"
     ]
     for name, curve in summary["metrics"].items():
-        shown = [i for i in _SHOWN if i < len(curve["mean"])]
-        lines.append(f"{name} after 0, 1, ... episodes (mean, 95 % interval, context cleared)")
-        for i in shown:
-            cleared = curve.get("cleared_mean", [])
-            control = number(cleared[i]) if i < len(cleared) else "-"
-            low, high = number(curve["low"][i]), number(curve["high"][i])
-            lines.append(f"  {i:3d}  {number(curve['mean'][i])}  [{low}, {high}]  {control}")
+        controls = controls_of(curve)
+        words = "".join(f", {CONTROL_WORDS[control]}" for control in controls)
+        lines.append(f"{name} after 0, 1, ... episodes (mean, 95 % interval{words})")
+        for i in _SHOWN:
+            if i < len(curve["mean"]):
+                low, high = number(curve["low"][i]), number(curve["high"][i])
+                others = "".join(f"  {number(at(curve[f'{c}_mean'], i))}" for c in controls)
+                lines.append(f"  {i:3d}  {number(curve['mean'][i])}  [{low}, {high}]{others}")
         gain = summary["gain"][name]
+        others = "".join(
+            f", {CONTROL_WORDS[control]} {number(gain.get(f'{control}_mean'))}"
+            for control in controls
+        )
         lines.append(
             f"  gain at {gain['to_episode']}: {number(gain['mean'])} [{number(gain['low'])}, "
-            f"{number(gain['high'])}], context cleared {number(gain['cleared_mean'])}"
+            f"{number(gain['high'])}]{others}"
         )
     return "\n".join(lines)
+
+
+def controls_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the controls that a measure's curve has."""
+    return [control for control in CONTROL_WORDS if f"{control}_mean" in values]
+
+
+def at(values: list[float | None], index: int) -> float | None:
+    """Return an entry of a curve; None where it has none."""
+    return values[index] if index < len(values) else None
 
 
 def number(value: float | None) -> str:

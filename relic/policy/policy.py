@@ -137,21 +137,21 @@ class Policy(nn.Module):
             ContextOverflowError: If a row's memory is full; nothing has been written then.
         """
         with torch.inference_mode():
-            features_NE, starts_N = self._decode(observation, state, episode_starts, write=write)
+            features_NE, x_NE = self._decode(observation, state, episode_starts, write=write)
             distribution = self.actor(features_NE)
             if deterministic:
                 action = distribution.mode()
             elif noise is None:
-                uniforms = torch.rand((len(starts_N), self.noise_size), device=starts_N.device)
+                uniforms = torch.rand((len(x_NE), self.noise_size), device=x_NE.device)
                 action = distribution.sample(uniforms)
             else:
-                action = distribution.sample(torch.as_tensor(noise, device=starts_N.device))
+                action = distribution.sample(torch.as_tensor(noise, device=x_NE.device))
             if write:
                 state.prev_action.copy_(action)
                 state.started.fill_(True)
             log_prob, value = distribution.log_prob(action), self.critic(features_NE)
         # Copies made out here are ordinary tensors, which autograd may meet again.
-        return PolicyStep(action.clone(), log_prob.clone(), value.clone())
+        return PolicyStep(action.clone(), log_prob.clone(), value.clone(), x_NE.clone())
 
     def value(
         self,
@@ -253,13 +253,14 @@ class Policy(nn.Module):
         *,
         write: bool,
     ) -> tuple[Tensor, Tensor]:
+        """Return features for the heads, and the tokens that the memory was given."""
         if episode_starts is None:
             starts_N = ~state.started
         else:
             starts_N = torch.as_tensor(episode_starts, device=state.started.device)
         x_NE = self._token(observation, state.prev_action, starts_N)
         y_NE = self.memory.step(x_NE, starts_N, state.memory, write)
-        return self.features(y_NE), starts_N
+        return self.features(y_NE), x_NE
 
     def _token(
         self, observation: Observation, prev_action: Tensor, episode_starts: Tensor

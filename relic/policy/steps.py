@@ -37,11 +37,15 @@ class SequenceBatch:
 
 @dataclass(slots=True)
 class PolicyStep:
-    """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors."""
+    """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors.
+
+    `token` (N, E) is what the memory was given; `SequenceModel.prefill` takes it again.
+    """
 
     action: Tensor
     log_prob: Tensor
     value: Tensor
+    token: Tensor
 
 
 @dataclass(slots=True)

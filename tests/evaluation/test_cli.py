@@ -66,7 +66,7 @@ def test_evaluating_twice_gives_the_same_bytes(run, tmp_path):
 
 def test_a_killed_evaluation_goes_on_and_ends_alike(run, tmp_path):
     # 24 episodes a trial take long enough to be killed between the first block and the last.
-    arguments = [f"run={run}", *SMALL, "episodes=24", "control=false"]
+    arguments = [f"run={run}", *SMALL, "episodes=24", "controls=[]"]
     assert main([*arguments, f"out={tmp_path / 'whole'}"]) == 0
     cut = tmp_path / "cut"
     started = subprocess.Popen(
@@ -85,7 +85,7 @@ def test_a_killed_evaluation_goes_on_and_ends_alike(run, tmp_path):
 
 
 def test_default_directory_names_protocol_and_checkpoint(run):
-    assert main([f"run={run}", *SMALL, "control=false", "checkpoint=best"]) == 0
+    assert main([f"run={run}", *SMALL, "controls=[]", "checkpoint=best"]) == 0
     (summary,) = run.glob("evaluations/darkroom_test-changed-*/*/summary.json")
     assert summary.parent.name == "step_000000000100"
     content = json.loads(summary.read_text())
@@ -95,12 +95,12 @@ def test_default_directory_names_protocol_and_checkpoint(run):
 
 def test_a_checkpoint_alone_is_evaluated_with_the_configuration_of_its_run(run, tmp_path):
     checkpoint = run / "checkpoints" / "step_000000000100"
-    assert main([f"run={checkpoint}", f"out={tmp_path / 'out'}", *SMALL, "control=false"]) == 0
+    assert main([f"run={checkpoint}", f"out={tmp_path / 'out'}", *SMALL, "controls=[]"]) == 0
     shipped = tmp_path / "shipped"
     shipped.mkdir()
     for file in (*checkpoint.iterdir(), run / "config.yaml"):
         (shipped / file.name).write_bytes(file.read_bytes())
-    assert main([f"run={shipped}", f"out={tmp_path / 'two'}", *SMALL, "control=false"]) == 0
+    assert main([f"run={shipped}", f"out={tmp_path / 'two'}", *SMALL, "controls=[]"]) == 0
     records = [tmp_path / name / "records.jsonl" for name in ("out", "two")]
     assert records[0].read_bytes() == records[1].read_bytes()
 
@@ -127,6 +127,10 @@ def refused(capsys, *arguments) -> str:
         (["workers"], "workers: must be of the form key=value"),
         (["seed.x=3"], "seed is a single value"),
         (["trials=[1"], "trials: must be a YAML value"),
+        (["controls=[cleard]"], "Did you mean 'cleared'?"),
+        (["controls=[kept]"], "controls[0]: unknown 'kept'"),
+        (["controls=[cleared, cleared]"], "controls: must differ"),
+        (["controls=[foreign]", "trials=1"], "controls: foreign needs another trial"),
         (["name=mine"], "name: unknown key"),
         (
             ["options.split=train"],
@@ -153,7 +157,7 @@ def test_a_run_on_joint_splits_was_trained_on_each_part(run, capsys):
 
 def test_trained_trials_can_be_measured_if_asked_for(run, tmp_path):
     out = tmp_path / "out"
-    arguments = ("options.split=train", "allow_trained=true", "control=false")
+    arguments = ("options.split=train", "allow_trained=true", "controls=[]")
     assert main([f"run={run}", f"out={out}", *SMALL, *arguments]) == 0
     assert json.loads((out / "summary.json").read_text())["trained_on"] is True
 
@@ -188,17 +192,23 @@ def test_an_environment_without_a_default_needs_a_protocol(run, capsys):
 
 def test_another_evaluation_in_the_directory_is_refused(run, tmp_path, capsys):
     out = f"out={tmp_path / 'out'}"
-    assert main([f"run={run}", out, *SMALL, "control=false"]) == 0
+    assert main([f"run={run}", out, *SMALL, "controls=[]"]) == 0
     said = refused(capsys, f"run={run}", out, *SMALL, "seed=3")
     assert "holds another evaluation: protocol.seed is 0 there and 3 here" in said
 
 
-def test_control_can_be_added_to_an_evaluation_that_is_done(run, tmp_path):
+def test_controls_can_be_added_to_an_evaluation_that_is_done(run, tmp_path):
     out = tmp_path / "out"
-    for control in ("false", "true"):
-        assert main([f"run={run}", f"out={out}", *SMALL, f"control={control}"]) == 0
-    gain = json.loads((out / "summary.json").read_text())["gain"]["return"]
-    assert gain["cleared_mean"] is not None
+    for controls in ("[]", "[foreign, cleared, shuffled]"):
+        assert main([f"run={run}", f"out={out}", *SMALL, f"controls={controls}"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    for name in ("cleared", "shuffled", "foreign"):
+        records = read_records(out / f"records_{name}.jsonl")
+        means = [sum(r["return"] for r in records if r["episode"] == e) / 6 for e in range(4)]
+        assert summary["metrics"]["return"][f"{name}_mean"] == pytest.approx(means)
+        gain = summary["gain"]["return"]
+        assert gain[f"{name}_mean"] == pytest.approx(means[3] - means[0])
+        assert gain[f"{name}_low"] <= gain[f"{name}_mean"] <= gain[f"{name}_high"]
 
 
 def test_names_stay_text_and_null_swaps_limits():

@@ -8,7 +8,8 @@ from gymnasium import spaces
 
 from envs.make import make_trial_env
 from envs.vector import TrialVectorEnv
-from relic.evaluation.evaluator import Context, check_fit, evaluate, make_env, run_block
+from relic.evaluation.context import Context
+from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_block
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import build

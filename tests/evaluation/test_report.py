@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 from matplotlib.patches import Rectangle
 
+from relic.evaluation.context import Context
 from relic.evaluation.curves import summarise
 from relic.evaluation.plots import plot_curve, plot_summary
 from relic.evaluation.report import page, write_report
@@ -29,7 +30,7 @@ def small_summary(lengths=(3, 3, 3)):
         for e in range(length)
     ]
     cleared = [{**r, "success": False} for r in kept]
-    return {**FACTS, **summarise(kept, cleared)}
+    return {**FACTS, **summarise(kept, {Context.CLEARED: cleared})}
 
 
 class Balance(HTMLParser):

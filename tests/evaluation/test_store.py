@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from relic.evaluation.evaluator import Context, evaluate
+from relic.evaluation.context import Context
+from relic.evaluation.evaluator import evaluate
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.store import Job, Store, identity, read_records
 from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
