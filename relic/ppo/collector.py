@@ -169,8 +169,8 @@ class Collector(RolloutSource):
             noise=torch.from_numpy(noise).to(self._device),
         )
         action = step.action
-        began = (self.row_steps - column) * rollout.num_envs * self.world_size
-        if rollout.expert_action is not None and began < self._expert_steps:
+        steps_before = (self.row_steps - column) * rollout.num_envs * self.world_size
+        if rollout.expert_action is not None and steps_before < self._expert_steps:
             action = self._demonstrate(group, column, action)
         for name, value in features.items():
             rollout.observation[name][rows, column] = value.to(rollout.device)
