@@ -65,12 +65,12 @@ class PretrainConfig:
 
     pictures: int = 0
     """Labelled pictures of train houses. 0: the encoder is not pretrained."""
-    epochs: int = 8
-    """Passes over them."""
-    batch: int = 128
+    epochs: int = 2
+    """Passes over each part of them."""
+    batch: int = 64
     """Pictures per optimiser step."""
-    lr: float = 2e-3
-    """Largest learning rate; it rises and falls over the passes."""
+    lr: float = 3e-3
+    """Largest learning rate; it rises quickly and falls to nothing."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -10,7 +10,7 @@ Shape suffixes: B pictures, G goal categories, Y and X cells of a grid, C column
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -60,7 +60,7 @@ def label_pictures(
     size: str,
     scale: str | None,
     resolution: int,
-    seed: int,
+    seed: int | Sequence[int],
     per_house: int = 64,
     near_m: float = 2.0,
     min_pixels: int = 3,
@@ -68,7 +68,7 @@ def label_pictures(
     """Draw and label pictures of train houses.
 
     Args:
-        count: Pictures, at least.
+        count: Pictures.
         size: Of the houses.
         scale: Of their small objects; None is the size's default.
         resolution: Side of the pictures.
@@ -77,7 +77,7 @@ def label_pictures(
         near_m: Depth up to which an object counts as near.
         min_pixels: Pixels from which a category counts as in view.
     """
-    rng = np.random.default_rng([seed, 0x1AB])
+    rng = np.random.default_rng([*np.atleast_1d(seed), 0x1AB])
     dataset = HouseDataset("train", size, scale=scale, cache=1)
     houses = rng.choice(dataset.num_houses, -(-count // per_house), replace=False)
     renderer = BatchRenderer(1, width=resolution, height=resolution, sensors=_SENSORS)
@@ -89,7 +89,7 @@ def label_pictures(
     finally:
         renderer.close()
     names = [field.name for field in fields(Pictures)]
-    return Pictures(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+    return Pictures(*(np.concatenate([getattr(p, n) for p in parts])[:count] for n in names))
 
 
 def _draw(

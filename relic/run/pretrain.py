@@ -11,7 +11,7 @@ Shape suffixes: B pictures, K read-outs, G goal categories, Y and X cells, C col
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,33 +20,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
-from envs.houses.scene import GOAL_CATEGORIES
-from relic.policy.backbones import SmallCNN
 from relic.policy.encoder_config import VisualKind
 from relic.policy.images import ImageEncoder, image_spec, resolve_kind, save_image_encoder
-from relic.run.config import RunConfig
+from relic.run.config import PretrainConfig, RunConfig
 from relic.run.distributed import Ranks
-from relic.run.pictures import COLUMNS, DEPTHS, Pictures, label_pictures
+from relic.run.pictures import Pictures, label_pictures
 from relic.run.progress import tell
+from relic.run.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
 from relic.run.run_directory import RunDirectory
 from relic.schema import ConfigError
 
-NUM_CATEGORIES = len(GOAL_CATEGORIES)
-READ_OUTS = 2 * NUM_CATEGORIES + DEPTHS
-"""Of each column: presence and nearness of each category, and depths."""
-FEATURE_WIDTH = READ_OUTS * COLUMNS
-"""What `policy.encoder.feature_width` must be."""
-_HELD_OUT = 0.1
-_RARE = -4.0
-"""Logit of objects before anything is known; most are not in view."""
+PART = 8192
+"""Pictures that are drawn, and kept in memory, at once."""
+HELD_OUT = 2**32 - 1
+"""Number of the part that nothing is learned from."""
 _PRESENCE_WEIGHT = 3.0
 """How much more an object that is there counts than one that is not."""
 _CROSS_ENTROPY_WEIGHT = 20.0
 """Brings the mean over many absent objects to the size of the other losses."""
-_EVIDENCE = 2.0
-"""Features are max(0, logit + this): doubtful objects leave a trace too."""
+_WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
 _SIDES = (32, 64, 128)
 
 
@@ -95,24 +90,15 @@ def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], No
         return
     _check(config)
     began = time.perf_counter()
-    options = config.env.options
-    pictures = label_pictures(
-        config.pretrain.pictures,
-        size=options.get("size", "small"),
-        scale=options.get("scale"),
-        resolution=int(options.get("resolution", 64)),
-        seed=config.seed,
-    )
-    say(f"encoder: {len(pictures):,} labelled pictures in {time.perf_counter() - began:.0f} s")
-    began = time.perf_counter()
     torch.manual_seed(config.seed)
-    encoder = _make_encoder(config, pictures)
+    held_out = draw_part(config, HELD_OUT)
+    encoder = _make_encoder(config, held_out)
     network = ReadOutNetwork(encoder)
-    held_out = max(1, int(_HELD_OUT * len(pictures)))
-    _fit(network, pictures, config=config, begin=held_out)
-    recall, precision = recall_and_precision(network, pictures, end=held_out)
+    fit(network, config, (draw_part(config, part) for part in range(num_parts(config))))
+    recall, precision = recall_and_precision(network, held_out)
     say(
-        f"encoder: trained in {time.perf_counter() - began:.0f} s; in held-out pictures it finds "
+        f"encoder: trained on {config.pretrain.pictures:,} pictures in "
+        f"{time.perf_counter() - began:.0f} s; in pictures of other houses it finds "
         f"{100 * recall:.0f} % of the objects in view, and {100 * precision:.0f} % of its finds "
         "are right"
     )
@@ -120,70 +106,37 @@ def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], No
     save_image_encoder(directory, encoder)
 
 
-class ReadOutNetwork(nn.Module):
-    """An encoder's layers while they learn: with batch norms, and read out by column and cell.
+def num_parts(config: RunConfig) -> int:
+    """Return the parts in which a run's pictures are drawn."""
+    return -(-config.pretrain.pictures // PART)
 
-    `write_into` folds all of it into the encoder's own convolutions and linear layer.
+
+def draw_part(config: RunConfig, part: int) -> Pictures:
+    """Draw and label one part of the pictures; parts bound the memory of all of them.
+
+    Args:
+        config: The run.
+        part: Number of the part, or `HELD_OUT`.
     """
-
-    def __init__(self, encoder: ImageEncoder) -> None:
-        """Take over the convolutions of a `SmallCNN` encoder."""
-        super().__init__()
-        assert isinstance(encoder.backbone, SmallCNN)
-        convolutions = [m for m in encoder.backbone.layers if isinstance(m, nn.Conv2d)]
-        norms = [nn.BatchNorm2d(conv.out_channels) for conv in convolutions]
-        self._normalised = list(zip(convolutions, norms, strict=True))
-        blocks = [nn.Sequential(conv, norm, nn.ReLU()) for conv, norm in self._normalised]
-        self.early = nn.Sequential(*blocks[:-1])
-        self.late = blocks[-1]
-        self.cells = nn.Conv2d(convolutions[-2].out_channels, NUM_CATEGORIES, 1)
-        # The last map has as many columns as there are column labels; a read-out sees one whole.
-        self.columns = nn.Conv2d(convolutions[-1].out_channels, READ_OUTS, (COLUMNS, 1))
-        assert self.cells.bias is not None
-        assert self.columns.bias is not None
-        with torch.no_grad():
-            self.cells.bias.fill_(_RARE)
-            self.columns.bias[: 2 * NUM_CATEGORIES].fill_(_RARE)
-
-    def forward(self, rgb_BHW3: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, G, Y, X) of the cells and read-outs (B, K, C) of the columns."""
-        x = (rgb_BHW3 * (1 / 255)).movedim(-1, 1)
-        early = self.early(x.contiguous(memory_format=torch.channels_last))
-        return self.cells(early), self.columns(self.late(early))[:, :, 0]
-
-    @torch.no_grad()
-    def write_into(self, encoder: ImageEncoder) -> None:
-        """Make the encoder's features what the columns say, in evaluation."""
-        for conv, norm in self._normalised:
-            assert conv.bias is not None
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            conv.weight *= scale[:, None, None, None]
-            conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
-        assert isinstance(encoder.compress, nn.Sequential)
-        assert self.columns.bias is not None
-        linear = encoder.compress[0]
-        assert isinstance(linear, nn.Linear)
-        weight_KCPYX = torch.einsum(
-            "kpy,cx->kcpyx", self.columns.weight[..., 0], torch.eye(COLUMNS)
-        )
-        shift = torch.zeros(READ_OUTS)
-        shift[: 2 * NUM_CATEGORIES] = _EVIDENCE
-        linear.weight.copy_(weight_KCPYX.flatten(0, 1).flatten(1))
-        linear.bias.copy_((self.columns.bias + shift).repeat_interleave(COLUMNS))
+    options, total = config.env.options, config.pretrain.pictures
+    left = total if part == HELD_OUT else total - part * PART
+    return label_pictures(
+        min(left, PART),
+        size=options.get("size", "small"),
+        scale=options.get("scale"),
+        resolution=int(options.get("resolution", 64)),
+        seed=[config.seed, part],
+    )
 
 
 @torch.no_grad()
-def recall_and_precision(
-    network: ReadOutNetwork, pictures: Pictures, *, end: int
-) -> tuple[float, float]:
-    """Return how well the first `end` pictures' objects are found by column, at a logit of 0."""
+def recall_and_precision(network: ReadOutNetwork, pictures: Pictures) -> tuple[float, float]:
+    """Return how well objects are found by column, at a logit of 0."""
     network.eval()
-    rgb = torch.from_numpy(pictures.rgb_BHW3[:end])
+    rgb = torch.from_numpy(pictures.rgb_BHW3)
     logits = torch.cat([network(part)[1] for part in rgb.split(256)])
     found = (logits[:, :NUM_CATEGORIES] > 0).numpy()
-    there = pictures.columns_BGC[:end]
+    there = pictures.columns_BGC
     right = float((found & there).sum())
     return right / max(there.sum(), 1), right / max(found.sum(), 1)
 
@@ -224,26 +177,41 @@ def _make_encoder(config: RunConfig, pictures: Pictures) -> ImageEncoder:
     return ImageEncoder(config.policy.encoder, spec)
 
 
-def _fit(network: ReadOutNetwork, pictures: Pictures, *, config: RunConfig, begin: int) -> None:
-    """Train on the pictures from `begin` on, in batches of which half are mirrored."""
-    part = config.pretrain
-    steps = part.epochs * ((len(pictures) - begin) // part.batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=part.lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, part.lr, total_steps=steps + 1)
+def fit(network: ReadOutNetwork, config: RunConfig, parts: Iterable[Pictures]) -> None:
+    """Train on pictures, part after part, in batches of which half are mirrored.
+
+    Args:
+        network: Who learns.
+        config: The run; `pretrain.pictures` sets how long the learning rate takes to fall.
+        parts: The pictures.
+    """
+    settings = config.pretrain
+    steps = settings.epochs * settings.pictures // settings.batch
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.lr, total_steps=steps + 1, pct_start=_WARM_UP
+    )
     rng = np.random.default_rng([config.seed, 0xF17])
     network.train()
-    for _ in range(part.epochs):
-        order = begin + rng.permutation(len(pictures) - begin)
-        for first in range(0, len(order) - part.batch + 1, part.batch):
-            rgb, labels = _batch(
-                pictures, order[first : first + part.batch], mirrored=bool(rng.integers(2))
-            )
+    for pictures in parts:
+        for index_B in _batches(len(pictures), settings, rng):
+            rgb, labels = _batch(pictures, index_B, mirrored=bool(rng.integers(2)))
             cells_BGYX, columns_BKC = network(rgb)
             loss = _loss(cells_BGYX, columns_BKC, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+
+
+def _batches(
+    count: int, settings: PretrainConfig, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield the numbers of the pictures of each batch."""
+    for _ in range(settings.epochs):
+        order = rng.permutation(count)
+        for first in range(0, count - settings.batch + 1, settings.batch):
+            yield order[first : first + settings.batch]
 
 
 def _batch(pictures: Pictures, index_B: np.ndarray, *, mirrored: bool) -> tuple[Tensor, Labels]:

@@ -1,5 +1,6 @@
 """The encoder of houses: labelled pictures, what folding keeps, and a run that starts from it."""
 
+import itertools
 import json
 import re
 
@@ -13,18 +14,20 @@ from relic.policy.config import PolicyConfig
 from relic.policy.encoder_config import EncoderConfig
 from relic.policy.images import load_image_encoder
 from relic.run import pictures as pictures_module
+from relic.run import pretrain as pretrain_module
 from relic.run.cli import train
 from relic.run.config import EnvConfig, PretrainConfig, RunConfig
 from relic.run.pictures import CELLS, COLUMNS, label_pictures
 from relic.run.pretrain import (
-    FEATURE_WIDTH,
-    NUM_CATEGORIES,
-    ReadOutNetwork,
-    _fit,
+    HELD_OUT,
     _make_encoder,
+    draw_part,
+    fit,
+    num_parts,
     pretrain_encoder,
     recall_and_precision,
 )
+from relic.run.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
 from relic.schema import ConfigError
 
 
@@ -77,7 +80,7 @@ def test_folding_keeps_what_the_network_says(pictures):
     torch.manual_seed(0)
     encoder = _make_encoder(config, pictures)
     network = ReadOutNetwork(encoder)
-    _fit(network, pictures, config=config, begin=8)  # moves the norms' statistics
+    fit(network, config, [pictures])  # moves the norms' statistics
     network.eval()
     rgb = torch.from_numpy(pictures.rgb_BHW3)
     with torch.no_grad():
@@ -97,19 +100,30 @@ def test_the_network_learns_its_pictures(pictures):
     )
     torch.manual_seed(0)
     network = ReadOutNetwork(_make_encoder(config, pictures))
-    _fit(network, pictures, config=config, begin=0)
-    recall, precision = recall_and_precision(network, pictures, end=64)
+    fit(network, config, [pictures])
+    recall, precision = recall_and_precision(network, pictures)
     assert recall > 0.6
     assert precision > 0.6
+
+
+def test_parts_have_pictures_of_their_own(monkeypatch):
+    monkeypatch.setattr(pretrain_module, "PART", 40)
+    config = make_config()
+    parts = [draw_part(config, part) for part in range(num_parts(config))]
+    assert [len(part) for part in parts] == [40, 24]
+    held_out = draw_part(config, HELD_OUT)
+    for one, other in itertools.combinations([*parts, held_out], 2):
+        same = (one.rgb_BHW3[:, None] == other.rgb_BHW3[None]).all(axis=(2, 3, 4))
+        assert not same.any()
 
 
 def test_an_encoder_that_is_there_is_kept(tmp_path):
     said = []
     pretrain_encoder(make_config(), tmp_path / "encoder", said.append)
-    assert len(said) == 2
+    assert len(said) == 1
     before = (tmp_path / "encoder" / "encoder.safetensors").read_bytes()
     pretrain_encoder(make_config(), tmp_path / "encoder", said.append)
-    assert len(said) == 2
+    assert len(said) == 1
     assert (tmp_path / "encoder" / "encoder.safetensors").read_bytes() == before
     assert load_image_encoder(tmp_path / "encoder").num_features == FEATURE_WIDTH
 
