@@ -18,6 +18,14 @@ from envs.houses.raster import Scratch, new_scratch
 from envs.houses.raster_tables import Tables
 
 SLICES_PER_THREAD: Final = 4
+ROWS_PER_SLICE: Final = 8
+"""At least, where there are rows enough: handing a slice out costs as much as drawing some rows."""
+
+
+def slices(num: int, threads: int) -> int:
+    """Return into how many slices to cut `num` rows: as many for each thread, if rows suffice."""
+    per_thread = min(max(num // (ROWS_PER_SLICE * threads), 1), SLICES_PER_THREAD)
+    return min(num, per_thread * threads)
 
 
 class Workers:
@@ -41,7 +49,7 @@ class Workers:
         if self._executor is None or num <= 1:
             work(0, num, scratches[0])
             return
-        num_slices = min(num, SLICES_PER_THREAD * self._threads)
+        num_slices = slices(num, self._threads)
         edges = np.linspace(0, num, num_slices + 1).astype(int).tolist()
         next_slice = itertools.count()
 

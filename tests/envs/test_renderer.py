@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses import textures
+from envs.houses import raster_threads, textures
 from envs.houses.arrangement import arrange
 from envs.houses.generator import generate_house
 from envs.houses.renderer import BatchRenderer, RowWithoutSceneError
@@ -82,8 +82,11 @@ def scenes():
     return [random_scene(seed, pieces=30) for seed in range(3)]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_row_looks_the_same_in_any_batch_order_and_number_of_threads(scenes, threads):
+@pytest.mark.parametrize(("threads", "rows_per_slice"), [(1, 8), (2, 8), (2, 1), (3, 1)])
+def test_a_row_looks_the_same_in_any_batch_order_and_number_of_threads(
+    scenes, threads, rows_per_slice, monkeypatch
+):
+    monkeypatch.setattr(raster_threads, "ROWS_PER_SLICE", rows_per_slice)
     rng = np.random.default_rng(0)
     poses = np.concatenate([free_poses(s, 3, i) for i, s in enumerate(scenes)])
     which = np.repeat(np.arange(3), 3)
@@ -98,6 +101,14 @@ def test_a_row_looks_the_same_in_any_batch_order_and_number_of_threads(scenes, t
         for row, i in enumerate(order):
             np.testing.assert_array_equal(together[name][row], alone[i][name][0])
         np.testing.assert_array_equal(some[name], together[name][4:6])
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "expected"),
+    [(1, 4, 1), (3, 4, 3), (8, 2, 2), (31, 2, 2), (32, 2, 4), (64, 2, 8), (1000, 2, 8)],
+)
+def test_few_rows_are_cut_into_few_slices(rows, threads, expected):
+    assert raster_threads.slices(rows, threads) == expected
 
 
 def test_antialiasing_averages_colours_and_leaves_the_rest(scenes):
