@@ -165,8 +165,9 @@ def write_video(path: Path, scene: Scene, walk: Walk, *, fps: int = 6) -> None:
         plan = topdown.draw_path(base, walk.poses_K4[: step + 1, :2])
         x, y, heading, _ = (float(v) for v in walk.poses_K4[step])
         plan = topdown.draw_view(plan, x, y, heading)
-        canvas = np.full((side, 2 * side + _MARGIN, 3), _PAPER, np.uint8)
-        canvas[:, :side] = frame
+        # Video codecs want even sides.
+        canvas = np.full((side + side % 2, 2 * side + _MARGIN, 3), _PAPER, np.uint8)
+        canvas[:side, :side] = frame
         height, width = (min(side, size) for size in plan.image.shape[:2])
         canvas[:height, side + _MARGIN : side + _MARGIN + width] = plan.image[:height, :width]
         pictures.append(canvas)
@@ -197,26 +198,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         seed = dataset.house_seed(options.house)
         scene = dataset.scene(options.house, options.arrangement)
-    except ValueError as error:
+        settings: dict[str, Any] = {
+            "split": options.split,
+            "size": options.size,
+            "scale": dataset.scale,
+            "houses": [seed],
+        }
+        if options.walk:
+            walk_in_terminal(settings, options.arrangement)
+            return 0
+        env = HousesEnv(**settings, resolution=options.resolution, antialias=2)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    settings: dict[str, Any] = {
-        "split": options.split,
-        "size": options.size,
-        "scale": dataset.scale,
-        "houses": [seed],
-    }
-    if options.walk:
-        walk_in_terminal(settings, options.arrangement)
-        return 0
-    env = HousesEnv(**settings, resolution=options.resolution, antialias=2)
     walk = walk_expert(env, options.arrangement)
     env.close()
-    options.out.mkdir(parents=True, exist_ok=True)
-    plan = draw_scene_map(scene, walk, 72.0)
-    Image.fromarray(plan).save(options.out / "map.png")
-    sheet_of_house(scene, dataset, options.house, walk).save(options.out / "frames.png")
     written = ["map.png", "frames.png"]
+    Image.fromarray(draw_scene_map(scene, walk, 72.0)).save(options.out / "map.png")
+    sheet_of_house(scene, dataset, options.house, walk).save(options.out / "frames.png")
     if options.video:
         write_video(options.out / "walk.mp4", scene, walk)
         written.append("walk.mp4")

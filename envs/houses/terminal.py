@@ -28,7 +28,9 @@ KEYS: Final[dict[str, Action]] = {
     "f": Action.LOOK_DOWN,
     " ": Action.STOP,
 }
-HELP: Final = "w ahead, a/d turn, r/f look up/down, space stop, e expert's move, q quit"
+ARROWS: Final = {"A": "w", "C": "d", "D": "a"}
+"""Keys that up, right and left stand for, by the end of what a terminal sends: `ESC [ A`."""
+HELP: Final = "w ahead, a/d turn (or arrows), r/f look up/down, space stop, e expert, q quit"
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 
 
@@ -104,7 +106,9 @@ def walk_in_terminal(settings: Mapping[str, Any], trial: int) -> None:
     width -= width % 2
     env = HousesEnv(**settings, resolution=width, antialias=2)
     try:
-        walk(env, trial, _key_presses(), _write)
+        walk(env, trial, with_arrows(_key_presses()), _write)
+    except KeyboardInterrupt:
+        pass  # a way to quit like any other
     finally:
         env.close()
 
@@ -112,6 +116,15 @@ def walk_in_terminal(settings: Mapping[str, Any], trial: int) -> None:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def with_arrows(characters: Iterator[str]) -> Iterator[str]:
+    """Turn the three characters of an arrow key into the key that it stands for."""
+    for character in characters:
+        if character == "\x1b" and next(characters, "") == "[":
+            arrow = next(characters, "")
+            character = ARROWS.get(arrow, f"\x1b[{arrow}")
+        yield character
 
 
 def _key_presses() -> Iterator[str]:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+
 import imageio.v3 as iio
 import matplotlib
 
@@ -73,7 +81,7 @@ def test_map_refuses_a_scale_of_nothing(scene) -> None:
 
 def test_command_writes_map_sheet_and_video(tmp_path, capsys) -> None:
     out = tmp_path / "pictures"
-    options = "--split val --house 1 --size small --resolution 64 --video --out".split()
+    options = "--split val --house 1 --size small --resolution 63 --video --out".split()
     assert main([*options, str(out)]) == 0
     said = capsys.readouterr().out
     assert "relic-houses-v1/small-readable/val, house 1 (seed 4)" in said
@@ -84,11 +92,25 @@ def test_command_writes_map_sheet_and_video(tmp_path, capsys) -> None:
     video = iio.imread(out / "walk.mp4", plugin="FFMPEG")
     assert len(video) > 3
     assert video[0].std() > 10.0
+    assert capsys.readouterr().err == ""
 
 
 def test_command_names_a_house_that_is_not_there(tmp_path, capsys) -> None:
     assert main(["--house", "1000", "--size", "small", "--out", str(tmp_path)]) == 2
     assert "index must lie in [0, 1000), got 1000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arrangement", "-1"], r"seed must lie in \[0, 2\*\*62\), got -1"),
+        (["--resolution", "3"], r"resolution: must be .* in \[8, 1024\], got 3"),
+        (["--out", "/dev/null/pictures"], "Not a directory"),
+    ],
+)
+def test_command_names_what_is_wrong_with_its_options(options, message, tmp_path, capsys) -> None:
+    assert main(["--size", "small", "--out", str(tmp_path), *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_half_blocks_hold_two_pixels() -> None:
@@ -110,3 +132,34 @@ def test_walking_by_hand_follows_keys_and_counts_finds() -> None:
     assert sum(found) >= 0.8 * len(found)
     assert terminal.walk(env, 0, iter(" q"), shown.append) == [False]
     env.close()
+
+
+def test_arrow_keys_are_keys() -> None:
+    typed = iter("r\x1b[A\x1b[C\x1b[D\x1b[Bq")
+    assert list(terminal.with_arrows(typed)) == ["r", "w", "d", "a", "\x1b[B", "q"]
+
+
+def read_until(handle: int, text: str) -> str:
+    """Read from a terminal until a text has come."""
+    seen = b""
+    while text.encode() not in seen:
+        seen += os.read(handle, 1 << 16)
+    return seen.decode(errors="replace")
+
+
+def test_walk_runs_in_a_terminal_and_leaves_it_as_it_was() -> None:
+    parent, child = pty.openpty()
+    before = termios.tcgetattr(child)
+    command = [sys.executable, "-m", "envs.houses.show", "--size", "small", "--walk"]
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=subprocess.PIPE) as process:
+        assert "▀" in read_until(parent, "press space.")
+        os.write(parent, b"w")
+        read_until(parent, "Last move: forward.")
+        os.write(parent, b"\x1b[C")
+        read_until(parent, "Last move: turn right.")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == b""
+    assert process.returncode == 0
+    assert termios.tcgetattr(child) == before
+    os.close(parent)
+    os.close(child)
