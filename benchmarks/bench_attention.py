@@ -15,8 +15,9 @@ import torch
 from timing import finish, measure
 from torch import Tensor
 
-from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend
+from relic.policy.segments import Segments
 
 # rows, heads, steps, head size
 SHAPES = {

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import TransformerConfig
 from relic.policy.decode import DecodePlan, decode_attend, write_step
 from relic.policy.layers import NORM_EPS, GeGLU, residual
 from relic.policy.positions import rotate
+from relic.policy.segments import Segments
 
 
 class Block(nn.Module):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.attention import Past, Segments, Sinks, per_row
+from relic.policy.attention import Past, Sinks, per_row
+from relic.policy.segments import Segments
 from relic.policy.threads import in_threads
 
 
@@ -65,7 +66,7 @@ def compiled_attention(
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        from relic.policy.cpu_kernels import attend_forward
+        from relic.policy.attention_kernels import attend_forward
 
         *tensors, scale = args
         q = tensors[0]
@@ -79,7 +80,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        from relic.policy.cpu_kernels import attend_backward
+        from relic.policy.attention_kernels import attend_backward
 
         *tensors, out, log_total = ctx.saved_tensors
         q, sink_k = tensors[0], tensors[5]

@@ -146,6 +146,17 @@ class TransformerConfig:
         """Sinks that attention really has."""
         return 0 if self.sink is SinkKind.NONE else self.num_sinks
 
+    def slots_for(self, capacity: int, max_episode_steps: int) -> int:
+        """Return the cache's slots for trials of so many steps and one look ahead, sinks apart."""
+        slots = capacity + 1
+        if self.attention_window is not None:
+            slots = min(slots, self.attention_window)
+        if not self.inter_episode_attention:
+            slots = min(slots, max_episode_steps + 1)
+        if self.drop_first:
+            slots = min(slots, max(self.drop_first, slots - self.drop_first))
+        return slots
+
     @classmethod
     def preset(cls, size: str, **overrides: Any) -> TransformerConfig:
         """Return a named size, with fields of your own on top.

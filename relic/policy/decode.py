@@ -46,7 +46,7 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
         backend: As configured; the reference backend takes the masked path.
     """
     sinks, slots = state.num_sinks, state.slots
-    lengths = state._host_lengths
+    lengths = state.host_lengths
     ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
     compiled = ours and not state.fixed_shape and fits(state.kv)
     if not (state.has_segments or state.fixed_shape) and (lengths == lengths[0]).all():

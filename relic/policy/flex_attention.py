@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from relic.policy.attention import Past, Segments, Sinks, joined_keys
+from relic.policy.attention import Past, Sinks, joined_keys
+from relic.policy.segments import Segments
 
 
 def flex_attend(
@@ -52,11 +53,10 @@ def _compiled() -> Any:
 
 def _block_mask(segments: Segments, num_sinks: int, window: int | None, num_keys: int) -> BlockMask:
     """Return the mask of a pass, made once for all layers."""
-    made: dict[tuple[int, int | None], BlockMask] = segments.__dict__.setdefault("_flex_masks", {})
-    key = (num_sinks, window)
-    if key not in made:
-        made[key] = _make_block_mask(segments, num_sinks, window, num_keys)
-    return made[key]
+    key = (BlockMask, num_sinks, window)
+    if key not in segments.made:
+        segments.made[key] = _make_block_mask(segments, num_sinks, window, num_keys)
+    return segments.made[key]
 
 
 def _make_block_mask(

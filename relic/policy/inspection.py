@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from relic.policy.attention import Segments, Sinks, joined_keys, per_row
+from relic.policy.attention import Sinks, joined_keys, per_row
 from relic.policy.blocks import Block
 from relic.policy.policy import Policy
 from relic.policy.positions import rotate
+from relic.policy.segments import Segments
 from relic.policy.steps import SequenceBatch
 from relic.policy.transformer import Transformer
 
@@ -122,7 +123,7 @@ def _watch(block: Block, layers: list[LayerAttention]) -> list[RemovableHandle]:
                 sink_query_NHTD=sink_query_NTHD.transpose(1, 2),
                 key_NHTD=key_NHTD,
                 value_NHTD=value_NHTD,
-                sinks=sinks,
+                sinks=None if sinks is None else Sinks(*(part.detach() for part in sinks)),
                 segments=segments,
                 window=config.attention_window,
                 output_NHTD=newest["attended"]

@@ -14,7 +14,6 @@ Shapes: N rows, L layers, H heads, D head dim, K sinks, C slots of steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,18 +29,6 @@ from relic.policy.sequence_model import (
     StaleStateError,
     row_indices,
 )
-
-
-def slots_needed(config: TransformerConfig, capacity: int, max_episode_steps: int) -> int:
-    """Return the slots C for trials of `capacity` steps and one look ahead."""
-    slots = capacity + 1
-    if config.attention_window is not None:
-        slots = min(slots, config.attention_window)
-    if not config.inter_episode_attention:
-        slots = min(slots, max_episode_steps + 1)
-    if config.drop_first:
-        slots = min(slots, max(config.drop_first, slots - config.drop_first))
-    return slots
 
 
 class KVCache(SequenceState):
@@ -75,7 +62,7 @@ class KVCache(SequenceState):
         self.capacity = capacity
         self.max_episode_steps = max_episode_steps
         self.num_sinks = config.sink_slots
-        self.slots = slots_needed(config, capacity, max_episode_steps)
+        self.slots = config.slots_for(capacity, max_episode_steps)
         self.fixed_shape = False
         """Read all slots at each step, under a mask: what a CUDA graph needs."""
         device = torch.device(device)
@@ -94,14 +81,15 @@ class KVCache(SequenceState):
         """What the sinks in the cache were made from."""
         self.sink_key: Tensor | None = None
         """Sink keys as made, (L, 1 or N, H, K, D), where queries against them are not rotated."""
-        self._host_lengths = np.zeros(num_rows, np.int64)
+        self.host_lengths = np.zeros(num_rows, np.int64)
+        """`lengths` as the host knows them without asking the device."""
         self._generation = np.zeros(num_rows, np.int64)
         self._source: tuple[KVCache, np.ndarray, np.ndarray] | None = None
 
     @property
     def num_rows(self) -> int:
         """Rows of the state."""
-        return len(self._host_lengths)
+        return len(self.host_lengths)
 
     @property
     def is_linear(self) -> bool:
@@ -121,12 +109,12 @@ class KVCache(SequenceState):
     def host_steps(self) -> np.ndarray:
         """Return the steps of each row's running segment; asks the device if there are several."""
         if not self.has_segments:
-            return self._host_lengths.copy()
+            return self.host_lengths.copy()
         return self.segment_steps.cpu().numpy().copy()
 
     def most_steps(self) -> int:
         """Return a bound on the steps of any running segment; never asks the device."""
-        return min(int(self._host_lengths.max()), self.slots)
+        return min(int(self.host_lengths.max()), self.slots)
 
     def make_room(self, more: int | np.ndarray, rows: np.ndarray | None = None, look: int = 0):
         """Check that steps fit before anything is written.
@@ -140,7 +128,7 @@ class KVCache(SequenceState):
             ContextOverflowError: If a row would hold more than the capacity.
         """
         rows = np.arange(self.num_rows) if rows is None else rows
-        wanted = self._host_lengths[rows] + more
+        wanted = self.host_lengths[rows] + more
         if (wanted > self.capacity + look).any():
             worst = int(wanted.argmax())
             raise ContextOverflowError(
@@ -152,9 +140,9 @@ class KVCache(SequenceState):
     def note_steps(self, more: int | np.ndarray, rows: np.ndarray | None = None) -> None:
         """Advances the host's knowledge of the lengths."""
         if rows is None:
-            self._host_lengths += more
+            self.host_lengths += more
         else:
-            self._host_lengths[rows] += more
+            self.host_lengths[rows] += more
 
     def set_depth_mask(self, mask_NL: Tensor | None) -> None:
         """Set the layer factors of all rows; to be kept from a trial's first step to its last."""
@@ -171,14 +159,14 @@ class KVCache(SequenceState):
         index = row_indices(rows, self.num_rows)
         if not index.size:
             return
-        end = self.num_sinks + min(int(self._host_lengths[index].max()) + 1, self.slots)
+        end = self.num_sinks + min(int(self.host_lengths[index].max()) + 1, self.slots)
         everything = len(index) == self.num_rows
         where = slice(None) if everything else torch.from_numpy(index).to(self.kv.device)
         self.kv[:, :, where, :, self.num_sinks : end] = 0
         for fact in (self.lengths, self.segment_steps, self.last.episode):
             fact[where] = 0
         self.last.in_episode[where] = -1
-        self._host_lengths[index] = 0
+        self.host_lengths[index] = 0
         self._generation[index] += 1
         self.sink_version = None
 
@@ -208,12 +196,12 @@ class KVCache(SequenceState):
             else torch.from_numpy(index).to(self.kv.device)
         )
         chosen = self._with_facts_of(where)
-        chosen._host_lengths = self._host_lengths[index]
+        chosen.host_lengths = self.host_lengths[index]
         chosen._generation = self._generation[index]
         with torch.inference_mode(False):
             end = self.kv.shape[4]
             if not adjacent and self.is_linear:
-                end = self.num_sinks + int(chosen._host_lengths.max(initial=0))
+                end = self.num_sinks + int(chosen.host_lengths.max(initial=0))
             chosen.kv = self.kv[:, :, where, :, :end]
             if self.sink_key is not None and self.sink_key.shape[1] > 1:
                 chosen.sink_key = self.sink_key[:, where]
@@ -232,7 +220,7 @@ class KVCache(SequenceState):
             view.last = Positions(*(fact[where].clone() for fact in self.last))
             if self.depth_mask_NL is not None:
                 view.depth_mask_NL = self.depth_mask_NL[where].clone()
-        view._host_lengths = self._host_lengths.copy()
+        view.host_lengths = self.host_lengths.copy()
         view._generation = self._generation.copy()
         view._source = None
         return view
@@ -287,7 +275,7 @@ class KVCache(SequenceState):
         self.segment_steps.copy_(state["segment_steps"])
         self.last.in_episode.copy_(state["in_episode"])
         self.last.episode.copy_(state["episode"])
-        self._host_lengths = state["lengths"].cpu().numpy().copy()
+        self.host_lengths = state["lengths"].cpu().numpy().copy()
         depth = state.get("depth_mask")
         self.set_depth_mask(None if depth is None else depth.to(self.kv.device))
 
@@ -305,22 +293,3 @@ def _allocate(
         shape = (layers, 2, num_rows, slots, heads, head_dim)
         return torch.zeros(shape, device=device, dtype=dtype).transpose(3, 4)
     return torch.zeros((layers, 2, num_rows, heads, slots, head_dim), device=device, dtype=dtype)
-
-
-def as_lengths(
-    lengths: Sequence[int] | np.ndarray | Tensor | None, num_rows: int, num_steps: int
-) -> np.ndarray:
-    """Return the steps that count in each row as int64 on the host.
-
-    Raises:
-        ValueError: If there is not one per row, or one is out of range.
-    """
-    if lengths is None:
-        return np.full(num_rows, num_steps, np.int64)
-    counts = lengths.cpu().numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
-    if counts.shape != (num_rows,) or (counts < 0).any() or (counts > num_steps).any():
-        raise ValueError(
-            f"prefill: lengths must be one number in [0, {num_steps}] for each of {num_rows} "
-            f"rows, got {counts.tolist()}. Leave them out where all steps count."
-        )
-    return counts.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Parts that several memories are made of: gated MLP, residual gates, initialisation.
+"""Parts that memories are made of: gated MLP, residual gates, tables, initialisation.
 
 Shapes: E width, M hidden width of the MLP.
 """
@@ -66,3 +66,18 @@ def init_weights(module: nn.Module) -> None:
     """Draw matrices and embeddings of a transformer from N(0, 0.02); for `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INIT_STD)
+
+
+def look_up(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
+    """Return rows of a table of positions.
+
+    Raises:
+        ValueError: On a CPU, if it has no such row.
+    """
+    # On a GPU the comparison would make every step wait; there the lookup itself fails.
+    if index.device.type == "cpu" and int(index.max()) >= table.num_embeddings:
+        raise ValueError(
+            f"Transformer: a step's {what} must be below {table.num_embeddings}, got "
+            f"{int(index.max())}. Build the policy for longer episodes, or use rotary positions."
+        )
+    return table(index)

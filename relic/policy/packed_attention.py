@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.attention import Past, Segments, Sinks, per_row
+from relic.policy.attention import Past, Sinks, per_row
+from relic.policy.segments import Segments
 
 Kernel = Callable[..., Tensor]
 """kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window, scale): packed (total, H, D) each; causal,

@@ -1,6 +1,6 @@
-"""What all layers of one pass over T steps share: positions, and who sees whom.
+"""What all layers share in a pass over T steps, or in one step: positions, and who sees whom.
 
-Shapes: N rows, T steps.
+Shapes: N rows, T steps, D head dim.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.attention import Past, Segments
-from relic.policy.config import TransformerConfig
+from relic.policy.attention import Past
+from relic.policy.config import PositionKind, TransformerConfig
 from relic.policy.kv_cache import KVCache
-from relic.policy.positions import Positions, positions
+from relic.policy.positions import Positions, positions, rotation
+from relic.policy.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,30 @@ def _segment_starts(
         cut = trial_NT == config.drop_first
         starts = cut if starts is None else starts | cut
     return starts
+
+
+def segment_steps(config: TransformerConfig, episode_starts_N: Tensor, cache: KVCache) -> Tensor:
+    """Return the steps that each row's next query sees before itself; as `_segment_starts`."""
+    steps_N = cache.segment_steps
+    if not config.inter_episode_attention:
+        steps_N = steps_N.masked_fill(episode_starts_N.bool(), 0)
+    if config.drop_first:
+        steps_N = steps_N.masked_fill(cache.lengths == config.drop_first, 0)
+    return steps_N
+
+
+def rotation_of(config: TransformerConfig, facts: Positions, trial: Tensor) -> Tensor | None:
+    """Return the rotary factors of steps, (..., D / 2); None where nothing is rotary.
+
+    Args:
+        config: Of the transformer.
+        facts: Positions of the steps.
+        trial: Index of each step in its trial.
+    """
+    if config.episode_position is PositionKind.ROPE:
+        index = facts.episode
+    elif config.in_episode_position is PositionKind.ROPE:
+        index = facts.in_episode if config.reset_position else trial
+    else:
+        return None
+    return rotation(index, config.head_dim, config.rope_base)

@@ -40,7 +40,7 @@ class PrefillWriter:
         self.rows = rows
         self.counts = counts
         self._rows = torch.from_numpy(rows).to(device)
-        begun = prefix._host_lengths
+        begun = prefix.host_lengths
         self._slice: slice | None = None
         starts = segment_starts_NT
         if starts is None:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from relic.policy.config import MemoryKind, RecurrentConfig
-from relic.policy.kv_cache import as_lengths
-from relic.policy.sequence_model import Rows, SequenceModel, SequenceState, row_indices
+from relic.policy.sequence_model import Rows, SequenceModel, SequenceState, as_lengths, row_indices
 
 
 class RecurrentState(SequenceState):

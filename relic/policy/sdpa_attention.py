@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relic.policy.attention import Past, Segments, Sinks, joined_keys, per_row
+from relic.policy.attention import Past, Sinks, joined_keys, per_row
+from relic.policy.segments import Segments
 
 
 def sdpa_attention(

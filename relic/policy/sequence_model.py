@@ -194,3 +194,22 @@ def row_indices(rows: Rows | None, num_rows: int) -> np.ndarray:
             f"rows: must be in [0, {num_rows}), got {array.tolist()}. Name existing rows."
         )
     return array
+
+
+def as_lengths(
+    lengths: Sequence[int] | np.ndarray | Tensor | None, num_rows: int, num_steps: int
+) -> np.ndarray:
+    """Return the steps that count in each row as int64 on the host.
+
+    Raises:
+        ValueError: If there is not one per row, or one is out of range.
+    """
+    if lengths is None:
+        return np.full(num_rows, num_steps, np.int64)
+    counts = lengths.cpu().numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
+    if counts.shape != (num_rows,) or (counts < 0).any() or (counts > num_steps).any():
+        raise ValueError(
+            f"prefill: lengths must be one number in [0, {num_steps}] for each of {num_rows} "
+            f"rows, got {counts.tolist()}. Leave them out where all steps count."
+        )
+    return counts.astype(np.int64)

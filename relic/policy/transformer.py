@@ -20,12 +20,18 @@ from relic.policy.attention import Sinks
 from relic.policy.blocks import Block
 from relic.policy.config import PositionKind, TransformerConfig
 from relic.policy.decode import plan_decode, read_slot, write_step
-from relic.policy.kv_cache import KVCache, as_lengths, slots_needed
-from relic.policy.layers import NORM_EPS, init_weights
-from relic.policy.pass_plan import PassPlan, plan_pass
-from relic.policy.positions import Positions, next_position, rotate, rotation
+from relic.policy.kv_cache import KVCache
+from relic.policy.layers import NORM_EPS, init_weights, look_up
+from relic.policy.pass_plan import PassPlan, plan_pass, rotation_of, segment_steps
+from relic.policy.positions import Positions, next_position, rotate
 from relic.policy.prefill import PrefillWriter
-from relic.policy.sequence_model import Rows, SequenceModel, SequenceState, row_indices
+from relic.policy.sequence_model import (
+    Rows,
+    SequenceModel,
+    SequenceState,
+    as_lengths,
+    row_indices,
+)
 from relic.policy.sink import SinkKind, SinkKV
 
 OnKeyValue = Callable[[int, Tensor, Tensor], None]
@@ -150,7 +156,7 @@ class Transformer(SequenceModel):
 
     def bytes_per_row(self, steps: int, dtype: torch.dtype = torch.float32) -> int:
         """Return layers x 2 x width x (sinks + slots) x bytes of a number."""
-        slots = slots_needed(self.config, steps, self.max_episode_steps)
+        slots = self.config.slots_for(steps, self.max_episode_steps)
         numbers = self.config.num_layers * 2 * self.config.width
         return numbers * (self.config.sink_slots + slots) * dtype.itemsize
 
@@ -175,7 +181,7 @@ class Transformer(SequenceModel):
     ) -> Tensor:
         """Run all layers over T steps."""
         h_NTE = self._embed(x_NTE, plan.facts, plan.trial_NT)
-        factor = self._rotation(plan.facts, plan.trial_NT)
+        factor = rotation_of(self.config, plan.facts, plan.trial_NT)
         factor = None if factor is None else factor[:, :, None, None]
         sinks = self._sinks(depth_mask_NL)
         saves_memory = self.config.gradient_checkpointing and torch.is_grad_enabled()
@@ -200,10 +206,10 @@ class Transformer(SequenceModel):
         can be captured as a CUDA graph.
         """
         facts = next_position(episode_starts_N, cache.last)
-        before_N = self._segment_steps(episode_starts_N, cache)
+        before_N = segment_steps(self.config, episode_starts_N, cache)
         plan = plan_decode(cache, before_N, self.config.attention_backend)
         h_NE = self._embed(x_NE, facts, cache.lengths)
-        factor = self._rotation(facts, cache.lengths)
+        factor = rotation_of(self.config, facts, cache.lengths)
         keeps = write or cache.is_linear
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
@@ -225,34 +231,14 @@ class Transformer(SequenceModel):
             cache.last.episode.copy_(facts.episode)
         return self.norm(h_NE)
 
-    def _segment_steps(self, episode_starts_N: Tensor, cache: KVCache) -> Tensor:
-        """Return the steps that each row's next query sees before itself."""
-        steps_N = cache.segment_steps
-        if not self.config.inter_episode_attention:
-            steps_N = steps_N.masked_fill(episode_starts_N.bool(), 0)
-        if self.config.drop_first:
-            steps_N = steps_N.masked_fill(cache.lengths == self.config.drop_first, 0)
-        return steps_N
-
     def _embed(self, x: Tensor, facts: Positions, trial: Tensor) -> Tensor:
         """Add the learned positions to tokens."""
         if self.config.in_episode_position is PositionKind.LEARNED:
             step = facts.in_episode if self.config.reset_position else trial
-            x = x + _look_up(self.step_embedding, step, "position in its episode")
+            x = x + look_up(self.step_embedding, step, "position in its episode")
         if self.config.episode_position is PositionKind.LEARNED:
-            x = x + _look_up(self.episode_embedding, facts.episode, "episode's index")
+            x = x + look_up(self.episode_embedding, facts.episode, "episode's index")
         return x
-
-    def _rotation(self, facts: Positions, trial: Tensor) -> Tensor | None:
-        """Return the rotary factors of steps, (..., D / 2); None where nothing is rotary."""
-        config = self.config
-        if config.episode_position is PositionKind.ROPE:
-            index = facts.episode
-        elif config.in_episode_position is PositionKind.ROPE:
-            index = facts.in_episode if config.reset_position else trial
-        else:
-            return None
-        return rotation(index, config.head_dim, config.rope_base)
 
     def _sinks(self, depth_mask_NL: Tensor | None) -> list[Sinks | None]:
         """Return each layer's sinks. None of their keys is rotated: they stand at index 0."""
@@ -303,16 +289,6 @@ class Transformer(SequenceModel):
         else:
             with torch.inference_mode(False):
                 cache.sink_key = key.detach().clone()
-
-
-def _look_up(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
-    # On a GPU the comparison would make every step wait; there the lookup itself fails.
-    if index.device.type == "cpu" and int(index.max()) >= table.num_embeddings:
-        raise ValueError(
-            f"Transformer: a step's {what} must be below {table.num_embeddings}, got "
-            f"{int(index.max())}. Build the policy for longer episodes, or use rotary positions."
-        )
-    return table(index)
 
 
 def _as_cache(state: SequenceState) -> KVCache:

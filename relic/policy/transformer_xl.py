@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relic.policy.config import TransformerXLConfig
-from relic.policy.kv_cache import as_lengths
 from relic.policy.layers import INIT_STD, NORM_EPS, GeGLU, init_weights
-from relic.policy.sequence_model import Rows, SequenceModel, SequenceState, row_indices
+from relic.policy.sequence_model import Rows, SequenceModel, SequenceState, as_lengths, row_indices
 from relic.policy.xl_state import XLState
 
 QUERY_BLOCK = 256

@@ -8,9 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relic.policy import attention
-from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend
 from relic.policy.packed_attention import packed_attention
+from relic.policy.segments import Segments
 
 N, H, T, D, SLOTS = 3, 2, 23, 8, 7
 REFERENCE, SDPA, FLEX = AttentionBackend.REFERENCE, AttentionBackend.SDPA, AttentionBackend.FLEX
@@ -208,6 +209,24 @@ def test_no_mask_grows_with_the_square_of_the_context(monkeypatch):
     on_past = Segments(2, 64, past_steps=np.array([100, 40]), past_slots=100)
     attend(*[q[:, :, :64]] * 3, sinks=sinks, past=past, segments=on_past, backend=SDPA)
     assert max(largest) == 64 * (1 + 100 + 64)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "compiled", "flex", "packed"])
+def test_changing_the_future_never_changes_the_past(backend):
+    plain = backend == "compiled"
+    for past, segmented in itertools.product((None, "alike"), (False,) if plain else (False, True)):
+        case = Case(2, past, segmented).detach()
+
+        def run(case=case):
+            return case.run_packed() if backend == "packed" else case.run(AttentionBackend(backend))
+
+        before = run()
+        for cut in (1, 9, T - 1):
+            own = case.tensors
+            case.tensors = [torch.cat([x[:, :, :cut], x[:, :, cut:] + 1], dim=2) for x in own]
+            torch.testing.assert_close(run()[:, :, :cut], before[:, :, :cut], rtol=0, atol=1e-6)
+            case.tensors = own
 
 
 def test_k0v0_is_softmax_with_one_added_to_the_denominator():

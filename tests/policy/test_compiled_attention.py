@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.attention import Past, Sinks, attend
 from relic.policy.compiled_attention import fits
 from relic.policy.config import AttentionBackend
+from relic.policy.segments import Segments
 
 COMPILED, REFERENCE = AttentionBackend.COMPILED, AttentionBackend.REFERENCE
 

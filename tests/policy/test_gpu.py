@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention import Past, Segments, Sinks, attend
+from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend, TransformerConfig
 from relic.policy.cuda_graph import GraphedStep
+from relic.policy.segments import Segments
 from relic.policy.transformer import Transformer
 
 pytestmark = [

@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from relic.policy.config import TransformerConfig
 from relic.policy.kv_cache import KVCache
@@ -92,6 +94,35 @@ def test_a_step_never_waits_for_the_device(limit, fixed_shape):
     starts = torch.empty(3, dtype=torch.bool, device="meta")
     for write in (True, True, False):
         assert model.step(x, starts, state, write=write).shape == (3, 16)
+
+
+class Allocations(TorchDispatchMode):
+    """Knows the largest tensor that was made while it was on; views are none."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        known = {x.untyped_storage().data_ptr() for x in given}
+        for x in tree_leaves(out):
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in known:
+                self.largest = max(self.largest, x.numel())
+        return out
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("lengths", [[500, 500, 500], [3, 500, 260]])
+@pytest.mark.parametrize("width", [16, 64])
+def test_a_step_makes_nothing_that_grows_with_the_context(limit, lengths, width):
+    model = make(max_episode_steps=600, width=width, **LIMITS[limit])
+    state = model.initial_state(3, 600)
+    x, starts = torch.randn(3, 500, width), torch.zeros(3, 500, dtype=torch.bool)
+    model.prefill(x, starts, state, lengths=lengths)
+    for write in (True, False):
+        with Allocations() as made:
+            model.step(x[:, 0], starts[:, 0], state, write=write)
+        assert 3 * width <= made.largest <= 3 * 3 * width
 
 
 def test_overflow_is_said_before_anything_is_written():

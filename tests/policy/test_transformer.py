@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from relic.policy.config import PositionKind, TransformerConfig
+from relic.policy.config import AttentionBackend, PositionKind, TransformerConfig
 from relic.policy.sink import SinkKind
 from relic.policy.transformer import Transformer
 
@@ -44,6 +44,27 @@ def test_every_cached_way_equals_the_full_pass(check_memory, kind, variant):
 @pytest.mark.parametrize("rotated", [True, False])
 def test_several_sinks_rotated_or_not(check_memory, kind, variant, rotated):
     check_memory(make(sink=kind, num_sinks=3, rotate_sink_query=rotated, **VARIANTS[variant]))
+
+
+@pytest.mark.parametrize("kind", list(SinkKind))
+@pytest.mark.parametrize("variant", ["published", "one_episode", "window"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_every_cached_way_equals_the_full_pass_of_each_backend(
+    check_memory, kind, variant, backend
+):
+    fields = {"attention_backend": AttentionBackend(backend), **VARIANTS[variant]}
+    check_memory(make(sink=kind, **fields))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("kind", [SinkKind.NONE, SinkKind.TOKEN, SinkKind.KV])
+def test_cached_steps_equal_the_full_pass_of_flex(trials_of, kind):
+    model = make(sink=kind, attention_backend=AttentionBackend.FLEX)
+    trials = trials_of(model, num_steps=20)
+    state = model.initial_state(4, 20)
+    for t in range(20):
+        y = model.step(trials.x[:, t], trials.starts[:, t], state)
+        assert (y - trials.y[:, t]).abs().max() < 1e-5 * max(1.0, float(trials.y.abs().max()))
 
 
 def test_without_rotation_a_sink_does_not_see_the_episode_index(trials_of):
