@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from envs.errors import EpisodeEndedError
+from envs.validation import check_state
 from envs.vector import Observation, State, TrialVectorEnv
 
 
@@ -20,8 +21,8 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
     """One row of a `TrialVectorEnv` as a plain environment: scalars, and no autoreset.
 
     `reset` takes the vector environment's options as scalars: `new_trial` (bool) and `trial`
-    (int, which implies a new trial). `info` is empty but at an episode's end, where it holds
-    `episode_record`, a dict of scalars.
+    (int, which implies a new trial unless `new_trial` is false). `info` is empty but at an
+    episode's end, where it holds `episode_record`, a dict of scalars.
     """
 
     def __init__(self, vector: TrialVectorEnv) -> None:
@@ -50,10 +51,16 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
         super().reset(seed=seed)
         options = dict(options or {})
         new_trial = options.pop("new_trial", options.get("trial") is not None)
+        if not isinstance(new_trial, bool | np.bool_):
+            raise TypeError(
+                f"{type(self).__name__}.reset: options['new_trial'] must be True or False, got "
+                f"{new_trial!r}."
+            )
         if new_trial:
             options["new_trial"] = np.ones(1, dtype=bool)
-        if options.get("trial") is not None:
-            options["trial"] = np.asarray([options["trial"]])
+        trial = options.pop("trial", None)
+        if new_trial and trial is not None:
+            options["trial"] = np.asarray([trial])
         observation, info = self.vector.reset(seed=seed, options=options)
         self._ended = False
         return self.vector.unbatch(observation, 0), info
@@ -93,7 +100,13 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
         return {"ended": int(self._ended), "vector": self.vector.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: It is no state of a single environment, or one of another environment.
+        """
+        where = f"{type(self).__name__}.load_state_dict"
+        check_state(where, state, identity={}, keys=("ended", "vector"))
         self.vector.load_state_dict(state["vector"])
         self._ended = bool(state["ended"])
 

@@ -1,4 +1,4 @@
-"""Checks of what callers hand to a trial environment: actions and reset options.
+"""Checks of what callers hand to a trial environment: actions, reset options, saved states.
 
 Each function returns the checked value in the form that the environment uses, or raises an error
 that names the argument, the rule and the value.
@@ -8,6 +8,7 @@ Shape suffixes: N rows, A action dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +43,19 @@ def check_count(where: str, name: str, value: Any, *, least: int) -> None:
         raise TypeError(f"{where}: {name} must be an integer, got {value!r}.")
     if value < least:
         raise ValueError(f"{where}: {name} must be at least {least}, got {value}.")
+
+
+def check_positive(where: str, name: str, value: Any) -> None:
+    """Raise unless an argument is a number above 0.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
+    if not value > 0:
+        raise ValueError(f"{where}: {name} must be above 0, got {value}.")
 
 
 def check_seed(where: str, seed: Any) -> int:
@@ -140,6 +154,39 @@ def _check_trials(where: str, trial: Any, used_N: NDArray[np.bool_]) -> NDArray[
     return trial.astype(np.int64)
 
 
+def check_state(
+    where: str, state: Any, *, identity: Mapping[str, Any], keys: Sequence[str]
+) -> None:
+    """Raise unless a saved state is whole and belongs to this environment.
+
+    Args:
+        where: `Class.load_state_dict`, for messages.
+        state: as given by the caller.
+        identity: entries that must be equal.
+        keys: further entries that must be there.
+
+    Raises:
+        TypeError: It is no dict.
+        ValueError: An entry differs or is absent.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"{where}: state must be a dict as state_dict() returns it, got {type(state).__name__}."
+        )
+    for name, own in identity.items():
+        if state.get(name) != own:
+            raise ValueError(
+                f"{where}: {name} of the state must be {own!r}, got {state.get(name)!r}. Build the "
+                "environment that the state was saved from."
+            )
+    for name in keys:
+        if name not in state:
+            raise ValueError(
+                f"{where}: state must hold {', '.join(keys)}, but {name} is missing. Pass on "
+                "what state_dict() returned."
+            )
+
+
 def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) -> NDArray[Any]:
     """Return one action per row as an array that owns its memory.
 
@@ -153,7 +200,12 @@ def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) ->
         TypeError: The entries are of the wrong kind.
         ValueError: The shape is wrong, or an action is outside the space.
     """
-    array = np.array(actions)
+    try:
+        array = np.array(actions)
+    except ValueError:  # lists of different lengths
+        raise ValueError(
+            f"{where}: actions must be an array with one action a row, got {actions!r}."
+        ) from None
     discrete = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     if array.dtype.kind not in ("iu" if discrete else "fiu"):
         kind = "integers" if discrete else "numbers"

@@ -3,7 +3,7 @@
 Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
 follow each other inside it. `TrialVectorEnv` does all that is alike in every such environment:
 which trial comes next, what `reset` may be asked, SAME_STEP autoreset, time limits, records,
-state. A concrete environment fills in the hooks at the end of the class. No task lives here, and
+state. A concrete environment fills in the hooks of `envs.hooks`. No task lives here, and
 `envs.single` shows one row as a `gymnasium.Env`.
 
 Shape suffixes: N rows, K some of the rows.
@@ -11,7 +11,7 @@ Shape suffixes: N rows, K some of the rows.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import gymnasium
 import numpy as np
@@ -21,21 +21,25 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.draws import draw_trials
+from envs.episode_infos import final_infos
 from envs.errors import ClosedError, StepBeforeResetError
+from envs.hooks import Observation, Rows, State, TrialHooks
 from envs.validation import (
     ResetRequest,
     check_actions,
     check_count,
     check_reset_options,
     check_seed,
+    check_state,
 )
 
-Rows = NDArray[np.int64]
-Observation = dict[str, NDArray[Any]]
-State = dict[str, Any]
+__all__ = ["Observation", "Rows", "State", "TrialVectorEnv"]
+
+COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
+"""Arrays that every environment keeps for each row, and saves."""
 
 
-class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
+class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     """N rows, each in its own trial, stepped together in one process.
 
     `reset` begins new trials or episodes as its options say (see `reset`); `step` begins the next
@@ -194,8 +198,7 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
             Rewards, terminations, truncations. A row is never both.
         """
         where = f"{type(self).__name__}.step"
-        self._check_open("step")
-        self._check_started("step")
+        self._check_running("step")
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
         reward_N, terminated_N, truncated_N = self._advance(actions)
         self._elapsed += 1
@@ -235,7 +238,7 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         Raises:
             NotImplementedError: This environment has no expert.
         """
-        self._check_started("expert_actions")
+        self._check_running("expert_actions")
         return self._expert_actions()
 
     def state_dict(self) -> State:
@@ -244,15 +247,11 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         Returns:
             Nested dict of numpy copies, ints and strings.
         """
-        self._check_started("state_dict")
+        self._check_running("state_dict")
         return {
             **self._identity(),
             "seed": self._seed,
-            "trial": self._trial.copy(),
-            "episode": self._episode.copy(),
-            "elapsed": self._elapsed.copy(),
-            "drawn": self._drawn.copy(),
-            "return": self._return.copy(),
+            **{name: getattr(self, f"_{name}").copy() for name in COUNTERS},
             "env": self._state(),
         }
 
@@ -260,17 +259,15 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         """Continue from a saved state. No `reset` is needed before or after.
 
         Raises:
-            ValueError: The state belongs to another environment, dataset, version or row range.
+            ValueError: The state belongs to another environment, dataset, version or row range, or
+                is not whole. The environment is as it was.
+            TypeError: It is no dict.
         """
         self._check_open("load_state_dict")
-        for name, own in self._identity().items():
-            if state.get(name) != own:
-                raise ValueError(
-                    f"{type(self).__name__}.load_state_dict: {name} of the state must be {own!r}, "
-                    f"got {state.get(name)!r}. Build the environment that the state was saved from."
-                )
+        where = f"{type(self).__name__}.load_state_dict"
+        check_state(where, state, identity=self._identity(), keys=("seed", *COUNTERS, "env"))
         self._seed = int(state["seed"])
-        for name in ("trial", "episode", "elapsed", "drawn", "return"):
+        for name in COUNTERS:
             getattr(self, f"_{name}")[:] = state[name]
         self._begin_trials(np.arange(self.num_envs), self._trial)
         self._load_state(state["env"])
@@ -316,30 +313,11 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self._begin_episodes(rows)
 
     def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
-        """Return the infos of a step in which the episodes of `rows` ended.
-
-        Laid out as `SyncVectorEnv` lays out those of single environments, plus the record at the
-        top, where `RecordEpisodeStatistics` and others put theirs.
-        """
-        ended_N = np.zeros(self.num_envs, dtype=bool)
-        ended_N[rows] = True
+        """Return the infos of a step in which the episodes of `rows` ended."""
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
             final_obs[row] = self.unbatch(observation, row)
-        record: dict[str, NDArray[Any]] = {}
-        nested: dict[str, NDArray[Any]] = {}
-        for name, value in self.episode_records(rows).items():
-            record[name] = np.zeros(self.num_envs, dtype=value.dtype)
-            record[name][rows] = value
-            nested[name], nested[f"_{name}"] = record[name].copy(), ended_N.copy()
-        return {
-            "final_obs": final_obs,
-            "_final_obs": ended_N,
-            "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
-            "_final_info": ended_N.copy(),
-            "episode_record": record,
-            "_episode_record": ended_N.copy(),
-        }
+        return final_infos(rows, final_obs, self.episode_records(rows))
 
     def unbatch(self, observation: Observation, row: int) -> Observation:
         """Return a copy of what one row sees, as an element of the single observation space."""
@@ -363,52 +341,10 @@ class TrialVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
                 "Build a new one."
             )
 
-    def _check_started(self, method: str) -> None:
+    def _check_running(self, method: str) -> None:
+        self._check_open(method)
         if not self._started:
             raise StepBeforeResetError(
                 f"{type(self).__name__}.{method}: reset() must come first, got {method}() on a "
                 "fresh environment. Call reset()."
             )
-
-    # Hooks. A concrete environment fills these in; rows are int64 indices into 0..N-1.
-
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Set up the tasks of these trials. `_begin_episodes` or `_load_state` follows."""
-        raise NotImplementedError
-
-    def _begin_episodes(self, rows: Rows) -> None:
-        """Place these rows at the start of episode `self._episode[rows]` of their trials."""
-        raise NotImplementedError
-
-    def _advance(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Act in all rows; return fresh rewards, terminations and truncations.
-
-        The time limit is added by the caller: truncations are those for other reasons.
-        """
-        raise NotImplementedError
-
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
-        """Write what these rows (None: all) see now into `out[name][rows]`.
-
-        Must be a function of the state alone: it is called again for rows that do not move.
-        """
-        raise NotImplementedError
-
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return entries of the episode record beyond the common ones, (K,) each."""
-        return {}
-
-    def _expert_actions(self) -> NDArray[Any]:
-        """Return expert actions, (N,) or (N, A)."""
-        raise NotImplementedError(
-            f"{type(self).__name__}.expert_actions: this environment has no expert."
-        )
-
-    def _state(self) -> State:
-        """Return copies of what `_begin_trials` does not restore."""
-        return {}
-
-    def _load_state(self, state: State) -> None:
-        """Take over what `_state` returned. The trials have been begun before."""

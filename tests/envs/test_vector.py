@@ -207,6 +207,20 @@ def test_state_of_another_environment_is_refused():
         ToyVectorEnv(2).load_state_dict({**state, "state_version": 0})
 
 
+@pytest.mark.parametrize("missing", ["seed", "trial", "drawn", "env"])
+def test_state_that_is_not_whole_is_refused_and_changes_nothing(missing):
+    env = ToyVectorEnv(2)
+    env.reset()
+    state = env.state_dict()
+    env.step(np.array([0, 1]))
+    before = env.state_dict()
+    with pytest.raises(ValueError, match=rf"state must hold .* but {missing} is missing"):
+        env.load_state_dict({k: v for k, v in state.items() if k != missing})
+    with pytest.raises(TypeError, match="state must be a dict"):
+        env.load_state_dict([state])
+    assert_equal(env.state_dict(), before)
+
+
 def test_arrays_are_fresh_or_take_turns():
     fresh, turns = ToyVectorEnv(2), ToyVectorEnv(2, copy=False)
     for env in (fresh, turns):
@@ -276,6 +290,8 @@ def test_first_reset_refuses_partial_masks():
         (np.array([0, 1, 2]), r"shape \(2,\).*got \(3,\)"),
         (np.array([0.0, 1.0]), r"integers, got float64"),
         (np.array([[0], [1]]), r"shape \(2,\)"),
+        ([[0], [1, 2]], "must be an array with one action a row"),
+        (None, "integers, got object"),
     ],
 )
 def test_bad_actions_are_named(actions, message):
@@ -304,8 +320,9 @@ def test_calls_out_of_order_are_named():
     env.close()
     with pytest.raises(ClosedError, match="open"):
         env.step(np.zeros(2, int))
-    with pytest.raises(ClosedError, match="open"):
-        env.reset()
+    for call in (env.reset, env.state_dict, env.expert_actions):
+        with pytest.raises(ClosedError, match="open"):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -356,6 +373,12 @@ def test_single_environment():
         assert (again[1], again[4]) == (reward, info)
     env.reset(options={"new_trial": True})
     assert env.trial != 12
+    env.reset(options={"new_trial": False, "trial": 12})
+    assert env.trial != 12
+    with pytest.raises(TypeError, match="must be True or False, got 'yes'"):
+        env.reset(options={"new_trial": "yes"})
+    with pytest.raises(ValueError, match="state must hold ended, vector, but ended is missing"):
+        env.load_state_dict(env.vector.state_dict())
     with pytest.raises(ValueError, match="one row"):
         type(env).__bases__[0](ToyVectorEnv(2))
 
