@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from envs.errors import unknown_name
 from envs.single import SingleTrialEnv
+from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
 
 DARKROOM_VERSION: Final = 1
@@ -39,11 +40,11 @@ def goal_cells(split: str, size: int = 10) -> NDArray[np.int64]:
 
     Raises:
         ValueError: Unknown split, or a size that leaves a split empty.
+        TypeError: The size is not an integer.
     """
     if split not in SPLITS:
         raise unknown_name("darkroom.split", "the split", split, SPLITS)
-    if size < 4:
-        raise ValueError(f"darkroom.size: it must be at least 4 to split the cells, got {size}.")
+    check_count("darkroom.goal_cells", "size", size, least=4)
     cell_G = np.random.RandomState(0).permutation(size * size).astype(np.int64)
     num_all = size * size * 4 // 5
     num_train = num_all - num_all // 8

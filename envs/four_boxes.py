@@ -36,6 +36,7 @@ from envs.houses.scene import (
     Semantic,
 )
 from envs.single import SingleTrialEnv
+from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
 
 FOUR_BOXES_VERSION: Final = 1
@@ -197,6 +198,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         """
         self.tasks = tasks(split)
         self.split = split
+        check_count("FourBoxesVectorEnv", "resolution", resolution, least=1)
         super().__init__(
             num_envs,
             spaces.Dict(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from envs.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
 from envs.replay import Outcome, ReplayVectorEnv
+from envs.validation import check_count
 from envs.vector import Rows
 
 _log: Final = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             FileNotFoundError: There is no simulator file.
             WorkerError: A simulator does not start.
         """
+        check_count("ProcessVectorEnv", "max_crashes", max_crashes, least=0)
         spec = SimulatorSpec(
             Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
         )

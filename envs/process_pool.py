@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import process_worker
+from envs.validation import check_count, check_positive
 
 WORKER_FILE: Final = Path(process_worker.__file__)
 _LOG_BYTES: Final = 1 << 20
@@ -148,11 +149,12 @@ class WorkerPool:
 
         Raises:
             FileNotFoundError: There is no simulator file.
-            ValueError: There is no worker to start.
+            ValueError: There is no worker to start, or no time to wait for it.
             WorkerError: A simulator could not be made; the message holds its traceback.
         """
-        if num_workers < 1:
-            raise ValueError(f"ProcessVectorEnv: num_envs must be at least 1, got {num_workers}.")
+        check_count("ProcessVectorEnv", "num_envs", num_workers, least=1)
+        for name in ("timeout", "start_timeout"):
+            check_positive("ProcessVectorEnv", name, getattr(spec, name))
         if not spec.file.is_file():
             raise FileNotFoundError(
                 f"ProcessVectorEnv: simulator must be an existing Python file, got {spec.file}."

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
 
 Outcome = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
@@ -55,6 +56,12 @@ class ReplayVectorEnv(TrialVectorEnv):
                 floats; NaN where absent.
             kwargs: further arguments of `TrialVectorEnv`.
         """
+        check_count(type(self).__name__, "first_trial", first_trial, least=0)
+        if isinstance(record, str):
+            raise TypeError(
+                f"{type(self).__name__}: record must be a list of names, got {record!r}. "
+                f"Use [{record!r}]."
+            )
         super().__init__(
             num_envs,
             single_observation_space,

@@ -106,7 +106,9 @@ class EpisodeTrials(ReplayVectorEnv):
         self.envs = [make_env()]
         self._start, self._expert = start, expert
         spec = self.envs[0].spec
-        limit = max_episode_steps or (spec.max_episode_steps if spec else None)
+        limit = max_episode_steps
+        if limit is None and spec is not None:
+            limit = spec.max_episode_steps
         if limit is None:
             raise ValueError(
                 "EpisodeTrials: max_episode_steps must be given where the environment's spec has "

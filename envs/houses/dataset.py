@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from envs.errors import unknown_name
 from envs.houses.arrangement import arrange, check_scale
-from envs.houses.generator import LARGEST_SEED, SPLITS, check_size, generate_house
+from envs.houses.generator import SPLITS, check_seed, check_size, generate_house
 from envs.houses.navigation import NavGrid, build_grid
 from envs.houses.scene import GENERATOR_VERSION, House, Scene
 
@@ -56,6 +57,7 @@ class HouseDataset:
 
         Raises:
             ValueError: A name, a house seed or the cache's size is not valid.
+            TypeError: A house seed is not an integer.
         """
         if split not in SPLITS:
             raise unknown_name("HouseDataset", "split", split, SPLITS)
@@ -132,13 +134,12 @@ class HouseDataset:
 
 
 def _checked_seeds(houses: Sequence[int]) -> tuple[int, ...]:
-    seeds = tuple(int(seed) for seed in houses)
+    """Return the seeds of houses as ints, so that equal lists name one dataset."""
+    if isinstance(houses, str) or not isinstance(houses, Iterable):
+        raise TypeError(f"HouseDataset: houses must be a list of house seeds, got {houses!r}.")
+    seeds = tuple(houses)
     if not seeds:
         raise ValueError("HouseDataset: houses must name at least one house seed, got none.")
     for seed in seeds:
-        if not 0 <= seed < LARGEST_SEED:
-            raise ValueError(
-                f"HouseDataset: houses must hold seeds in [0, 2**62), got {seed}. "
-                f"Seeds of a split come from HouseDataset.house_seed."
-            )
-    return seeds
+        check_seed(seed, "HouseDataset: houses")
+    return tuple(int(seed) for seed in seeds)

@@ -30,6 +30,7 @@ from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import Goal, TrialHistory
 from envs.objectnav_config import Action, ObjectNavConfig
 from envs.single import SingleTrialEnv
+from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
 
 
@@ -90,6 +91,7 @@ class HousesVectorEnv(TrialVectorEnv):
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution)
         self._images = parse_sensors(sensors)
+        check_count("Houses", "field_bytes", field_bytes, least=0)
         super().__init__(
             num_envs,
             observation_space(self._images, shape, compass=compass, prev_reward=prev_reward),

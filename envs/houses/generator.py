@@ -82,12 +82,7 @@ def generate_house(seed: int, size: str) -> House:
         ValueError: The seed or the size is not valid.
     """
     check_size(size, "generate_house")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"generate_house: seed must be an integer, got {seed!r}. Use 0, 1, 2, ...")
-    if not 0 <= seed < LARGEST_SEED:
-        raise ValueError(
-            f"generate_house: seed must lie in [0, 2**62), got {seed}. Use HouseDataset.house_seed."
-        )
+    check_seed(seed, "generate_house: seed")
     for attempt in range(_ATTEMPTS):
         house = _draft(int(seed), size, attempt)
         if house is not None:
@@ -151,9 +146,22 @@ def split_of(seed: int) -> str:
     return SPLITS[seed % len(SPLITS)]
 
 
+def check_seed(seed: object, what: str) -> None:
+    """Raise unless a house's seed is an integer in range.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is out of range.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"{what} must be an integer, got {seed!r}. Use 0, 1, 2, ...")
+    if not 0 <= seed < LARGEST_SEED:
+        raise ValueError(f"{what} must lie in [0, 2**62), got {seed}. Use HouseDataset.house_seed.")
+
+
 def check_size(size: str, caller: str) -> None:
     """Raise a ValueError that names the nearest size unless the size exists."""
-    if size not in SIZES:
+    if size not in tuple(SIZES):  # a tuple, as anything may be looked for in it
         raise unknown_name(caller, "size", size, SIZES)
 
 

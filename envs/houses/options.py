@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -50,9 +50,10 @@ def parse_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
 
 def parse_sensors(sensors: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the images, each once, in the order of `SENSORS`."""
-    if isinstance(sensors, str):
+    if isinstance(sensors, str) or not isinstance(sensors, Iterable):
+        known = ", ".join(map(repr, SENSORS))
         raise TypeError(
-            f"Houses.sensors: must be a list of names, got {sensors!r}. Use [{sensors!r}]."
+            f"Houses.sensors: must be a list of names, got {sensors!r}. Use some of [{known}]."
         )
     for name in sensors:
         if name not in SENSORS:

@@ -193,7 +193,7 @@ class HouseSimulator:
         if place is None:
             raise RuntimeError(
                 f"HouseSimulator.place: row {row} must be in a scene, got none. "
-                "Call set_scenes first."
+                "Call set_scene first."
             )
         return place
 

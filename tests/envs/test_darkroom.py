@@ -97,8 +97,10 @@ def test_other_sizes_and_horizons():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"split must be one of .*'tets'.*Did you mean 'test'"):
         DarkroomVectorEnv(2, split="tets")
-    with pytest.raises(ValueError, match="size"):
+    with pytest.raises(ValueError, match="size must be at least 4, got 2"):
         DarkroomVectorEnv(2, size=2)
+    with pytest.raises(TypeError, match=r"size must be an integer, got 10\.0"):
+        DarkroomVectorEnv(2, size=10.0)
 
 
 def test_gymnasium_accepts_the_single_environment():

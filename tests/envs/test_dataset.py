@@ -82,13 +82,19 @@ def test_least_recently_used_houses_go_first() -> None:
         (("val", "sma11"), {}, "size must be one of .* got 'sma11'. Did you mean 'small'"),
         (("val", "small"), {"scale": "readabl3"}, "Did you mean 'readable'"),
         (("val", "small"), {"houses": []}, "must name at least one house seed"),
-        (("val", "small"), {"houses": [3, -1]}, r"seeds in \[0, 2\*\*62\), got -1"),
+        (("val", "small"), {"houses": [3, -1]}, r"houses must lie in \[0, 2\*\*62\), got -1"),
         (("val", "small"), {"cache": 0}, "cache must be at least 1, got 0"),
     ],
 )
 def test_bad_datasets_are_named(arguments, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         HouseDataset(*arguments, **options)
+
+
+@pytest.mark.parametrize("houses", [[1.5], ["1"], "12", 7, [True]])
+def test_houses_must_be_integers(houses) -> None:
+    with pytest.raises(TypeError, match="HouseDataset: houses must be"):
+        HouseDataset("val", "small", houses=houses)
 
 
 def test_bad_numbers_are_named() -> None:

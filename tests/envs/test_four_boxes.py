@@ -202,5 +202,7 @@ def test_threads_do_not_matter():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'tset'. Did you mean 'test'"):
         FourBoxesVectorEnv(2, split="tset")
-    with pytest.raises(ValueError, match="width"):
+    with pytest.raises(TypeError, match="resolution must be an integer, got '32'"):
+        FourBoxesVectorEnv(2, resolution="32")
+    with pytest.raises(ValueError, match="resolution"):
         FourBoxesVectorEnv(2, resolution=0)

@@ -297,6 +297,12 @@ def test_mistakes_are_named(build, tmp_path):
         build(0)
     with pytest.raises(ValueError, match="max_episode_steps must be at least 1"):
         build(max_episode_steps=0)
+    with pytest.raises(ValueError, match="timeout must be above 0, got -1"):
+        build(timeout=-1)
+    with pytest.raises(TypeError, match="start_timeout must be a number, got '9'"):
+        build(start_timeout="9")
+    with pytest.raises(ValueError, match="max_crashes must be at least 0"):
+        build(max_crashes=-1)
     mute = tmp_path / "mute.py"
     mute.write_text("import time\ntime.sleep(1000)\n")
     with pytest.raises(WorkerError, match="gave no answer within 1 s"):

@@ -223,6 +223,12 @@ def test_mistakes_are_named():
         fresh.expert_actions()
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         bandit(0)
+    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
+        cartpole(max_episode_steps=0)
+    with pytest.raises(ValueError, match="first_trial must be at least 0, got -1"):
+        bandit(first_trial=-1)
+    with pytest.raises(TypeError, match=r"record must be a list of names.*Use \['success'\]"):
+        bandit(record="success")
 
 
 def test_close_closes_the_copies():
