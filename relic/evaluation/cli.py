@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,24 @@ from relic.evaluation.context import Context
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
 from relic.evaluation.settings import Settings, parse, usage
-from relic.evaluation.store import Store
-from relic.evaluation.subject import Subject, find_subject, fit_protocol
+from relic.evaluation.side_by_side import PAGE_FILE, Entry, describe_comparison, write_comparison
+from relic.evaluation.store import RECORDS_FILES, Store, read_records
+from relic.evaluation.subject import Subject, find_subjects, fit_protocol
 from relic.evaluation.text import describe
 from relic.evaluation.workers import WorkerError
 from relic.schema import ConfigError, in_lines, leaves, to_plain
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One evaluation that is asked for, with all of it checked."""
+
+    run: str
+    """How its run is called."""
+    subject: Subject
+    fitted: Protocol
+    """With the run's options filled in."""
+    directory: Path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,21 +41,34 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     try:
         settings, changes = parse(arguments)
-        subject = find_subject(settings.run, settings.checkpoint)
-        protocol = chosen_protocol(subject, settings, changes)
+        subjects = [s for run in settings.run for s in find_subjects(run, settings.checkpoint)]
+        protocol = chosen_protocol(subjects[0], settings, changes)
         _check_controls(settings, protocol)
-        fitted = fit_protocol(subject, protocol, allow_trained=settings.allow_trained)
-        directory = _directory(subject, settings, protocol)
-        store = Store(directory, identity_of(subject, fitted, settings))
+        plans = _plan(subjects, settings, protocol)
+        stores = [
+            Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
+            for plan in plans
+        ]
     except (ValueError, FileNotFoundError, ImportError) as error:
         return _refuse(error)
-    _announce(subject, protocol, directory)
-    try:
-        summary = evaluate_into(store, subject, fitted, settings, named=protocol)
-    except WorkerError as error:
-        return _refuse(error)
-    print(describe(summary))
-    print(f"{store.directory / REPORT_FILE}")
+    _announce_changes(protocol)
+    entries = []
+    for plan, store in zip(plans, stores, strict=True):
+        print(
+            f"{plan.subject.checkpoint}: {protocol.name} ({protocol.hash}), into {store.directory}"
+        )
+        try:
+            summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=protocol)
+        except WorkerError as error:
+            return _refuse(error)
+        print(describe(summary))
+        print(f"{store.directory / REPORT_FILE}")
+        records = read_records(store.directory / RECORDS_FILES[Context.KEPT])
+        entries.append(Entry(plan.run, plan.subject.checkpoint.name, summary, records))
+    if len(entries) > 1:
+        directory = _shared_directory(subjects, settings, protocol)
+        print(describe_comparison(write_comparison(entries, directory)))
+        print(f"{directory / PAGE_FILE}")
     return 0
 
 
@@ -71,15 +100,51 @@ def _check_controls(settings: Settings, protocol: Protocol) -> None:
         )
 
 
+def _plan(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> list[Plan]:
+    """Check each evaluation and give it a directory of its own."""
+    names = _names([subject.root.absolute() for subject in subjects])
+    plans = []
+    for subject in subjects:
+        name = names[subject.root.absolute()]
+        fitted = fit_protocol(subject, protocol, allow_trained=settings.allow_trained)
+        directory = _directory(subject, settings, protocol)
+        if settings.out is not None and len(subjects) > 1:
+            directory = directory / name / subject.checkpoint.name
+        plans.append(Plan(name, subject, fitted, directory))
+    return plans
+
+
+def _names(roots: Sequence[Path]) -> dict[Path, str]:
+    """Name runs by their directories, with a number where two have the same name."""
+    distinct = dict.fromkeys(roots)
+    count = Counter(root.name for root in distinct)
+    return {
+        root: root.name if count[root.name] == 1 else f"{root.name}-{i}"
+        for i, root in enumerate(distinct)
+    }
+
+
 def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path:
     if settings.out is not None:
         return Path(settings.out)
-    name = f"{protocol.name}-{protocol.hash}"
-    return subject.root / "evaluations" / name / subject.checkpoint.name
+    return _in(subject.root, protocol) / subject.checkpoint.name
 
 
-def _announce(subject: Subject, protocol: Protocol, directory: Path) -> None:
-    print(f"{subject.checkpoint}: {protocol.name} ({protocol.hash}), into {directory}")
+def _shared_directory(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> Path:
+    """Return where a comparison goes: into the only run, or beside the runs."""
+    if settings.out is not None:
+        return Path(settings.out)
+    roots = {subject.root.absolute() for subject in subjects}
+    if len(roots) == 1:
+        return _in(roots.pop(), protocol)
+    return _in(Path(os.path.commonpath({root.parent for root in roots})), protocol)
+
+
+def _in(root: Path, protocol: Protocol) -> Path:
+    return root / "evaluations" / f"{protocol.name}-{protocol.hash}"
+
+
+def _announce_changes(protocol: Protocol) -> None:
     if not protocol.name.endswith("-changed"):
         return
     before = leaves(to_plain(load_protocol(protocol.name.removesuffix("-changed"))))

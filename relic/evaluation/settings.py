@@ -19,13 +19,15 @@ _FIXED = ("name", "version", "env")
 class Settings:
     """What the command line may say besides the fields of the protocol."""
 
-    run: str
-    """A run directory or a checkpoint."""
+    run: tuple[str, ...]
+    """Run directories or checkpoints; several are compared."""
     protocol: str | None = None
     """Default: the one of the run's environment."""
     out: str | None = None
-    """Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory."""
-    checkpoint: Literal["latest", "best"] = "latest"
+    """Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory. With several runs
+    or checkpoints, each has a directory in it, beside the comparison."""
+    checkpoint: Literal["latest", "best", "all"] = "latest"
+    """Of a run directory. With `all` they are compared."""
     workers: int = 1
     threads: int = 1
     device: str = "cpu"
@@ -37,6 +39,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        if not self.run:
+            raise ValueError("run: must name at least one run, got none. Set run=DIR.")
         for name in ("workers", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
@@ -50,6 +54,8 @@ def usage() -> str:
     of_protocol = ", ".join(f.name for f in fields(Protocol) if f.name not in _FIXED)
     return (
         "python eval.py run=DIR [protocol=NAME] [key=value ...]\n"
+        "python eval.py run=[DIR1,DIR2] ... compares runs; checkpoint=all compares a run's "
+        "checkpoints\n"
         f"keys: {own}\n"
         f"keys that change the protocol: {of_protocol} (options.KEY for one of the environment's)"
     )
@@ -78,7 +84,9 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
             raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
         if key in known:
             # A path or name that looks like a number is still a name.
-            own[key] = text if key in ("run", "protocol", "out") else value
+            own[key] = text if key in ("protocol", "out") else value
+            if key == "run":
+                own[key] = value if isinstance(value, list) else [text]
         elif key.partition(".")[0] in changeable:
             check_key(Protocol, key)
             changes[key] = value

@@ -12,7 +12,7 @@ import yaml
 from envs.make import make_trial_env
 from relic.evaluation.evaluator import check_fit
 from relic.evaluation.protocol import Protocol
-from relic.policy.loading import find_checkpoint, load, read_meta
+from relic.policy.loading import DESCRIPTION_FILE, find_checkpoint, load, read_meta
 from relic.schema import ConfigError
 
 CONFIG_FILE = "config.yaml"
@@ -59,7 +59,25 @@ def find_subject(path: str | Path, which: Literal["latest", "best"] = "latest") 
         FileNotFoundError: If the path holds no policy, or no configuration comes with it.
         ConfigError: If the configuration is damaged.
     """
-    checkpoint = find_checkpoint(path, which=which)
+    return _subject(find_checkpoint(path, which=which))
+
+
+def find_subjects(path: str | Path, which: Literal["latest", "best", "all"]) -> list[Subject]:
+    """Find what of a run directory is asked for, or a checkpoint; `all` is in order of steps.
+
+    Raises:
+        FileNotFoundError: If the path holds no policy, or no configuration comes with it.
+        ConfigError: If the configuration is damaged.
+    """
+    if which != "all":
+        return [find_subject(path, which)]
+    found = (file.parent for file in (Path(path) / "checkpoints").glob(f"*/{DESCRIPTION_FILE}"))
+    subjects = [_subject(checkpoint) for checkpoint in sorted(found)]
+    subjects.sort(key=lambda subject: subject.meta.get("env_steps", 0))
+    return subjects or [find_subject(path)]
+
+
+def _subject(checkpoint: Path) -> Subject:
     # A run keeps checkpoints two levels down; one that is shipped has all files together.
     for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
         if (root / CONFIG_FILE).is_file():

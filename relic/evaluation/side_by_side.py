@@ -1,0 +1,243 @@
+"""Evaluations of several runs or checkpoints side by side: one table, one plot per measure.
+
+All were made by one protocol, so that they are of the same trials: differences are paired.
+
+Legend: U units (a trial, evaluated once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relic.evaluation.curves import RISING, Interval, interval, tabulate
+from relic.evaluation.evaluator import Record
+from relic.evaluation.html import document, picture, table, write_page
+from relic.evaluation.plots import band, count_episodes, label, save_figures, tidy
+from relic.evaluation.store import write_json
+from relic.evaluation.text import interval as as_interval
+from relic.evaluation.text import number
+
+TABLE_FILE = "comparison.json"
+PAGE_FILE = "comparison.html"
+_HEAD = (
+    "run", "env steps", "first episode", "episode {late}", "gain", "95 % interval",
+    "mean over episodes", "95 % interval", "minus {first}", "95 % interval",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One evaluation."""
+
+    run: str
+    """The run, as it is called here."""
+    checkpoint: str
+    summary: Mapping[str, Any]
+    records: Sequence[Record]
+
+
+def compare(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the table of evaluations that were made by one protocol.
+
+    Returns:
+        `protocol`, `protocol_hash` and `entries`, each with `name`, `run`, `checkpoint`,
+        `env_steps`, and under `metrics.<name>`: `mean`, `low`, `high` by episode index, `first`
+        and `late` (the means at the indices that the gain is between, `to_episode` the later),
+        `gain`, `area` and `difference`: of the area to the first entry's, paired over trials.
+    """
+    names = _names(entries)
+    return {
+        "format": 1,
+        "protocol": entries[0].summary["protocol"],
+        "protocol_hash": entries[0].summary["protocol_hash"],
+        "entries": [
+            {
+                "name": name,
+                "run": entry.run,
+                "checkpoint": entry.checkpoint,
+                "env_steps": entry.summary["env_steps"],
+                "metrics": {m: _measure(entry, entries[0], m) for m in _measures(entries)},
+            }
+            for name, entry in zip(names, entries, strict=True)
+        ],
+    }
+
+
+def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any]:
+    """Write table, plots and a page about them, and return the table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    comparison = compare(entries)
+    write_json(directory / TABLE_FILE, comparison)
+    figures = {}
+    for name in _measures(entries):
+        figures[name] = plot_curves(comparison, name)
+        if _is_sweep(comparison):
+            figures[f"{name}_by_steps"] = plot_by_steps(comparison, name)
+    plots = save_figures(figures, directory / "plots")
+    write_page(directory / PAGE_FILE, page(comparison, plots))
+    return comparison
+
+
+def describe_comparison(comparison: Mapping[str, Any]) -> str:
+    """Return the table as a short text."""
+    lines = [f"{comparison['protocol']} ({comparison['protocol_hash']})"]
+    for name in comparison["entries"][0]["metrics"]:
+        head, rows = _cells(comparison, name)
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines.append(f"\n{label(name)}")
+        for row in (head, *rows):
+            first, *rest = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+            lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
+    """Return the page as text."""
+    pictures = {path.stem: path for path in plots}
+    sections = [
+        f"<p>All were evaluated by protocol {escape(comparison['protocol'])} "
+        f"({escape(comparison['protocol_hash'])}), on the same trials. Intervals are 95 % "
+        "bootstrap intervals over houses or trials; differences to the first row are paired.</p>"
+    ]
+    for name in comparison["entries"][0]["metrics"]:
+        sections.append(f"<h2>{escape(label(name))}</h2>")
+        for stem, text in (
+            (name, f"{label(name)} against the number of episodes in the context"),
+            (f"{name}_by_steps", f"{label(name)} against environment steps of training"),
+        ):
+            if stem in pictures:
+                sections.append(picture(pictures[stem], text))
+        sections.append(table(*_cells(comparison, name), "cards"))
+    return document("Evaluations side by side", sections)
+
+
+def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
+    """Draw a measure against the number of episodes in the context, a curve per entry."""
+    entries = comparison["entries"]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    ordered = len({entry["run"] for entry in entries}) == 1
+    for colour, entry in zip(_colours(len(entries), ordered=ordered), entries, strict=True):
+        band(axes, entry["metrics"][name], colour=colour, label=entry["name"])
+    axes.set_ylabel(label(name))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    tidy(axes)
+    count_episodes(axes)
+    return figure
+
+
+def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
+    """Draw the first episode and a late one against environment steps, a colour per run."""
+    runs = list(dict.fromkeys(entry["run"] for entry in comparison["entries"]))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    late = 0
+    for colour, run in zip(_colours(len(runs)), runs, strict=True):
+        entries = sorted(
+            (e for e in comparison["entries"] if e["run"] == run and e["env_steps"] is not None),
+            key=lambda entry: entry["env_steps"],
+        )
+        steps = [entry["env_steps"] for entry in entries]
+        metrics = [entry["metrics"][name] for entry in entries]
+        late = max([late, *(m["to_episode"] for m in metrics)])
+        for part, line in (("first", "--"), ("late", "-")):
+            curve = {k: [m[part][k] for m in metrics] for k in ("mean", "low", "high")}
+            text = run if part == "late" else "_"  # one entry of the legend per run
+            band(axes, curve, colour=colour, label=text, line=line, index=steps)
+    handles, _ = axes.get_legend_handles_labels()
+    for line, text in (("--", "first episode"), ("-", f"after {late} episodes")):
+        handles.append(Line2D([], [], linestyle=line, color="#52606d", label=text))
+    axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set(xlabel="environment steps", ylabel=label(name))
+    tidy(axes)
+    return figure
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    """Name entries as shortly as tells them apart."""
+    if len({entry.run for entry in entries}) == len(entries):
+        return [entry.run for entry in entries]
+    if len({entry.run for entry in entries}) == 1:
+        return [entry.checkpoint for entry in entries]
+    return [f"{entry.run} {entry.checkpoint}" for entry in entries]
+
+
+def _measures(entries: Sequence[Entry]) -> list[str]:
+    having = [set(entry.summary["metrics"]) for entry in entries]
+    return [name for name in RISING if all(name in measures for measures in having)]
+
+
+def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
+    curve, gain = entry.summary["metrics"][name], entry.summary["gain"][name]
+
+    def at(index: int) -> Interval:
+        return {part: curve[part][index] for part in ("mean", "low", "high")}
+
+    return {
+        **{part: curve[part] for part in ("mean", "low", "high", "count")},
+        "first": at(gain["from_episode"]),
+        "late": at(gain["to_episode"]),
+        "to_episode": gain["to_episode"],
+        "gain": {part: gain[part] for part in ("mean", "low", "high")},
+        "area": entry.summary["area"][name],
+        "difference": None if entry is first else _difference(entry, first, name),
+    }
+
+
+def _difference(entry: Entry, first: Entry, name: str) -> Interval:
+    """Return how much a trial's mean is above the first entry's, over episodes both have."""
+    # Where trials are limited by steps, some may have no whole episode in one of the two.
+    units = set.intersection(*({_unit(r) for r in e.records} for e in (entry, first)))
+    own, other = (
+        tabulate([r for r in e.records if _unit(r) in units], name) for e in (entry, first)
+    )
+    common = max(min(own.common, other.common), 1)
+    own_U, other_U = (t.value_UI[:, :common].mean(axis=1) for t in (own, other))
+    return interval(own_U - other_U, own.cluster_U)
+
+
+def _unit(record: Record) -> tuple[int, int]:
+    return record["repeat"], record["trial"]
+
+
+def _cells(comparison: Mapping[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
+    entries = comparison["entries"]
+    late = max(entry["metrics"][name]["to_episode"] for entry in entries)
+    head = [title.format(late=late, first=entries[0]["name"]) for title in _HEAD]
+    return head, [list(_row(entry, name)) for entry in entries]
+
+
+def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
+    values = entry["metrics"][name]
+    yield entry["name"]
+    yield "-" if entry["env_steps"] is None else f"{entry['env_steps']:,}"
+    yield number(values["first"]["mean"])
+    yield number(values["late"]["mean"])
+    for part in ("gain", "area", "difference"):
+        if values[part] is None:
+            yield from ("-", "-")
+        else:
+            yield number(values[part]["mean"])
+            yield as_interval(values[part]["low"], values[part]["high"])
+
+
+def _is_sweep(comparison: Mapping[str, Any]) -> bool:
+    """Say whether some run is there at several numbers of steps."""
+    places = {(e["run"], e["env_steps"]) for e in comparison["entries"]}
+    return len(places) > len({run for run, _ in places})
+
+
+def _colours(count: int, *, ordered: bool = False) -> list[Any]:
+    """Return as many colours: easily told apart, or from dark to light if ordered or many."""
+    if count <= 8 and not ordered:
+        return [colormaps["tab10"](i) for i in range(count)]
+    return [colormaps["viridis"](0.9 * x) for x in np.linspace(0.0, 1.0, count)]
