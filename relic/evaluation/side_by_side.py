@@ -154,8 +154,8 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
             text = run if part == "late" else "_"  # one entry of the legend per run
             band(axes, curve, colour=colour, label=text, line=line, index=steps)
     handles, _ = axes.get_legend_handles_labels()
-    for line, text in (("--", "first episode"), ("-", f"after {late} episodes")):
-        handles.append(Line2D([], [], linestyle=line, color="#52606d", label=text))
+    handles.append(Line2D([], [], linestyle="--", color="#52606d", label="first episode"))
+    handles.append(Line2D([], [], color="#52606d", label=f"after {late} episodes"))
     axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set(xlabel="environment steps", ylabel=label(name))
     tidy(axes)
