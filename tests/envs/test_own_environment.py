@@ -52,7 +52,7 @@ def test_the_training_command_trains(tmp_path):
     (command,) = blocks("bash")
     variable, python, *arguments = command.split()
     assert variable.startswith("PYTHONPATH=")
-    assert python == "python"
+    assert python == ".venv/bin/python"
     (my_env,) = (b for b in blocks("python") if b.startswith("# my_env.py"))
     (tmp_path / "my_env.py").write_text(my_env)
     run = tmp_path / "run"

@@ -407,6 +407,13 @@ def test_gymnasiums_vector_wrappers_work():
         infos = env.step(np.array([0, 1]))[-1]
     assert any("final_obs" in info and "episode_record" in info for info in infos)
 
+    env = vector_wrappers.ClipReward(ToyVectorEnv(2), 0.0, 0.5)
+    env = vector_wrappers.NormalizeReward(vector_wrappers.TransformAction(env, lambda a: a % 4))
+    env.reset()
+    for _ in range(9):
+        reward = env.step(np.array([4, 1]))[1]
+    assert np.isfinite(reward).all()
+
 
 def test_draws_are_pinned_and_even():
     drawn = draw_trials(0, np.arange(4), count_N=np.array([0, 0, 1, 2]), num_trials=1000)
