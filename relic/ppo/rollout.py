@@ -21,6 +21,8 @@ from relic.policy.policy import SequenceBatch
 from relic.ppo.shuffle import shuffle_episodes, time_order
 
 Array = np.ndarray[Any, Any]
+_HOST_COLUMNS = ("reward_NT", "episode_starts_NT", "terminated_NT", "truncated_NT", "crashed_NT")
+_ALL = slice(None)
 
 
 class Rollout:
@@ -175,29 +177,49 @@ class Rollout:
         rows = torch.from_numpy(rows_K).to(self.device)
         column[rows[:, None], order] = context_KC.to(column)
 
-    def chunk_state(self, begin: int, end: int) -> dict[str, Any]:
-        """Return what never changes again of the steps `[begin, end)`, for append-only files."""
+    def chunk_state(self, begin: int, end: int, rows: slice = _ALL) -> dict[str, Any]:
+        """Return what never changes again of the steps `[begin, end)`, for append-only files.
+
+        Args:
+            begin: First step.
+            end: One past the last.
+            rows: Of these rows, by local number.
+        """
+        part = (rows, slice(begin, end))
         return {
             "begin": begin,
             "end": end,
-            "observation": {k: v[:, begin:end].cpu().clone() for k, v in self.observation.items()},
-            "action": self.action[:, begin:end].cpu().clone(),
+            "observation": {k: v[part].cpu().clone() for k, v in self.observation.items()},
+            "action": self.action[part].cpu().clone(),
             "expert_action": None
             if self.expert_action is None
-            else self.expert_action[:, begin:end].cpu().clone(),
-            "final_value": self.final_value_NT[:, begin:end].cpu().clone(),
-            **{name: getattr(self, name)[:, begin:end].copy() for name in _HOST_COLUMNS},
+            else self.expert_action[part].cpu().clone(),
+            "final_value": self.final_value_NT[part].cpu().clone(),
+            **{name: getattr(self, name)[part].copy() for name in _HOST_COLUMNS},
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `chunk_state` leaves out: what refreshes and shuffles change."""
+    def state_dict(self, rows: slice = _ALL) -> dict[str, Any]:
+        """Return what `chunk_state` leaves out of some rows: what refreshes and shuffles change."""
+        part = (rows, slice(self.size))
         return {
             "size": self.size,
             "shuffled": self._shuffled,
-            "log_prob": self.log_prob_NT[:, : self.size].cpu().clone(),
-            "value": self.value_NT[:, : self.size].cpu().clone(),
-            "context_order": self.context_order_NT[:, : self.size].copy(),
+            "log_prob": self.log_prob_NT[part].cpu().clone(),
+            "value": self.value_NT[part].cpu().clone(),
+            "context_order": self.context_order_NT[part].copy(),
         }
+
+    def load_chunk(self, chunk: dict[str, Any], rows: slice = _ALL) -> None:
+        """Write what `chunk_state` returned into some rows; `size` stays as it is."""
+        part = (rows, slice(int(chunk["begin"]), int(chunk["end"])))
+        for name, column in self.observation.items():
+            column[part] = torch.as_tensor(chunk["observation"][name]).to(column)
+        self.action[part] = torch.as_tensor(chunk["action"]).to(self.action)
+        if self.expert_action is not None:
+            self.expert_action[part] = torch.as_tensor(chunk["expert_action"]).to(self.action)
+        self.final_value_NT[part] = torch.as_tensor(chunk["final_value"]).to(self.device)
+        for name in _HOST_COLUMNS:
+            getattr(self, name)[part] = np.asarray(chunk[name])
 
     def load_state_dict(self, state: dict[str, Any], chunks: list[dict[str, Any]]) -> None:
         """Take over a saved rollout.
@@ -211,18 +233,10 @@ class Rollout:
         """
         self.clear()
         for chunk in sorted(chunks, key=lambda c: c["begin"]):
-            begin, end = int(chunk["begin"]), int(chunk["end"])
-            if begin != self.size:
+            if int(chunk["begin"]) != self.size:
                 break
-            for name, column in self.observation.items():
-                column[:, begin:end] = torch.as_tensor(chunk["observation"][name])
-            self.action[:, begin:end] = torch.as_tensor(chunk["action"])
-            if self.expert_action is not None:
-                self.expert_action[:, begin:end] = torch.as_tensor(chunk["expert_action"])
-            self.final_value_NT[:, begin:end] = torch.as_tensor(chunk["final_value"])
-            for name in _HOST_COLUMNS:
-                getattr(self, name)[:, begin:end] = np.asarray(chunk[name])
-            self.size = end
+            self.load_chunk(chunk)
+            self.size = int(chunk["end"])
         if self.size != int(state["size"]):
             raise ValueError(
                 f"Rollout.load_state_dict: chunks must cover all {state['size']} steps, got the "
@@ -232,6 +246,3 @@ class Rollout:
         self.log_prob_NT[:, : self.size] = torch.as_tensor(state["log_prob"])
         self.value_NT[:, : self.size] = torch.as_tensor(state["value"])
         self.context_order_NT[:, : self.size] = np.asarray(state["context_order"])
-
-
-_HOST_COLUMNS = ("reward_NT", "episode_starts_NT", "terminated_NT", "truncated_NT", "crashed_NT")

@@ -56,6 +56,8 @@ class RolloutSource(ABC):
         """Steps that each row has done in the run."""
         self.times: dict[str, float] = defaultdict(float)
         """Seconds spent so far, by activity; see `take_times`."""
+        self.restarts = 0
+        """Actors that had to be started again; 0 where the environments are in this process."""
         self._episodes: list[dict[str, Array]] = []
 
     @property

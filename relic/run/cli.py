@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,8 +25,18 @@ from relic.run.comparison import compare_with_untrained
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
+from relic.run.run_directory import RunDirectory
 from relic.run.trainer import Outcome, Trainer
-from relic.schema import ConfigError, build, check_key, in_lines, is_free, nearest, to_plain
+from relic.schema import (
+    ConfigError,
+    build,
+    check_key,
+    in_lines,
+    is_free,
+    leaves,
+    nearest,
+    to_plain,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(@[^=]*)?(=(?P<value>.*))?$", re.S)
@@ -100,6 +114,41 @@ def from_hydra(composed: DictConfig) -> RunConfig:
     return build(RunConfig, {str(k): v for k, v in plain.items()})
 
 
+def compose(overrides: Mapping[str, Any]) -> RunConfig:
+    """Return what a command line with these keys would train.
+
+    Args:
+        overrides: Choices of groups and dotted keys; mappings stand for the keys below theirs.
+
+    Raises:
+        ConfigError: If anything is refused.
+    """
+    arguments = [f"{key}={_as_text(value)}" for key, value in leaves(overrides).items()]
+    check_overrides(arguments)
+    _store_schema()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            composed = hydra.compose("config", complete(arguments))
+        except HydraException as error:
+            raise ConfigError(in_lines(error, 1)) from None
+    return from_hydra(composed)
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as it stands on a command line."""
+    if isinstance(value, str) and re.fullmatch(r"[\w./-]+", value):
+        return value
+    return json.dumps(value.item() if isinstance(value, np.generic) else to_plain(value))
+
+
+def _store_schema() -> None:
+    """Give Hydra every field with its default, so that each can be overridden.
+
+    A plain mapping, as Hydra refuses overrides of frozen dataclasses.
+    """
+    ConfigStore.instance().store(name="schema", node=to_plain(RunConfig()))
+
+
 def refuse(error: Exception) -> int:
     """Print a refusal in at most three lines and return the exit status for it."""
     print(in_lines(error, 3), file=sys.stderr)
@@ -141,9 +190,7 @@ def train(arguments: Sequence[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     check_overrides(arguments)
-    # Every field with its default, so that each can be overridden; a plain mapping, as Hydra
-    # refuses overrides of frozen dataclasses.
-    ConfigStore.instance().store(name="schema", node=to_plain(RunConfig()))
+    _store_schema()
     status: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
@@ -162,16 +209,21 @@ def _train(arguments: list[str]) -> int:
 def train_run(config: RunConfig) -> int:
     """Train one configuration and draw its plots; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    ranks = join_ranks(config.device)
-    trainer = Trainer(config, ranks)
-    try:
-        outcome = trainer.run()
-    finally:
-        trainer.close()
-        ranks.close()
-    if not ranks.is_first:
-        return 0
-    directory = trainer.directory.path
+    if config.cluster.backend == "ray":
+        from relic.cluster.launch import train_on_ray  # Ray is optional, and slow to import
+
+        outcome = train_on_ray(config)
+    else:
+        ranks = join_ranks(config.device)
+        trainer = Trainer(config, ranks)
+        try:
+            outcome = trainer.run()
+        finally:
+            trainer.close()
+            ranks.close()
+        if not ranks.is_first:
+            return 0
+    directory = config.directory
     if outcome is Outcome.ALREADY_FINISHED:
         print(
             f"{directory} has done its {config.total_steps:,} steps already. "
@@ -179,7 +231,7 @@ def train_run(config: RunConfig) -> int:
         )
         return 0
     if outcome is Outcome.FINISHED and config.validation.final_trials:
-        print(compare_with_untrained(config, trainer.directory))
+        print(compare_with_untrained(config, RunDirectory(directory)))
     plots = plot_run(directory)
     print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
     return 0

@@ -79,8 +79,8 @@ def build_components(config: RunConfig, ranks: Ranks) -> Components:
             environment or policy refuses its options.
     """
     with refusals():
-        rows = rows_of_rank(config, ranks)
-        envs = build_envs(config, rows, groups=config.rollout.groups)
+        groups = config.rollout.groups
+        envs = build_envs(config, rows_of_rank(config, ranks, groups=groups), groups=groups)
 
         def collector(policy: Policy, rollout: Rollout) -> Collector:
             return build_collector(config, envs, policy, rollout, world_size=ranks.world_size)
@@ -99,18 +99,18 @@ def refusals() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def rows_of_rank(config: RunConfig, ranks: Ranks) -> range:
+def rows_of_rank(config: RunConfig, ranks: Ranks, *, groups: int = 1) -> range:
     """Return the global numbers of the rows of this process.
 
     Raises:
-        ConfigError: If ranks and groups do not divide the rows.
+        ConfigError: If ranks, and the groups of each, do not divide the rows.
     """
-    if config.rollout.num_envs % (ranks.world_size * config.rollout.groups):
+    parts = ranks.world_size * groups
+    if config.rollout.num_envs % parts:
         raise ConfigError(
             f"rollout.num_envs: must be a multiple of ranks times groups, got "
-            f"num_envs={config.rollout.num_envs}, ranks={ranks.world_size}, "
-            f"groups={config.rollout.groups}. Use a multiple of "
-            f"{ranks.world_size * config.rollout.groups}."
+            f"num_envs={config.rollout.num_envs}, ranks={ranks.world_size}, groups={groups}. "
+            f"Use a multiple of {parts}."
         )
     rows = config.rollout.num_envs // ranks.world_size
     return range(ranks.rank * rows, (ranks.rank + 1) * rows)

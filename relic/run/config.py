@@ -7,12 +7,13 @@ properties, and nothing changes a configuration after it is built.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
-from relic.ppo.schedule import UpdateSchedule
+from relic.ppo.schedule import UpdateSchedule, check_divides
 from relic.schema import nearest
 
 BEST_METRICS = ("val/return", "val/success", "val/spl")
@@ -146,6 +147,67 @@ class LoggingConfig:
     wandb_project: str = "relic"
 
 
+class Placement(Enum):
+    """Where a cluster job simulates."""
+
+    COLOCATED = "colocated"
+    """Each learner owns its simulators: only gradients are exchanged."""
+    SPLIT = "split"
+    """EnvRunner actors simulate and act; for simulators that crash or live on other nodes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig:
+    """The same training as a Ray RLlib job."""
+
+    backend: Literal["none", "ray"] = "none"
+    """None: no cluster; the run is this process, or the ranks that torchrun starts."""
+    placement: Placement = Placement.COLOCATED
+    num_learners: int = 1
+    """Ranks that learn; the rows are cut evenly among them."""
+    num_env_runners: int = 1
+    """Actors that simulate for the learners, as many for each; only with placement=split."""
+    address: str | None = None
+    """Cluster to join, as host:port or auto. None: the one of RAY_ADDRESS, or one of its own."""
+    cpus_per_learner: int = 1
+    gpus_per_learner: int | None = None
+    """None: one each where device is not cpu and the cluster has as many."""
+    cpus_per_env_runner: int = 1
+    start_timeout_s: float = 60.0
+    """Longest wait for a cluster's resources, or for an actor to come back."""
+    timeout_s: float = 1800.0
+    """An actor or exchange that takes longer for one update counts as dead."""
+    max_failures: int = 3
+    """How often a run that lost a learner starts again from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("num_learners", "num_env_runners", "cpus_per_learner", "cpus_per_env_runner"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("gpus_per_learner", self.gpus_per_learner or 0, 0)
+        _at_least("max_failures", self.max_failures, 0)
+        for name in ("start_timeout_s", "timeout_s"):
+            _at_least(name, getattr(self, name), 1)
+
+    @property
+    def env_runners(self) -> int:
+        """EnvRunner actors of the job."""
+        return self.num_env_runners if self.placement is Placement.SPLIT else 0
+
+    def check_rows(self, num_envs: int, groups: int) -> None:
+        """Refuse actors that cannot share the rows evenly."""
+        _at_most("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
+        check_divides("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
+        if self.placement is Placement.COLOCATED:
+            rows = num_envs // self.num_learners
+            check_divides("rollout.groups", groups, "rows of a learner", rows)
+        if self.placement is Placement.SPLIT:
+            runners, name = self.num_env_runners, "cluster.num_env_runners"
+            _at_most(name, runners, "rollout.num_envs", num_envs)
+            check_divides(name, runners, "rollout.num_envs", num_envs)
+            check_divides("cluster.num_learners", self.num_learners, name, runners)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Everything that a run depends on."""
@@ -173,6 +235,7 @@ class RunConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         """Check what concerns several components."""
@@ -181,6 +244,8 @@ class RunConfig:
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
         self.schedule  # noqa: B018 - refuses what does not divide
+        if self.cluster.backend != "none":
+            self._check_cluster()
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
         if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
@@ -205,6 +270,24 @@ class RunConfig:
             shards=self.rollout.shards or 1,
         )
 
+    def _check_cluster(self) -> None:
+        """Refuse what the ranks of a cluster could not do with their part of the rows."""
+        self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
+        ranks = self.cluster.num_learners
+        shards = self.rollout.shards or ranks
+        if shards % ranks:
+            raise ValueError(
+                f"rollout.shards: must be a multiple of cluster.num_learners, got shards={shards}, "
+                f"num_learners={ranks}. Use {ranks} or a multiple of it."
+            )
+        check_learning(
+            self.ppo,
+            self.updates,
+            num_envs=self.rollout.num_envs // ranks,
+            num_steps=self.rollout.num_steps,
+            shards=shards // ranks,
+        )
+
     @property
     def steps_per_rollout(self) -> int:
         """Environment steps of one rollout, over all rows."""
@@ -214,6 +297,13 @@ class RunConfig:
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
         raise ValueError(f"{name}: must be at least {least}, got {value}.")
+
+
+def _at_most(name: str, value: int, most_name: str, most: int) -> None:
+    if value > most:
+        raise ValueError(
+            f"{name}: must be at most {most_name}, got {value} for {most}. Use {most} or fewer."
+        )
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -11,7 +11,7 @@ from relic.run.checkpoint import write_atomically
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, leaves, to_plain
 
-FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint")
+FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint", "cluster")
 """What may differ when a run is started again."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from relic.ppo.loop import UpdateReport, run_rollout
-from relic.run.checkpoint import CheckpointStore
+from relic.run.checkpoint import CheckpointStore, Saved
 from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
@@ -128,13 +128,21 @@ class Trainer:
             self.counters = Counters(**self.saver.restore(saved))
             self._saved_at = self.env_steps
 
+    def save(self) -> Saved:
+        """Save a checkpoint at this update boundary, if there is none; all ranks together."""
+        if self.env_steps == self._saved_at:
+            return Saved(self.store.published(self.env_steps), self.env_steps)
+        saved = self.saver.save(to_plain(self.counters))
+        self._saved_at, self._saved_s = self.env_steps, time.monotonic()
+        return saved
+
     def closing_line(self) -> str:
         """Say how training ended, and where the time went."""
         if self.is_finished:
             return f"time: {verdict(self._times)}"
         return f"stopped at {self.env_steps:,} steps; start again to go on"
 
-    def updates(self, stopping: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    def updates(self, stopping: Callable[[], bool]) -> Generator[dict[str, Any]]:
         """Train, until the steps are done or somebody asks to stop.
 
         Args:
@@ -247,10 +255,9 @@ class Trainer:
             return
         if self.env_steps == self._saved_at:
             return
-        saved = self.saver.save(to_plain(self.counters))
+        saved = self.save()
         if self.ranks.is_first and best is not None and best in metrics:
             self.store.offer_best(saved, metrics[best])
-        self._saved_at, self._saved_s = self.env_steps, time.monotonic()
 
     def _open_log(self) -> MetricsLog | None:
         """Open the metrics on the first rank, without what lies beyond the checkpoint."""

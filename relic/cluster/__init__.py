@@ -1,0 +1,21 @@
+"""The same training as a job of Ray RLlib (new API stack, Ray 2.60).
+
+Only this package imports Ray.
+"""
+
+import os
+
+# Ray reads this once, at its import; its own 30 seconds are too short for a machine that is busy.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+
+try:
+    import ray.rllib  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "cluster: needs the package ray. Install it with: pip install 'relic-rl[cluster]'"
+    ) from None
+
+from relic.cluster.algorithm import ReLIC
+from relic.cluster.config import ReLICConfig
+
+__all__ = ["ReLIC", "ReLICConfig"]

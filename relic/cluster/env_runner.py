@@ -1,0 +1,193 @@
+"""The EnvRunner: simulators, a policy that acts, and its memory, in an actor of their own.
+
+It makes chunks as a learner orders them; `relic.cluster.remote` is the other side. Everything that
+acts or remembers is a `relic.ppo` collector, the same as in a local run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+
+from envs.vector import TrialVectorEnv
+from relic.cluster.module import FACTS, Facts
+from relic.cluster.options import run_of
+from relic.cluster.wire import pack, unpack
+from relic.ppo.collector import Collector
+from relic.ppo.loop import renew_context, restore_memory
+from relic.run.components import build_collector, build_envs, build_policy, build_rollout
+from relic.run.pretrain import name_encoder
+from relic.run.run_directory import RunDirectory
+from relic.run.trainer import prepare_process
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One chunk, as a learner wants it."""
+
+    begin: int
+    """Steps that the rollout has already; 0 begins a new one, in new trials."""
+    until: int
+    row_steps: int
+    """Steps of each row in the run before this chunk."""
+    draw: int
+    """Updates of the run so far, which number the shuffle."""
+
+
+class ReLICEnvRunner(EnvRunner):
+    """Acts in some of the rows.
+
+    The one in the driver (`worker_index` 0) only says which spaces the environment has.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        """Read the configuration; environments are built when they are first asked for."""
+        super().__init__(config=config, **kwargs)
+        self.run = run_of(self.config)
+        self.module = None
+        self._facts: Facts | None = None
+        self._collector: Collector | None = None
+        self._is_renewed = False
+        """Whether shuffle and refresh are done already for the next chunk."""
+        prepare_process(self.run)
+        if self.worker_index:
+            self.make_env()
+
+    def rows(self) -> range:
+        """Return the global numbers of the rows of this actor."""
+        runners = self.run.cluster.num_env_runners
+        each = self.run.rollout.num_envs // runners
+        return range((self.worker_index - 1) * each, self.worker_index * each)
+
+    def make_env(self) -> None:
+        """Build the environment of this actor's rows."""
+        self.env: TrialVectorEnv | None = build_envs(self.run, self.rows())[0]
+        self._facts = Facts.of(self.env)
+
+    def assert_healthy(self) -> None:
+        """Check that the constructor has come to its end."""
+        assert not self.worker_index or self.env is not None
+
+    def get_spaces(self) -> dict[str, Any]:
+        """Return the spaces under RLlib's names, and all facts of the environment under `FACTS`."""
+        if self._facts is None:
+            env = build_envs(self.run, range(1))[0]
+            self._facts = Facts.of(env)
+            env.close()
+        facts = self._facts
+        both = (facts.single_observation_space, facts.single_action_space)
+        return {
+            INPUT_ENV_SPACES: both,
+            INPUT_ENV_SINGLE_SPACES: both,
+            DEFAULT_MODULE_ID: both,
+            FACTS: facts,
+        }
+
+    def sample(self, **kwargs: Any) -> dict[str, Any]:
+        """Act for one chunk; RLlib's name for `collect`."""
+        return self.collect(**kwargs)
+
+    def collect(
+        self, weights: dict[str, Any], order: Order, restored: None = None
+    ) -> dict[str, Any]:
+        """Act for one chunk.
+
+        Args:
+            weights: What the policy acts under, as far as learning changes it.
+            order: The chunk. It must follow what this actor did last (`restore` sees to that).
+            restored: What `restore` returned, if it was called just before.
+
+        Returns:
+            The chunk's columns, and what the learner must know besides; `Collector.state_dict`
+            with it, so that another actor could go on from here.
+        """
+        collector = self._ready()
+        rollout = collector.rollout
+        assert order.begin in (0, rollout.size), "the learner restores an actor that is behind"
+        assert collector.row_steps == order.row_steps, (
+            "the learner restores an actor that is behind"
+        )
+        _take_weights(collector, weights)
+        del restored
+        if order.begin == 0:
+            collector.begin_rollout()
+        elif not self._is_renewed:
+            renew_context(collector, self.run.updates, draw=order.draw)
+        self._is_renewed = False
+        collector.collect(order.until)
+        span = slice(order.begin, order.until)
+        return pack(
+            {
+                "chunk": rollout.chunk_state(order.begin, order.until),
+                "log_prob": rollout.log_prob_NT[:, span],
+                "value": rollout.value_NT[:, span],
+                "bootstrap": collector.bootstrap_value(),
+                "episodes": collector.take_episodes(),
+                "times": collector.take_times(),
+                "state": collector.state_dict(),
+            }
+        )
+
+    def restore(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Take over where another actor, or a checkpoint, has stopped.
+
+        Args:
+            weights: All of the policy's.
+            state: `collector` as `sample` returned it; `rollout`, `chunks` and `memory` of these
+                rows, None where no rollout is under way.
+        """
+        state = unpack(state)
+        collector = self._ready()
+        _take_weights(collector, weights)
+        collector.rollout.clear()
+        if state["rollout"] is not None:
+            collector.rollout.load_state_dict(state["rollout"], state["chunks"])
+        collector.load_state_dict(state["collector"])
+        if state["memory"] is not None:
+            collector.groups[0].state.load_state_dict(state["memory"])
+        restore_memory(collector, self.run.updates)
+        self._is_renewed = True
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return nothing: the learner holds all that is worth keeping."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take nothing: learners send weights with each order."""
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return RLlib's own statistics; episodes go to the learner with their chunk."""
+        return self.metrics.reduce()
+
+    def stop(self) -> None:
+        """Release the environment."""
+        if self._collector is not None:
+            self._collector.close()
+        if self.env is not None:
+            self.env.close()
+
+    def _ready(self) -> Collector:
+        """Build policy, rollout and memory, once; the run's encoder exists by then."""
+        if self._collector is None:
+            assert self.env is not None
+            device = torch.device("cpu")
+            run = name_encoder(self.run, RunDirectory(self.run.directory))
+            policy = build_policy(run, self.env, device)
+            rollout = build_rollout(run, policy, self.rows(), device)
+            self._collector = build_collector(
+                run, [self.env], policy, rollout, world_size=run.cluster.num_env_runners
+            )
+        return self._collector
+
+
+def _take_weights(collector: Collector, weights: dict[str, Any]) -> None:
+    """Copy weights into the policy, in place, so that caches notice."""
+    target = collector.policy.state_dict()
+    with torch.no_grad():
+        for name, value in unpack(weights).items():
+            target[name].copy_(torch.as_tensor(value))

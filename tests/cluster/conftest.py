@@ -1,0 +1,72 @@
+"""A run of three rollouts that takes seconds, by itself and on Ray."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from relic.run.checkpoint import CheckpointStore
+from relic.run.cli import compose
+from relic.run.distributed import join_ranks
+from relic.run.metrics import is_clock, read_metrics
+from relic.run.trainer import Trainer
+
+TINY = {
+    "experiment": "darkroom",
+    "total_steps": 1536,
+    "device": "cpu",
+    "threads": 1,
+    "rollout.num_envs": 4,
+    "rollout.num_steps": 128,
+    "updates.per_rollout": 4,
+    "policy.transformer.width": 16,
+    "policy.transformer.mlp_width": 16,
+    "policy.transformer.num_layers": 1,
+    "policy.transformer.num_heads": 2,
+    "ppo.num_minibatches": 2,
+    "ppo.update_epochs": 1,
+    "env.options.horizon": 20,
+    "validation.every_rollouts": 1,
+    "validation.trials": 2,
+    "validation.episodes": 3,
+    "checkpoint.interval_s": 0,
+    "logging.progress": False,
+}
+
+
+def train_locally(run_dir: Path, **options) -> Path:
+    """Train TINY in this process, without Ray, and return the run directory."""
+    config = compose({**TINY, **options, "run_dir": str(run_dir)})
+    trainer = Trainer(config, join_ranks("cpu"))
+    try:
+        trainer.run()
+    finally:
+        trainer.close()
+    return run_dir
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    """Return the newest checkpoint's."""
+    latest = CheckpointStore(run_dir / "checkpoints").latest()
+    assert latest is not None
+    return load_file(latest.path / "policy.safetensors")
+
+
+def distance(a: Path, b: Path) -> float:
+    """Return the largest difference of any weight of two runs."""
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return max((first[k].double() - second[k].double()).abs().max().item() for k in first)
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    """Return the lines of a run without what depends on the clock."""
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not is_clock(k)} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory) -> Path:
+    """The local run that the cluster's are compared with."""
+    return train_locally(tmp_path_factory.mktemp("local") / "run")
