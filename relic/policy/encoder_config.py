@@ -79,7 +79,8 @@ class EncoderConfig:
     None: a ViT is frozen, others learn."""
     checkpoint: str | None = None
     """Weights that the pictures' encoders start from: a directory that `save_image_encoder` wrote,
-    or for a ViT a file with the names of timm, MAE or VC-1."""
+    or for a ViT a file with the names of timm, MAE or VC-1. A relative path that leads nowhere from
+    the working directory is taken from the project's folder."""
     feature_width: int | None = None
     """Features per picture, by a layer of their own. None: as many as the encoder has."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"

@@ -36,6 +36,7 @@ from relic.policy.observations import (
 )
 
 Observation = Mapping[str, Tensor | np.ndarray]
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 class ObservationEncoder(nn.Module):
@@ -108,7 +109,7 @@ class ObservationEncoder(nn.Module):
     def _fill(self, encoder: ImageEncoder) -> None:
         path = self.config.checkpoint
         if path is not None:
-            load_pretrained(encoder, Path(path))
+            load_pretrained(encoder, _located(Path(path)))
         elif encoder.kind is VisualKind.VIT:
             raise ValueError(
                 "encoder.checkpoint: must be given for a ViT, got null. Name a file of weights "
@@ -267,6 +268,12 @@ class ObservationEncoder(nn.Module):
         with torch.no_grad():
             features = self.image_encoder(key)(_get(observation, key, None))
             return features.to(self.feature_dtype)
+
+
+def _located(path: Path) -> Path:
+    """Return a relative path from where it leads: here, or else from the project's folder."""
+    shipped = _PROJECT / path
+    return shipped if not path.exists() and shipped.exists() else path
 
 
 def _get(observation: Observation, key: str, device: torch.device | None) -> Tensor:
