@@ -1,0 +1,31 @@
+"""Every experiment that ships starts and trains; here with few rows and short rollouts."""
+
+import pytest
+
+from relic.run.cli import groups
+from relic.run.metrics import read_metrics
+
+SMALL = (
+    "rollout.num_envs=4",
+    "rollout.num_steps=80",
+    "total_steps=640",
+    "ppo.num_minibatches=2",
+    "ppo.update_epochs=1",
+    "validation.every_rollouts=2",
+    "validation.trials=2",
+    "validation.episodes=1",
+    "validation.score_from_episode=0",
+    "validation.final_trials=0",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", groups()["experiment"])
+def test_every_experiment_trains_for_two_rollouts(experiment, train, tmp_path):
+    said = train(f"experiment={experiment}", *SMALL, "run_dir=run")
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert lines[-1]["env_steps"] == 640
+    assert lines[-1]["update"] == "full"
+    assert all(line["grad_norm"] > 0 for line in lines)
+    assert any("val/return" in line for line in lines)
+    assert "finished: run" in said.stdout
