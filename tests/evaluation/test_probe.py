@@ -11,6 +11,7 @@ from relic.evaluation import probe
 from relic.evaluation.curves import curve, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_block
 from relic.evaluation.probe import playback
+from relic.evaluation.probe_plots import plot_probe
 from relic.policy.loading import load, save_policy
 from relic.policy.policy import Policy
 from relic.schema import ConfigError
@@ -157,3 +158,17 @@ def test_goals_of_houses_are_fixed_or_free(houses_run):
     lengths = [results[g].measures["length"].demonstrator.mean for g in ("fixed", "free")]
     assert lengths[0][0] == lengths[1][0]
     assert lengths[0][1] != lengths[1][1]
+
+
+def test_the_picture_shows_both_curves_and_their_difference(run):
+    result = small_probe(run)
+    figure = plot_probe(result, "return")
+    upper, lower = figure.axes
+    comparison = result.measures["return"]
+    lines = {line.get_label(): line for line in upper.lines}
+    own, shown = lines["after its own episodes"], lines["after the expert's episodes"]
+    np.testing.assert_array_equal(own.get_ydata(), comparison.own.mean)
+    np.testing.assert_array_equal(shown.get_xdata(), COUNTS)
+    np.testing.assert_array_equal(shown.get_ydata(), [c.mean[0] for c in comparison.demonstrated])
+    points = [line.get_ydata()[0] for line in lower.lines if line.get_marker() == "o"]  # type: ignore[index]
+    assert points == list(result.at_first("return", "difference").mean)

@@ -1,0 +1,100 @@
+"""Where trials take place, seen from above: positions, goals, and a picture to draw them on.
+
+Shape suffixes: N rows, K goals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from envs.darkroom import DarkroomVectorEnv
+from envs.houses.env import HousesVectorEnv
+from envs.houses.scene import Scene
+from envs.houses.topdown import plot_map
+from envs.vector import Observation, TrialVectorEnv
+
+Positions = NDArray[np.float64]
+"""(..., 2): x and y in the units of the ground."""
+
+
+class Ground(Protocol):
+    """What one trial's positions are drawn on."""
+
+    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return where the agents of all rows are, (N, 2)."""
+        ...
+
+    def goals(self, goal: int) -> Positions:
+        """Return the places that satisfy a record's `goal`, (K, 2)."""
+        ...
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the ground itself, and set the limits of the axes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Darkroom: cells of a square, which the agent knows by their numbers."""
+
+    size: int
+
+    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return the cell of each row; see `Ground`."""
+        scaled_N2 = observation["position"].astype(np.float64)
+        return np.rint((scaled_N2 + 1.0) * 0.5 * (self.size - 1))
+
+    def goals(self, goal: int) -> Positions:
+        """Return the hidden cell; see `Ground`."""
+        return np.array([divmod(goal, self.size)], np.float64)
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the lines between cells; see `Ground`."""
+        edges = np.arange(self.size + 1) - 0.5
+        axes.hlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
+        axes.vlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
+        axes.set(xlim=(-0.6, self.size - 0.4), ylim=(-0.6, self.size - 0.4), aspect="equal")
+        axes.set_axis_off()
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A furnished house, in metres."""
+
+    scene: Scene
+
+    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return where the agents stand; see `Ground`."""
+        assert isinstance(env, HousesVectorEnv)
+        return env.simulator.pose_N4[:, :2].copy()
+
+    def goals(self, goal: int) -> Positions:
+        """Return the objects of the category; see `Ground`."""
+        return np.array([(o.x, o.y) for o in self.scene.objects if o.category == goal])
+
+    def draw(self, axes: Axes) -> None:
+        """Draw rooms and furniture, pale, as more is drawn over them; see `Ground`."""
+        plot_map(axes, self.scene, pixels_per_metre=32.0)
+        axes.images[-1].set_alpha(0.5)
+        axes.set_axis_off()
+
+
+def ground_of(env: TrialVectorEnv, row: int = 0) -> Ground:
+    """Return the ground of the trial that a row is in.
+
+    Raises:
+        ValueError: If the environment shows no positions.
+    """
+    if isinstance(env, DarkroomVectorEnv):
+        return Cells(env.size)
+    if isinstance(env, HousesVectorEnv):
+        return Floor(env.simulator.place(row).scene)
+    raise ValueError(
+        f"ground_of: the environment must be Darkroom or Houses, got {type(env).__name__}. "
+        "Others have no map."
+    )
