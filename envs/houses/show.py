@@ -2,7 +2,8 @@
 
 Writes `map.png`, the house from above with its goal objects and the way an expert walked to one of
 them, and `frames.png`, what its rooms and that walk look like from the agent's eye. `--video` adds
-`walk.mp4`; `--walk` lets a person walk in the terminal instead.
+`walk.mp4`; `--walk` lets a person walk in the terminal instead, and `--record FILE` keeps what they
+do as demonstrations (`envs.demonstrations`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from envs.demonstrations import (
+    DemonstrationError,
+    Demonstrations,
+    read_demonstrations,
+    write_demonstrations,
+)
 from envs.houses import topdown
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesEnv
@@ -28,7 +35,7 @@ from envs.houses.generator import SPLITS
 from envs.houses.goal_objects import SCALES
 from envs.houses.renderer import BatchRenderer
 from envs.houses.scene import GOAL_CATEGORIES, Room, Scene
-from envs.houses.terminal import walk_in_terminal
+from envs.houses.terminal import OnEpisode, walk_in_terminal
 
 _MARGIN = 6
 _CAPTION = 18
@@ -188,7 +195,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=256, help="side of the frames in pixels")
     parser.add_argument("--video", action="store_true", help="also save walk.mp4 of the expert")
     parser.add_argument("--walk", action="store_true", help="walk in the terminal instead")
+    parser.add_argument("--record", type=Path, help="file that episodes walked are added to")
     return parser.parse_args(arguments)
+
+
+def keep_in(path: Path, dataset: HouseDataset, trial: int) -> OnEpisode:
+    """Return what adds finished episodes of a trial to a file, in the place of older ones.
+
+    Raises:
+        DemonstrationError: If the file holds demonstrations of another dataset, or something else.
+    """
+    old = read_demonstrations(path) if path.exists() else Demonstrations(dataset.name, {}, "")
+    if old.dataset != dataset.name:
+        raise DemonstrationError(
+            f"{path}: must hold demonstrations of {dataset.name}, got {old.dataset}. "
+            "Name another file."
+        )
+    actions = {where: taken for where, taken in old.actions.items() if where[0] != trial}
+    others = len(actions)
+
+    def keep(taken: list[int]) -> None:
+        actions[trial, len(actions) - others] = np.array(taken)
+        write_demonstrations(Demonstrations(dataset.name, actions, str(path)), path)
+
+    return keep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,12 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "split": options.split,
             "size": options.size,
             "scale": dataset.scale,
-            "houses": [seed],
         }
         if options.walk:
-            walk_in_terminal(settings, options.arrangement)
+            trial = options.house + options.arrangement * dataset.num_houses
+            kept = [keep_in(options.record, dataset, trial)] if options.record else []
+            walk_in_terminal(settings, trial, *kept)
             return 0
-        env = HousesEnv(**settings, resolution=options.resolution, antialias=2)
+        env = HousesEnv(**settings, houses=[seed], resolution=options.resolution, antialias=2)
         options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -31,6 +31,7 @@ KEYS: Final[dict[str, Action]] = {
 ARROWS: Final = {"A": "w", "C": "d", "D": "a"}
 """Keys that up, right and left stand for, by the end of what a terminal sends: `ESC [ A`."""
 HELP: Final = "w ahead, a/d turn (or arrows), r/f look up/down, space stop, e expert, q quit"
+OnEpisode = Callable[[list[int]], object]
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 
 
@@ -47,7 +48,11 @@ def blocks(image: NDArray[np.uint8]) -> str:
 
 
 def walk(
-    env: HousesEnv, trial: int, keys: Iterator[str], write: Callable[[str], object]
+    env: HousesEnv,
+    trial: int,
+    keys: Iterator[str],
+    write: Callable[[str], object],
+    on_episode: OnEpisode = lambda actions: None,
 ) -> list[bool]:
     """Walk until `q` or the keys' end.
 
@@ -56,6 +61,7 @@ def walk(
         trial: the trial to walk in.
         keys: characters, one a key press.
         write: receives the text of each picture.
+        on_episode: receives the actions of each finished episode.
 
     Returns:
         Whether each finished episode found its goal.
@@ -64,13 +70,13 @@ def walk(
     observation, _ = env.reset(options={"trial": trial})
     found: list[bool] = []
     message = "Find it, look at it from within 2 m, and press space."
-    steps = 0
+    actions: list[int] = []
     while True:
         goal = GOAL_CATEGORIES[int(observation["goal"])].replace("_", " ")
         left = float(vector.simulator.distance_N[0])
         write(
             f"{_HOME_AND_CLEAR}{blocks(observation['rgb'])}\n"
-            f"goal: {goal}   step {steps}   {left:.1f} m to go   episode {len(found) + 1}\n"
+            f"goal: {goal}   step {len(actions)}   {left:.1f} m to go   episode {len(found) + 1}\n"
             f"{message}\n{HELP}\n"
         )
         key = next(keys, "q")
@@ -84,29 +90,34 @@ def walk(
             message = f"{key!r} is not a key of this program."
             continue
         observation, _, terminated, truncated, info = env.step(action)
-        steps += 1
+        actions.append(action)
         message = f"Last move: {Action(action).name.lower().replace('_', ' ')}."
         if terminated or truncated:
             success = bool(info["episode_record"]["success"])
             found.append(success)
-            message = f"The {goal} was {'found' if success else 'not found'} in {steps} steps."
+            outcome = "found" if success else "not found"
+            message = f"The {goal} was {outcome} in {len(actions)} steps."
+            on_episode(actions)
             observation, _ = env.reset()
-            steps = 0
+            actions = []
 
 
-def walk_in_terminal(settings: Mapping[str, Any], trial: int) -> None:
+def walk_in_terminal(
+    settings: Mapping[str, Any], trial: int, on_episode: OnEpisode = lambda actions: None
+) -> None:
     """Walk in this terminal.
 
     Args:
         settings: arguments for `HousesEnv`.
         trial: the trial to walk in.
+        on_episode: receives the actions of each finished episode.
     """
     columns, lines = shutil.get_terminal_size((100, 40))
     width = max(16, min(columns - 2, 2 * (lines - 5), 120))
     width -= width % 2
     env = HousesEnv(**settings, resolution=width, antialias=2)
     try:
-        walk(env, trial, with_arrows(_key_presses()), _write)
+        walk(env, trial, with_arrows(_key_presses()), _write, on_episode)
     except KeyboardInterrupt:
         pass  # a way to quit like any other
     finally:

@@ -19,11 +19,12 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from envs.demonstrations import DemonstrationError, read_demonstrations, rehearse
 from envs.houses import terminal, topdown
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesEnv
 from envs.houses.scene import Semantic
-from envs.houses.show import main
+from envs.houses.show import keep_in, main
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,25 @@ def test_walking_by_hand_follows_keys_and_counts_finds() -> None:
     assert found[0]
     assert sum(found) >= 0.8 * len(found)
     assert terminal.walk(env, 0, iter(" q"), shown.append) == [False]
+    env.close()
+
+
+def test_episodes_walked_by_hand_are_kept_as_demonstrations(tmp_path) -> None:
+    dataset = HouseDataset("val", "small")
+    env = HousesEnv(split="val", size="small", resolution=16)
+    path = tmp_path / "walks.jsonl"
+    # Trial 1003 is the second arrangement of house 3; its older episodes give way to newer ones.
+    for trial, keys in ((2, " "), (1003, "wa a dd q"), (1003, "dw  w")):
+        terminal.walk(env, trial, iter(keys), lambda text: None, keep_in(path, dataset, trial))
+    kept = read_demonstrations(path)
+    typed = {where: taken.tolist() for where, taken in kept.actions.items()}
+    assert typed == {(2, 0): [0], (1003, 0): [3, 1, 0], (1003, 1): [0]}
+    # They are the same episodes for whoever takes the actions again.
+    records = rehearse(kept, HousesEnv(split="val", size="small").vector, [1003], 2)
+    assert [r["length"] for r in records] == [3, 1]
+    other = HouseDataset("test", "small")
+    with pytest.raises(DemonstrationError, match="must hold demonstrations of relic-houses"):
+        keep_in(path, other, 0)
     env.close()
 
 
