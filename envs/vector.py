@@ -241,6 +241,19 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._check_running("expert_actions")
         return self._expert_actions()
 
+    def skip_trials(self, seed: int, count: int) -> None:
+        """Draw the next trials as if every row had drawn so many under this seed already.
+
+        For a fresh environment that takes over rows of another one between two trials; `reset`
+        must follow.
+        """
+        where = f"{type(self).__name__}.skip_trials"
+        self._check_open("skip_trials")
+        check_count(where, "count", count, least=0)
+        self._seed = check_seed(where, seed)
+        self._drawn[:] = count
+        self._started = False
+
     def state_dict(self) -> State:
         """Return everything that a fresh environment needs to continue from here bit for bit.
 

@@ -5,8 +5,9 @@ Only this package imports Ray.
 
 import os
 
-# Ray reads this once, at its import; its own 30 seconds are too short for a machine that is busy.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+# Ray's own 30 seconds are too short for the daemons of a machine that is busy.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # read when ray is imported
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 try:
     import ray.rllib  # noqa: F401

@@ -136,8 +136,10 @@ class RemoteCollector(RolloutSource):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; EnvRunners get their part of it before their next chunk."""
         self.row_steps = int(state["row_steps"])
-        for link, group in zip(self._links, state["groups"], strict=True):
-            link.state = {**state, "groups": [group]}
+        groups = state["groups"]
+        parts = [None] * len(self._links) if groups is None else [[group] for group in groups]
+        for link, part in zip(self._links, parts, strict=True):
+            link.state = {**state, "groups": part}
             link.current = False
             link.context.state.reset()
             self._draw_depth_mask(link.context)

@@ -310,6 +310,11 @@ class Collector(RolloutSource):
         """Take over a saved state; the rollout must have been restored before."""
         self.row_steps = int(state["row_steps"])
         self._started = bool(state["started"])
+        if state["groups"] is None:
+            rollouts = self.row_steps // self.rollout.num_steps
+            for group in self.groups:
+                group.env.skip_trials(self.seed, rollouts)
+            return
         for group, saved in zip(self.groups, state["groups"], strict=True):
             group.state.reset()
             self._draw_depth_mask(group)

@@ -83,7 +83,12 @@ class RolloutSource(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state; the rollout must have been restored before."""
+        """Take over a saved state; the rollout must have been restored before.
+
+        Args:
+            state: From `state_dict`. After the last step of a rollout its `groups` may be None:
+                what follows begins in new trials, so that only the count of steps matters.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -62,7 +62,8 @@ class RunSaver:
         """Take up a checkpoint and return the trainer's counters.
 
         Raises:
-            StateError: If it is damaged, or of a newer format or another number of ranks.
+            StateError: If it is damaged, of a newer format, or saved within a rollout by another
+                number of ranks.
         """
         state = load_state(saved.path, "run")
         if state["format"] > FORMAT:
@@ -70,15 +71,10 @@ class RunSaver:
                 f"{saved.path}: format must be at most {FORMAT}, got {state['format']}. "
                 "Install the newer version that wrote it."
             )
-        if state["ranks"] != self._ranks.world_size:
-            raise StateError(
-                f"{saved.path}: must be taken up by {state['ranks']} ranks, got "
-                f"{self._ranks.world_size}. Start as many, or begin a new run with init_from."
-            )
         parts = self._parts
         load_policy_weights(parts.policy, saved.path)
         parts.learner.load_state_dict(state["learner"])
-        own = load_state(saved.path, self._rank_name)
+        own = self._own_part(saved, state["ranks"])
         chunks = [load_state(self._chunk_root, name) for name in own["chunks"]]
         if own["rollout"] is None:
             parts.rollout.clear()
@@ -94,6 +90,25 @@ class RunSaver:
         self._written_to = parts.rollout.size if self._written else 0
         torch.random.set_rng_state(own["torch_rng"])
         return state["trainer"]
+
+    def _own_part(self, saved: Saved, ranks: int) -> dict[str, Any]:
+        """Read what concerns this rank; between two rollouts the rows may be cut otherwise.
+
+        Raises:
+            StateError: If a rollout is under way in rows that were cut otherwise.
+        """
+        same_ranks = ranks == self._ranks.world_size
+        own = load_state(saved.path, self._rank_name if same_ranks else "rank0")
+        cut = (ranks, len(own["collector"]["groups"]))
+        wanted = (self._ranks.world_size, len(self._parts.collector.groups))
+        if cut == wanted:
+            return own
+        if own["rollout"] is not None:
+            raise StateError(
+                f"{saved.path}: was saved within a rollout by {cut[0]} ranks of {cut[1]} groups of "
+                f"rows, got {wanted[0]} of {wanted[1]}. Start as many, until a rollout has ended."
+            )
+        return {**own, "collector": {**own["collector"], "groups": None}}
 
     @property
     def _rank_name(self) -> str:

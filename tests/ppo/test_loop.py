@@ -107,3 +107,21 @@ def test_refresh_needs_nothing_but_weights_and_rollout(training):
     assert torch.equal(
         built.collector.groups[0].state.memory.kv[..., :size, :], before[..., :size, :]
     )
+
+
+@pytest.mark.parametrize("env", ["ragged", "darkroom"])
+def test_between_rollouts_rows_may_be_cut_otherwise(training, env):
+    kinds = {"env": env, "num_envs": 4}
+    straight, stopped = (training({"lr": 3e-3}, **kinds) for _ in range(2))
+    cut = training({"lr": 3e-3}, groups=2, **kinds)
+    straight.run(2)
+    stopped.run(1)
+    cut.policy.load_state_dict(stopped.policy.state_dict())
+    cut.learner.load_state_dict(stopped.learner.state_dict())
+    cut.collector.load_state_dict({**stopped.collector.state_dict(), "groups": None})
+    cut.run(1)
+    trials = np.concatenate([group.env.trial for group in cut.collector.groups])
+    assert np.array_equal(trials, straight.collector.groups[0].env.trial)
+    for a, b in zip(straight.policy.parameters(), cut.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    cut.collector.close()
