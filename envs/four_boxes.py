@@ -6,7 +6,8 @@ decision-pretrained transformer (Lee et al., 2023, arXiv 2306.14892), whose size
 published: those here give about the same best return (42 in 50 steps). Splits share no
 arrangement of the colours.
 
-The room is a scene for the houses' renderer, of which only the colours are used.
+The room (`envs.four_boxes_room`) is a scene for the houses' renderer, of which only the colours are
+used.
 
 Shape suffixes: N rows, K some of the rows, H and W picture height and width.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -24,17 +24,16 @@ from numpy.typing import NDArray
 
 from envs.draws import keyed_generator
 from envs.errors import unknown_name
-from envs.houses.renderer import BatchRenderer
-from envs.houses.scene import (
-    FURNITURE_SEMANTIC,
-    House,
-    Kind,
-    Materials,
-    Primitives,
-    Room,
-    Scene,
-    Semantic,
+from envs.four_boxes_room import (
+    CENTER,
+    COLORS,
+    CORNERS,
+    arrangement_colors,
+    is_free,
+    scene,
+    slide,
 )
+from envs.houses.renderer import BatchRenderer
 from envs.single import SingleTrialEnv
 from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
@@ -43,20 +42,9 @@ FOUR_BOXES_VERSION: Final = 1
 """Part of the dataset's name; any change to the room, the splits or the dynamics raises it."""
 
 SPLITS: Final = ("train", "val", "test", "train_all")
-COLORS: Final = ("red", "green", "blue", "yellow")
 
 TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
 
-_RGB: Final = ((0.8, 0.1, 0.1), (0.1, 0.6, 0.15), (0.12, 0.2, 0.8), (0.9, 0.8, 0.1))
-_WALL, _FLOOR, _CEILING = range(len(COLORS), len(COLORS) + 3)
-_SURFACES: Final = ((0.7, 0.68, 0.64), (0.38, 0.33, 0.3), (0.9, 0.9, 0.9))
-
-SIDE: Final = 5.0
-"""Length of the room's walls in metres."""
-BOX_HALF: Final = 0.4
-BOX_HEIGHT: Final = 1.0
-RADIUS: Final = 0.25
-"""Of the agent."""
 STEP: Final = 0.5
 """Metres of a step forward; along a box or wall in the way the agent slides."""
 TURN: Final = math.radians(30.0)
@@ -64,16 +52,6 @@ REACH: Final = 1.2
 """The agent is beside a box when it is this near to its centre, in metres."""
 START_HALF: Final = 0.5
 """Episodes start at a random heading in a square of this half side about the room's centre."""
-
-_CORNERS: Final = np.array(
-    [
-        [BOX_HALF, BOX_HALF],
-        [SIDE - BOX_HALF, BOX_HALF],
-        [SIDE - BOX_HALF, SIDE - BOX_HALF],
-        [BOX_HALF, SIDE - BOX_HALF],
-    ]
-)
-_CENTER: Final = np.array([SIDE / 2, SIDE / 2])
 _SUBSTEPS: Final = 5
 
 
@@ -97,71 +75,6 @@ def tasks(split: str) -> NDArray[np.int64]:
         "train_all": shuffled[:19],
     }[split]
     return np.array(list(itertools.product(chosen.tolist(), range(4))), dtype=np.int64)
-
-
-def arrangement_colors(arrangement: int) -> tuple[int, ...]:
-    """Return the colour, as an index into `COLORS`, of the box in each corner."""
-    return list(itertools.permutations(range(4)))[arrangement]
-
-
-@lru_cache(maxsize=24)
-def scene(arrangement: int) -> Scene:
-    """Return the room with its boxes, for the renderer. Cached: rows share scenes."""
-    height, thickness = 2.5, 0.1
-    half, middle = thickness / 2, SIDE / 2
-    solids = [
-        ((middle, -half, height / 2), (middle + thickness, half, height / 2), _WALL),
-        ((middle, SIDE + half, height / 2), (middle + thickness, half, height / 2), _WALL),
-        ((-half, middle, height / 2), (half, middle, height / 2), _WALL),
-        ((SIDE + half, middle, height / 2), (half, middle, height / 2), _WALL),
-    ]
-    for (x, y), color in zip(_CORNERS.tolist(), arrangement_colors(arrangement), strict=True):
-        solids.append(((x, y, BOX_HEIGHT / 2), (BOX_HALF, BOX_HALF, BOX_HEIGHT / 2), color))
-    materials = Materials(
-        rgb_M3=np.array(_RGB + _SURFACES, dtype=np.float32),
-        tile_M=np.zeros(len(_RGB) + len(_SURFACES), dtype=np.int16),
-        repeat_M=np.ones(len(_RGB) + len(_SURFACES), dtype=np.float32),
-    )
-    primitives = Primitives(
-        center_P3=np.array([center for center, _, _ in solids], dtype=np.float32),
-        half_P3=np.array([extent for _, extent, _ in solids], dtype=np.float32),
-        yaw_P=np.zeros(len(solids), dtype=np.float32),
-        kind_P=np.full(len(solids), Kind.BOX, dtype=np.uint8),
-        material_PF=np.array([[material] * 6 for _, _, material in solids], dtype=np.int16),
-        semantic_P=np.array(
-            [Semantic.WALL if m == _WALL else FURNITURE_SEMANTIC for _, _, m in solids], np.int16
-        ),
-        instance_P=np.zeros(len(solids), dtype=np.int16),
-    )
-    house = House(
-        seed=arrangement,
-        size="four_boxes",
-        extent=(SIDE, SIDE),
-        wall_height=height,
-        rooms=(Room("room", 0.0, 0.0, SIDE, SIDE, _FLOOR, _WALL, _CEILING),),
-        doors=(),
-        furniture=(),
-        receptacles=(),
-        primitives=primitives,
-        materials=materials,
-    )
-    return Scene(house, 0, (), primitives, materials)
-
-
-def is_free(position_K2: NDArray[np.float64], margin: float = RADIUS) -> NDArray[np.bool_]:
-    """Return where an agent of this radius touches neither box nor wall, bool (K,)."""
-    inside_K = ((position_K2 >= margin) & (position_K2 <= SIDE - margin)).all(axis=-1)
-    away_K4 = np.abs(position_K2[..., None, :] - _CORNERS) > BOX_HALF + margin
-    return np.asarray(inside_K & away_K4.any(axis=-1).all(axis=-1))
-
-
-def slide(position_K2: NDArray[np.float64], move_K2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return where small moves lead: on, or along x or along y only, or nowhere."""
-    there_K2 = position_K2 + move_K2
-    for kept in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
-        blocked_K = ~is_free(there_K2)
-        there_K2[blocked_K] = (position_K2 + move_K2 * kept)[blocked_K]
-    return there_K2
 
 
 class FourBoxesVectorEnv(TrialVectorEnv):
@@ -238,7 +151,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         for row in rows.tolist():
             keys = (self.dataset_name, int(self._trial[row]), int(self._episode[row]))
             u, v, w = keyed_generator(*keys).random(3)
-            self._position_N2[row] = _CENTER + START_HALF * (2.0 * np.array([u, v]) - 1.0)
+            self._position_N2[row] = CENTER + START_HALF * (2.0 * np.array([u, v]) - 1.0)
             self._heading_N[row] = 2.0 * math.pi * w
         self._distance_start_N[rows] = self._distance()[rows]
         self._prev_reward_N[rows] = 0.0
@@ -246,7 +159,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
 
     def _distance(self) -> NDArray[np.float64]:
         """Return each agent's distance from the centre of the box that pays."""
-        return np.linalg.norm(_CORNERS[self._corner_N] - self._position_N2, axis=1)
+        return np.linalg.norm(CORNERS[self._corner_N] - self._position_N2, axis=1)
 
     def _advance(
         self, actions: NDArray[Any]
@@ -285,8 +198,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
 
     def _expert_actions(self) -> NDArray[np.int64]:
         """Turn to the box and walk; by way of the room's centre where another box is between."""
-        goal_N2 = _CORNERS[self._corner_N]
-        aim_N2 = np.where(self._sees_way(goal_N2)[:, None], goal_N2, _CENTER)
+        goal_N2 = CORNERS[self._corner_N]
+        aim_N2 = np.where(self._sees_way(goal_N2)[:, None], goal_N2, CENTER)
         to_go_N2 = aim_N2 - self._position_N2
         turn_N = np.arctan2(to_go_N2[:, 1], to_go_N2[:, 0]) - self._heading_N
         turn_N = (turn_N + math.pi) % (2.0 * math.pi) - math.pi

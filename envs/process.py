@@ -21,7 +21,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
+from envs.process_handle import Lost, SimulatorSpec, WorkerError
+from envs.process_pool import WorkerPool
 from envs.replay import Outcome, ReplayVectorEnv
 from envs.validation import check_count
 from envs.vector import Rows

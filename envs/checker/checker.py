@@ -8,7 +8,7 @@ from typing import Any, Final
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from envs.checker import behaviour, formats
+from envs.checker import behaviour, formats, services
 from envs.checker.traces import OPENING, Subject
 
 CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
@@ -18,10 +18,10 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
     behaviour.check_copies,
     behaviour.check_rows,
     behaviour.check_number_of_rows,
-    behaviour.check_state,
-    behaviour.check_expert,
-    behaviour.check_errors,
-    behaviour.check_fresh,
+    services.check_state,
+    services.check_expert,
+    services.check_errors,
+    services.check_fresh,
 )
 
 

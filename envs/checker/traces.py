@@ -17,6 +17,9 @@ Outcome = dict[str, Any]
 OPENING: Final = 3
 """Steps at the start of the tape in which, if it can be had, no episode ends."""
 
+SHORT: Final = 12
+"""Steps of the checks that need no episode's end."""
+
 Trace = list[list[Outcome]]
 """Outcomes by step, then row."""
 

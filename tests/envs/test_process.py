@@ -15,7 +15,7 @@ import pytest
 
 from envs import check_trial_env, process_worker
 from envs.process import ProcessVectorEnv, to_space
-from envs.process_pool import WORKER_FILE, WorkerError
+from envs.process_handle import WORKER_FILE, WorkerError
 
 SIMULATOR = Path(__file__).parent / "counting_simulator.py"
 TRIALS = {"trial": np.array([0, 1, 2])}
