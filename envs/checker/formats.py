@@ -21,22 +21,23 @@ Result = tuple[Any, Any, Any, Any, dict[str, Any]]
 def check_attributes(env: Any) -> Iterator[str]:
     """Attributes that learners and evaluators read."""
     core = env.unwrapped
-    wanted: dict[str, type | tuple[type, ...]] = {
-        "num_envs": int,
-        "max_episode_steps": int,
-        "dataset_name": str,
-        "fixed_horizon": bool,
-        "time_limit_default": str,
-        "trial": np.ndarray,
-        "single_observation_space": spaces.Dict,
+    wanted: dict[str, tuple[type, ...]] = {
+        "num_envs": (int,),
+        "max_episode_steps": (int,),
+        "dataset_name": (str,),
+        "fixed_horizon": (bool,),
+        "time_limit_default": (str,),
+        "trial": (np.ndarray,),
+        "single_observation_space": (spaces.Dict,),
         "single_action_space": (spaces.Discrete, spaces.MultiDiscrete, spaces.Box),
     }
     missing = [name for name in wanted if not hasattr(core, name)]
     for name in missing:
         yield f"attributes: the environment has no {name}"
-    for name, kind in wanted.items():
-        if name not in missing and not isinstance(getattr(core, name), kind):
-            yield f"attributes: {name} is a {type(getattr(core, name)).__name__}, not a {kind}"
+    for name, kinds in wanted.items():
+        if name not in missing and not isinstance(getattr(core, name), kinds):
+            known = " or ".join(kind.__name__ for kind in kinds)
+            yield f"attributes: {name} is a {type(getattr(core, name)).__name__}, not a {known}"
     if missing:
         return
     if env.num_envs < 2:

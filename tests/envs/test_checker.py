@@ -66,6 +66,13 @@ def test_attributes():
     assert found == ["attributes: the environment has no dataset_name"]
 
 
+def test_environments_without_trials_are_told_what_they_lack():
+    with pytest.raises(TrialEnvError) as caught:
+        check_trial_env(gymnasium.make_vec("CartPole-v1", num_envs=2))
+    assert "attributes: the environment has no trial" in caught.value.findings
+    assert "attributes: single_observation_space is a Box, not a Dict" in caught.value.findings
+
+
 def test_one_row_is_not_enough():
     assert "num_envs is 1" in findings(ToyVectorEnv, 1)[0]
 
