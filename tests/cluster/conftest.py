@@ -1,8 +1,16 @@
 """A run of three rollouts that takes seconds, by itself and on Ray."""
 
+import os
 from pathlib import Path
 
+# Before anybody imports Ray, which reads them then. No token is written, and a machine on which
+# other tests run may take its time.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_raylet_start_wait_time_s"] = "600"
+os.environ["RAY_agent_register_timeout_ms"] = "600000"
+
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file
 
@@ -70,3 +78,11 @@ def metrics(run_dir: Path) -> list[dict]:
 def local(tmp_path_factory) -> Path:
     """The local run that the cluster's are compared with."""
     return train_locally(tmp_path_factory.mktemp("local") / "run")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray with enough logical CPUs for two learners and two EnvRunners."""
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=True)
+    yield
+    ray.shutdown()
