@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -118,6 +118,24 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
         nested = (leaves(v, _join(path, str(k))) for k, v in value.items())
         return {k: v for part in nested for k, v in part.items()}
     return {path: value}
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, free: Collection[str] = ()
+) -> list[str]:
+    """List the keys whose values differ in two plain configurations, as `key: old -> new`.
+
+    Args:
+        old: One configuration.
+        new: The other.
+        free: Names at the top that may differ.
+    """
+    before, after = leaves(old), leaves(new)
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key.partition(".")[0] not in free and before.get(key) != after.get(key)
+    ]
 
 
 def check_key(cls: type, dotted: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from relic.schema import ConfigError, build, check_key, leaves, nearest, to_plain
+from relic.schema import ConfigError, build, check_key, differences, leaves, nearest, to_plain
 
 
 class Colour(Enum):
@@ -96,6 +96,17 @@ def test_leaves_have_dotted_names():
 
 def test_nearest_lists_all_where_nothing_is_near():
     assert nearest("zzz", ["one", "two"]) == "Choose one of: one, two."
+
+
+def test_differences_name_keys_and_both_values():
+    old = {"ppo": {"lr": 1, "clip": 2}, "seed": 0, "gone": 3}
+    new = {"ppo": {"lr": 1, "clip": 4}, "seed": 1, "added": {"x": 5}}
+    assert differences(old, new, free=("seed",)) == [
+        "added.x: None -> 5",
+        "gone: 3 -> None",
+        "ppo.clip: 2 -> 4",
+    ]
+    assert differences(old, old) == []
 
 
 @pytest.mark.parametrize("key", ["name", "ppo", "ppo.lr", "options.split", "window"])

@@ -18,6 +18,7 @@ from typing import Any
 from relic.evaluation.context import CONTROLS, Context
 from relic.evaluation.evaluator import Record, in_order
 from relic.evaluation.protocol import Protocol
+from relic.jsonl import complete_lines
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
@@ -107,7 +108,7 @@ class Store:
 
 def read_records(path: Path) -> list[Record]:
     """Read a file of records."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(complete_lines(path))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,9 +13,11 @@ import os
 import queue
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from relic.jsonl import complete_lines
 
 _log = logging.getLogger(__name__)
 CLOCK_KEYS = ("wall_s", "sps")
@@ -41,7 +43,7 @@ def is_clock(key: str) -> bool:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`; a line that a kill cut short at the end is left out."""
-    return list(_complete_lines(path)) if path.exists() else []
+    return list(complete_lines(path)) if path.exists() else []
 
 
 class MetricsLog:
@@ -71,7 +73,7 @@ class MetricsLog:
         """Drop lines beyond a checkpoint, which the resumed run will write again."""
         if not self.path.exists():
             return
-        kept = [m for m in _complete_lines(self.path) if m["env_steps"] <= env_steps]
+        kept = [m for m in complete_lines(self.path) if m["env_steps"] <= env_steps]
         temporary = self.path.with_name(self.path.name + ".tmp")
         with temporary.open("w") as file:
             file.writelines(json.dumps(m) + "\n" for m in kept)
@@ -195,13 +197,6 @@ class _Background:
         self._failed = True
         _log.warning("%s is switched off for this run: %s. metrics.jsonl goes on.",
                      self._name, reason)  # fmt: skip
-
-
-def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open() as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
 
 
 def _is_defined(value: Any) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from relic.run.checkpoint import write_atomically
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, leaves, to_plain
+from relic.schema import ConfigError, differences, to_plain
 
 FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint", "cluster")
 """What may differ when a run is started again."""
@@ -34,7 +33,7 @@ class RunDirectory:
         """
         plain = to_plain(config)
         if self.config.exists():
-            changes = differences(yaml.safe_load(self.config.read_text()), plain)
+            changes = differences(yaml.safe_load(self.config.read_text()), plain, free=FREE_KEYS)
             if changes:
                 listed = "; ".join(changes[:5]) + ("; ..." if len(changes) > 5 else "")
                 raise ConfigError(
@@ -43,13 +42,3 @@ class RunDirectory:
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """List the keys whose values differ, as `key: old -> new`, but for `FREE_KEYS`."""
-    before, after = leaves(old), leaves(new)
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if key.split(".")[0] not in FREE_KEYS and before.get(key) != after.get(key)
-    ]

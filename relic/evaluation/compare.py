@@ -1,0 +1,172 @@
+"""Say whether runs are on track: `python -m relic.evaluation.compare RUN [RUN ...]`.
+
+A run's learning curve, from its `metrics.jsonl`, is held against the curves that ship with its
+experiment; several runs come in one table and one plot. To compare what agents do in their context,
+evaluate them together: `python eval.py run=[RUN1,RUN2]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from relic.evaluation.learning_curve import (
+    Run,
+    Shipped,
+    Track,
+    Verdict,
+    expected,
+    judge,
+    read_run,
+    read_shipped,
+    shipped_file,
+    write_shipped,
+)
+from relic.evaluation.plots import save_figures, tidy
+from relic.schema import in_lines
+
+_SHOWN_CHANGES = 5
+_HEAD = ("run", "experiment", "env steps", "score", "newest", "best", "on track", "verdict")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0; 1 if a run is behind the shipped ones; 2 if something is refused.
+    """
+    options = parse(arguments)
+    try:
+        runs = [read_run(path) for path in options.runs]
+        if options.save is not None:
+            write_shipped(runs, options.save)
+            print(options.save)
+            return 0
+        shipped = [_shipped_for(run, options.reference) for run in runs]
+        verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
+        figure = plot(runs, shipped[0])
+    except (ValueError, FileNotFoundError) as error:
+        print(in_lines(error, 3), file=sys.stderr)
+        return 2
+    for run, verdict in zip(runs, verdicts, strict=True):
+        print(sentence(run, verdict))
+    if len(runs) > 1:
+        print(as_table(runs, verdicts))
+    out = options.out or Path(options.runs[0]) / "plots"
+    print(save_figures({"learning_curve": figure}, out)[0])
+    return int(any(v is not None and v.track is Track.BEHIND for v in verdicts))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m relic.evaluation.compare",
+        description="Say whether runs learn as fast as the ones that ship.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "--reference", type=Path, help="a file of learning curves; default: the experiment's own"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the plot; default: RUN/plots")
+    parser.add_argument(
+        "--save", type=Path, help="write the learning curves of the runs to this file instead"
+    )
+    return parser.parse_args(arguments)
+
+
+def sentence(run: Run, verdict: Verdict | None) -> str:
+    """Say in a few words where a run stands."""
+    if verdict is None:
+        curve = run.curves[run.score]
+        return (
+            f"{run.name}: {run.score} {curve.score_P[-1]:.3f} at {curve.step_P[-1]:,.0f} "
+            f"environment steps. No learning curve ships with {run.experiment}; name one by "
+            "--reference."
+        )
+    text = f"{run.name} is {verdict.track.value} the runs that ship with {run.experiment}: "
+    text += (
+        f"{verdict.name} {verdict.score:.3f} at {verdict.step:,.0f} environment steps; "
+        f"{verdict.low:.3f} to {verdict.high:.3f} is on track there"
+    )
+    if verdict.track is Track.BEHIND and verdict.usual_step is not None:
+        text += f", and they had this score at {verdict.usual_step:,.0f}"
+    text += "."
+    if verdict.changes:
+        more = len(verdict.changes) - _SHOWN_CHANGES
+        listed = "; ".join(verdict.changes[:_SHOWN_CHANGES])
+        text += f" It was configured otherwise: {listed}" + (f"; {more} more." * (more > 0) or ".")
+    return text
+
+
+def as_table(runs: Sequence[Run], verdicts: Sequence[Verdict | None]) -> str:
+    """Return one line per run."""
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for run, verdict in zip(runs, verdicts, strict=True):
+        score = run.score if verdict is None else verdict.name
+        curve = run.curves[score]
+        rows.append(
+            (
+                run.name,
+                run.experiment,
+                f"{curve.step_P[-1]:,.0f}",
+                score,
+                f"{curve.score_P[-1]:.3f}",
+                f"{curve.score_P.max():.3f}",
+                "-" if verdict is None else f"{verdict.low:.3f} to {verdict.high:.3f}",
+                "-" if verdict is None else verdict.track.name.lower().replace("_", " "),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
+    """Draw the runs' scores against environment steps, over what is on track.
+
+    Raises:
+        ValueError: If the runs have no score in common.
+    """
+    preferred = runs[0].score if shipped is None else shipped.score_for(runs[0])
+    candidates = (preferred, *runs[0].curves)
+    shared = [name for name in candidates if all(name in run.curves for run in runs)]
+    if not shared:
+        raise ValueError(
+            f"{runs[0].name}: must have a score in common with the other runs, got "
+            f"{'; '.join(', '.join(run.curves) for run in runs)}. Compare runs of one task."
+        )
+    score = shared[0]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    others = () if shipped is None else shipped.curves.get(score, ())
+    if others:
+        step_P = np.linspace(0.0, max(curve.step_P[-1] for curve in others), 200)
+        low_P, high_P = np.array([expected(others, step) for step in step_P]).T
+        axes.fill_between(
+            step_P, low_P, high_P, color="#52606d", alpha=0.15, lw=0, label="on track"
+        )
+        for number, curve in enumerate(others):
+            label = "shipped" if number == 0 else "_"
+            axes.plot(curve.step_P, curve.score_P, color="#52606d", lw=1, label=label)
+    for number, run in enumerate(runs):
+        curve, colour = run.curves[score], colormaps["tab10"](number % 10)
+        axes.plot(curve.step_P, curve.score_P, marker="o", ms=3, color=colour, label=run.name)
+    axes.set(xlabel="environment steps", ylabel=score)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    tidy(axes)
+    return figure
+
+
+def _shipped_for(run: Run, reference: Path | None) -> Shipped | None:
+    file = reference or shipped_file(run.experiment)
+    return read_shipped(file) if reference is not None or file.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""How a run's score grew with environment steps, and whether it is what to expect.
+
+What to expect is a file of curves that ships, one per experiment, made of one or more whole runs.
+Runs that differ by their seed alone learn at different paces, and a validation of few trials is
+noisy; so a score is on track if it lies within what the shipped runs had at any time between
+`1 / PACE` and `PACE` times as many steps, give or take twice the noise of their own points.
+
+Legend: P points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from relic.evaluation.store import write_json
+from relic.evaluation.subject import CONFIG_FILE
+from relic.jsonl import complete_lines
+from relic.policy.weights import read_json
+from relic.schema import ConfigError, differences
+
+PACE = 1.5
+"""A run may be this many times as slow or as fast as the shipped ones."""
+NOISE = 2.0
+"""Standard deviations of the noise of a point that are allowed for."""
+METRICS_FILE = "metrics.jsonl"
+SHIPPED = Path(__file__).resolve().parents[2] / "pretrained"
+SHIPPED_FILE = "learning_curve.json"
+SCORES = ("val/success", "val/return", "success_mean", "return_mean")
+"""What a run is judged by where its configuration names nothing that it has measured."""
+_FORMAT = 1
+_FREE = (
+    "seed", "run_dir", "device", "threads", "logging", "checkpoint", "total_steps", "cluster",
+)  # fmt: skip
+"""Parts of a configuration that do not change what is learned, or that tell seeds apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A score against environment steps."""
+
+    step_P: np.ndarray
+    score_P: np.ndarray
+
+    def at(self, step: float) -> float:
+        """Return the score at a step, on a straight line between points, flat beyond them."""
+        return float(np.interp(step, self.step_P, self.score_P))
+
+    def reached(self, score: float) -> float | None:
+        """Return the first step with at least this score."""
+        above = np.flatnonzero(self.score_P >= score)
+        return float(self.step_P[above[0]]) if len(above) else None
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a point about the line between its neighbours, robustly."""
+        if len(self.score_P) < 3:
+            return 0.0
+        off = self.score_P[1:-1] - (self.score_P[:-2] + self.score_P[2:]) / 2
+        # Variances add up to 1 + 1/4 + 1/4; 1.4826 turns the median into a standard deviation.
+        return float(1.4826 * np.median(np.abs(off)) / np.sqrt(1.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run directory says of how it learned."""
+
+    name: str
+    experiment: str
+    config: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    """By score."""
+
+    @property
+    def score(self) -> str:
+        """What it is judged by: what chooses its best checkpoint, if that was measured."""
+        wanted = str((self.config.get("checkpoint") or {}).get("best_metric"))
+        return next(name for name in (wanted, *SCORES) if name in self.curves)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Curves that ship with an experiment."""
+
+    experiment: str
+    config: Mapping[str, Any]
+    score: str
+    """What the runs were judged by."""
+    curves: Mapping[str, tuple[Curve, ...]]
+    """By score, one of each run."""
+
+    def score_for(self, run: Run) -> str:
+        """Return what to compare a run by: the score, else the same measure in training, else any.
+
+        Raises:
+            ConfigError: If it has measured nothing that is shipped.
+        """
+        in_training = f"{self.score.removeprefix('val/')}_mean"
+        for name in (self.score, in_training, *self.curves):
+            if name in run.curves and name in self.curves:
+                return name
+        raise ConfigError(
+            f"{run.name}: must have measured one of {', '.join(self.curves)} to be compared, got "
+            f"{', '.join(run.curves)}. Choose a run of the same task."
+        )
+
+
+class Track(Enum):
+    """How a run compares with the shipped ones."""
+
+    AHEAD = "ahead of"
+    ON_TRACK = "on track with"
+    BEHIND = "behind"
+    EARLY = "too early to compare with"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a run stands."""
+
+    track: Track
+    name: str
+    """Of the score."""
+    step: float
+    score: float
+    low: float
+    """The range that is on track."""
+    high: float
+    usual_step: float | None
+    """When the shipped runs had this score, in the mean of those that did."""
+    changes: tuple[str, ...]
+    """Settings in which the run differs, as `key: shipped -> own`."""
+
+
+def read_run(directory: str | Path) -> Run:
+    """Read the curves of a run directory; the run may be going on.
+
+    Raises:
+        FileNotFoundError: If it holds no run, or one that has measured nothing yet.
+        ConfigError: If its configuration is damaged.
+    """
+    directory = Path(directory)
+    metrics, file = directory / METRICS_FILE, directory / CONFIG_FILE
+    for needed in (file, metrics):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{directory}: must be the directory of a run with {needed.name}, found none. "
+                "Name the run_dir of a training."
+            )
+    config = _read_config(file)
+    lines = list(complete_lines(metrics))
+    curves = {}
+    for name in SCORES:
+        points = _validated(lines, name) if name.startswith("val/") else _trained(lines, name)
+        if points:
+            curves[name] = Curve(*np.array(points, float).T)
+    if not curves:
+        raise FileNotFoundError(
+            f"{metrics}: must hold a whole rollout with one of {', '.join(SCORES)}, found none. "
+            "Let the run go on."
+        )
+    return Run(directory.absolute().name, str(config["experiment"]), config, curves)
+
+
+def _validated(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(line["env_steps"], line[name]) for line in lines if name in line]
+
+
+def _trained(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    """Return one point per rollout: in it, scores rise with the context and then fall back."""
+    points, values = [], []
+    for line in lines:
+        values += [line[name]] if name in line else []
+        if line.get("update") == "full" and values:
+            points.append((line["env_steps"], float(np.mean(values))))
+            values = []
+    return points
+
+
+def write_shipped(runs: Sequence[Run], file: Path) -> None:
+    """Write a file of curves to ship.
+
+    Raises:
+        ConfigError: If the runs are not of one experiment with one configuration.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        changes = differences(first.config, run.config, free=_FREE)
+        if changes:
+            raise ConfigError(
+                f"{run.name}: must have the configuration of {first.name}, got {changes[0]}. "
+                "Save runs together that differ by their seed alone."
+            )
+    shared = [name for name in SCORES if all(name in run.curves for run in runs)]
+    content = {
+        "format": _FORMAT,
+        "experiment": first.experiment,
+        "score": first.score,
+        "curves": {
+            name: [
+                {
+                    "env_steps": run.curves[name].step_P.tolist(),
+                    "score": run.curves[name].score_P.tolist(),
+                }
+                for run in runs
+            ]
+            for name in shared
+        },
+        "config": {key: value for key, value in first.config.items() if key not in _FREE},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, content)
+
+
+def read_shipped(file: Path) -> Shipped:
+    """Read a file of curves.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        CheckpointError: If it is damaged or of a newer format.
+    """
+    content = read_json(file, _FORMAT)
+    curves = {
+        name: tuple(
+            Curve(np.array(c["env_steps"], float), np.array(c["score"], float)) for c in runs
+        )
+        for name, runs in content["curves"].items()
+    }
+    return Shipped(content["experiment"], content["config"], content["score"], curves)
+
+
+def shipped_file(experiment: str) -> Path:
+    """Return where the curves of an experiment are."""
+    return SHIPPED / experiment / SHIPPED_FILE
+
+
+def judge(run: Run, shipped: Shipped) -> Verdict:
+    """Say where a run stands by its newest score.
+
+    Raises:
+        ConfigError: If it has measured nothing that is shipped.
+    """
+    name = shipped.score_for(run)
+    curve, others = run.curves[name], shipped.curves[name]
+    step, score = float(curve.step_P[-1]), float(curve.score_P[-1])
+    low, high = expected(others, step)
+    if step * PACE < max(other.step_P[0] for other in others):
+        track = Track.EARLY
+    elif score < low:
+        track = Track.BEHIND
+    else:
+        track = Track.AHEAD if score > high else Track.ON_TRACK
+    steps = [s for s in (other.reached(score) for other in others) if s is not None]
+    usual = float(np.mean(steps)) if steps else None
+    changes = tuple(differences(shipped.config, run.config, free=_FREE))
+    return Verdict(track, name, step, score, low, high, usual, changes)
+
+
+def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:
+    """Return the range of scores that is on track at a step, by the curves that ship."""
+    begin, end = step / PACE, step * PACE
+    values = []
+    for curve in curves:
+        inside_P = (curve.step_P > begin) & (curve.step_P < end)
+        values += [curve.at(begin), curve.at(end), *curve.score_P[inside_P]]
+    slack = NOISE * max(curve.noise for curve in curves)
+    return float(min(values)) - slack, float(max(values)) + slack
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+        config["experiment"]
+        return config
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file}: must be the configuration of a run, got a damaged file ({error}). Restore it."
+        ) from None

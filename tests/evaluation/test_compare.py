@@ -1,0 +1,191 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from relic.evaluation.compare import main
+from relic.evaluation.learning_curve import (
+    PACE,
+    SHIPPED,
+    Curve,
+    Track,
+    expected,
+    judge,
+    read_run,
+    read_shipped,
+    shipped_file,
+    write_shipped,
+)
+from relic.schema import ConfigError
+
+CONFIG = {
+    "experiment": "made_up",
+    "seed": 0,
+    "ppo": {"lr": 0.1},
+    "checkpoint": {"best_metric": "val/return"},
+}
+
+
+def make_run(path, *, rise_at=500.0, until=1000, best=80.0, seed=0, config=None, **further):
+    """A run whose return rises from 0 to `best` about a step; validated every 100 steps."""
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "seed": seed, **(config or {})}))
+    lines = []
+    for step in range(20, until + 1, 20):
+        score = best / (1 + np.exp(-(step - rise_at) / 40))
+        # Rollouts of four updates, in which returns rise with the context.
+        part = (step // 20 - 1) % 4
+        line = {"env_steps": step, "return_mean": score * (0.2 + 0.2 * part), "sps": 1.0}
+        line["update"] = "full" if part == 3 else "partial"
+        lines.append(line | ({"val/return": score, **further} if step % 100 == 0 else {}))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_run(path)
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    runs = [make_run(tmp_path / f"s{i}", rise_at=r, seed=i) for i, r in enumerate((480, 520))]
+    write_shipped(runs, tmp_path / "curve.json")
+    return read_shipped(tmp_path / "curve.json")
+
+
+def test_a_saved_curve_is_that_of_the_runs(shipped, tmp_path):
+    run = read_run(tmp_path / "s1")
+    assert (shipped.experiment, shipped.score) == ("made_up", "val/return")
+    assert set(shipped.curves) == {"val/return", "return_mean"}
+    np.testing.assert_array_equal(shipped.curves["return_mean"][1].step_P, np.arange(80, 1001, 80))
+    np.testing.assert_array_equal(
+        shipped.curves["val/return"][1].score_P, run.curves["val/return"].score_P
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "track"),
+    [
+        ({}, Track.ON_TRACK),
+        ({"rise_at": 640.0, "until": 600}, Track.ON_TRACK),  # a quarter slower
+        ({"rise_at": 1200.0}, Track.BEHIND),
+        ({"best": 50.0}, Track.BEHIND),
+        ({"rise_at": 100.0, "until": 200}, Track.AHEAD),
+        ({"best": 95.0}, Track.AHEAD),
+        ({"until": 2000}, Track.ON_TRACK),  # trained longer than what ships
+    ],
+)
+def test_verdicts(shipped, tmp_path, changes, track):
+    verdict = judge(make_run(tmp_path / "run", **changes), shipped)
+    assert verdict.track is track
+    assert (verdict.track is Track.BEHIND) == (verdict.score < verdict.low)
+    assert (verdict.track is Track.AHEAD) == (verdict.score > verdict.high)
+
+
+def test_a_run_without_validation_yet_is_judged_by_its_training(shipped, tmp_path):
+    early = judge(make_run(tmp_path / "run", until=80), shipped)
+    assert (early.name, early.step, early.track) == ("return_mean", 80, Track.ON_TRACK)
+    tiny = {"env_steps": 5, "return_mean": 3.0, "update": "full"}
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(tiny) + "\n")
+    assert judge(read_run(tmp_path / "run"), shipped).track is Track.EARLY
+
+
+def test_training_is_averaged_over_whole_rollouts(tmp_path):
+    make_run(tmp_path / "run", until=230)
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    curve = read_run(tmp_path / "run").curves["return_mean"]
+    assert curve.step_P.tolist() == [80, 160]
+    expected = [np.mean([m["return_mean"] for m in lines[i : i + 4]]) for i in (0, 4)]
+    assert curve.score_P.tolist() == pytest.approx(expected)
+
+
+def test_range_is_that_of_all_scores_at_near_steps(shipped):
+    low, high = expected(shipped.curves["val/return"], 400.0)
+    times = np.linspace(400 / PACE, 400 * PACE, 4001)
+    scores = [curve.at(t) for curve in shipped.curves["val/return"] for t in times]
+    slack = 2.0 * max(curve.noise for curve in shipped.curves["val/return"])
+    assert (low, high) == pytest.approx((min(scores) - slack, max(scores) + slack), abs=1e-6)
+
+
+def test_noise_is_that_of_the_points_and_not_of_the_trend():
+    generator = np.random.default_rng(0)
+    steps = np.arange(2000.0)
+    trend = 80.0 / (1 + np.exp(-(steps - 900) / 200))
+    noisy = Curve(steps, trend + generator.normal(0.0, 3.0, len(steps)))
+    assert noisy.noise == pytest.approx(3.0, rel=0.1)
+    assert Curve(steps, trend).noise < 0.01
+    assert Curve(steps[:2], trend[:2]).noise == 0.0
+
+
+def test_settings_that_differ_are_named_but_seeds_are_not(shipped, tmp_path):
+    run = make_run(tmp_path / "run", seed=9, config={"ppo": {"lr": 0.2}})
+    assert judge(run, shipped).changes == ("ppo.lr: 0.1 -> 0.2",)
+    with pytest.raises(ConfigError, match=r"run: must have the configuration of s0, got ppo\.lr"):
+        write_shipped([read_run(tmp_path / "s0"), run], tmp_path / "other.json")
+
+
+def test_command_says_where_a_run_stands(shipped, tmp_path, capsys):
+    reference = f"--reference={tmp_path / 'curve.json'}"
+    make_run(tmp_path / "good")
+    make_run(tmp_path / "bad", best=40.0, config={"ppo": {"lr": 0.2}})
+    assert main([str(tmp_path / "good"), reference]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("good is on track with the runs that ship with made_up: val/return 80")
+    assert (tmp_path / "good" / "plots" / "learning_curve.png").stat().st_size > 1000
+    out = f"--out={tmp_path / 'out'}"
+    assert main([str(tmp_path / "good"), str(tmp_path / "bad"), reference, out]) == 1
+    said = capsys.readouterr().out
+    assert "bad is behind the runs that ship" in said
+    steps = re.search(r"they had this score at (\d+)", said)
+    assert steps is not None
+    assert int(steps.group(1)) in (500, 550, 600)
+    assert "It was configured otherwise: ppo.lr: 0.1 -> 0.2." in said
+    rows = said.splitlines()[-4:-1]
+    assert [row.split()[0] for row in rows] == ["run", "good", "bad"]
+    assert (tmp_path / "out" / "learning_curve.png").exists()
+
+
+def test_command_saves_curves(shipped, tmp_path, capsys):
+    runs = [str(tmp_path / name) for name in ("s0", "s1")]
+    assert main([*runs, f"--save={tmp_path / 'new' / 'curve.json'}"]) == 0
+    assert (tmp_path / "new" / "curve.json").read_text() == (tmp_path / "curve.json").read_text()
+
+
+def test_runs_without_a_shipped_curve_are_told_so(tmp_path, capsys):
+    make_run(tmp_path / "run")
+    assert main([str(tmp_path / "run")]) == 0
+    assert "No learning curve ships with made_up" in capsys.readouterr().out
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    make_run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"env_steps": 1100, "val/ret')
+    assert read_run(tmp_path / "run").curves["val/return"].step_P[-1] == 1000
+
+
+def test_what_is_no_run_is_refused(shipped, tmp_path, capsys):
+    def refused(*arguments):
+        assert main([str(a) for a in arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "must be the directory of a run with config.yaml" in refused(tmp_path)
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"env_steps": 1}\n')
+    assert "must hold a whole rollout with one of val/success" in refused(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert "a run with metrics.jsonl, found none" in refused(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("3")
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    assert "config.yaml: must be the configuration of a run" in refused(tmp_path / "run")
+    newer = json.loads((tmp_path / "curve.json").read_text()) | {"format": 99}
+    (tmp_path / "newer.json").write_text(json.dumps(newer))
+    said = refused(tmp_path / "s0", f"--reference={tmp_path / 'newer.json'}")
+    assert "at most 1, got 99" in said
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/learning_curve.json")), ids=str)
+def test_shipped_curves_are_of_their_experiment(file):
+    shipped = read_shipped(file)
+    assert file == shipped_file(shipped.experiment)
+    assert shipped.score in shipped.curves
+    for curves in shipped.curves.values():
+        assert all((np.diff(curve.step_P) > 0).all() for curve in curves)
