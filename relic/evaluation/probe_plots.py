@@ -33,7 +33,7 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     text = f"after {theirs} episodes"
     band(upper, shown, colour=CONTROL, label=text, index=result.counts)
     upper.set_ylabel(f"{label(measure)} in the next episode")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     _draw_difference(lower, result.counts, to_plain(result.at_first(measure, "difference")))
     lower.set_xlabel("episodes in the context")
     lower.xaxis.get_major_locator().set_params(integer=True)
