@@ -99,6 +99,9 @@ class EncoderConfig:
     """Observations to use. None: all but pictures of class numbers, which are privileged."""
     vector_widths: dict[str, int] = field(default_factory=lambda: {"gps": 32})
     """Vectors that get a linear layer, and its width; other vectors enter as they are."""
+    angles: tuple[str, ...] = ("compass",)
+    """Vectors of angles in radians, which enter as their cosines and sines: a turn by a full circle
+    then changes nothing, and places can be turned into directions by products."""
     scale_vectors: bool = True
     """Scale vectors whose finite bounds leave [-1, 1] to [-1, 1]."""
     category_width: int | None = None

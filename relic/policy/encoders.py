@@ -82,7 +82,9 @@ class ObservationEncoder(nn.Module):
         self.vectors = nn.ModuleDict()
         for key, space in plan.vectors.items():
             vector_width = config.vector_widths.get(key)
-            encoder = VectorEncoder(space, vector_width, scaled=config.scale_vectors)
+            encoder = VectorEncoder(
+                space, vector_width, scaled=config.scale_vectors, angles=key in config.angles
+            )
             self.vectors[_name(key)] = encoder
         self.categories = nn.ModuleDict()
         for key, space in plan.categories.items():

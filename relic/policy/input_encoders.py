@@ -26,14 +26,19 @@ class VectorEncoder(nn.Module):
         space: Their space.
         width: Width of the linear layer; None for none.
         scaled: Scale finite bounds that leave [-1, 1] to [-1, 1].
+        angles: They are angles in radians, of which cosines and sines are taken; never scaled.
     """
 
-    def __init__(self, space: VectorSpace, width: int | None, *, scaled: bool) -> None:
+    def __init__(
+        self, space: VectorSpace, width: int | None, *, scaled: bool, angles: bool = False
+    ) -> None:
         super().__init__()
         self.size = vector_size(space)
-        self.linear = None if width is None else nn.Linear(self.size, width)
-        self.num_features = self.size if width is None else width
-        scale = vector_scale(space) if scaled else None
+        self.angles = angles
+        size = 2 * self.size if angles else self.size
+        self.linear = None if width is None else nn.Linear(size, width)
+        self.num_features = size if width is None else width
+        scale = vector_scale(space) if scaled and not angles else None
         self.is_scaled = scale is not None
         centre, half = scale or (np.zeros(self.size), np.ones(self.size))
         self.register_buffer("centre", torch.as_tensor(centre).float(), persistent=False)
@@ -44,6 +49,8 @@ class VectorEncoder(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         """Return (..., num_features) of numbers (..., size)."""
         vector = vector.float()
+        if self.angles:
+            vector = torch.cat([vector.cos(), vector.sin()], -1)
         if self.is_scaled:
             vector = (vector - self.centre) * self.gain
         return vector if self.linear is None else self.linear(vector)

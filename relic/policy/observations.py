@@ -54,10 +54,11 @@ def plan_observations(config: EncoderConfig, space: spaces.Dict) -> ObservationP
         )
     for key in config.keys or ():
         _check_known("encoder.keys", key, space)
-    for key in config.vector_widths:
-        # The default names a key that many environments lack.
-        if key not in EncoderConfig().vector_widths:
-            _check_known("encoder.vector_widths", key, space)
+    usual = EncoderConfig()  # names keys that many environments lack
+    for name in ("vector_widths", "angles"):
+        for key in getattr(config, name):
+            if key not in getattr(usual, name):
+                _check_known(f"encoder.{name}", key, space)
     plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
     # Sorted, as weights must not depend on the order in which a space lists its parts.
     for key in sorted(space.spaces if config.keys is None else set(config.keys)):

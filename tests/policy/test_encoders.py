@@ -111,6 +111,16 @@ def test_vectors_enter_as_they_are_or_scaled_by_their_bounds():
     assert encoded == [0.0, 9.0, 3.0, -4.0, 1.0, -1.0, 0.5, 1.0]
 
 
+def test_angles_enter_as_cosine_and_sine():
+    space = spaces.Dict(heading=spaces.Box(-np.pi, np.pi, (1,), np.float32))
+    encoder = _encoder(space, angles=("heading",), prev_action=False)
+    heading = torch.linspace(-3.0, 3.0, 7)[:, None]
+    out = encoder({"heading": heading}, torch.zeros(7, dtype=torch.int64), _starts(7))
+    torch.testing.assert_close(out, torch.cat([heading.cos(), heading.sin()], -1))
+    turned = encoder({"heading": heading + 2 * np.pi}, torch.zeros(7).long(), _starts(7))
+    torch.testing.assert_close(turned, out, atol=1e-5, rtol=0)
+
+
 def test_the_order_of_a_space_does_not_matter():
     keys = ["unit", "goal", "cell", "gps", "level"]
     encoded = []
@@ -295,6 +305,7 @@ def test_read_outs_pick_the_row_that_is_asked_for_and_sum_what_is_in_view(catego
     [
         ({"keys": ("rbg",)}, r"encoder.keys: .*got 'rbg'. Did you mean 'rgb'"),
         ({"vector_widths": {"gsp": 8}}, r"encoder.vector_widths: .*'gsp'. Did you mean 'gps'"),
+        ({"angles": ("gsp",)}, r"encoder.angles: .*'gsp'. Did you mean 'gps'"),
         ({"keys": (), "prev_action": False}, r"encoder.keys: must leave at least one input"),
         ({"visual": VisualKind.VIT}, r"encoder.visual: vit must see colour pictures"),
         ({"visual": VisualKind.VIT, "keys": ("rgb",)}, r"encoder.checkpoint: must be given"),
