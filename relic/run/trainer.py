@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import numpy as np
 import torch
 
 from relic.ppo.loop import UpdateReport, run_rollout
@@ -17,13 +16,14 @@ from relic.run.checkpoint import CheckpointStore, Saved
 from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
+from relic.run.episodes import summarise_episodes
 from relic.run.metrics import MetricsLog, Mirror, TensorBoardMirror, WandbMirror, new_wandb_id
 from relic.run.pretrain import with_encoder
 from relic.run.progress import Progress, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import RunSaver
 from relic.run.signals import StopRequest
-from relic.run.validation import MEASURES, Validator, mean_by_index
+from relic.run.validation import Validator
 from relic.schema import to_plain
 
 
@@ -195,38 +195,22 @@ class Trainer:
             self._times[name] += seconds
         planned = report.planned
         steps = planned.at_step - planned.chunk_from
+        ended, scores = summarise_episodes(report.episodes, self.ranks)
+        if ended:
+            self.counters.episodes += ended
+            scores["episodes"] = self.counters.episodes
         metrics: dict[str, Any] = {
             "env_steps": report.env_steps,
             "update": planned.kind.value,
             "wall_s": self.counters.wall_s,
             "sps": steps * self.config.rollout.num_envs / max(elapsed_s, 1e-9),
             **report.metrics,
-            **self._summarise_episodes(report.episodes),
+            **scores,
             **{f"time/{name}": seconds for name, seconds in times.items()},
         }
         if self.parts.policy.device.type == "cuda":
             metrics["time/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return metrics
-
-    def _summarise_episodes(self, episodes: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Average the records of this update's episodes, over all ranks."""
-        reduction = self.ranks.reduction
-        count = len(episodes.get("episode", ()))
-        names = ("return", "length", *MEASURES[1:])
-        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
-        sums[0] = count
-        for i, name in enumerate(names):
-            if name in episodes:
-                sums[i + 1] = float(np.sum(episodes[name]))
-        total = reduction.sum(sums.to(self.ranks.device)).tolist()
-        if total[0] == 0:
-            return {}
-        self.counters.episodes += int(total[0])
-        metrics: dict[str, Any] = {"episodes": self.counters.episodes}
-        for name, value in zip(names, total[1:], strict=True):
-            if name in episodes:
-                metrics[f"{name}_mean"] = value / total[0]
-        return metrics | _curves(episodes)
 
     def _validate(self) -> dict[str, Any]:
         """Measure the policy on validation trials where that is due; rank 0 does it for all."""
@@ -288,14 +272,3 @@ def prepare_process(config: RunConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(config.deterministic)
-
-
-def _curves(episodes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the training score by index in the trial, of this rank."""
-    if "episode" not in episodes:
-        return {}
-    return {
-        f"{name}_by_episode": mean_by_index(episodes["episode"], episodes[name])
-        for name in ("return", "success")
-        if name in episodes
-    }
