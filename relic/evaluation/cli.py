@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.make import make_trial_env
 from relic.evaluation.context import Context
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
@@ -18,6 +19,7 @@ from relic.evaluation.side_by_side import PAGE_FILE, Entry, describe_comparison,
 from relic.evaluation.store import RECORDS_FILES, Store, read_records
 from relic.evaluation.subject import Subject, find_subjects, fit_protocol
 from relic.evaluation.text import describe
+from relic.evaluation.tracks import chosen_trials
 from relic.evaluation.workers import WorkerError
 from relic.schema import ConfigError, in_lines, leaves, to_plain
 
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         protocol = chosen_protocol(subjects[0], settings, changes)
         _check_controls(settings, protocol)
         plans = _plan(subjects, settings, protocol)
+        _check_replay(settings, plans[0].fitted)
         stores = [
             Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
             for plan in plans
@@ -98,6 +101,14 @@ def _check_controls(settings: Settings, protocol: Protocol) -> None:
             "controls: foreign needs another trial to take the context from, got trials=1. "
             "Raise trials, or leave foreign out."
         )
+
+
+def _check_replay(settings: Settings, protocol: Protocol) -> None:
+    env = make_trial_env(protocol.env, 1, protocol.options)
+    try:
+        chosen_trials(settings.replay, protocol, env)
+    finally:
+        env.close()
 
 
 def _plan(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> list[Plan]:

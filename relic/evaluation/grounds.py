@@ -1,6 +1,6 @@
 """Where trials take place, seen from above: positions, goals, and a picture to draw them on.
 
-Shape suffixes: N rows, K goals.
+Shape suffixes: N rows, K goals, H and W picture height and width.
 """
 
 from __future__ import annotations
@@ -15,11 +15,31 @@ from numpy.typing import NDArray
 from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
 from envs.houses.scene import Scene
-from envs.houses.topdown import plot_map
+from envs.houses.topdown import Map, draw_map, mark_objects, plot_map
 from envs.vector import Observation, TrialVectorEnv
 
 Positions = NDArray[np.float64]
 """(..., 2): x and y in the units of the ground."""
+
+_GOAL, _LINE = (250, 214, 165), (205, 211, 219)
+_SIDE = 640
+"""Pixels along the longer side of a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A ground from above, whose first row is the far side, of greatest y."""
+
+    plan: Map
+    """Its own origin is the picture's lower left corner, and its metre the ground's unit."""
+    left: float
+    bottom: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top in the units of the ground."""
+        height, width = (n / self.plan.pixels_per_metre for n in self.plan.image.shape[:2])
+        return self.left, self.left + width, self.bottom, self.bottom + height
 
 
 class Ground(Protocol):
@@ -29,8 +49,16 @@ class Ground(Protocol):
         """Return where the agents of all rows are, (N, 2)."""
         ...
 
+    def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return x, y, heading and pitch of all rows, (N, 4); NaN for what agents lack."""
+        ...
+
     def goals(self, goal: int) -> Positions:
         """Return the places that satisfy a record's `goal`, (K, 2)."""
+        ...
+
+    def picture(self, goal: int | None = None) -> Picture:
+        """Return a picture; with the places that satisfy a goal marked, if it is given."""
         ...
 
     def draw(self, axes: Axes) -> None:
@@ -49,6 +77,11 @@ class Cells:
         scaled_N2 = observation["position"].astype(np.float64)
         return np.rint((scaled_N2 + 1.0) * 0.5 * (self.size - 1))
 
+    def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return the cell of each row, with NaN for heading and pitch; see `Ground`."""
+        position_N2 = self.positions(env, observation)
+        return np.concatenate([position_N2, np.full_like(position_N2, np.nan)], axis=1)
+
     def goals(self, goal: int) -> Positions:
         """Return the hidden cell; see `Ground`."""
         return np.array([divmod(goal, self.size)], np.float64)
@@ -60,6 +93,19 @@ class Cells:
         axes.vlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
         axes.set(xlim=(-0.6, self.size - 0.4), ylim=(-0.6, self.size - 0.4), aspect="equal")
         axes.set_axis_off()
+
+    def picture(self, goal: int | None = None) -> Picture:
+        """Paint the lines between cells, and the hidden cell; see `Ground`."""
+        scale = max(_SIDE // self.size, 2)
+        side = scale * self.size
+        image_HW3 = np.full((side, side, 3), 255, np.uint8)
+        if goal is not None:
+            left, low = scale * self.goals(goal)[0].astype(int)
+            image_HW3[side - low - scale : side - low, left : left + scale] = _GOAL
+        lines = np.arange(0, side, scale)
+        image_HW3[lines] = image_HW3[:, lines] = _LINE
+        image_HW3[-1] = image_HW3[:, -1] = _LINE
+        return Picture(Map(image_HW3, float(scale)), -0.5, -0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +119,11 @@ class Floor:
         assert isinstance(env, HousesVectorEnv)
         return env.simulator.pose_N4[:, :2].copy()
 
+    def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
+        """Return how the agents stand; see `Ground`."""
+        assert isinstance(env, HousesVectorEnv)
+        return env.simulator.pose_N4.copy()
+
     def goals(self, goal: int) -> Positions:
         """Return the objects of the category; see `Ground`."""
         return np.array([(o.x, o.y) for o in self.scene.objects if o.category == goal])
@@ -82,6 +133,16 @@ class Floor:
         plot_map(axes, self.scene, pixels_per_metre=32.0)
         axes.images[-1].set_alpha(0.5)
         axes.set_axis_off()
+
+    def picture(self, goal: int | None = None) -> Picture:
+        """Paint rooms and furniture, and ring the objects; see `Ground`."""
+        plan = draw_map(self.scene, _SIDE / max(self.scene.house.extent))
+        return Picture(mark_objects(plan, self.scene, names=goal is None, goal=goal), 0.0, 0.0)
+
+
+def has_ground(env: TrialVectorEnv) -> bool:
+    """Say whether an environment shows where its agents are."""
+    return isinstance(env, DarkroomVectorEnv | HousesVectorEnv)
 
 
 def ground_of(env: TrialVectorEnv, row: int = 0) -> Ground:

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.make import make_trial_env
 from relic.evaluation.curves import RISING, Table, curve, interval, measures, tabulate
 from relic.evaluation.evaluator import Record
-from relic.evaluation.protocol import Protocol
 
 NUM_SIZES = 3
 """Parts that houses are cut into by their size, with equally many houses each."""
@@ -24,15 +22,6 @@ BANDS = ("early", "late")
 
 Masks = Mapping[str, np.ndarray]
 """Which episodes (U, I) belong to a part, by its name."""
-
-
-def goal_categories(protocol: Protocol) -> tuple[str, ...]:
-    """Return the names of what the `goal` of a protocol's records counts; maybe none."""
-    env = make_trial_env(protocol.env, 1, protocol.options)
-    try:
-        return env.goal_categories
-    finally:
-        env.close()
 
 
 def summarise_groups(records: Sequence[Record], categories: Sequence[str]) -> dict[str, Any]:

@@ -82,10 +82,3 @@ def picture(path: Path, text: str) -> str:
 def details(summary: str, content: str) -> str:
     """Return HTML that is shown when its summary is clicked."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page so that a reader never meets half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

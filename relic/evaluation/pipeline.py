@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from envs.make import make_trial_env
+from envs.vector import TrialVectorEnv
 from relic.evaluation.context import Context
 from relic.evaluation.curves import summarise
+from relic.evaluation.evaluator import Record
 from relic.evaluation.group_plots import plot_groups
-from relic.evaluation.groups import goal_categories, summarise_groups
+from relic.evaluation.groups import summarise_groups
 from relic.evaluation.plots import plot_summary
 from relic.evaluation.progress import progress
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.replay import replay_data
 from relic.evaluation.report import write_report
 from relic.evaluation.settings import Settings
-from relic.evaluation.store import Job, Store, identity, write_json
+from relic.evaluation.store import Job, Store, identity, policy_digest, write_json
 from relic.evaluation.subject import Subject, trained_on
+from relic.evaluation.tracks import chosen_trials, missing_tracks, read_track
 from relic.evaluation.workers import Task, run_jobs
 from relic.schema import to_plain
 
@@ -36,11 +43,41 @@ def evaluate_into(
 
     Returns:
         The summary.
+
+    Raises:
+        WorkerError: If a block could not be evaluated.
     """
-    controls = [Context(name) for name in settings.controls]
-    contexts = [Context.KEPT, *controls]
+    env = make_trial_env(protocol.env, 1, protocol.options)
+    try:
+        tracked = chosen_trials(settings.replay, protocol, env)
+        records = _records(store, subject, protocol, settings, tracked)
+        summary = _summary(subject, protocol, named, records, env.goal_categories)
+        write_json(store.directory / SUMMARY_FILE, summary)
+        pictures = store.directory / "plots"
+        plots = [*plot_summary(summary, pictures), *plot_groups(summary, pictures)]
+        replays = _replays(env, store.directory, tracked, records[Context.KEPT])
+        write_report(summary, plots, store.directory / REPORT_FILE, replays=replays)
+    finally:
+        env.close()
+    return summary
+
+
+def _records(
+    store: Store,
+    subject: Subject,
+    protocol: Protocol,
+    settings: Settings,
+    tracked: tuple[int, ...],
+) -> dict[Context, list[Record]]:
+    """Evaluate the blocks that are not done and return all records."""
+    contexts = [Context.KEPT, *map(Context, settings.controls)]
     jobs = [Job(context, block) for context in contexts for block in range(protocol.num_blocks)]
-    left = [job for job in jobs if not store.is_done(job)]
+    missing = missing_tracks(store.directory, protocol, tracked)
+    left = [
+        job
+        for job in jobs
+        if not store.is_done(job) or (job.context is Context.KEPT and job.block in missing)
+    ]
     task = Task(
         subject.checkpoint,
         protocol,
@@ -48,11 +85,23 @@ def evaluate_into(
         identity_of(subject, protocol, settings),
         threads=settings.threads,
         device=settings.device,
+        tracked=tracked,
     )
     with progress(protocol, left, len(jobs), enabled=settings.progress) as on_episode:
         run_jobs(task, left, workers=settings.workers, on_episode=on_episode)
-    records = {context: store.merge(context, protocol.num_blocks) for context in contexts}
-    summary = {
+    return {context: store.merge(context, protocol.num_blocks) for context in contexts}
+
+
+def _summary(
+    subject: Subject,
+    protocol: Protocol,
+    named: Protocol,
+    records: dict[Context, list[Record]],
+    categories: Sequence[str],
+) -> dict[str, Any]:
+    kept = records[Context.KEPT]
+    controls = {c: others for c, others in records.items() if c is not Context.KEPT}
+    return {
         "format": 1,
         "protocol": named.name,
         "protocol_version": named.version,
@@ -60,20 +109,27 @@ def evaluate_into(
         "env": protocol.env,
         "options": to_plain(protocol.options),
         "trained_on": bool(trained_on(subject, protocol)),
-        "policy": task.identity["policy"],
+        "policy": policy_digest(subject.checkpoint),
         "checkpoint": subject.checkpoint.name,
         "env_steps": subject.meta.get("env_steps"),
-        "episodes": len(records[Context.KEPT]),
+        "episodes": len(kept),
         "trials": protocol.trials,
         "repeats": protocol.repeats,
-        **summarise(records[Context.KEPT], {control: records[control] for control in controls}),
-        **summarise_groups(records[Context.KEPT], goal_categories(protocol)),
+        **summarise(kept, controls),
+        **summarise_groups(kept, categories),
     }
-    write_json(store.directory / SUMMARY_FILE, summary)
-    pictures = store.directory / "plots"
-    plots = [*plot_summary(summary, pictures), *plot_groups(summary, pictures)]
-    write_report(summary, plots, store.directory / REPORT_FILE)
-    return summary
+
+
+def _replays(
+    env: TrialVectorEnv, directory: Path, trials: Sequence[int], records: Sequence[Record]
+) -> list[dict[str, Any]]:
+    """Return what the page replays: the first repeat of trials that have a whole episode."""
+    own = {t: [r for r in records if r["trial"] == t and r["repeat"] == 0] for t in trials}
+    return [
+        replay_data(env, read_track(directory, trial), episodes)
+        for trial, episodes in own.items()
+        if episodes
+    ]
 
 
 def identity_of(subject: Subject, protocol: Protocol, settings: Settings) -> dict[str, Any]:

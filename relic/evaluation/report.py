@@ -7,9 +7,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from relic.evaluation.html import details, document, picture, table, write_page
+from relic.evaluation.html import details, document, picture, table
 from relic.evaluation.plots import label
+from relic.evaluation.replay import SCRIPT, STYLE, replay_section
+from relic.evaluation.store import write_text
 from relic.evaluation.text import CONTROL_WORDS, at, controls_of, interval, number
+from relic.schema import leaves
 
 _FACTS = {
     "protocol": "Protocol",
@@ -34,18 +37,29 @@ _EXPLAINED = {
 _GROUPS = {"by_area": ("size of the house", "houses"), "by_goal": ("goal category", "goal")}
 
 
-def write_report(summary: Mapping[str, Any], plots: Sequence[Path], path: Path) -> None:
+def write_report(
+    summary: Mapping[str, Any],
+    plots: Sequence[Path],
+    path: Path,
+    *,
+    replays: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write the page.
 
     Args:
         summary: Of the evaluation.
         plots: Pictures, named by measure; they are embedded.
         path: The file.
+        replays: Trials to be replayed, see `replay.replay_data`.
     """
-    write_page(path, page(summary, plots))
+    write_text(path, page(summary, plots, replays))
 
 
-def page(summary: Mapping[str, Any], plots: Sequence[Path]) -> str:
+def page(
+    summary: Mapping[str, Any],
+    plots: Sequence[Path],
+    replays: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Return the page as text."""
     pictures = {path.stem: path for path in plots}
     sections = [
@@ -62,8 +76,13 @@ def page(summary: Mapping[str, Any], plots: Sequence[Path]) -> str:
             sections.append(picture(pictures[name], text))
         sections.append(details("Numbers", _numbers(curve)))
         sections += [_group(summary, kind, name, pictures) for kind in _GROUPS]
+    if replays:
+        sections.append(replay_section(replays))
     sections += ["<h2>How it was measured</h2>", _facts(summary)]
-    return document(f"Evaluation: {summary['protocol']}", sections)
+    title = f"Evaluation: {summary['protocol']}"
+    if not replays:
+        return document(title, sections)
+    return document(title, sections, style=STYLE, script=SCRIPT.read_text(encoding="utf-8"))
 
 
 def _controls(summary: Mapping[str, Any]) -> str:
@@ -138,4 +157,12 @@ def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[s
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
-    return table([], [[text, str(summary[key])] for key, text in _FACTS.items()], "facts")
+    return table([], [[text, _fact(summary[key])] for key, text in _FACTS.items()], "facts")
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_fact(content)}" for key, content in leaves(value).items())
+    return f"{value:,}" if isinstance(value, int) else str(value)

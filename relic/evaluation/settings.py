@@ -33,6 +33,8 @@ class Settings:
     device: str = "cpu"
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
     """Other contexts that the same trials are evaluated with, see `context.Context`."""
+    replay: tuple[int, ...] | None = None
+    """Trials that the report replays on the map. Default: the first three, where there is one."""
     allow_trained: bool = False
     """Evaluate even on trials that the run was trained on."""
     progress: bool = True

@@ -20,9 +20,9 @@ from matplotlib.lines import Line2D
 
 from relic.evaluation.curves import RISING, Interval, interval, tabulate
 from relic.evaluation.evaluator import Record
-from relic.evaluation.html import document, picture, table, write_page
+from relic.evaluation.html import document, picture, table
 from relic.evaluation.plots import band, count_episodes, label, save_figures, tidy
-from relic.evaluation.store import write_json
+from relic.evaluation.store import write_json, write_text
 from relic.evaluation.text import interval as as_interval
 from relic.evaluation.text import number
 
@@ -83,7 +83,7 @@ def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any
         if _is_sweep(comparison):
             figures[f"{name}_by_steps"] = plot_by_steps(comparison, name)
     plots = save_figures(figures, directory / "plots")
-    write_page(directory / PAGE_FILE, page(comparison, plots))
+    write_text(directory / PAGE_FILE, page(comparison, plots))
     return comparison
 
 

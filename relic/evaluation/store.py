@@ -42,15 +42,20 @@ def identity(
     checkpoint: Path, protocol: Protocol, threads: int, *, device: str = "cpu"
 ) -> dict[str, Any]:
     """Return what decides the records: results of one evaluation agree in all of it."""
-    description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
-    weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
     return {
         "format": FORMAT,
-        "policy": hashlib.sha256(weights.encode()).hexdigest()[:12],
+        "policy": policy_digest(checkpoint),
         "protocol": to_plain(protocol),
         "threads": threads,
         "device": device,
     }
+
+
+def policy_digest(checkpoint: Path) -> str:
+    """Return twelve hexadecimal digits that change with a policy's configuration or weights."""
+    description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
+    weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
+    return hashlib.sha256(weights.encode()).hexdigest()[:12]
 
 
 class Store:
@@ -96,10 +101,7 @@ class Store:
         jobs = [Job(context, block) for block in range(num_blocks)]
         lines = (line for job in jobs for line in self._path(job).read_text().splitlines())
         records = in_order(json.loads(line) for line in lines)
-        path = self.directory / RECORDS_FILES[context]
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(map(_line, records)))
-        temporary.replace(path)
+        write_text(self.directory / RECORDS_FILES[context], "".join(map(_line, records)))
         return records
 
     def _path(self, job: Job) -> Path:
@@ -113,8 +115,13 @@ def read_records(path: Path) -> list[Record]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader never meets half a file."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader never meets half a file."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

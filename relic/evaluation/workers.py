@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 
+from relic.evaluation.context import Context
 from relic.evaluation.evaluator import Record, check_fit, make_env, run_block
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.store import Job, Store
+from relic.evaluation.tracks import Tracker
 from relic.policy.loading import load
 
 ATTEMPTS = 2
@@ -44,6 +46,8 @@ class Task:
     threads: int = 1
     """Threads of each worker: last bits depend on them, so they are part of the identity."""
     device: str = "cpu"
+    tracked: tuple[int, ...] = ()
+    """Trials whose tracks are kept."""
 
 
 def run_jobs(
@@ -83,9 +87,18 @@ def _work(task: Task, jobs: Iterator[Job]) -> Iterator[tuple[Job, Record]]:
         check_fit(policy, env)
         for job in jobs:
             block = blocks[job.block]
-            records = run_block(policy, env, task.protocol, block, context=job.context)
+            tracker = Tracker(block, task.tracked if job.context is Context.KEPT else ())
+            records = run_block(
+                policy,
+                env,
+                task.protocol,
+                block,
+                context=job.context,
+                on_act=tracker if tracker.trials else None,
+            )
             for record in store.write(job, records):
                 yield job, record
+            tracker.write(task.directory)
     finally:
         env.close()
 

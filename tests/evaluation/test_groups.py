@@ -5,10 +5,9 @@ import pytest
 
 from relic.evaluation.curves import RISING, curve, tabulate
 from relic.evaluation.group_plots import plot_by_goal, plot_groups
-from relic.evaluation.groups import goal_categories, summarise_groups
+from relic.evaluation.groups import summarise_groups
 from relic.evaluation.plots import plot_summary
 from relic.evaluation.report import page
-from tests.evaluation.conftest import small_protocol
 from tests.evaluation.test_report import FACTS
 
 CATEGORIES = ("apple", "ball", "cup", "dice")
@@ -93,12 +92,6 @@ def test_houses_of_one_shown_size_are_one_part():
     records = [{**r, "area": 40.0 + 1e-3 * r["house"]} for r in random_records()]
     (part,) = summarise_groups(records, ())["by_area"].values()
     assert part["episodes"] == len(records)
-
-
-def test_environments_name_their_goals():
-    assert goal_categories(small_protocol()) == ()
-    boxes = small_protocol(env="relic/FourBoxes-v0", options={"split": "test"})
-    assert goal_categories(boxes) == ("red", "green", "blue", "yellow")
 
 
 def test_plots_and_page_show_the_parts(tmp_path):
