@@ -1,15 +1,17 @@
 """Attention on packed rows: segments of any length side by side, without padding or masks.
 
 For kernels in the manner of flash-attn's ``varlen`` functions: PyTorch's own on CUDA, and the
-flash-attn package where it is installed. The package's path has not been run.
+flash-attn package (2.1 or newer) where it is installed. Neither has been run on a GPU yet.
 
 Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps, B segments.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,10 @@ from relic.policy.segments import Segments
 Kernel = Callable[..., Tensor]
 """kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window, scale): packed (total, H, D) each; causal,
 aligned to the bottom right of each segment; `window` counts the keys before a query's own."""
+
+
+_FLASH_MODULES = ("flash_attn", "flash_attn_interface", "flash_attn.cute")
+"""Where versions 2, 3 and 4 of flash-attn keep their functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +78,8 @@ def flash_attention(
     scale: float,
 ) -> Tensor:
     """Attend as `attention.attend` says, with the flash-attn package."""
-    try:
-        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise ImportError(
-            "attention_backend: flash needs the flash-attn package. Run "
-            "`pip install flash-attn --no-build-isolation`, or choose auto."
-        ) from error
+    kernel = _flash_kernel()
     _check_device("flash", q)
-
-    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window: int, scale: float) -> Tensor:
-        return flash_attn_varlen_func(
-            q,
-            k,
-            v,
-            cu_q,
-            cu_k,
-            max_q,
-            max_k,
-            softmax_scale=scale,
-            causal=True,
-            window_size=(window, 0),
-        )
-
     return packed_attention(
         kernel, q, k, v, sinks=sinks, past=past, segments=segments, window=window, scale=scale
     )
@@ -205,6 +190,59 @@ def _torch_kernel(
     out = varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=(window, 0))
     assert isinstance(out, Tensor)
     return out
+
+
+def _flash_kernel() -> Kernel:
+    """Return the flash-attn package's kernel, whichever of its versions is there.
+
+    Raises:
+        ImportError: If none is.
+    """
+    attend = _find_flash()
+
+    def kernel(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_q: Tensor,
+        cu_k: Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        window: int,
+        scale: float,
+    ) -> Tensor:
+        out = attend(
+            q,
+            k,
+            v,
+            cu_seqlens_q=cu_q,
+            cu_seqlens_k=cu_k,
+            max_seqlen_q=max_q,
+            max_seqlen_k=max_k,
+            softmax_scale=scale,
+            causal=True,
+            # Versions disagree on how to say that there is none.
+            **({} if window < 0 else {"window_size": (window, 0)}),
+        )
+        # Some versions return the softmax's logarithms as well.
+        return out[0] if isinstance(out, tuple) else out
+
+    return kernel
+
+
+def _find_flash() -> Callable[..., Any]:
+    for name in _FLASH_MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if hasattr(module, "flash_attn_varlen_func"):
+            return module.flash_attn_varlen_func
+    raise ImportError(
+        "attention_backend: flash needs the flash-attn package. Run "
+        "`pip install flash-attn --no-build-isolation`, or choose auto."
+    )
 
 
 def _check_device(backend: str, q: Tensor) -> None:

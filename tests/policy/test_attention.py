@@ -1,6 +1,8 @@
 import itertools
 import logging
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relic.policy import attention
+from relic.policy import packed_attention as packed
 from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend
 from relic.policy.packed_attention import packed_attention
@@ -81,9 +84,9 @@ class Case:
             backend=backend,
         )
 
-    def run_packed(self):
+    def run_packed(self, kernel=packed_loop):
         return packed_attention(
-            packed_loop,
+            kernel,
             *self.tensors,
             sinks=self.sinks,
             past=self.past,
@@ -254,6 +257,39 @@ def test_sinks_may_differ_by_row():
     case.sinks = Sinks(*(torch.randn(N, *x.shape) for x in case.sinks))
     torch.testing.assert_close(case.run(SDPA), case.run(REFERENCE))
     torch.testing.assert_close(case.run_packed(), case.run(REFERENCE))
+
+
+def flash_2(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+            softmax_scale=None, causal=False, window_size=(-1, -1)):  # fmt: skip
+    """A stand-in with the parameters of flash-attn 2's function of this kind."""
+    assert causal
+    assert dropout_p == 0
+    return packed_loop(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        window=window_size[0], scale=softmax_scale,
+    )  # fmt: skip
+
+
+def flash_3(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None,
+            seqused_k=None, softmax_scale=None, causal=False, qv=None,
+            window_size=(-1, -1)):  # fmt: skip
+    """The same of flash-attn 3, whose early releases return more than the output."""
+    assert seqused_q is seqused_k is qv is None
+    head = (q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, 0.0)
+    return flash_2(*head, softmax_scale, causal, window_size), None
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("flash_attn", flash_2), ("flash_attn_interface", flash_3)]
+)
+def test_versions_of_flash_attn_are_called_as_they_want(monkeypatch, name, function):
+    module = types.ModuleType(name)
+    module.__dict__["flash_attn_varlen_func"] = function
+    monkeypatch.setitem(sys.modules, name, module)
+    for num_sinks, window in ((2, None), (0, 5)):
+        case = Case(num_sinks, "ring", True, window).detach()
+        out = case.run_packed(packed._flash_kernel())
+        torch.testing.assert_close(out, case.run(REFERENCE), rtol=0, atol=1e-5)
 
 
 def test_auto_says_once_what_it_takes(caplog):
