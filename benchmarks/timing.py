@@ -1,4 +1,8 @@
-"""Timing for the benchmarks of the policy: warm up, repeat, median and spread, one JSON line."""
+"""Timing for the benchmarks of policy and training: warm up, repeat, median, one JSON line.
+
+One thread on a CPU is measured by its CPU time, which other programs move less; everything else by
+the clock on the wall.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +14,35 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from machine import cpu_name, load
 
 WARM_UPS = 3
 
 
 def measure(run: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
     """Return median, fastest and slowest time of a call in milliseconds."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     times = []
     for i in range(WARM_UPS + repeats if repeats > 1 else 2):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        begin = time.perf_counter()
+        begin = clock()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if i >= (WARM_UPS if repeats > 1 else 1):
-            times.append((time.perf_counter() - begin) * 1e3)
+            times.append((clock() - begin) * 1e3)
     return {"ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Return what a number depends on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "device": device.type,
-        "name": name or platform.machine(),
+        "name": name,
+        "load": load(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -1,0 +1,267 @@
+"""How fast does training go, by part and as a whole, and what does an update take?
+
+    python benchmarks/bench_train.py                      # everything, several minutes
+    python benchmarks/bench_train.py --quick              # every part, smallest settings
+    python benchmarks/bench_train.py --parts learner --contexts 1024 4096 --size small
+
+`run` trains an experiment and says where the time goes. `steps` compares advantages and the
+shuffle's order at 20 rows x 65,536 steps with loops over the steps. `learner` takes one update on
+the newest sixteenth of contexts of growing length, with the gradient through the whole prefix
+(`full`) and with the prefix as constants (`detached`); each case has a process of its own, so that
+its peak of memory is its own. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from machine import OtherLoad
+from timing import finish, measure
+from torch import Tensor
+
+from relic.policy.config import TRANSFORMER_SIZES
+from relic.ppo.loop import run_rollout
+from relic.ppo.refresh import refresh
+from relic.ppo.returns import gae
+from relic.ppo.schedule import PlannedUpdate, UpdateKind
+from relic.ppo.shuffle import shuffle_episodes, time_order
+from relic.run.cli import compose
+from relic.run.components import Components, build_components
+from relic.run.distributed import join_ranks
+from relic.run.trainer import prepare_process
+
+ROWS, STEPS, EPISODE = 20, 65_536, 500
+CHUNKS = 16
+CPU = torch.device("cpu")
+
+
+def run_table(args: argparse.Namespace) -> dict[str, Any]:
+    """Train an experiment for a few rollouts, after one that compiles and warms up."""
+    config = compose({"experiment": args.experiment, **args.overrides})
+    prepare_process(config)
+    parts = build_components(config, join_ranks(args.device))
+    collector, learner = parts.collector, parts.learner
+    list(run_rollout(collector, learner, learner.schedule))
+    times: dict[str, float] = defaultdict(float)
+    began = time.perf_counter()
+    with OtherLoad() as others:
+        for _ in range(args.rollouts):
+            for report in run_rollout(collector, learner, learner.schedule):
+                for name, seconds in report.times.items():
+                    times[name] += seconds
+    took = time.perf_counter() - began
+    parts.close()
+    times["other"] = took - sum(times.values())
+    steps = args.rollouts * config.steps_per_rollout
+    print(f"run: {args.experiment}, {steps:,} steps, others used {others.cores:.1f} cores")
+    print(f"{'end to end':12} {steps / took:10,.0f} steps/s")
+    for name, seconds in sorted(times.items(), key=lambda item: -item[1]):
+        alone = steps / max(seconds, 1e-9)
+        print(f"{name:12} {alone:10,.0f} steps/s alone, {seconds / took:4.0%} of the time")
+    shares = {name: seconds / took for name, seconds in times.items()}
+    return {"steps": steps, "sps": steps / took, "shares": shares, "other_cores": others.cores}
+
+
+def gae_by_loop(reward_NT: Tensor, value_NT: Tensor, cut_NT: Tensor, bootstrap_N: Tensor) -> Tensor:
+    """Return the advantages of `gae` with gamma 0.99 and lambda 0.95, step by step."""
+    advantage_NT = torch.zeros_like(reward_NT)
+    carried, following = torch.zeros_like(bootstrap_N), bootstrap_N
+    for t in range(reward_NT.shape[1] - 1, -1, -1):
+        goes_on = 1.0 - cut_NT[:, t].float()
+        delta = reward_NT[:, t] + 0.99 * following * goes_on - value_NT[:, t]
+        carried = delta + 0.99 * 0.95 * goes_on * carried
+        advantage_NT[:, t], following = carried, value_NT[:, t]
+    return advantage_NT
+
+
+def shuffle_by_loop(starts_NT: np.ndarray) -> np.ndarray:
+    """Return a context order with completed episodes permuted, step by step."""
+    rng = np.random.default_rng(0)
+    orders = []
+    for starts_T in starts_NT.tolist():
+        episodes: list[list[int]] = []
+        for t, start in enumerate(starts_T):
+            if start or not episodes:
+                episodes.append([])
+            episodes[-1].append(t)
+        picks = [*rng.permutation(len(episodes) - 1), len(episodes) - 1]
+        orders.append([t for pick in picks for t in episodes[pick]])
+    return np.array(orders)
+
+
+def steps_table(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Compare what is done for each step of a rollout with loops over the steps."""
+    steps = 2048 if args.quick else STEPS
+    reward, value = torch.randn(2, ROWS, steps)
+    starts_NT = np.tile(np.arange(steps) % EPISODE == 0, (ROWS, 1))
+    cut, bootstrap = torch.from_numpy(np.roll(starts_NT, -1, axis=1)), torch.randn(ROWS)
+    final, order, rows = torch.zeros(ROWS, steps), time_order(ROWS, steps), np.arange(ROWS)
+    running_N = np.zeros(ROWS, bool)
+
+    def advantages() -> Tensor:
+        return gae(
+            reward, value, cut, final_value_NT=final, bootstrap_N=bootstrap,
+            gamma=0.99, gae_lambda=0.95,
+        )[0]  # fmt: skip
+
+    def shuffled() -> np.ndarray:
+        return shuffle_episodes(order, starts_NT, running_N, seed=0, row_N=rows, draw=0)
+
+    slow = gae_by_loop(reward, value, cut, bootstrap)
+    torch.testing.assert_close(advantages(), slow, rtol=1e-4, atol=1e-4)
+    assert (np.sort(shuffled(), axis=1) == np.sort(shuffle_by_loop(starts_NT), axis=1)).all()
+    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "advantages": (advantages, lambda: gae_by_loop(reward, value, cut, bootstrap)),
+        "shuffle": (shuffled, lambda: shuffle_by_loop(starts_NT)),
+    }
+    print(f"\nsteps: {ROWS} x {steps:,}, episodes of {EPISODE}")
+    results = []
+    for name, (ours, loop) in pairs.items():
+        fast, slow_ms = measure(ours, CPU, args.repeats)["ms"], measure(loop, CPU, 1)["ms"]
+        print(f"{name:12} {fast:9.2f} ms, loop {slow_ms:10.1f} ms, {slow_ms / fast:7.0f}x")
+        results.append({"what": name, "ms": fast, "loop_ms": slow_ms})
+    return results
+
+
+def learner_table(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure one update by context length and by what becomes of the prefix."""
+    print(f"\nlearner: size {args.size}, {args.rows} rows, update on the newest 1/{CHUNKS}")
+    print(
+        f"{'context':>8} {'prefix':9} {'update':>10} {'learned/s':>10} {'read/s':>10} {'peak':>9}"
+    )
+    results = []
+    for context in (256,) if args.quick else args.contexts:
+        for prefix in ("full", "detached"):
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=spawn) as alone:
+                row = alone.submit(learner_case, vars(args), context, prefix).result()
+            results.append(row)
+            print(
+                f"{context:8,} {prefix:9} {row['ms']:7,.0f} ms {row['learned_per_s']:10,.0f} "
+                f"{row['read_per_s']:10,.0f} {row['peak_bytes'] / 2**20:5,.0f} MiB"
+            )
+    return results
+
+
+def learner_case(options: dict[str, Any], context: int, prefix: str) -> dict[str, Any]:
+    """Measure one update at one context, in this process."""
+    rows = options["rows"]
+    config = compose(
+        {
+            "experiment": "darkroom",
+            "rollout": {"num_envs": rows, "num_steps": context},
+            "updates": {"per_rollout": CHUNKS, "prefix_gradient": prefix},
+            "policy.transformer": {"rope_base": 10_000, **TRANSFORMER_SIZES[options["size"]]},
+            "ppo": {"num_minibatches": 1, "update_epochs": 1},
+            "threads": options["threads"],
+        }
+    )
+    prepare_process(config)
+    parts = build_components(config, join_ranks(options["device"]))
+    begin = context - context // CHUNKS
+    planned = PlannedUpdate(CHUNKS - 1, context, begin, begin, UpdateKind.PARTIAL, last=False)
+    fill(parts, planned)
+
+    def update() -> None:
+        parts.learner.update(
+            parts.rollout,
+            planned,
+            groups=parts.collector.groups,
+            bootstrap_N=torch.zeros(rows),
+            env_steps=rows * context,
+        )
+
+    device = parts.policy.device
+    reset_peak(device)
+    before = bytes_in_use(device)
+    took = measure(update, device, 1 if options["quick"] else options["repeats"])["ms"]
+    learned = rows * (context - begin)
+    return {
+        "context": context,
+        "prefix": prefix,
+        "ms": took,
+        "learned_per_s": learned / took * 1e3,
+        "read_per_s": (rows * context if prefix == "full" else learned) / took * 1e3,
+        "peak_bytes": peak_bytes(device) - before,
+    }
+
+
+def fill(parts: Components, planned: PlannedUpdate) -> None:
+    """Fill a rollout with random steps, and the memory with those before the newest chunk."""
+    rollout, policy = parts.rollout, parts.policy
+    for column in rollout.observation.values():
+        column.uniform_(0, 1)
+    rollout.action.random_(0, 4)
+    rollout.log_prob_NT.fill_(-1.6)
+    rollout.reward_NT[:] = np.random.default_rng(0).random(rollout.reward_NT.shape)
+    rollout.episode_starts_NT[:] = np.arange(rollout.num_steps) % 100 == 0
+    rollout.truncated_NT[:] = np.roll(rollout.episode_starts_NT, -1, axis=1)
+    rollout.size = planned.loss_from
+    refresh(policy, rollout, parts.collector.groups, parts.learner.updates)
+    for group in parts.collector.groups:
+        group.prefix = group.state.memory.snapshot()
+    rollout.size = planned.at_step
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the peak of memory anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is in use
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory that was in use since `reset_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+
+def bytes_in_use(device: torch.device) -> int:
+    """Return the memory in use now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+PARTS = {"run": run_table, "steps": steps_table, "learner": learner_table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--experiment", default="darkroom")
+    parser.add_argument("--rollouts", type=int, default=2)
+    parser.add_argument("--size", default="darkroom", choices=tuple(TRANSFORMER_SIZES))
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[512, 1024, 4096, 16_384])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="smallest settings of every part")
+    args = parser.parse_args()
+    args.overrides = {"threads": args.threads}
+    if args.quick:
+        args.rollouts, args.repeats = 1, 1
+        args.overrides |= {"rollout.num_envs": 16, "rollout.num_steps": 128}
+    torch.set_num_threads(args.threads)
+    results = {name: PARTS[name](args) for name in args.parts}
+    finish("train", vars(args), torch.device(args.device), results)
+
+
+if __name__ == "__main__":
+    main()
