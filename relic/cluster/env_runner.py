@@ -190,4 +190,4 @@ def _take_weights(collector: Collector, weights: dict[str, Any]) -> None:
     target = collector.policy.state_dict()
     with torch.no_grad():
         for name, value in unpack(weights).items():
-            target[name].copy_(torch.as_tensor(value))
+            target[name].copy_(value)

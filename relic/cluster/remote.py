@@ -229,9 +229,9 @@ class RemoteCollector(RolloutSource):
         rollout, rows = self.rollout, link.context.rows
         part = (rows, slice(order.begin, order.until))
         rollout.load_chunk(answer["chunk"], rows)
-        rollout.log_prob_NT[part] = torch.as_tensor(answer["log_prob"]).to(rollout.device)
-        rollout.value_NT[part] = torch.as_tensor(answer["value"]).to(rollout.device)
-        self._bootstrap_N[rows] = torch.as_tensor(answer["bootstrap"])
+        rollout.log_prob_NT[part] = answer["log_prob"].to(rollout.device)
+        rollout.value_NT[part] = answer["value"].to(rollout.device)
+        self._bootstrap_N[rows] = answer["bootstrap"]
         if answer["episodes"]:
             self._episodes.append(answer["episodes"])
         link.state = answer["state"]

@@ -83,6 +83,6 @@ def local(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def cluster():
     """A Ray with enough logical CPUs for two learners and two EnvRunners."""
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=True)
+    ray.init(num_cpus=4, include_dashboard=False, ignore_reinit_error=True)
     yield
     ray.shutdown()
