@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -30,6 +29,7 @@ from envs.demonstrations import (
 from envs.houses import topdown
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesEnv
+from envs.houses.film import INK, MARGIN, PAPER, Frame, write_film
 from envs.houses.floorplan import SIZES
 from envs.houses.generator import SPLITS
 from envs.houses.goal_objects import SCALES
@@ -37,13 +37,8 @@ from envs.houses.renderer import BatchRenderer
 from envs.houses.scene import GOAL_CATEGORIES, Room, Scene
 from envs.houses.terminal import OnEpisode, walk_in_terminal
 
-_MARGIN = 6
 _CAPTION = 18
 _PITCH = -0.2
-_INK = (30, 32, 38)
-_PAPER = (250, 250, 248)
-
-Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +129,14 @@ def sheet(frames: dict[str, Frame], columns: int) -> Image.Image:
     """Lay captioned frames of one size out in rows."""
     side = next(iter(frames.values())).shape[0]
     rows = -(-len(frames) // columns)
-    width = columns * (side + _MARGIN) + _MARGIN
-    image = Image.new("RGB", (width, rows * (side + _CAPTION + _MARGIN) + _MARGIN), _PAPER)
+    width = columns * (side + MARGIN) + MARGIN
+    image = Image.new("RGB", (width, rows * (side + _CAPTION + MARGIN) + MARGIN), PAPER)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(12)
     for place, (caption, frame) in enumerate(frames.items()):
-        x = _MARGIN + place % columns * (side + _MARGIN)
-        y = _MARGIN + place // columns * (side + _CAPTION + _MARGIN)
-        draw.text((x + 2, y), caption, _INK, font)
+        x = MARGIN + place % columns * (side + MARGIN)
+        y = MARGIN + place // columns * (side + _CAPTION + MARGIN)
+        draw.text((x + 2, y), caption, INK, font)
         image.paste(Image.fromarray(frame), (x, y + _CAPTION))
     return image
 
@@ -161,24 +156,12 @@ def sheet_of_house(
     return sheet(frames, columns)
 
 
-def write_video(path: Path, scene: Scene, walk: Walk, *, fps: int = 6) -> None:
+def write_video(path: Path, scene: Scene, walk: Walk) -> None:
     """Save a walk: what the agent sees, beside the map of where it has been."""
     side = walk.frames[0].shape[0]
-    scale = side / max(scene.house.extent)
-    base = topdown.draw_map(scene, scale)
+    base = topdown.draw_map(scene, side / max(scene.house.extent))
     base = topdown.mark_objects(base, scene, names=False, goal=walk.goal)
-    pictures: list[Frame] = []
-    for step, frame in enumerate(walk.frames):
-        plan = topdown.draw_path(base, walk.poses_K4[: step + 1, :2])
-        x, y, heading, _ = (float(v) for v in walk.poses_K4[step])
-        plan = topdown.draw_view(plan, x, y, heading)
-        # Video codecs want even sides.
-        canvas = np.full((side + side % 2, 2 * side + _MARGIN, 3), _PAPER, np.uint8)
-        canvas[:side, :side] = frame
-        height, width = (min(side, size) for size in plan.image.shape[:2])
-        canvas[:height, side + _MARGIN : side + _MARGIN + width] = plan.image[:height, :width]
-        pictures.append(canvas)
-    iio.imwrite(path, np.stack(pictures), plugin="FFMPEG", fps=fps, macro_block_size=2)
+    write_film(path, base, walk.poses_K4, walk.frames)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from relic.evaluation.side_by_side import PAGE_FILE, Entry, describe_comparison,
 from relic.evaluation.store import RECORDS_FILES, Store, read_records
 from relic.evaluation.subject import Subject, find_subjects, fit_protocol
 from relic.evaluation.text import describe
-from relic.evaluation.tracks import chosen_trials
+from relic.evaluation.tracks import check_trials, replayed_trials
 from relic.evaluation.workers import WorkerError
 from relic.schema import ConfigError, in_lines, leaves, to_plain
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         protocol = chosen_protocol(subjects[0], settings, changes)
         _check_controls(settings, protocol)
         plans = _plan(subjects, settings, protocol)
-        _check_replay(settings, plans[0].fitted)
+        _check_tracks(settings, plans[0].fitted)
         stores = [
             Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
             for plan in plans
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         try:
             summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=protocol)
-        except WorkerError as error:
+        except (ConfigError, WorkerError) as error:
             return _refuse(error)
         print(describe(summary))
         print(f"{store.directory / REPORT_FILE}")
@@ -103,12 +103,19 @@ def _check_controls(settings: Settings, protocol: Protocol) -> None:
         )
 
 
-def _check_replay(settings: Settings, protocol: Protocol) -> None:
+def _check_tracks(settings: Settings, protocol: Protocol) -> None:
     env = make_trial_env(protocol.env, 1, protocol.options)
     try:
-        chosen_trials(settings.replay, protocol, env)
+        replayed_trials(settings.replay, protocol, env)
+        check_trials([trial for trial, _ in settings.filmed], protocol, env, key="videos")
     finally:
         env.close()
+    for trial, episode in settings.filmed:
+        if protocol.episodes is not None and episode >= protocol.episodes:
+            raise ConfigError(
+                f"videos: must name one of the {protocol.episodes} episodes of a trial, got "
+                f"{trial}/{episode}. Count from 0."
+            )
 
 
 def _plan(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> list[Plan]:

@@ -5,6 +5,8 @@ Shape suffixes: N rows, K goals, H and W picture height and width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
+from envs.houses.film import Frame
+from envs.houses.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.houses.topdown import Map, draw_map, mark_objects, plot_map
 from envs.vector import Observation, TrialVectorEnv
@@ -22,8 +26,8 @@ Positions = NDArray[np.float64]
 """(..., 2): x and y in the units of the ground."""
 
 _GOAL, _LINE = (250, 214, 165), (205, 211, 219)
-_SIDE = 640
-"""Pixels along the longer side of a picture."""
+SIDE = 640
+"""Pixels along the longer side of a picture, unless something else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,12 @@ class Ground(Protocol):
         """Return the places that satisfy a record's `goal`, (K, 2)."""
         ...
 
-    def picture(self, goal: int | None = None) -> Picture:
+    def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
         """Return a picture; with the places that satisfy a goal marked, if it is given."""
+        ...
+
+    def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
+        """Return what agents see that stand so, in pictures of a side; None if they see nothing."""
         ...
 
     def draw(self, axes: Axes) -> None:
@@ -94,9 +102,9 @@ class Cells:
         axes.set(xlim=(-0.6, self.size - 0.4), ylim=(-0.6, self.size - 0.4), aspect="equal")
         axes.set_axis_off()
 
-    def picture(self, goal: int | None = None) -> Picture:
+    def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
         """Paint the lines between cells, and the hidden cell; see `Ground`."""
-        scale = max(_SIDE // self.size, 2)
+        scale = max(side // self.size, 2)
         side = scale * self.size
         image_HW3 = np.full((side, side, 3), 255, np.uint8)
         if goal is not None:
@@ -106,6 +114,10 @@ class Cells:
         image_HW3[lines] = image_HW3[:, lines] = _LINE
         image_HW3[-1] = image_HW3[:, -1] = _LINE
         return Picture(Map(image_HW3, float(scale)), -0.5, -0.5)
+
+    def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
+        """Return None: it is dark; see `Ground`."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +146,25 @@ class Floor:
         axes.images[-1].set_alpha(0.5)
         axes.set_axis_off()
 
-    def picture(self, goal: int | None = None) -> Picture:
+    def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
         """Paint rooms and furniture, and ring the objects; see `Ground`."""
-        plan = draw_map(self.scene, _SIDE / max(self.scene.house.extent))
+        plan = draw_map(self.scene, side / max(self.scene.house.extent))
         return Picture(mark_objects(plan, self.scene, names=goal is None, goal=goal), 0.0, 0.0)
+
+    def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
+        """Render what the camera saw, in finer pictures than the agent's; see `Ground`."""
+        assert isinstance(env, HousesVectorEnv)
+        return _render(self.scene, pose_T4, side, math.radians(env.task.hfov_deg))
+
+
+def _render(scene: Scene, pose_T4: Positions, side: int, hfov: float) -> Iterator[Frame]:
+    renderer = BatchRenderer(1, width=side, height=side, hfov=hfov, sensors=("rgb",), antialias=2)
+    try:
+        renderer.set_scene(0, scene)
+        for pose in pose_T4:
+            yield renderer.render(*pose[:, None])["rgb"][0].copy()
+    finally:
+        renderer.close()
 
 
 def has_ground(env: TrialVectorEnv) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
@@ -21,7 +20,8 @@ from relic.evaluation.report import write_report
 from relic.evaluation.settings import Settings
 from relic.evaluation.store import Job, Store, identity, policy_digest, write_json
 from relic.evaluation.subject import Subject, trained_on
-from relic.evaluation.tracks import chosen_trials, missing_tracks, read_track
+from relic.evaluation.tracks import Track, missing_tracks, read_track, replayed_trials
+from relic.evaluation.video import write_videos
 from relic.evaluation.workers import Task, run_jobs
 from relic.schema import to_plain
 
@@ -46,17 +46,22 @@ def evaluate_into(
 
     Raises:
         WorkerError: If a block could not be evaluated.
+        ConfigError: If an episode is to be filmed that a trial did not reach.
     """
     env = make_trial_env(protocol.env, 1, protocol.options)
     try:
-        tracked = chosen_trials(settings.replay, protocol, env)
+        replayed = replayed_trials(settings.replay, protocol, env)
+        tracked = tuple(dict.fromkeys([*replayed, *(trial for trial, _ in settings.filmed)]))
         records = _records(store, subject, protocol, settings, tracked)
         summary = _summary(subject, protocol, named, records, env.goal_categories)
         write_json(store.directory / SUMMARY_FILE, summary)
         pictures = store.directory / "plots"
         plots = [*plot_summary(summary, pictures), *plot_groups(summary, pictures)]
-        replays = _replays(env, store.directory, tracked, records[Context.KEPT])
+        tracks = {trial: read_track(store.directory, trial) for trial in tracked}
+        kept = records[Context.KEPT]
+        replays = _replays(env, [tracks[trial] for trial in replayed], kept)
         write_report(summary, plots, store.directory / REPORT_FILE, replays=replays)
+        write_videos(env, tracks, kept, settings.filmed, store.directory / "videos")
     finally:
         env.close()
     return summary
@@ -121,13 +126,13 @@ def _summary(
 
 
 def _replays(
-    env: TrialVectorEnv, directory: Path, trials: Sequence[int], records: Sequence[Record]
+    env: TrialVectorEnv, tracks: Sequence[Track], records: Sequence[Record]
 ) -> list[dict[str, Any]]:
     """Return what the page replays: the first repeat of trials that have a whole episode."""
-    own = {t: [r for r in records if r["trial"] == t and r["repeat"] == 0] for t in trials}
+    own = [[r for r in records if r["trial"] == t.trial and r["repeat"] == 0] for t in tracks]
     return [
-        replay_data(env, read_track(directory, trial), episodes)
-        for trial, episodes in own.items()
+        replay_data(env, track, episodes)
+        for track, episodes in zip(tracks, own, strict=True)
         if episodes
     ]
 

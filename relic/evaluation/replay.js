@@ -55,7 +55,9 @@
     canvas.height = Math.round((wide * (top - bottom)) / (right - left));
     const size = canvas.width / 100;
     const image = images[trial];
+    context.globalAlpha = 0.8; // Ways and marks stand out from a paler map.
     if (image.complete) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    context.globalAlpha = 1;
     if (get("earlier").checked) {
       for (const e of episodes.slice(0, episode)) {
         way(e, lengthOf(e) - 1, "rgba(42, 95, 143, 0.3)", 0.4 * size);
@@ -64,8 +66,8 @@
     const e = current();
     for (const [x, y] of e.goals) {
       const where = place({ x: [x], y: [y] }, 0);
-      dot(where, 2.2 * size, null, "white", 1.1 * size);
-      dot(where, 2.2 * size, null, "#d2203a", 0.6 * size);
+      dot(where, 2.8 * size, null, "white", 1.4 * size);
+      dot(where, 2.8 * size, null, "#d2203a", 0.8 * size);
     }
     way(e, step, "white", 1.1 * size);
     way(e, step, "#d2203a", 0.7 * size);

@@ -112,7 +112,7 @@ def _episode(
         "goal": name,
         "goals": [] if goal is None else _whole(ground.goals(goal)),
         "success": record.get("success"),
-        "outcome": _outcome(record),
+        "outcome": outcome(record),
         "x": _whole(x_T),
         "y": _whole(y_T),
         "heading": np.rint(np.degrees(heading_T)).astype(int).tolist() if has_heading else None,
@@ -123,13 +123,16 @@ def _whole(value: np.ndarray) -> Any:
     return np.rint(value / _UNIT).astype(int).tolist()
 
 
-def _outcome(record: Record) -> str:
-    words = []
-    if "success" in record:
-        words.append("found" if record["success"] else "not found")
-    words.append(f"{record['length']} steps")
-    words += [f"{label(name)} {record[name]:.2f}" for name in _NUMBERS if name in record]
-    return ", ".join(words)
+def outcome(record: Record) -> str:
+    """Say in a few words how an episode went."""
+    steps = f"{record['length']} step" + "s" * (record["length"] != 1)
+    found = {True: f"found in {steps}", False: f"not found in {steps}", None: steps}
+    numbers = (f"{label(name)} {_shown(record[name])}" for name in _NUMBERS if name in record)
+    return ", ".join([found[record.get("success")], *numbers])
+
+
+def _shown(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # which turns -0.0 into 0.0
 
 
 def _embedded(image: np.ndarray) -> str:

@@ -35,6 +35,8 @@ class Settings:
     """Other contexts that the same trials are evaluated with, see `context.Context`."""
     replay: tuple[int, ...] | None = None
     """Trials that the report replays on the map. Default: the first three, where there is one."""
+    videos: tuple[str, ...] = ()
+    """Episodes that are filmed, as TRIAL/EPISODE: the map beside the view."""
     allow_trained: bool = False
     """Evaluate even on trials that the run was trained on."""
     progress: bool = True
@@ -48,6 +50,18 @@ class Settings:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
+        for name in self.videos:
+            trial, _, episode = name.partition("/")
+            if not (trial.isdecimal() and episode.isdecimal()):
+                raise ValueError(
+                    f"videos: must name episodes as TRIAL/EPISODE, got {name!r}. Write 3/0 for the "
+                    "first episode of trial 3."
+                )
+
+    @property
+    def filmed(self) -> tuple[tuple[int, int], ...]:
+        """Trials and episodes of the videos."""
+        return tuple((int(t), int(e)) for t, _, e in (name.partition("/") for name in self.videos))
 
 
 def usage() -> str:

@@ -80,39 +80,50 @@ class Tracker:
             _write(directory, Track(trial, tuple(episodes)))
 
 
-def chosen_trials(
+def replayed_trials(
     wanted: Sequence[int] | None, protocol: Protocol, env: TrialVectorEnv
 ) -> tuple[int, ...]:
-    """Return the trials whose tracks are kept.
+    """Return the trials that are replayed.
 
     Args:
-        wanted: Numbers of trials. None: the first few, if there is a map to show them on.
+        wanted: Their numbers. None: the first few, if there is a map to show them on.
         protocol: Whose trials they are.
         env: Its environment.
 
     Raises:
-        ConfigError: If a trial is not the protocol's, if they are too many for one page, or if
-            there is no map.
+        ConfigError: If they are too many for one page, or as `check_trials` says.
     """
-    trials = range(protocol.first_trial, protocol.first_trial + protocol.trials)
     if wanted is None:
+        trials = range(protocol.first_trial, protocol.first_trial + protocol.trials)
         return tuple(trials[:_FEW]) if has_ground(env) else ()
-    for trial in wanted:
-        if trial not in trials:
-            raise ConfigError(
-                f"replay: must name trials of the protocol, {trials[0]} to {trials[-1]}, got "
-                f"{trial}. Name others."
-            )
     if len(wanted) > _MOST:
         raise ConfigError(
             f"replay: must name at most {_MOST} trials, which one page can hold, got "
             f"{len(wanted)}. Leave some out."
         )
-    if wanted and not has_ground(env):
-        raise ConfigError(
-            f"replay: must be [] for {protocol.env}, which has no map, got {list(wanted)}."
-        )
+    check_trials(wanted, protocol, env, key="replay")
     return tuple(wanted)
+
+
+def check_trials(
+    trials: Sequence[int], protocol: Protocol, env: TrialVectorEnv, *, key: str
+) -> None:
+    """Check that tracks of trials can be had; `key` is what names them.
+
+    Raises:
+        ConfigError: If a trial is not the protocol's, or if there is no map.
+    """
+    first, last = protocol.first_trial, protocol.first_trial + protocol.trials - 1
+    for trial in trials:
+        if not first <= trial <= last:
+            raise ConfigError(
+                f"{key}: must name trials of the protocol, {first} to {last}, got {trial}. "
+                "Name others."
+            )
+    if trials and not has_ground(env):
+        raise ConfigError(
+            f"{key}: must be empty for {protocol.env}, which has no map, got trials {list(trials)}."
+        )
 
 
 def track_file(directory: Path, trial: int) -> Path:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from relic.evaluation.evaluator import make_env, run_block
 from relic.evaluation.grounds import Cells, ground_of, has_ground
 from relic.evaluation.replay import replay_data, replay_section
 from relic.evaluation.store import read_records
-from relic.evaluation.tracks import Tracker, chosen_trials, missing_tracks, read_track, track_file
+from relic.evaluation.tracks import Tracker, missing_tracks, read_track, replayed_trials, track_file
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, build
@@ -71,7 +72,7 @@ def test_blocks_without_their_tracks_are_known(tmp_path):
     assert missing_tracks(tmp_path, protocol, ()) == set()
 
 
-def test_pages_hold_the_chosen_trials(run, tmp_path):
+def test_pages_hold_the_replayed_trials(run, tmp_path):
     out = tmp_path / "out"
     arguments = [f"run={run}", f"out={out}", *SMALL, "controls=[]"]
     assert main([*arguments, "replay=[2]"]) == 0
@@ -108,6 +109,10 @@ def embedded(directory):
         ("replay=[0,3]", "replay: must name trials of the protocol, 0 to 2, got 3"),
         ("replay=[-1]", "got -1"),
         ("replay=3", "replay: must be a list"),
+        ("videos=[3/0]", "videos: must name trials of the protocol, 0 to 2, got 3"),
+        ("videos=[1/4]", "videos: must name one of the 4 episodes of a trial, got 1/4"),
+        ("videos=[1]", "videos[0]: must be text, got 1"),
+        ("videos=[one]", "videos: must name episodes as TRIAL/EPISODE, got 'one'"),
     ],
 )
 def test_trials_that_are_not_there_are_refused(run, capsys, argument, message):
@@ -115,17 +120,40 @@ def test_trials_that_are_not_there_are_refused(run, capsys, argument, message):
     assert not (run / "evaluations").exists()
 
 
+def test_chosen_episodes_are_filmed(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [f"run={run}", f"out={out}", *SMALL, "controls=[]", "replay=[]"]
+    assert main([*arguments, "videos=[2/3,0/1]"]) == 0
+    files = sorted((out / "videos").iterdir())
+    assert [f.name for f in files] == [
+        "trial-000000-episode-001.mp4",
+        "trial-000002-episode-003.mp4",
+    ]
+    assert 'id="replays"' not in (out / "report.html").read_text()
+    film = iio.imread(files[1], plugin="FFMPEG")
+    assert len(film) == HORIZON
+    # The agent's red dot is where its track says; cells of the picture are 80 pixels wide.
+    x, y = read_track(out, 2).episodes[3][-1][:2].astype(int)
+    dot = film[-1, 20 + 40 + 80 * (3 - y), 40 + 80 * x]
+    assert dot[0] > dot[1] + 80
+    # Trials limited by steps may end before an episode that is asked for.
+    steps = ["episodes=null", f"steps={2 * HORIZON + 1}", f"out={tmp_path / 'steps'}"]
+    short = [a for a in arguments if a.partition("=")[0] not in ("episodes", "out")]
+    assert main([*short, *steps, "videos=[1/2]"]) == 2
+    assert "got 2 and 2 whole episodes" in capsys.readouterr().err
+
+
 def test_environments_without_a_map_have_no_replay():
     boxes = make_trial_env("relic/FourBoxes-v0", 1, {})
     protocol = small_protocol(env="relic/FourBoxes-v0", options={}, trials=20)
     assert not has_ground(boxes)
-    assert chosen_trials(None, protocol, boxes) == ()
-    with pytest.raises(ConfigError, match=r"replay: must be \[\] for relic/FourBoxes-v0"):
-        chosen_trials([1], protocol, boxes)
+    assert replayed_trials(None, protocol, boxes) == ()
+    with pytest.raises(ConfigError, match="replay: must be empty for relic/FourBoxes-v0"):
+        replayed_trials([1], protocol, boxes)
     room = make_trial_env("relic/Darkroom-v0", 1, {})
-    assert chosen_trials(None, small_protocol(first_trial=1), room) == (1, 2, 3)
+    assert replayed_trials(None, small_protocol(first_trial=1), room) == (1, 2, 3)
     with pytest.raises(ConfigError, match="at most 12 trials"):
-        chosen_trials(range(13), small_protocol(trials=20), room)
+        replayed_trials(range(13), small_protocol(trials=20), room)
 
 
 def test_no_text_ends_the_data_early():
@@ -160,10 +188,11 @@ def test_houses_are_replayed_in_metres_and_degrees(tmp_path):
         env="relic/Houses-v0", options=HOUSES, trials=2, repeats=1, episodes=2, block=2
     )
     (block,) = protocol.blocks()
-    poses, tracker = [], Tracker(block, (1,))
+    poses, seen, tracker = [], [], Tracker(block, (1,))
 
     def watched(env, observation, starts_N, action_N):
         poses.append(env.simulator.pose_N4[1].copy())
+        seen.append(observation["rgb"][1].astype(float))
         return tracker(env, observation, starts_N, action_N)
 
     records = [r for r in run_block(policy, env, protocol, block, on_act=watched) if r["trial"]]
@@ -184,6 +213,10 @@ def test_houses_are_replayed_in_metres_and_degrees(tmp_path):
     first = data["episodes"][0]
     np.testing.assert_allclose(first["x"][0] / 100, poses[0][0], atol=0.006)
     np.testing.assert_allclose(first["heading"][0], np.degrees(poses[0][2]), atol=0.6)
+    # Films show what the agent saw, in finer pictures.
+    view = next(ground_of(single).views(single, track.episodes[0], 96))
+    coarse = view.reshape(16, 6, 16, 6, 3).mean((1, 3))
+    assert np.abs(coarse - seen[0]).mean() < 20 < np.abs(coarse - seen[0][:, ::-1]).mean()
     image = Image.open(io.BytesIO(base64.b64decode(data["map"].partition(",")[2])))
     wall = np.array(image.resize((64, 64)))[0, 1:-1].mean(0)  # the far outer wall
     np.testing.assert_allclose(wall, np.array(WALL_COLOUR) * 255, atol=12)
