@@ -22,3 +22,12 @@ def test_the_darkroom_agent_learns_in_its_context():
     # Measured over four repeats: 31, 72 and 84.
     assert by_episode[0] < 50 < by_episode[1] < by_episode[2]
     assert by_episode[2] > 70
+
+
+def test_the_houses_agent_finds_things_in_houses_that_it_has_not_seen():
+    subject = find_subject(PRETRAINED / "houses_small")
+    assert subject.default_protocol == "houses_small_val"
+    named = load_protocol(subject.default_protocol, trials=20, episodes=3)
+    records = evaluate(load(subject.root), fit_protocol(subject, replace(named, block=20)))
+    # Measured over 100 trials of 16 episodes: 0.45. An untrained agent finds next to nothing.
+    assert np.mean([r["success"] for r in records]) > 0.2
