@@ -55,24 +55,31 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError, ImportError) as error:
         return _refuse(error)
     _announce_changes(protocol)
-    entries = []
-    for plan, store in zip(plans, stores, strict=True):
-        print(
-            f"{plan.subject.checkpoint}: {protocol.name} ({protocol.hash}), into {store.directory}"
-        )
-        try:
-            summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=protocol)
-        except (ConfigError, WorkerError) as error:
-            return _refuse(error)
-        print(describe(summary))
-        print(f"{store.directory / REPORT_FILE}")
-        records = read_records(store.directory / RECORDS_FILES[Context.KEPT])
-        entries.append(Entry(plan.run, plan.subject.checkpoint.name, summary, records))
+    try:
+        entries = _evaluate(plans, stores, settings, protocol)
+    except (ConfigError, WorkerError) as error:
+        return _refuse(error)
     if len(entries) > 1:
         directory = _shared_directory(subjects, settings, protocol)
         print(describe_comparison(write_comparison(entries, directory)))
         print(f"{directory / PAGE_FILE}")
     return 0
+
+
+def _evaluate(
+    plans: Sequence[Plan], stores: Sequence[Store], settings: Settings, protocol: Protocol
+) -> list[Entry]:
+    """Do what is planned, one after another, and say how it went."""
+    entries = []
+    for number, (plan, store) in enumerate(zip(plans, stores, strict=True), 1):
+        which = f"[{number}/{len(plans)}] " if len(plans) > 1 else ""
+        print(f"{which}{plan.subject.checkpoint}: {protocol.name} ({protocol.hash})")
+        summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=protocol)
+        print(describe(summary))
+        print(f"{store.directory / REPORT_FILE}")
+        records = read_records(store.directory / RECORDS_FILES[Context.KEPT])
+        entries.append(Entry(plan.run, plan.subject.checkpoint.name, summary, records))
+    return entries
 
 
 def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any]) -> Protocol:

@@ -28,7 +28,7 @@ from relic.policy.loading import load
 ATTEMPTS = 2
 """Times that a block is tried before it is given up."""
 
-OnEpisode = Callable[[], None]
+OnEpisode = Callable[[Record], None]
 
 
 class WorkerError(RuntimeError):
@@ -51,7 +51,7 @@ class Task:
 
 
 def run_jobs(
-    task: Task, jobs: Sequence[Job], *, workers: int = 1, on_episode: OnEpisode = lambda: None
+    task: Task, jobs: Sequence[Job], *, workers: int = 1, on_episode: OnEpisode = lambda _: None
 ) -> None:
     """Evaluate blocks into the task's directory.
 
@@ -59,7 +59,7 @@ def run_jobs(
         task: What is evaluated.
         jobs: Blocks that are not done yet.
         workers: Processes; with one, the work is done in this process.
-        on_episode: Called as each episode ends.
+        on_episode: Called with its record as each episode ends.
 
     Raises:
         WorkerError: If a worker failed.
@@ -67,8 +67,8 @@ def run_jobs(
     workers = min(workers, len(jobs))
     if workers <= 1:
         with torch_threads(task.threads):
-            for _ in _work(task, iter(jobs)):
-                on_episode()
+            for record in _work(task, iter(jobs)):
+                on_episode(record)
         return
     pool = _Pool(task, jobs, on_episode)
     try:
@@ -77,7 +77,7 @@ def run_jobs(
         pool.close()
 
 
-def _work(task: Task, jobs: Iterator[Job]) -> Iterator[tuple[Job, Record]]:
+def _work(task: Task, jobs: Iterator[Job]) -> Iterator[Record]:
     """Evaluate jobs one after another, with one policy and one environment."""
     policy = load(task.checkpoint, task.device)
     store = Store(task.directory, task.identity)
@@ -96,8 +96,7 @@ def _work(task: Task, jobs: Iterator[Job]) -> Iterator[tuple[Job, Record]]:
                 context=job.context,
                 on_act=tracker if tracker.trials else None,
             )
-            for record in store.write(job, records):
-                yield job, record
+            yield from store.write(job, records)
             tracker.write(task.directory)
     finally:
         env.close()
@@ -117,7 +116,7 @@ def torch_threads(count: int) -> Iterator[None]:
 def _serve(task: Task, connection: Connection) -> None:
     """Do the jobs that come, in a process of its own; None says that there are no more.
 
-    Messages back: "next" asks for a job, "episode" tells of one, any other text is a failure.
+    Messages back: "next" asks for a job, a record tells of an episode, any other text is a failure.
     """
 
     def asked_for() -> Iterator[Job]:
@@ -130,8 +129,8 @@ def _serve(task: Task, connection: Connection) -> None:
 
     torch.set_num_threads(task.threads)
     try:
-        for _ in _work(task, asked_for()):
-            connection.send("episode")
+        for record in _work(task, asked_for()):
+            connection.send(record)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the process that asked is gone, or both were interrupted
     except Exception:
@@ -184,8 +183,8 @@ class _Pool:
         except (EOFError, ConnectionResetError):
             self._bury(connection)
             return
-        if message == "episode":
-            self._on_episode()
+        if isinstance(message, dict):
+            self._on_episode(message)
         elif message == "next":
             self._hand_out(connection)
         else:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from relic.evaluation.context import Context
-from relic.evaluation.evaluator import evaluate
+from relic.evaluation.evaluator import Record, evaluate
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.store import Job, Store, identity, read_records
 from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
@@ -29,7 +29,7 @@ def finish(
     *,
     workers: int = 1,
     jobs: list[Job] = JOBS,
-    on_episode: OnEpisode = lambda: None,
+    on_episode: OnEpisode = lambda _: None,
 ) -> dict[str, bytes]:
     """Evaluate what is left, merge it and return the bytes of every file."""
     store = Store(task.directory, task.identity)
@@ -56,7 +56,7 @@ def test_several_workers_write_the_same_bytes_as_one(run, tmp_path):
     heard = {1: 0, 2: 0}
 
     def evaluated(workers: int) -> dict[str, bytes]:
-        def hear() -> None:
+        def hear(record: Record) -> None:
             heard[workers] += 1
 
         task = small_task(run, tmp_path / str(workers))
@@ -90,7 +90,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_alike(run, tmp_path):
     task = small_task(run, tmp_path / "cut")
     episodes = 0
 
-    def interrupt() -> None:
+    def interrupt(record: Record) -> None:
         nonlocal episodes
         episodes += 1
         if episodes == 11:  # in the middle of the second block of eight
