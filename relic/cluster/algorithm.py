@@ -173,6 +173,13 @@ class ReLIC(Algorithm):
         """Return nothing: learners save themselves."""
         return []
 
+    def cleanup(self) -> None:
+        """Let the learners close what they have opened, then stop all actors."""
+        if self.learner_group is not None:
+            calls: list[Any] = [actor.shutdown.remote() for actor in self._learner_actors()]
+            ray.wait(calls, num_returns=len(calls), timeout=_GRACE_S)
+        super().cleanup()
+
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of all learners at once and return their answers, by rank.
 
@@ -207,12 +214,12 @@ class ReLIC(Algorithm):
                 waiting, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_GRACE_S)
             if any(_is_dead(call) for call in waiting):
                 self._give_up(actors, "died")
+            _kill(actors)
             raise error.cause from None
 
     def _give_up(self, actors: Iterable[ActorHandle], reason: str) -> None:
-        """Stop what is left of the learners: they would wait for the lost one."""
-        for actor in actors:
-            ray.kill(actor)
+        """Stop what is left of the learners, and say so."""
+        _kill(actors)
         raise LostLearnerError(
             f"ReLIC: a learner {reason}. What it did since the last checkpoint is lost; "
             "start again to go on from there."
@@ -223,6 +230,12 @@ def _in_order(manager: FaultTolerantActorManager | None) -> list[ActorHandle]:
     """Return the actors of a group, as they are numbered."""
     assert manager is not None, "actors are remote in every placement"
     return [manager.actors()[number] for number in sorted(manager.actors())]
+
+
+def _kill(actors: Iterable[ActorHandle]) -> None:
+    """Stop learners that would wait for ever for one that has failed."""
+    for actor in actors:
+        ray.kill(actor)
 
 
 def _is_dead(call: Any) -> bool:

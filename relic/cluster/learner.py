@@ -140,6 +140,7 @@ class ReLICLearner(TorchLearner):
         """Release environments, threads and files."""
         self._close_updates()
         self.trainer.close()
+        self.trainer.ranks.close()
         super().shutdown()
 
     def _under_way(self) -> Generator[dict[str, Any]]:

@@ -156,8 +156,8 @@ class RunSaver:
             return
         used: set[str] = set()
         for saved in self._store.all():
-            for rank in range(self._ranks.world_size):
-                used.update(load_state(saved.path, f"rank{rank}")["chunks"])
+            for part in saved.path.glob("rank*.json"):  # of as many ranks as saved it
+                used.update(load_state(saved.path, part.stem)["chunks"])
         for path in self._chunk_root.iterdir():
             if path.name.split(".")[0] not in used:
                 path.unlink()

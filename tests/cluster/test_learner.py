@@ -2,11 +2,13 @@
 
 import pytest
 import ray
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from relic.cluster import ReLICConfig
 from relic.cluster.env_runner import ReLICEnvRunner
 
-from .conftest import TINY, distance, metrics
+from .conftest import TINY, distance, metrics, train_locally
 
 
 @pytest.fixture
@@ -75,6 +77,32 @@ def test_rewinding_goes_on_from_the_newest_checkpoint(local, tmp_path, build):
     while learner.train_update(False).metrics is not None:
         pass
     assert distance(local, tmp_path / "run") == 0
+
+
+def rank_main(rank, directory, options):
+    from relic.cluster import ReLICConfig
+    from relic.cluster.env_runner import ReLICEnvRunner
+
+    dist.init_process_group(
+        "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=2
+    )
+    config = ReLICConfig().training(relic=options)
+    config.validate()
+    spaces = ReLICEnvRunner(config=config, worker_index=0, num_workers=0).get_spaces()
+    learner = config.build_learner(spaces=spaces)
+    learner.build()
+    while learner.train_update(False).metrics is not None:
+        pass
+    learner.shutdown()
+
+
+@pytest.mark.slow
+def test_two_learners_are_a_local_run_with_two_shards(tmp_path):
+    options = {**TINY, "ppo.num_minibatches": 1, "run_dir": str(tmp_path / "run")}
+    two = {**options, "cluster.num_learners": 2}
+    mp.spawn(rank_main, (str(tmp_path), two), nprocs=2)
+    local = train_locally(tmp_path / "local", **{"rollout.shards": 2, "ppo.num_minibatches": 1})
+    assert distance(local, tmp_path / "run") <= 1e-6
 
 
 @pytest.mark.parametrize(
