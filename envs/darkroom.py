@@ -10,6 +10,7 @@ Shape suffixes: N rows, G goals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -106,6 +107,13 @@ class DarkroomVectorEnv(TrialVectorEnv):
         self._goal_N2 = np.zeros((self.num_envs, 2), dtype=np.int64)
         self._prev_reward_N = np.zeros(self.num_envs, dtype=np.float32)
         self._found_N = np.zeros(self.num_envs, dtype=bool)
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose hiding place another room of this size has, too."""
+        if not isinstance(other, DarkroomVectorEnv) or other.size != self.size:
+            return []
+        known = set(other.goals.tolist())
+        return [trial for trial in trials if int(self.goals[trial % len(self.goals)]) in known]
 
     def _begin_trials(self, rows: Rows, trials: Rows) -> None:
         cells = self.goals[trials % len(self.goals)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -139,6 +140,13 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         self._distance_start_N = np.zeros(self.num_envs)
         self._prev_reward_N = np.zeros(self.num_envs, dtype=np.float32)
         self._reached_N = np.zeros(self.num_envs, dtype=bool)
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose arrangement another room has, too."""
+        if not isinstance(other, FourBoxesVectorEnv):
+            return []
+        known = set(other.tasks[:, 0].tolist())
+        return [trial for trial in trials if int(self.tasks[trial % len(self.tasks), 0]) in known]
 
     def _begin_trials(self, rows: Rows, trials: Rows) -> None:
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):

@@ -11,6 +11,7 @@ Shape suffixes: N rows, K some of the rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import gymnasium
@@ -231,6 +232,13 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         }
         kinds = {"i": np.int64, "u": np.int64, "f": np.float64}
         return {k: v.astype(kinds.get(v.dtype.kind, v.dtype)) for k, v in record.items()}
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return which of these trials have a task that trials of another environment have, too.
+
+        Here: all, if both have the same dataset. An environment whose datasets overlap says more.
+        """
+        return list(trials) if self.dataset_name == other.dataset_name else []
 
     def expert_actions(self) -> NDArray[Any]:
         """Return the action that an expert, who knows each row's task, would take now.

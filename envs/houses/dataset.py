@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from envs.errors import unknown_name
 from envs.houses.arrangement import arrange, check_scale
-from envs.houses.generator import SPLITS, check_seed, check_size, generate_house
+from envs.houses.generator import SPLITS, check_seed, check_size, generate_house, split_of
 from envs.houses.navigation import NavGrid, build_grid
 from envs.houses.scene import GENERATOR_VERSION, House, Scene
 
@@ -101,6 +101,12 @@ class HouseDataset:
         if self.houses is not None:
             return self.houses[index]
         return len(SPLITS) * int(index) + SPLITS.index(self.split)
+
+    def has_house(self, seed: int) -> bool:
+        """Say whether the house of a seed is one of the dataset's."""
+        if self.houses is not None:
+            return seed in self.houses
+        return split_of(seed) == self.split and seed // len(SPLITS) < self.num_houses
 
     def locate(self, trial: int) -> tuple[int, int]:
         """Return the house index and the arrangement index of a trial."""

@@ -113,6 +113,13 @@ class HousesVectorEnv(TrialVectorEnv):
         )
         self._allocate()
 
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose house another dataset has, too, however it is furnished."""
+        if not isinstance(other, HousesVectorEnv) or other.dataset.size != self.dataset.size:
+            return []
+        houses = ((trial, self.dataset.locate(trial)[0]) for trial in trials)
+        return [t for t, house in houses if other.dataset.has_house(self.dataset.house_seed(house))]
+
     def _allocate(self) -> None:
         """Make room for what is known of each row beyond the simulator's state."""
         self._history = [TrialHistory(len(GOAL_CATEGORIES)) for _ in range(self.num_envs)]

@@ -21,8 +21,6 @@ DEFAULT_PROTOCOLS = {
     "relic/FourBoxes-v0": "four_boxes_test",
     "relic/Houses-v0": "houses_small_val",
 }
-_JOINT_SPLITS = {"train_all": ("train", "val", "train_all")}
-"""Splits that contain others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +103,6 @@ def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = 
             f"{protocol.env}. Choose another protocol."
         )
     fitted = replace(protocol, options={**subject.options, **protocol.options})
-    shared = trained_on(subject, fitted)
-    if shared and not allow_trained:
-        raise ConfigError(
-            f"protocol: must not use trials that the run was trained on, got {shared[0]}. "
-            "Choose another split, or set allow_trained=true to measure what it remembers."
-        )
     env = make_trial_env(fitted.env, 1, fitted.options)
     try:
         if protocol.first_trial + protocol.trials > env.num_trials:
@@ -119,31 +111,34 @@ def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = 
                 f"{env.dataset_name} once, got {protocol.first_trial} to "
                 f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
             )
+        shared = trained_on(subject, fitted)
+        if shared and not allow_trained:
+            raise ConfigError(
+                "protocol: must not use trials that the run was trained on, got "
+                f"{len(shared)} of {protocol.trials} in {env.dataset_name}. Choose another split, "
+                "or set allow_trained=true to measure what it remembers."
+            )
         check_fit(load(subject.checkpoint), env)
     finally:
         env.close()
     return fitted
 
 
-def trained_on(subject: Subject, protocol: Protocol) -> list[str]:
-    """Return the names of the protocol's datasets that the run was trained on."""
-    shared = _datasets(subject.env, subject.options) & _datasets(protocol.env, protocol.options)
-    return sorted(shared)
-
-
-def _datasets(env: str, options: Mapping[str, Any]) -> set[str]:
-    split = options.get("split")
-    if split not in _JOINT_SPLITS:
-        return {_dataset(env, options)}
-    return {_dataset(env, {**options, "split": part}) for part in _JOINT_SPLITS[split]}
-
-
-def _dataset(env: str, options: Mapping[str, Any]) -> str:
-    built = make_trial_env(env, 1, options)
+def trained_on(subject: Subject, protocol: Protocol) -> list[int]:
+    """Return the trials of the protocol whose tasks the run was trained on."""
+    evaluated, trained = (
+        make_trial_env(name, 1, options)
+        for name, options in (
+            (protocol.env, protocol.options),
+            (subject.env, subject.options),
+        )
+    )
     try:
-        return built.dataset_name
+        first = protocol.first_trial
+        return evaluated.shared_trials(trained, range(first, first + protocol.trials))
     finally:
-        built.close()
+        evaluated.close()
+        trained.close()
 
 
 def _read_env(file: Path) -> tuple[str, dict[str, Any]]:

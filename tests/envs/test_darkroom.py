@@ -14,6 +14,17 @@ def test_splits_share_no_goal_and_cover_the_grid():
     assert set(goal_cells("train_all").tolist()) == train | val
 
 
+def test_trials_are_shared_where_goals_are():
+    def room(split, size=10):
+        return DarkroomVectorEnv(1, split=split, size=size)
+
+    trials = range(10)
+    assert room("val").shared_trials(room("train_all"), trials) == list(trials)
+    assert room("train_all").shared_trials(room("val"), range(80)) == list(range(70, 80))
+    assert room("test").shared_trials(room("train_all"), trials) == []
+    assert room("train").shared_trials(room("train", size=8), trials) == []
+
+
 def test_test_goals_are_pinned():
     assert goal_cells("test").tolist() == [
         25, 37, 81, 46, 39, 65, 58, 12, 88, 70, 87, 36, 21, 83, 9, 96, 67, 64, 47, 44,

@@ -31,6 +31,18 @@ def test_splits_number_disjoint_houses() -> None:
     assert split_of(last) == "train"
 
 
+def test_datasets_know_their_houses() -> None:
+    for split in SPLITS:
+        dataset = HouseDataset(split, "small")
+        own = [dataset.house_seed(index) for index in (0, 1, 999, dataset.num_houses - 1)]
+        assert all(dataset.has_house(seed) for seed in own)
+        assert not dataset.has_house(own[-1] + len(SPLITS))
+        others = (HouseDataset(other, "small") for other in SPLITS if other != split)
+        assert not any(other.has_house(seed) for other in others for seed in own)
+    chosen = HouseDataset("val", "small", houses=[4, 10])
+    assert [seed for seed in range(12) if chosen.has_house(seed)] == [4, 10]
+
+
 def test_counts() -> None:
     assert HouseDataset("train", "small").num_houses == 2**20
     assert HouseDataset("val", "medium").num_houses == 1000

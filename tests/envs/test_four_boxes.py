@@ -48,6 +48,13 @@ def test_splits_share_no_arrangement():
     assert sorted(arrangements["test"]) == [0, 3, 12, 15, 21]  # pinned
 
 
+def test_trials_are_shared_where_arrangements_are():
+    val, test, both = (FourBoxesVectorEnv(1, split=s) for s in ("val", "test", "train_all"))
+    assert val.shared_trials(both, range(12)) == list(range(12))
+    assert test.shared_trials(both, range(20)) == []
+    assert val.goal_categories == COLORS
+
+
 def test_contract():
     check_trial_env(FourBoxesVectorEnv(3), make=FourBoxesVectorEnv)
 

@@ -53,6 +53,20 @@ def test_gymnasium_accepts_the_single_env() -> None:
     check_env(HousesEnv(**EVERYTHING, task=SHORT), skip_render_check=True)
 
 
+def test_trials_are_shared_where_houses_are() -> None:
+    def shared(own: dict[str, Any], other: dict[str, Any], trials: range) -> list[int]:
+        return HousesVectorEnv(1, **own).shared_trials(HousesVectorEnv(1, **other), trials)
+
+    trials = range(3)
+    assert shared({"split": "train"}, {"split": "train"}, trials) == [0, 1, 2]
+    assert shared({"split": "val"}, {"split": "train"}, trials) == []
+    # However they are furnished, and whatever the list is called that names them.
+    assert shared({"split": "train", "scale": "real"}, {"split": "train"}, trials) == [0, 1, 2]
+    named = {"split": "val", "houses": [4, 0, 3]}  # one of val, and the first two of train
+    assert shared(named, {"split": "train"}, range(6)) == [1, 2, 4, 5]
+    assert shared({"size": "medium"}, {"size": "small"}, trials) == []
+
+
 def test_fixed_names() -> None:
     env = gymnasium.make_vec(
         "relic/Houses-v0",
