@@ -23,14 +23,14 @@ from relic.evaluation.evaluator import Record
 from relic.evaluation.html import document, picture, table
 from relic.evaluation.plots import band, count_episodes, label, save_figures, tidy
 from relic.evaluation.store import write_json, write_text
-from relic.evaluation.text import interval as as_interval
-from relic.evaluation.text import number
+from relic.evaluation.text import estimate, number
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
+_STYLE = "body { max-width: 72rem; }"
 _HEAD = (
-    "run", "env steps", "first episode", "episode {late}", "gain", "95 % interval",
-    "mean over episodes", "95 % interval", "minus {first}", "95 % interval",
+    "run", "env steps", "first episode", "episode {late}", "gain", "mean over episodes",
+    "mean minus first row",
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any
 
 def describe_comparison(comparison: Mapping[str, Any]) -> str:
     """Return the table as a short text."""
-    lines = [f"{comparison['protocol']} ({comparison['protocol_hash']})"]
+    lines = [f"{comparison['protocol']} ({comparison['protocol_hash']}), 95 % intervals"]
     for name in comparison["entries"][0]["metrics"]:
         head, rows = _cells(comparison, name)
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -106,7 +106,8 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
     sections = [
         f"<p>All were evaluated by protocol {escape(comparison['protocol'])} "
         f"({escape(comparison['protocol_hash'])}), on the same trials. Intervals are 95 % "
-        "bootstrap intervals over houses or trials; differences to the first row are paired.</p>"
+        "bootstrap intervals over houses or trials, in brackets; differences to the first row are "
+        "paired.</p>"
     ]
     for name in comparison["entries"][0]["metrics"]:
         sections.append(f"<h2>{escape(label(name))}</h2>")
@@ -117,7 +118,7 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
             if stem in pictures:
                 sections.append(picture(pictures[stem], text))
         sections.append(table(*_cells(comparison, name), "cards"))
-    return document("Evaluations side by side", sections)
+    return document("Evaluations side by side", sections, style=_STYLE)
 
 
 def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
@@ -212,7 +213,7 @@ def _unit(record: Record) -> tuple[int, int]:
 def _cells(comparison: Mapping[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
     entries = comparison["entries"]
     late = max(entry["metrics"][name]["to_episode"] for entry in entries)
-    head = [title.format(late=late, first=entries[0]["name"]) for title in _HEAD]
+    head = [title.format(late=late) for title in _HEAD]
     return head, [list(_row(entry, name)) for entry in entries]
 
 
@@ -223,11 +224,7 @@ def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
     yield number(values["first"]["mean"])
     yield number(values["late"]["mean"])
     for part in ("gain", "area", "difference"):
-        if values[part] is None:
-            yield from ("-", "-")
-        else:
-            yield number(values[part]["mean"])
-            yield as_interval(values[part]["low"], values[part]["high"])
+        yield "-" if values[part] is None else estimate(values[part])
 
 
 def _is_sweep(comparison: Mapping[str, Any]) -> bool:

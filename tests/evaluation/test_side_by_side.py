@@ -71,7 +71,7 @@ def test_table_holds_the_numbers_of_the_summaries():
         for value in (curve["mean"][0], curve["mean"][10], gain["mean"], gain["low"]):
             assert f"{value:.3f}" in line
     assert "episode 10" in head
-    assert "minus a" in head
+    assert "minus first row" in head
     assert "2,000,000" in two
 
 
