@@ -17,8 +17,9 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #d8dde4;
          white-space: nowrap; }
-.cards { font-size: .95em; } .cards th { white-space: normal; vertical-align: bottom; }
-.cards th, .cards td { padding: .2rem .5rem; }
+.cards, .numbers { font-size: .95em; }
+.cards th, .numbers th { white-space: normal; vertical-align: bottom; }
+.cards th, .cards td, .numbers th, .numbers td { padding: .2rem .5rem; }
 th:first-child, td:first-child { text-align: left; }
 .facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 @media (max-width: 46rem) {

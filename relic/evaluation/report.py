@@ -11,7 +11,7 @@ from relic.evaluation.html import details, document, picture, table
 from relic.evaluation.plots import label
 from relic.evaluation.replay import SCRIPT, STYLE, replay_section
 from relic.evaluation.store import write_text
-from relic.evaluation.text import CONTROL_WORDS, at, controls_of, interval, number
+from relic.evaluation.text import CONTROL_WORDS, at, controls_of, estimate, number
 from relic.schema import leaves
 
 _FACTS = {
@@ -107,15 +107,14 @@ def _gains(summary: Mapping[str, Any]) -> str:
             [
                 label(name),
                 f"{gain['from_episode']} to {gain['to_episode']}",
-                number(gain["mean"]),
-                interval(gain["low"], gain["high"]),
+                estimate(gain),
                 *(number(gain.get(f"{control}_mean")) for control in controls),
                 number(summary["area"][name]["mean"]),
                 "-" if competence is None else str(competence),
             ]
         )
     head = [
-        "measure", "episodes", "gain", "95 % interval",
+        "measure", "episodes", "gain and 95 % interval",
         *(f"gain, {CONTROL_WORDS[control]}" for control in controls),
         "mean over episodes", "episodes to 90 % of best",
     ]  # fmt: skip
@@ -124,17 +123,14 @@ def _gains(summary: Mapping[str, Any]) -> str:
 
 def _numbers(curve: Mapping[str, Any]) -> str:
     controls = controls_of(curve)
-    head = ["episodes in context", "mean", "95 % interval", "trials"]
-    for control in controls:
-        head += [CONTROL_WORDS[control], "95 % interval"]
+    head = ["episodes", "mean and 95 % interval", "trials", *(CONTROL_WORDS[c] for c in controls)]
     rows = []
-    for i, mean in enumerate(curve["mean"]):
-        row = [str(i), number(mean), interval(curve["low"][i], curve["high"][i])]
-        row.append(str(curve["count"][i]))
-        for control in controls:
-            middle, low, high = (at(curve[f"{control}_{k}"], i) for k in ("mean", "low", "high"))
-            row += [number(middle), interval(low, high)]
-        rows.append(row)
+    for i, count in enumerate(curve["count"]):
+        own, *others = (
+            estimate({k: at(curve[f"{prefix}{k}"], i) for k in ("mean", "low", "high")})
+            for prefix in ("", *(f"{control}_" for control in controls))
+        )
+        rows.append([str(i), own, str(count), *others])
     return table(head, rows)
 
 
@@ -149,10 +145,9 @@ def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[s
         content += picture(pictures[f"{name}_{kind}"], f"{label(name)} by {title}")
     rows = []
     for part, values in parts.items():
-        bands = [values["metrics"][name][band] for band in ("early", "late")]
-        cells = [(number(b["mean"]), interval(b["low"], b["high"])) for b in bands]
-        rows.append([part.replace("_", " "), str(values["episodes"]), *cells[0], *cells[1]])
-    titles = [head, "episodes", "first quarter", "95 % interval", "last quarter", "95 % interval"]
+        early, late = (estimate(values["metrics"][name][band]) for band in ("early", "late"))
+        rows.append([part.replace("_", " "), str(values["episodes"]), early, late])
+    titles = [head, "episodes", "first quarter", "last quarter"]
     return details(f"By {title}", content + table(titles, rows, "cards"))
 
 

@@ -59,11 +59,6 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Return an interval as it is shown."""
-    return f"{number(low)} to {number(high)}"
-
-
 def estimate(value: Mapping[str, float | None]) -> str:
     """Return a mean with its interval, as it is shown."""
     return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"

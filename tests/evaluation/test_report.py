@@ -68,7 +68,7 @@ def test_page_is_whole_and_stands_alone(tmp_path):
 def test_page_shows_what_the_summary_holds():
     text = page(small_summary(), [])
     assert "0 to 2" in text  # the gain's episodes
-    assert "<td>0.667</td>" in text  # success at index 2, where two of three trials succeed
+    assert "<td>0.667 [" in text  # success at index 2, where two of three trials succeed
     assert "0123456789ab" in text
 
 
