@@ -171,14 +171,21 @@ def test_walk_runs_in_a_terminal_and_leaves_it_as_it_was() -> None:
     parent, child = pty.openpty()
     before = termios.tcgetattr(child)
     command = [sys.executable, "-m", "envs.houses.show", "--size", "small", "--walk"]
-    with subprocess.Popen(command, stdin=child, stdout=child, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdin=child,
+        stdout=child,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert "▀" in read_until(parent, "press space.")
         os.write(parent, b"w")
         read_until(parent, "Last move: forward.")
         os.write(parent, b"\x1b[C")
         read_until(parent, "Last move: turn right.")
         process.send_signal(signal.SIGINT)
-        assert process.communicate()[1] == b""
+        assert process.communicate(timeout=60)[1] == b""
     assert process.returncode == 0
     assert termios.tcgetattr(child) == before
     os.close(parent)
