@@ -73,11 +73,12 @@ class ReLIC(Algorithm):
 
     def _choose_directory(self) -> None:
         """Fix where the run is written: trials of Tune never share a directory."""
+        assert isinstance(self.config, ReLICConfig)
         run = self.run
         if run.run_dir is None:
             directory = Path(str(self.logdir)) / "run"
-        elif self._trial_info is not None:
-            directory = run.directory / str(self.trial_id)
+        elif (trial := self.config.trial_id) is not None:
+            directory = run.directory / trial
         else:
             directory = run.directory
         fixed = replace(run, run_dir=str(directory.absolute()))

@@ -43,12 +43,18 @@ TINY = {
 }
 
 
-def train_locally(run_dir: Path, **options) -> Path:
-    """Train TINY in this process, without Ray, and return the run directory."""
+def train_locally(run_dir: Path, *, updates: int | None = None, **options) -> Path:
+    """Train TINY in this process, without Ray, and return the run directory.
+
+    With `updates`, stop after so many.
+    """
     config = compose({**TINY, **options, "run_dir": str(run_dir)})
     trainer = Trainer(config, join_ranks("cpu"))
     try:
-        trainer.run()
+        trainer.resume()
+        for done, _ in enumerate(trainer.updates(lambda: False), start=1):
+            if done == updates:
+                break
     finally:
         trainer.close()
     return run_dir

@@ -16,7 +16,10 @@ from relic.run.cli import compose
 from relic.run.metrics import read_metrics
 from relic.run.trainer import Outcome
 
-from .conftest import TINY, distance, metrics
+from .conftest import TINY, distance, metrics, train_locally
+
+LONG = {"total_steps": 20 * 512}
+"""Rollouts enough that a killer comes before the end."""
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -60,12 +63,11 @@ def test_a_killed_env_runner_costs_a_chunk_and_nothing_else(local, tmp_path, clu
 
 
 @pytest.mark.parametrize("num_learners", [1, 2])
-def test_a_killed_learner_restarts_from_the_last_checkpoint(
-    local, tmp_path, cluster, capfd, num_learners
-):
-    options = {"cluster.num_learners": num_learners, "rollout.shards": 2, "ppo.num_minibatches": 1}
+def test_a_killed_learner_restarts_from_the_last_checkpoint(tmp_path, cluster, capfd, num_learners):
+    shards = {**LONG, "rollout.shards": 2, "ppo.num_minibatches": 1}
     run_dir = tmp_path / "run"
-    config = compose({**TINY, **options, "cluster": "ray", "run_dir": str(run_dir)})
+    options = {**TINY, **shards, "cluster.num_learners": num_learners, "cluster": "ray"}
+    config = compose({**options, "run_dir": str(run_dir)})
 
     def kill_in_the_second_rollout():
         wait_for_lines(run_dir, 6)
@@ -76,11 +78,13 @@ def test_a_killed_learner_restarts_from_the_last_checkpoint(
     assert train_on_ray(config) is Outcome.FINISHED
     killer.join()
     assert "a learner died" in "".join(capfd.readouterr())
-    assert [line["env_steps"] for line in metrics(run_dir)] == [128 * (i + 1) for i in range(12)]
+    assert [line["env_steps"] for line in metrics(run_dir)] == [128 * (i + 1) for i in range(80)]
+    local = train_locally(tmp_path / "local", **shards)
+    assert distance(local, run_dir) <= (0 if num_learners == 1 else 1e-4)
 
 
-def test_tune_restarts_a_trial_from_its_checkpoint(local, tmp_path, cluster):
-    config = ReLICConfig().training(relic={**TINY, "run_dir": str(tmp_path / "runs")})
+def test_tune_restarts_a_trial_from_its_checkpoint(tmp_path, cluster):
+    config = ReLICConfig().training(relic={**TINY, **LONG, "run_dir": str(tmp_path / "runs")})
     tuner = tune.Tuner(
         ReLIC,
         param_space=config,
@@ -103,7 +107,8 @@ def test_tune_restarts_a_trial_from_its_checkpoint(local, tmp_path, cluster):
     [result] = tuner.fit()
     killer.join()
     assert result.error is None
-    assert result.metrics["relic"]["env_steps"] == 1536
+    assert result.metrics["relic"]["env_steps"] == 20 * 512
     [run_dir] = (tmp_path / "runs").iterdir()
+    local = train_locally(tmp_path / "local", **LONG)
     assert distance(local, run_dir) <= 1e-6
     assert metrics(local) == metrics(run_dir)

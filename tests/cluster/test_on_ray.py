@@ -81,8 +81,10 @@ def test_two_learners_equal_two_shards(two_shards, tmp_path, start, placement):
 def test_a_local_run_goes_on_with_two_learners_and_back(two_shards, tmp_path, start):
     run_dir = tmp_path / "run"
     shards = {"rollout.shards": 2, "ppo.num_minibatches": 1}
-    train_locally(run_dir, **shards, total_steps=512)
-    train(start(run_dir, **shards, total_steps=1024, **{"cluster.num_learners": 2}))
+    train_locally(run_dir, updates=4, **shards)
+    algorithm = start(run_dir, **shards, **{"cluster.num_learners": 2})
+    algorithm.train()
+    algorithm.stop()
     train_locally(run_dir, **shards)
     assert distance(two_shards, run_dir) <= 1e-6
     assert_same_metrics(two_shards, run_dir)
