@@ -21,6 +21,7 @@ from relic.evaluation.learning_curve import (
     Shipped,
     Track,
     Verdict,
+    as_shipped,
     expected,
     judge,
     read_run,
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         runs = [read_run(path) for path in options.runs]
         if options.save is not None:
-            write_shipped(runs, options.save)
+            write_shipped(as_shipped(runs), options.save)
             print(options.save)
             return 0
         shipped = [_shipped_for(run, options.reference) for run in runs]
@@ -71,7 +72,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
     parser.add_argument(
-        "--reference", type=Path, help="a file of learning curves; default: the experiment's own"
+        "--reference",
+        type=Path,
+        help="a file of learning curves or another run; default: the experiment's own file",
     )
     parser.add_argument("--out", type=Path, help="folder of the plot; default: RUN/plots")
     parser.add_argument(

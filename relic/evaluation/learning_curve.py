@@ -36,7 +36,7 @@ SCORES = ("val/success", "val/return", "success_mean", "return_mean")
 """What a run is judged by where its configuration names nothing that it has measured."""
 _FORMAT = 1
 _FREE = (
-    "seed", "run_dir", "device", "threads", "logging", "checkpoint", "total_steps", "cluster",
+    "seed", "run_dir", "device", "threads", "logging", "checkpoint", "cluster",
 )  # fmt: skip
 """Parts of a configuration that do not change what is learned, or that tell seeds apart."""
 
@@ -183,11 +183,11 @@ def _trained(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, f
     return points
 
 
-def write_shipped(runs: Sequence[Run], file: Path) -> None:
-    """Write a file of curves to ship.
+def as_shipped(runs: Sequence[Run]) -> Shipped:
+    """Take runs as what is to be expected.
 
     Raises:
-        ConfigError: If the runs are not of one experiment with one configuration.
+        ConfigError: If they are not of one experiment with one configuration.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -195,37 +195,46 @@ def write_shipped(runs: Sequence[Run], file: Path) -> None:
         if changes:
             raise ConfigError(
                 f"{run.name}: must have the configuration of {first.name}, got {changes[0]}. "
-                "Save runs together that differ by their seed alone."
+                "Take runs together that differ by their seed alone."
             )
     shared = [name for name in SCORES if all(name in run.curves for run in runs)]
+    return Shipped(
+        first.experiment,
+        {key: value for key, value in first.config.items() if key not in _FREE},
+        first.score,
+        {name: tuple(run.curves[name] for run in runs) for name in shared},
+    )
+
+
+def write_shipped(shipped: Shipped, file: Path) -> None:
+    """Write a file of curves to ship."""
     content = {
         "format": _FORMAT,
-        "experiment": first.experiment,
-        "score": first.score,
+        "experiment": shipped.experiment,
+        "score": shipped.score,
         "curves": {
             name: [
-                {
-                    "env_steps": run.curves[name].step_P.tolist(),
-                    "score": run.curves[name].score_P.tolist(),
-                }
-                for run in runs
+                {"env_steps": curve.step_P.tolist(), "score": curve.score_P.tolist()}
+                for curve in curves
             ]
-            for name in shared
+            for name, curves in shipped.curves.items()
         },
-        "config": {key: value for key, value in first.config.items() if key not in _FREE},
+        "config": shipped.config,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
 
 
-def read_shipped(file: Path) -> Shipped:
-    """Read a file of curves.
+def read_shipped(path: Path) -> Shipped:
+    """Read a file of curves, or the directory of one run.
 
     Raises:
         FileNotFoundError: If there is none.
-        CheckpointError: If it is damaged or of a newer format.
+        CheckpointError: If a file is damaged or of a newer format.
     """
-    content = read_json(file, _FORMAT)
+    if path.is_dir():
+        return as_shipped([read_run(path)])
+    content = read_json(path, _FORMAT)
     curves = {
         name: tuple(
             Curve(np.array(c["env_steps"], float), np.array(c["score"], float)) for c in runs

@@ -11,6 +11,7 @@ from relic.evaluation.learning_curve import (
     SHIPPED,
     Curve,
     Track,
+    as_shipped,
     expected,
     judge,
     read_run,
@@ -47,7 +48,7 @@ def make_run(path, *, rise_at=500.0, until=1000, best=80.0, seed=0, config=None,
 @pytest.fixture
 def shipped(tmp_path):
     runs = [make_run(tmp_path / f"s{i}", rise_at=r, seed=i) for i, r in enumerate((480, 520))]
-    write_shipped(runs, tmp_path / "curve.json")
+    write_shipped(as_shipped(runs), tmp_path / "curve.json")
     return read_shipped(tmp_path / "curve.json")
 
 
@@ -119,7 +120,7 @@ def test_settings_that_differ_are_named_but_seeds_are_not(shipped, tmp_path):
     run = make_run(tmp_path / "run", seed=9, config={"ppo": {"lr": 0.2}})
     assert judge(run, shipped).changes == ("ppo.lr: 0.1 -> 0.2",)
     with pytest.raises(ConfigError, match=r"run: must have the configuration of s0, got ppo\.lr"):
-        write_shipped([read_run(tmp_path / "s0"), run], tmp_path / "other.json")
+        as_shipped([read_run(tmp_path / "s0"), run])
 
 
 def test_command_says_where_a_run_stands(shipped, tmp_path, capsys):
@@ -141,6 +142,11 @@ def test_command_says_where_a_run_stands(shipped, tmp_path, capsys):
     rows = said.splitlines()[-4:-1]
     assert [row.split()[0] for row in rows] == ["run", "good", "bad"]
     assert (tmp_path / "out" / "learning_curve.png").exists()
+
+
+def test_another_run_can_be_the_reference(shipped, tmp_path, capsys):
+    assert main([str(tmp_path / "s1"), f"--reference={tmp_path / 's0'}"]) == 0
+    assert "s1 is on track with" in capsys.readouterr().out
 
 
 def test_command_saves_curves(shipped, tmp_path, capsys):
