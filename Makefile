@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 # Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000".
 ARGS ?=
 
-.PHONY: help setup core train test test-slow check format clean
+.PHONY: help setup core train test test-slow test-cluster check format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,10 +35,14 @@ train: core  ## Train the default agent on this machine's CPU; ends with plots
 	$(BIN)/python train.py $(ARGS)
 
 test: setup  ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: setup  ## Run the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not cluster" -n $(TEST_WORKERS) --dist loadfile
+
+# Ray gives its own processes seconds to start, which a busy machine does not have.
+test-cluster: setup  ## Run the tests that start Ray
+	$(BIN)/python -m pytest -m cluster
 
 check: setup  ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .

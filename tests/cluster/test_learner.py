@@ -97,6 +97,7 @@ def rank_main(rank, directory, options):
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_two_learners_are_a_local_run_with_two_shards(tmp_path):
     options = {**TINY, "ppo.num_minibatches": 1, "run_dir": str(tmp_path / "run")}
     two = {**options, "cluster.num_learners": 2}
