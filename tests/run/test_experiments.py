@@ -1,9 +1,15 @@
 """Every experiment that ships starts and trains; here with few rows and short rollouts."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from relic.run.cli import groups
 from relic.run.metrics import read_metrics
+
+from .conftest import ROOT
 
 SMALL = (
     "rollout.num_envs=4",
@@ -16,13 +22,22 @@ SMALL = (
     "validation.episodes=1",
     "validation.score_from_episode=0",
     "validation.final_trials=0",
+    "logging.progress=false",
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", groups()["experiment"])
-def test_every_experiment_trains_for_two_rollouts(experiment, train, tmp_path):
-    said = train(f"experiment={experiment}", *SMALL, "run_dir=run")
+def test_every_experiment_trains_for_two_rollouts(experiment, tmp_path):
+    said = subprocess.run(
+        [sys.executable, ROOT / "train.py", f"experiment={experiment}", *SMALL, "run_dir=run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert said.returncode == 0, said.stderr
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert lines[-1]["env_steps"] == 640
     assert lines[-1]["update"] == "full"
