@@ -181,8 +181,12 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
     return results
 
 
+PARTS = {"decode": decode_rows, "sizes": size_rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--size", default="small", choices=tuple(TRANSFORMER_SIZES))
     parser.add_argument("--rows", type=int, default=1)
@@ -196,10 +200,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(args.device)
     repeats = 1 if args.quick else args.repeats
-    results = {
-        "decode": decode_rows(args, device, repeats),
-        "sizes": size_rows(args, device, repeats),
-    }
+    results = {name: PARTS[name](args, device, repeats) for name in args.parts}
     finish("policy_step", vars(args), device, results)
 
 
