@@ -53,23 +53,29 @@ def run_table(args: argparse.Namespace) -> dict[str, Any]:
     collector, learner = parts.collector, parts.learner
     list(run_rollout(collector, learner, learner.schedule))
     times: dict[str, float] = defaultdict(float)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     with OtherLoad() as others:
         for _ in range(args.rollouts):
             for report in run_rollout(collector, learner, learner.schedule):
                 for name, seconds in report.times.items():
                     times[name] += seconds
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     parts.close()
     times["other"] = took - sum(times.values())
     steps = args.rollouts * config.steps_per_rollout
     print(f"run: {args.experiment}, {steps:,} steps, others used {others.cores:.1f} cores")
-    print(f"{'end to end':12} {steps / took:10,.0f} steps/s")
+    print(f"{steps / took:,.0f} steps per second, {steps / cpu:,.0f} per second of CPU time")
     for name, seconds in sorted(times.items(), key=lambda item: -item[1]):
-        alone = steps / max(seconds, 1e-9)
-        print(f"{name:12} {alone:10,.0f} steps/s alone, {seconds / took:4.0%} of the time")
+        alone = steps / max(seconds / took * cpu, 1e-9)
+        print(f"{name:12} {seconds / took:4.0%} of the time, {alone:10,.0f} per CPU second alone")
     shares = {name: seconds / took for name, seconds in times.items()}
-    return {"steps": steps, "sps": steps / took, "shares": shares, "other_cores": others.cores}
+    return {
+        "steps": steps,
+        "sps": steps / took,
+        "per_cpu_second": steps / cpu,
+        "shares": shares,
+        "other_cores": others.cores,
+    }
 
 
 def gae_by_loop(reward_NT: Tensor, value_NT: Tensor, cut_NT: Tensor, bootstrap_N: Tensor) -> Tensor:
