@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 
 from envs import objectnav
 from envs.houses.dataset import HouseDataset
-from envs.houses.options import (
+from envs.houses.scene import GOAL_CATEGORIES
+from envs.houses.simulator import FIELD_BYTES, HouseSimulator
+from envs.objectnav import Goal
+from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav_options import (
     observation_space,
     parse_resolution,
     parse_sensors,
     parse_task,
 )
-from envs.houses.scene import GOAL_CATEGORIES
-from envs.houses.simulator import FIELD_BYTES, HouseSimulator
-from envs.objectnav import Goal, TrialHistory
-from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav_rows import TaskRows
 from envs.single import SingleTrialEnv
 from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
@@ -87,14 +88,16 @@ class HousesVectorEnv(TrialVectorEnv):
             field_bytes: bound of the memory for distance fields.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
-        self.task = parse_task(task)
+        self.task = parse_task(task, where="Houses")
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
-        shape = parse_resolution(resolution)
-        self._images = parse_sensors(sensors)
+        shape = parse_resolution(resolution, where="Houses")
+        self._images = parse_sensors(sensors, where="Houses")
         check_count("Houses", "field_bytes", field_bytes, least=0)
         super().__init__(
             num_envs,
-            observation_space(self._images, shape, compass=compass, prev_reward=prev_reward),
+            observation_space(
+                self._images, shape, compass=compass, prev_reward=prev_reward, where="Houses"
+            ),
             single_action_space=spaces.Discrete(len(Action)),
             dataset_name=self.dataset.name,
             num_trials=self.dataset.num_trials,
@@ -111,7 +114,9 @@ class HousesVectorEnv(TrialVectorEnv):
             antialias=antialias,
             field_bytes=field_bytes,
         )
-        self._allocate()
+        self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
+        self._house_N = np.zeros(self.num_envs, np.int64)
+        self._area_N = np.zeros(self.num_envs)
 
     def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
         """Return the trials whose house another dataset has, too, however it is furnished."""
@@ -120,98 +125,54 @@ class HousesVectorEnv(TrialVectorEnv):
         houses = ((trial, self.dataset.locate(trial)[0]) for trial in trials)
         return [t for t, house in houses if other.dataset.has_house(self.dataset.house_seed(house))]
 
-    def _allocate(self) -> None:
-        """Make room for what is known of each row beyond the simulator's state."""
-        self._history = [TrialHistory(len(GOAL_CATEGORIES)) for _ in range(self.num_envs)]
-        self._house_N = np.zeros(self.num_envs, np.int64)
-        self._area_N = np.zeros(self.num_envs)
-        self._category_N = np.zeros(self.num_envs, np.int64)
-        self._origin_N3 = np.zeros((self.num_envs, 3))
-        self._distance_start_N = np.zeros(self.num_envs)
-        self._length_N = np.zeros(self.num_envs, np.int64)
-        self._stopped_N = np.zeros(self.num_envs, bool)
-        self._success_N = np.zeros(self.num_envs, bool)
-        self._prev_reward_N = np.zeros(self.num_envs, np.float32)
-
     def _begin_trials(self, rows: Rows, trials: Rows) -> None:
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
-            self._history[row] = TrialHistory(len(GOAL_CATEGORIES))
+            self._rows.begin_trial(row)
             scene, grid = self.dataset.scene(house, arrangement), self.dataset.lot(house).grid
             self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
 
     def _begin_episodes(self, rows: Rows) -> None:
         for row in rows.tolist():
-            history = self._history[row]
-            if history.episodes > 0:
-                self._close_episode(row)
+            self._rows.close_episode(row, self.simulator.base_pose(row))
             plan = objectnav.plan_episode(
                 self.task,
                 self.simulator.place(row),
-                history,
+                self._rows.history[row],
                 dataset=self.dataset_name,
                 trial=int(self._trial[row]),
             )
-            history.begin(plan, self.task)
+            self._rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
-            self._distance_start_N[row] = plan.distance
-            self._category_N[row] = plan.goal.category
-            self._origin_N3[row] = history.origin[:3]
-        self._length_N[rows] = 0
-        self._stopped_N[rows] = False
-        self._success_N[rows] = False
-        self._prev_reward_N[rows] = 0.0
-
-    def _close_episode(self, row: int) -> None:
-        """Tell the history how the row's episode went."""
-        history, length = self._history[row], int(self._length_N[row])
-        history.last_end = self.simulator.base_pose(row)
-        if self._stopped_N[row] or length >= self.max_episode_steps:
-            history.end(
-                int(self._category_N[row]), success=bool(self._success_N[row]), steps=length
-            )
 
     def _advance(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         before_N = self.simulator.distance_N.copy()
         self.simulator.advance(actions)
-        self._stopped_N = actions == Action.STOP
-        self._success_N = np.zeros(self.num_envs, bool)
-        stopped = np.flatnonzero(self._stopped_N)
-        self._success_N[stopped] = self.simulator.would_succeed(stopped)
-        reward_N = objectnav.reward(
-            self.task, before_N, self.simulator.distance_N, self._success_N
-        ).astype(np.float32)
-        self._length_N += 1
-        self._prev_reward_N[:] = reward_N
-        return reward_N, self._stopped_N.copy(), np.zeros(self.num_envs, bool)
+        stopped_N = actions == Action.STOP
+        success_N = np.zeros(self.num_envs, bool)
+        stopped = np.flatnonzero(stopped_N)
+        success_N[stopped] = self.simulator.would_succeed(stopped)
+        reward_N = self._rows.act(
+            np.arange(self.num_envs),
+            stopped_K=stopped_N,
+            success_K=success_N,
+            before_K=before_N,
+            after_K=self.simulator.distance_N,
+        )
+        return reward_N, stopped_N, np.zeros(self.num_envs, bool)
 
     def _observe(self, rows: Rows | None, out: Observation) -> None:
         if self._images:
             self.simulator.render(rows, {name: out[name] for name in self._images})
-        chosen = slice(None) if rows is None else rows
-        x_N, y_N, heading_N, _ = self.simulator.pose_N4[chosen].T
-        origin_N3 = self._origin_N3[chosen]
-        out["gps"][chosen] = objectnav.gps(x_N, y_N, tuple(origin_N3.T))
-        out["goal"][chosen] = self._category_N[chosen]
-        if "compass" in out:
-            out["compass"][chosen] = objectnav.compass(heading_N, origin_N3[:, 2])
-        if "prev_reward" in out:
-            out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+        self._rows.observe(rows, self.simulator.pose_N4, out)
 
     def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        start_K, end_K = self._distance_start_N[rows], self.simulator.distance_N[rows]
-        success_K, path_K = self._success_N[rows], self.simulator.path_N[rows]
         return {
-            "success": success_K,
-            "spl": objectnav.spl(success_K, start_K, path_K),
-            "soft_spl": objectnav.soft_spl(end_K, start_K, path_K),
-            "goal": self._category_N[rows],
-            "distance_start": start_K,
-            "distance_end": end_K,
+            **self._rows.record(rows, self.simulator.distance_N, self.simulator.path_N),
             "house": self._house_N[rows],
             "area": self._area_N[rows],
         }
@@ -228,13 +189,7 @@ class HousesVectorEnv(TrialVectorEnv):
             "path": self.simulator.path_N.copy(),
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
-            "category": self._category_N.copy(),
-            "distance_start": self._distance_start_N.copy(),
-            "length": self._length_N.copy(),
-            "stopped": self._stopped_N.copy(),
-            "success": self._success_N.copy(),
-            "prev_reward": self._prev_reward_N.copy(),
-            "history": {str(n): h.state_dict() for n, h in enumerate(self._history)},
+            **self._rows.state(),
         }
 
     def _load_state(self, state: State) -> None:
@@ -243,19 +198,12 @@ class HousesVectorEnv(TrialVectorEnv):
                 f"HousesVectorEnv.load_state_dict: task of the state must be {self.task!r}, got "
                 f"{state['task']}. Build the environment that the state was saved from."
             )
-        self._category_N[:] = state["category"]
-        self._distance_start_N[:] = state["distance_start"]
-        self._length_N[:] = state["length"]
-        self._stopped_N[:] = state["stopped"]
-        self._success_N[:] = state["success"]
-        self._prev_reward_N[:] = state["prev_reward"]
+        self._rows.load_state(state)
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]
         for row in range(self.num_envs):
             instances = tuple(int(i) for i in state["instances"][row] if i >= 0)
-            self.simulator.set_goal(row, Goal(int(self._category_N[row]), instances))
-            self._history[row] = TrialHistory.from_state(state["history"][str(row)])
-            self._origin_N3[row] = self._history[row].origin[:3]
+            self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
         self.simulator.distance_N[:] = state["distance"]
 
     def close_extras(self, **kwargs: Any) -> None:
