@@ -154,7 +154,8 @@ def _key_presses() -> Iterator[str]:
     handle = sys.stdin.fileno()
     before = termios.tcgetattr(handle)
     try:
-        tty.setcbreak(handle)
+        # Without a flush, keys that were pressed before this line count too.
+        tty.setcbreak(handle, termios.TCSADRAIN)
         while True:
             yield sys.stdin.read(1)
     finally:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from typing import Any
 
 import imageio.v3 as iio
 import matplotlib
@@ -163,30 +166,45 @@ def read_until(handle: int, text: str) -> str:
     """Read from a terminal until a text has come."""
     seen = b""
     while text.encode() not in seen:
+        assert select.select([handle], [], [], 60)[0], f"no {text!r} after {seen!r}"
         seen += os.read(handle, 1 << 16)
     return seen.decode(errors="replace")
 
 
-def test_walk_runs_in_a_terminal_and_leaves_it_as_it_was() -> None:
+@pytest.fixture
+def pseudo_terminal() -> Iterator[tuple[int, int, list[Any]]]:
+    """A terminal's two ends, what a person holds and what a program is given; its settings."""
     parent, child = pty.openpty()
-    before = termios.tcgetattr(child)
+    yield parent, child, termios.tcgetattr(child)
+    os.close(parent)
+    os.close(child)
+
+
+@pytest.fixture
+def walking(pseudo_terminal) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "envs.houses.show", "--size", "small", "--walk"]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command,
-        stdin=child,
-        stdout=child,
+        stdin=pseudo_terminal[1],
+        stdout=pseudo_terminal[1],
         stderr=subprocess.PIPE,
         # What a shell starts in the background ignores Ctrl-C, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert "▀" in read_until(parent, "press space.")
-        os.write(parent, b"w")
-        read_until(parent, "Last move: forward.")
-        os.write(parent, b"\x1b[C")
-        read_until(parent, "Last move: turn right.")
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60)[1] == b""
-    assert process.returncode == 0
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_walk_runs_in_a_terminal_and_leaves_it_as_it_was(pseudo_terminal, walking) -> None:
+    parent, child, before = pseudo_terminal
+    # A key pressed while the program starts counts like any other.
+    os.write(parent, b"w")
+    assert "▀" in read_until(parent, "press space.")
+    read_until(parent, "Last move: forward.")
+    os.write(parent, b"\x1b[C")
+    read_until(parent, "Last move: turn right.")
+    walking.send_signal(signal.SIGINT)
+    assert walking.communicate(timeout=60)[1] == b""
+    assert walking.returncode == 0
     assert termios.tcgetattr(child) == before
-    os.close(parent)
-    os.close(child)
