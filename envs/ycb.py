@@ -1,0 +1,42 @@
+"""What the goal objects of ExtObjNav are called in the YCB object set that Habitat ships."""
+
+from __future__ import annotations
+
+from typing import Final
+
+YCB_NAMES: Final = (
+    "002_master_chef_can",
+    "003_cracker_box",
+    "004_sugar_box",
+    "005_tomato_soup_can",
+    "007_tuna_fish_can",
+    "008_pudding_box",
+    "009_gelatin_box",
+    "010_potted_meat_can",
+    "011_banana",
+    "012_strawberry",
+    "013_apple",
+    "014_lemon",
+    "015_peach",
+    "016_pear",
+    "017_orange",
+    "018_plum",
+    "021_bleach_cleanser",
+    "024_bowl",
+    "025_mug",
+    "026_sponge",
+)
+"""By goal index. The names of the objects' assets begin with them."""
+
+
+def goal_of_asset(name: str) -> int | None:
+    """Return the goal index of an asset such as `024_bowl.object_config.json`, if it has one.
+
+    Args:
+        name: of an object, its template or an instance of it, with or without a path.
+    """
+    short = name.rsplit("/", 1)[-1]
+    for index, known in enumerate(YCB_NAMES):
+        if short.startswith(known) and not short[len(known) :][:1].isalnum():
+            return index
+    return None
