@@ -75,9 +75,10 @@ class ReLIC(Algorithm):
         """Fix where the run is written: trials of Tune never share a directory."""
         assert isinstance(self.config, ReLICConfig)
         run = self.run
+        trial = self._storage.trial_dir_name if self._storage is not None else None  # of Tune
         if run.run_dir is None:
             directory = Path(str(self.logdir)) / "run"
-        elif (trial := self.config.trial_id) is not None:
+        elif trial is not None:
             directory = run.directory / trial
         else:
             directory = run.directory

@@ -9,7 +9,6 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.result import TRIAL_INFO
 
 from relic.cluster.env_runner import ReLICEnvRunner
 from relic.cluster.learner import ReLICLearner
@@ -33,7 +32,6 @@ class ReLICConfig(PPOConfig):
 
         super().__init__(algo_class=algo_class or ReLIC)
         self.relic: dict[str, Any] = {}
-        self.trial_id: str | None = None  # of Tune; RLlib itself drops it
         self.env_runner_cls = ReLICEnvRunner
         self.num_env_runners = 0
         # Learners and EnvRunners exchange weights and states themselves, in lock step.
@@ -60,13 +58,6 @@ class ReLICConfig(PPOConfig):
         super().training(**kwargs)
         if relic is not None:
             self.relic = dict(relic)
-        return self
-
-    def update_from_dict(self, config_dict: dict[str, Any]) -> ReLICConfig:
-        """Take over fields by name, and which trial of Tune this is."""
-        if TRIAL_INFO in config_dict:
-            self.trial_id = config_dict[TRIAL_INFO].trial_id
-        super().update_from_dict(config_dict)
         return self
 
     def run_config(self) -> RunConfig:

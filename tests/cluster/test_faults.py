@@ -2,8 +2,8 @@
 
 import os
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -24,9 +24,16 @@ LONG = {"total_steps": 20 * 512}
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def wait_for_lines(run_dir, count):
-    while len(read_metrics(run_dir / "metrics.jsonl")) < count:
+def wait_until(ready):
+    deadline = time.monotonic() + 300
+    while not (answer := ready()):
+        assert time.monotonic() < deadline, "the run did not come so far"
         time.sleep(0.05)
+    return answer
+
+
+def wait_for_lines(run_dir, count):
+    wait_until(lambda: len(read_metrics(run_dir / "metrics.jsonl")) >= count)
 
 
 def kill_learner():
@@ -73,10 +80,10 @@ def test_a_killed_learner_restarts_from_the_last_checkpoint(tmp_path, cluster, c
         wait_for_lines(run_dir, 6)
         kill_learner()
 
-    killer = threading.Thread(target=kill_in_the_second_rollout)
-    killer.start()
-    assert train_on_ray(config) is Outcome.FINISHED
-    killer.join()
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_in_the_second_rollout)
+        assert train_on_ray(config) is Outcome.FINISHED
+        killing.result()
     assert "a learner died" in "".join(capfd.readouterr())
     assert [line["env_steps"] for line in metrics(run_dir)] == [128 * (i + 1) for i in range(80)]
     local = train_locally(tmp_path / "local", **shards)
@@ -97,15 +104,14 @@ def test_tune_restarts_a_trial_from_its_checkpoint(tmp_path, cluster):
     )
 
     def kill_in_the_second_rollout():
-        while not (found := list((tmp_path / "runs").glob("*"))):
-            time.sleep(0.1)
-        wait_for_lines(found[0], 6)
+        [run] = wait_until(lambda: list((tmp_path / "runs").glob("*")))
+        wait_for_lines(run, 6)
         kill_learner()
 
-    killer = threading.Thread(target=kill_in_the_second_rollout)
-    killer.start()
-    [result] = tuner.fit()
-    killer.join()
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_in_the_second_rollout)
+        [result] = tuner.fit()
+        killing.result()
     assert result.error is None
     assert result.metrics["relic"]["env_steps"] == 20 * 512
     [run_dir] = (tmp_path / "runs").iterdir()
