@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ RESIZE_RATIO = 256 / 224
 # Parts of published checkpoints that a feature extractor does not have.
 _FOREIGN = ("decoder_", "mask_token", "head.", "head_drop.")
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "encoder_state_dict")
-_PREFIXES = ("module.", "model.", "encoder.", "backbone.", "visual_encoder.")
+_ANCHOR = "cls_token"
+"""The key that every ViT has; what stands before it stands before all of its keys."""
 
 
 class Attention(nn.Module):
@@ -161,26 +163,24 @@ class VisionTransformer(nn.Module):
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a ViT checkpoint under timm's names.
 
-    Wrappers such as ``{"model": ...}``, prefixes such as ``module.``, classification heads and
-    the MAE decoder are taken off.
+    Wrappers such as ``{"model": ...}``, prefixes such as ``module.`` or those of a larger network
+    that was fine-tuned, classification heads and the MAE decoder are taken off.
 
     Raises:
         CheckpointError: If the file is no checkpoint of tensors.
         FileNotFoundError: If it does not exist.
     """
     state = _unwrap(_read(path))
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    for prefix in _PREFIXES:
-        if tensors and "cls_token" not in tensors and f"{prefix}cls_token" in tensors:
-            tensors = {
-                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
-            }
-    if "cls_token" not in tensors:
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    anchors = [k for k in tensors if k == _ANCHOR or k.endswith(f".{_ANCHOR}")]
+    if len(anchors) != 1:
         found = ", ".join(sorted(map(str, state))[:5]) or "nothing"
         raise CheckpointError(
-            f"{path}: must hold a ViT with the key 'cls_token', got {found}. "
-            "Use a checkpoint with the names of timm, MAE or VC-1."
+            f"{path}: must hold one ViT with the key {_ANCHOR!r}, got {len(anchors)} of them among "
+            f"{found}. Use a checkpoint with the names of timm, MAE or VC-1."
         )
+    prefix = anchors[0].removesuffix(_ANCHOR)
+    tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return {k: v for k, v in tensors.items() if not k.startswith(_FOREIGN)}
 
 
@@ -190,11 +190,12 @@ def _read(path: Path) -> Mapping[Any, Any]:
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
-        # MAE's checkpoints carry their command line in a Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_stand_ins(path)):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        said = str(error).strip()
+        reason = said.partition("WeightsUnpickler error:")[2].strip() or said
+        reason = reason.splitlines()[0] if reason else type(error).__name__
         raise CheckpointError(
             f"{path}: must load with torch.load(weights_only=True), got {reason!r}. "
             "Fetch it again, or save its state dict alone as safetensors."
@@ -205,6 +206,27 @@ def _read(path: Path) -> Mapping[Any, Any]:
             "Save its state dict alone."
         )
     return state
+
+
+class _Ignored:
+    """Stands in for what a checkpoint holds beside tensors: takes anything, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """Return what the safe loader may make instead of the classes and functions of a file.
+
+    Published checkpoints keep their command line or their configuration beside the weights.
+    """
+    if not zipfile.is_zipfile(path):  # before PyTorch 1.6, when files could not be looked into
+        return [argparse.Namespace]
+    foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [(_Ignored, name) for name in foreign]
 
 
 def _unwrap(state: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -114,8 +114,22 @@ def test_the_default_size_is_vit_b16():
     assert len(shapes) == 4 + 12 * 12 + 2
 
 
-@pytest.mark.parametrize("wrap", ["plain", "model", "module", "safetensors"])
-def test_published_layouts_load(vit, tmp_path, wrap):
+class _Harmful:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+class _Settings:
+    """What a checkpoint of a training program keeps beside its weights."""
+
+    def __init__(self, lr):
+        self.lr = lr
+
+
+@pytest.mark.parametrize(
+    "wrap", ["plain", "model", "module", "safetensors", "finetuned", "settings", "legacy"]
+)
+def test_published_layouts_load(vit, tmp_path, capsys, wrap):
     state = vit.state_dict()
     extra = {"decoder_embed.weight": torch.zeros(2, 2), "mask_token": torch.zeros(1, 1, 2)}
     path = tmp_path / ("vit.safetensors" if wrap == "safetensors" else "vit.pth")
@@ -126,17 +140,23 @@ def test_published_layouts_load(vit, tmp_path, wrap):
         torch.save({"model": {**state, **extra}, "args": argparse.Namespace(lr=1)}, path)
     elif wrap == "module":
         torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    elif wrap == "finetuned":
+        # A network around the ViT, with a head of its own.
+        inner = {f"module.net.backbone.{k}": v for k, v in state.items()}
+        head = {"module.net.classifier.weight": torch.zeros(20, 24)}
+        torch.save({"epoch": 19, "state_dict": {**inner, **head}, "loss": np.float64(0.4)}, path)
+    elif wrap == "settings":
+        torch.save({"config": _Settings(lr=1), "model": state, "noise": _Harmful()}, path)
+    elif wrap == "legacy":
+        content = {"model": state, "args": argparse.Namespace(lr=1)}
+        torch.save(content, path, _use_new_zipfile_serialization=False)
     else:
         save_file(state, path)
     other = VisionTransformer(**SIZES)
     load_weights(other, read_checkpoint(path), path)
     for key, value in other.state_dict().items():
         assert torch.equal(value, state[key])
-
-
-class _Harmful:
-    def __reduce__(self):
-        return (print, ("executed",))
+    assert "executed" not in capsys.readouterr().out
 
 
 def test_checkpoints_that_cannot_be_used_are_named(vit, tmp_path, capsys):
@@ -147,14 +167,19 @@ def test_checkpoints_that_cannot_be_used_are_named(vit, tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r"vit.pth: must load with torch.load"):
         read_checkpoint(path)
     torch.save({"model": _Harmful()}, path)
-    with pytest.raises(CheckpointError, match=r"vit.pth: must load with torch.load"):
+    with pytest.raises(
+        CheckpointError, match=r"vit.pth: must hold one ViT with the key 'cls_token'"
+    ):
         read_checkpoint(path)
     assert "executed" not in capsys.readouterr().out
     torch.save(torch.zeros(3), path)
     with pytest.raises(CheckpointError, match="must hold a state dict"):
         read_checkpoint(path)
     torch.save({"conv1.weight": torch.zeros(3)}, path)
-    with pytest.raises(CheckpointError, match=r"'cls_token', got conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"'cls_token', got 0 of them among conv1\.weight"):
+        read_checkpoint(path)
+    torch.save({"a.cls_token": torch.zeros(3), "b.cls_token": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match=r"'cls_token', got 2 of them"):
         read_checkpoint(path)
     torch.save(VisionTransformer(**{**SIZES, "image_size": 64}).state_dict(), path)
     with pytest.raises(CheckpointError, match=r"vit.pth: pos_embed must have shape \[1, 17, 24\]"):
