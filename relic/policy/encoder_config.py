@@ -84,7 +84,7 @@ class EncoderConfig:
     feature_width: int | None = None
     """Features per picture, by a layer of their own. None: as many as the encoder has."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """How features of frozen encoders are stored."""
+    """How features of frozen encoders are stored, and on CUDA computed."""
     channels: int | None = None
     """Channels of a CNN's first layer. None: 16, for ResNet-18 32."""
     vit: VitConfig = field(default_factory=VitConfig)

@@ -267,9 +267,7 @@ class ObservationEncoder(nn.Module):
 
     def _frozen_features(self, key: str, observation: Observation) -> Tensor:
         # Rounded as they are stored, so that acting and learning see the same numbers.
-        with torch.no_grad():
-            features = self.image_encoder(key)(_get(observation, key, None))
-            return features.to(self.feature_dtype)
+        return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
 
 
 def _located(path: Path) -> Path:

@@ -158,6 +158,15 @@ class ImageEncoder(nn.Module):
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         return features.reshape(*leading, self.num_features)
 
+    @torch.no_grad()
+    def frozen(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return features (..., F) of a type, without gradient; on CUDA computed in it, too."""
+        device = next(self.parameters()).device
+        with torch.autocast(
+            device.type, dtype, enabled=device.type == "cuda" and dtype.itemsize < 4
+        ):
+            return self(images).to(dtype)
+
     def _encode(self, images: Tensor) -> Tensor:
         """Return (B, F) of pictures (B, height, width, channels), all at once."""
         device = next(self.parameters()).device

@@ -9,6 +9,8 @@ import torch
 from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend, TransformerConfig
 from relic.policy.cuda_graph import GraphedStep
+from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.images import ImageEncoder, ImageSpec
 from relic.policy.segments import Segments
 from relic.policy.transformer import Transformer
 
@@ -95,3 +97,22 @@ def test_cached_steps_equal_the_full_pass_on_cuda():
     state = model.initial_state(3, 40)
     for t in range(40):
         assert (model.step(x[:, t], starts[:, t], state) - y[:, t]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_frozen_vit_computes_in_the_type_of_its_features(dtype):
+    torch.manual_seed(0)
+    sizes = VitConfig(width=64, depth=2, heads=2, patch=8, image_size=32)
+    spec = ImageSpec("colour", 40, 40, 3)
+    encoder = ImageEncoder(EncoderConfig(visual=VisualKind.VIT, vit=sizes), spec).cuda()
+    images = torch.randint(0, 256, (3, 5, 40, 40, 3), dtype=torch.uint8)
+    computed = []
+    encoder.backbone.blocks[0].mlp.fc1.register_forward_hook(
+        lambda module, inputs, output: computed.append(output.dtype)
+    )
+    features = encoder.frozen(images, dtype)
+    assert features.dtype is dtype
+    assert computed == [dtype]
+    want = encoder(images)
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 6e-2, torch.float32: 1e-5}[dtype]
+    torch.testing.assert_close(features.float(), want, atol=tolerance, rtol=tolerance)
