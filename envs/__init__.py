@@ -1,4 +1,4 @@
-"""Environments whose rows live in trials: houses, Darkroom, FourBoxes, and any Gymnasium env.
+"""Environments whose rows live in trials: houses, Habitat, Darkroom, FourBoxes, any Gymnasium env.
 
 Importing this package registers them with Gymnasium. Nothing here imports `relic`.
 """
@@ -24,4 +24,9 @@ register(
     id="relic/FourBoxes-v0",
     entry_point="envs.four_boxes:FourBoxesEnv",
     vector_entry_point="envs.four_boxes:FourBoxesVectorEnv",
+)
+register(
+    id="relic/Habitat-v0",
+    entry_point="envs.habitat.env:HabitatEnv",
+    vector_entry_point="envs.habitat.env:HabitatVectorEnv",
 )

@@ -80,15 +80,16 @@ class ProcessVectorEnv(ReplayVectorEnv):
         )
         self._pool = WorkerPool(num_envs, spec)
         try:
+            drawn = _observation_space(self._pool.description)
             super().__init__(
                 num_envs,
-                _observation_space(self._pool.description),
+                self._row_space(drawn),
                 single_action_space=to_space(self._pool.description["action"]),
                 dataset_name=dataset_name,
                 max_episode_steps=max_episode_steps,
                 **kwargs,
             )
-            shapes = {k: (s.shape or (), s.dtype) for k, s in self._single_spaces.items()}
+            shapes = {k: (s.shape or (), s.dtype) for k, s in drawn.items()}
             self._shared = self._pool.share(shapes)
         except BaseException:
             self._pool.close()
@@ -97,6 +98,10 @@ class ProcessVectorEnv(ReplayVectorEnv):
         self._lost_N = np.zeros(self.num_envs, dtype=bool)  # until the next episode begins
         self._crashes_in_a_row_N = np.zeros(self.num_envs, dtype=np.int64)
         self.crashes = np.zeros(self.num_envs, dtype=np.int64)
+
+    def _row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+        """Return what one row sees, given what its simulator shows. Here they are the same."""
+        return drawn
 
     def call(self, method: str, *arguments: Any, rows: Sequence[int] | None = None) -> list[Any]:
         """Call a method of the simulators, all at the same time.
@@ -145,13 +150,18 @@ class ProcessVectorEnv(ReplayVectorEnv):
     def _begin_rows(self, rows: Rows) -> None:
         waiting = rows
         while len(waiting):
-            lost = waiting[self._lost_N[waiting]]
-            if len(lost):
-                self._pool.restart([int(row) for row in lost])
-                self._lost_N[lost] = False
+            self._restart_lost(waiting)
             arguments = [(self.task(row), int(self._episode[row])) for row in waiting]
             answers = self._call(waiting, "begin", arguments, show=True)
             waiting = waiting[[isinstance(answer, Lost) for answer in answers]]
+
+    def _restart_lost(self, rows: Rows) -> Rows:
+        """Start the workers that are lost, of those of some rows, again; return their rows."""
+        lost = rows[self._lost_N[rows]]
+        if len(lost):
+            self._pool.restart([int(row) for row in lost])
+            self._lost_N[lost] = False
+        return lost
 
     def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
         reward_K = np.zeros(len(rows), dtype=np.float32)

@@ -1,0 +1,163 @@
+"""N agents, each in a Habitat scene of its own process: where they are, and what they are told.
+
+Goals, rewards and episodes are decided elsewhere; turns, tilts and steps are measured out here and
+carried out by the workers. A row whose worker is lost on the way stays where it was.
+
+Shape suffixes: N rows, K some of the rows, I goal instances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.habitat.place import Place
+from envs.habitat.setting import Setting
+from envs.hooks import Rows
+from envs.objectnav import EpisodePlan, Goal, Pose, near_instances, succeeded
+from envs.objectnav_config import Action
+from envs.process_handle import Lost
+
+
+class Call(Protocol):
+    """Calls a method of the workers of some rows; what is lost gives `Lost`."""
+
+    def __call__(
+        self, rows: Rows, method: str, arguments: Sequence[Sequence[Any]], *, show: bool
+    ) -> list[Any]:
+        """Return what each returned; with `show`, without the observation, which is kept."""
+        ...
+
+
+class HabitatAgents:
+    """Moves N agents. Methods that name rows change only those."""
+
+    def __init__(self, num_rows: int, setting: Setting, call: Call) -> None:
+        """Allocate rows that wait for episodes."""
+        self._setting, self._call = setting, call
+        self._rules, self._geometry = setting.rules, setting.geometry
+        self._goal: list[Goal | None] = [None] * num_rows
+        self._place: list[Place | None] = [None] * num_rows
+        self._tilt_N = np.full(num_rows, setting.geometry.start)
+        self.pose_N4 = np.zeros((num_rows, 4))
+        """Each row's x, y, heading and height of the floor."""
+        self.path_N = np.zeros(num_rows)
+        """Metres walked in the episode."""
+        self.distance_N = np.zeros(num_rows)
+        """Walking distance to the nearest viewpoint of the goal."""
+
+    def base_pose(self, row: int) -> Pose:
+        """Return where a row's agent is."""
+        x, y, heading, z = self.pose_N4[row].tolist()
+        return Pose(x, y, heading, z)
+
+    def area(self, row: int) -> float:
+        """Return the square metres of free space that a row's agent has."""
+        place = self._place[row]
+        return 0.0 if place is None else place.area
+
+    def distance(
+        self, row: int, place: Place, position: tuple[float, float, float], goal: Goal
+    ) -> float:
+        """Ask a row's worker for a walking distance; infinite if it is lost."""
+        arguments = [(list(position), place.goal_points(goal))]
+        answer = self._call(np.array([row]), "distance", arguments, show=False)[0]
+        return math.inf if isinstance(answer, Lost) else float(answer)
+
+    def begin(self, plans: Mapping[int, EpisodePlan], places: Mapping[int, Place]) -> Rows:
+        """Begin planned episodes.
+
+        Args:
+            plans: by row.
+            places: that the rows' workers have open, by row.
+
+        Returns:
+            The rows in which that went well.
+        """
+        rows = np.array(sorted(plans), np.int64)
+        pitch = self._geometry.pitch(self._geometry.start)
+        arguments = []
+        for row in rows.tolist():
+            start, goal = plans[row].start, plans[row].goal
+            position, points = [start.x, start.y, start.z], places[row].goal_points(goal)
+            arguments.append((position, start.heading, pitch, points, list(goal.instances)))
+        begun: list[int] = []
+        answers = self._call(rows, "begin", arguments, show=True)
+        for row, answer in zip(rows.tolist(), answers, strict=True):
+            if not isinstance(answer, Lost):
+                begun.append(row)
+                self._place[row], self._goal[row] = places[row], plans[row].goal
+                self._tilt_N[row] = self._geometry.start
+                self.pose_N4[row, 2] = plans[row].start.heading
+                self._arrive(row, answer)
+                self.path_N[row] = 0.0
+        return np.array(begun, np.int64)
+
+    def move(self, rows: Rows, actions: NDArray[Any]) -> None:
+        """Turn, look or walk in some rows."""
+        arguments = []
+        for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
+            turned = (action == Action.TURN_LEFT) - (action == Action.TURN_RIGHT)
+            heading = self.pose_N4[row, 2] + turned * self._rules.turn
+            self.pose_N4[row, 2] = heading % (2.0 * math.pi)
+            if action in (Action.LOOK_UP, Action.LOOK_DOWN):
+                self._tilt_N[row] = self._looked(row, up=action == Action.LOOK_UP)
+            forward = self._rules.forward_step if action == Action.FORWARD else 0.0
+            pitch = self._geometry.pitch(float(self._tilt_N[row]))
+            arguments.append((forward, float(self.pose_N4[row, 2]), pitch))
+        answers = self._call(rows, "step", arguments, show=True)
+        for row, answer in zip(rows.tolist(), answers, strict=True):
+            if not isinstance(answer, Lost):
+                self._arrive(row, answer)
+
+    def would_succeed(self, rows: Rows) -> NDArray[np.bool_]:
+        """Tell in which of some rows a stop here and now finds the goal, (K,).
+
+        Pixels are drawn and counted only where an instance is near enough.
+        """
+        near = {row: self._near(row) for row in rows.tolist()}
+        close = [row for row, near_I in near.items() if near_I.any()]
+        arguments = [()] * len(close)
+        counted = self._call(np.array(close, np.int64), "pixels", arguments, show=False)
+        success = dict.fromkeys(near, False)
+        for row, pixels_I in zip(close, counted, strict=True):
+            if not isinstance(pixels_I, Lost):
+                seen_I = np.asarray(pixels_I)[list(self._goal_of(row).instances)]
+                success[row] = succeeded(self._rules, near[row], seen_I)
+        return np.array([success[row] for row in rows.tolist()], bool)
+
+    def expert_actions(self) -> NDArray[np.int64]:
+        """Return what the expert would do in each row; a stop where the worker is lost."""
+        rows = np.arange(len(self._goal))
+        arguments = [(self._setting.expert_rules(tilt),) for tilt in self._tilt_N.tolist()]
+        answers = self._call(rows, "expert_action", arguments, show=False)
+        stop = int(Action.STOP)
+        return np.array([stop if isinstance(a, Lost) else int(a) for a in answers], np.int64)
+
+    def _arrive(self, row: int, answer: Sequence[Any]) -> None:
+        """Take over where a row's agent is, and how far it is from its goal."""
+        (x, y, z), self.distance_N[row] = answer
+        old = self.pose_N4[row, [0, 1, 3]].tolist()
+        self.path_N[row] += math.dist((x, y, z), old)
+        self.pose_N4[row, [0, 1, 3]] = x, y, z
+
+    def _looked(self, row: int, *, up: bool) -> float:
+        """Return a row's tilt after a look."""
+        return self._geometry.look(float(self._tilt_N[row]), up=up)
+
+    def _near(self, row: int) -> NDArray[np.bool_]:
+        """Tell which of the goal's instances are near."""
+        place = self._place[row]
+        assert place is not None
+        x, y = self.pose_N4[row, :2].tolist()
+        centers_I2 = place.centers_I3[list(self._goal_of(row).instances), :2]
+        return near_instances(self._rules, x, y, centers_I2)
+
+    def _goal_of(self, row: int) -> Goal:
+        goal = self._goal[row]
+        assert goal is not None
+        return goal

@@ -1,0 +1,273 @@
+"""ExtObjNav in Habitat's scenes, as a vector environment and as a single one.
+
+A trial is a scene with one arrangement of small objects, as a file of rearrangement episodes gives
+it. The rules are `envs.objectnav`'s and run here; each row's agent moves and sees in a process of
+its own (`envs.habitat.worker`), under any interpreter that has habitat-sim.
+
+Shape suffixes: N rows, K some of the rows, H and W picture height and width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs import objectnav
+from envs.habitat.agents import HabitatAgents
+from envs.habitat.data import HabitatData, NavmeshMode
+from envs.habitat.options import WHERE, parse_choice, parse_path
+from envs.habitat.place import Place, RowScene
+from envs.habitat.places import Places
+from envs.habitat.setting import Setting
+from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
+from envs.houses.scene import GOAL_CATEGORIES
+from envs.objectnav import EpisodePlan
+from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav_options import observation_space
+from envs.objectnav_rows import TaskRows
+from envs.process import ProcessVectorEnv
+from envs.process_handle import WorkerError
+from envs.replay import Outcome
+from envs.single import SingleTrialEnv
+from envs.vector import Observation, Rows, State, TrialVectorEnv
+
+MAX_SEMANTIC = np.iinfo(np.int16).max
+
+
+class HabitatVectorEnv(ProcessVectorEnv):
+    """N rows, each in a Habitat scene of its own process.
+
+    Observations, actions and records are those of the embedded houses (`envs.houses.env`), where
+    `semantic` shows 100 + category for goal objects and the scene's own ids for all else. Records
+    have `scene` (its number in the dataset), `area` (of the free space) and `crashed`.
+    """
+
+    goal_categories = GOAL_CATEGORIES
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        scene_dataset: str | Path | None = None,
+        episodes: str | Path | None = None,
+        python: str | None = None,
+        objects: Sequence[str | Path] = (),
+        geometry: str = "paper",
+        task: ObjectNavConfig | Mapping[str, Any] | None = None,
+        resolution: int | Sequence[int] = 256,
+        sensors: Sequence[str] = ("rgb",),
+        compass: bool = False,
+        prev_reward: bool = False,
+        navmesh: str = "file",
+        viewpoint_spacing: float = 0.1,
+        gpus: Sequence[int] = (-1,),
+        image_lighting: bool = True,
+        cache: str | Path | None = None,
+        backend: str | Path | None = None,
+        timeout: float = 300.0,
+        **kwargs: Any,
+    ) -> None:
+        """Find all files, start the workers, and wait for the first `reset`.
+
+        Args:
+            num_envs: N.
+            scene_dataset: configuration of a Habitat scene dataset.
+            episodes: file of rearrangement episodes, which are the trials.
+            python: interpreter that has habitat-sim; by default this one.
+            objects: further directories with configurations of the episodes' objects.
+            geometry: `paper`, or `released` for the turns and camera of the paper's code.
+            task: the rules, or those of their constants that differ from the preset's.
+            resolution: of the images: the side of a square, or (height, width).
+            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`.
+            compass: whether to observe the heading.
+            prev_reward: whether to observe the last reward.
+            navmesh: `file` reads the one that comes with a scene, `compute` makes one.
+            viewpoint_spacing: of the grid that viewpoints are looked for on, in metres.
+            gpus: CUDA devices that rows draw on, in turn; -1 is the first device of EGL.
+            image_lighting: light scenes by images, as habitat-sim does by default. Without it,
+                simulators start at once on a CPU.
+            cache: directory for viewpoints and navmeshes; by default one in the user's cache.
+            backend: file with a `Backend` that stands in for habitat-sim.
+            timeout: seconds that a call may take; opening a scene is one.
+            kwargs: `start_timeout`, `max_crashes` of `ProcessVectorEnv`; `seed`, `first_row`,
+                `copy` of `TrialVectorEnv`.
+
+        Raises:
+            ValueError: An option is wrong, a file is missing or damaged, or habitat-sim does not
+                start.
+        """
+        self._setting = setting = Setting(
+            geometry=geometry,
+            task=task,
+            resolution=resolution,
+            sensors=sensors,
+            viewpoint_spacing=viewpoint_spacing,
+            gpus=gpus,
+            image_lighting=image_lighting,
+            cache=cache,
+        )
+        self.rules = setting.rules
+        self._space = observation_space(
+            setting.images,
+            setting.shape,
+            compass=compass,
+            prev_reward=prev_reward,
+            where=WHERE,
+            max_semantic=MAX_SEMANTIC,
+        )
+        self.data = HabitatData(
+            parse_path("scene_dataset", scene_dataset, "Name its *.scene_dataset_config.json."),
+            parse_path("episodes", episodes, "Name a file, or make one: docs/HABITAT.md."),
+            objects=objects,
+            navmesh=parse_choice("navmesh", navmesh, NavmeshMode),
+            cache=setting.cache / "navmeshes",
+            agent_radius=self.rules.agent_radius,
+        )
+        options = setting.worker_options(self.data.dataset.config)
+        if backend is not None:
+            options["backend"] = str(Path(backend).absolute())
+        self._start(num_envs, python or sys.executable, options, timeout=timeout, **kwargs)
+        self._rows = TaskRows(self.rules, self.num_envs, len(GOAL_CATEGORIES))
+        self._before = [history.state_dict() for history in self._rows.history]
+        self.agents = HabitatAgents(self.num_envs, setting, self._call)
+        self._places = Places(self.data, setting, self._call)
+
+    def _start(self, num_envs: int, python: str, options: Mapping[str, Any], **kwargs: Any) -> None:
+        """Start the workers and their simulators, or say why they do not start."""
+        gpus = self._setting.gpus
+        try:
+            super().__init__(
+                SERVER_FILE,
+                num_envs,
+                dataset_name=self.data.name,
+                num_trials=len(self.data.arrangements),
+                max_episode_steps=self.rules.max_episode_steps,
+                python=python,
+                options=options,
+                environment=environment(gpus[0]),
+                time_limit_default="terminal",
+                **kwargs,
+            )
+        except WorkerError as error:
+            raise explain(str(error), python=python, gpu=gpus[0]) or error from None
+        try:
+            start_simulators(self._pool, gpus)
+        except BaseException:
+            self._pool.close()
+            raise
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose scene another dataset has, too, however it is furnished."""
+        if not isinstance(other, HabitatVectorEnv):
+            return []
+        if self.data.dataset.name != other.data.dataset.name:
+            return []
+        theirs = {a.scene for a in other.data.arrangements}
+        mine = self.data.arrangements
+        return [t for t in trials if mine[t % len(mine)].scene in theirs]
+
+    def _row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+        return self._space
+
+    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+        for row in rows.tolist():
+            self._rows.begin_trial(row)
+
+    def _begin_episodes(self, rows: Rows) -> None:
+        for row in rows.tolist():
+            self._rows.close_episode(row, self.agents.base_pose(row))
+            self._before[row] = self._rows.history[row].state_dict()
+        self._begin_rows(rows)
+
+    def _begin_rows(self, rows: Rows) -> None:
+        waiting = rows
+        while len(waiting):
+            for row in self._restart_lost(waiting).tolist():
+                self._places.forget(row)
+            places = self._places.open({row: self.task(row) for row in waiting.tolist()})
+            drawn = {row: self._plan(row, place) for row, place in places.items()}
+            plans = {row: plan for row, plan in drawn.items() if plan is not None}
+            begun = self.agents.begin(plans, places)
+            for row in begun.tolist():
+                self._rows.begin_episode(row, plans[row])
+            self._note(begun)
+            waiting = np.setdiff1d(waiting, begun)
+
+    def _plan(self, row: int, place: Place) -> EpisodePlan | None:
+        """Draw a row's next episode; None if its worker is lost on the way."""
+        plan = objectnav.plan_episode(
+            self.rules,
+            RowScene(place, partial(self.agents.distance, row, place)),
+            self._rows.history[row],
+            dataset=self.dataset_name,
+            trial=int(self._trial[row]),
+        )
+        return None if self._lost_N[row] else plan
+
+    def _note(self, rows: Rows) -> None:
+        """Keep what rows see beside pictures."""
+        self._rows.observe(rows, self.agents.pose_N4, self._current)
+
+    def _show(self, row: int, observation: Observation) -> None:
+        for name in self._setting.images:
+            self._current[name][row] = observation[name]
+
+    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        before_K = self.agents.distance_N[rows]
+        stopped_K = actions == Action.STOP
+        success_K = np.zeros(len(rows), bool)
+        success_K[stopped_K] = self.agents.would_succeed(rows[stopped_K])
+        self.agents.move(rows[~stopped_K], actions[~stopped_K])
+        lost_K = self._lost_N[rows]
+        stopped_K &= ~lost_K
+        self._crashes_in_a_row_N[rows[stopped_K]] = 0
+        reward_K = self._rows.act(
+            rows,
+            stopped_K=stopped_K,
+            success_K=success_K,
+            before_K=before_K,
+            after_K=self.agents.distance_N[rows],
+        )
+        self._note(rows)
+        return reward_K, stopped_K, lost_K
+
+    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        return {
+            **super()._record(rows),
+            **self._rows.record(rows, self.agents.distance_N, self.agents.path_N),
+            "scene": np.array([self.data.scene_number(self.task(row)) for row in rows.tolist()]),
+            "area": np.array([self.agents.area(row) for row in rows.tolist()]),
+        }
+
+    def _expert_actions(self) -> NDArray[np.int64]:
+        return self.agents.expert_actions()
+
+    def _state(self) -> State:
+        histories = {str(n): before for n, before in enumerate(self._before)}
+        return {**super()._state(), "task": repr(self.rules), "before": histories}
+
+    def _load_state(self, state: State) -> None:
+        if state["task"] != repr(self.rules):
+            raise ValueError(
+                f"HabitatVectorEnv.load_state_dict: task of the state must be {self.rules!r}, got "
+                f"{state['task']}. Build the environment that the state was saved from."
+            )
+        for row in range(self.num_envs):
+            self._before[row] = state["before"][str(row)]
+            self._rows.history[row] = objectnav.TrialHistory.from_state(self._before[row])
+        super()._load_state(state)
+
+
+class HabitatEnv(SingleTrialEnv):
+    """One row as a plain Gymnasium environment: scalars, no autoreset."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Set up a row; the arguments are those of `HabitatVectorEnv` but `num_envs`."""
+        super().__init__(HabitatVectorEnv(1, **kwargs))

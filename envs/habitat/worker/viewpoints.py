@@ -1,0 +1,77 @@
+"""Where the agent can stand to see a goal object: the ends of every path in the task.
+
+A viewpoint is a place of the free space, on a grid around the object, from which the camera,
+turned and tilted towards the object, shows enough pixels of it. Distances to a goal are walking
+distances to its nearest viewpoint. Python 3.9; needs NumPy only.
+
+Shape suffixes: V viewpoints, P grid points.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+VERSION = 1
+"""Raised when other viewpoints come out."""
+_MAX_DROP = 2.5
+"""Metres by which an object may be above the floor that it is seen from."""
+_ON_FLOOR = 0.02
+"""Metres by which a grid point may lie beside the free space."""
+
+
+def aim(position, target, eye, pitch_range):
+    """Return the heading and pitch by which the camera at a position faces a point.
+
+    Args:
+        position: of the agent's base, z up.
+        target: the point.
+        eye: (forward, up) of the camera from the base.
+        pitch_range: least and greatest pitch that the camera has.
+    """
+    x, y, z = (float(target[i]) - float(position[i]) for i in range(3))
+    pitch = math.atan2(z - eye[1], max(math.hypot(x, y) - eye[0], 1e-6))
+    return math.atan2(y, x), min(max(pitch, pitch_range[0]), pitch_range[1])
+
+
+def seen_pixels(backend, position, target, instance, eye, pitch_range):
+    """Return how many pixels of an instance the camera shows that faces its centre."""
+    heading, pitch = aim(position, target, eye, pitch_range)
+    backend.look(position, heading, pitch)
+    return int(backend.count()[instance])
+
+
+def find_viewpoints(backend, centers, instance, rules, eye):
+    """Return the viewpoints of a goal object, (V, 3).
+
+    Args:
+        backend: the simulator.
+        centers: of the goal objects.
+        instance: the number of the object.
+        rules: `distance` (horizontal, to its centre), `spacing` of the grid, `pixels` that must
+            show, `pitch_range` of the camera.
+        eye: (forward, up) of the camera from the agent's base.
+    """
+    center, found = centers[instance], []
+    for point in _grid(center, rules["distance"], rules["spacing"]):
+        place = np.asarray(backend.snap(point), np.float64)
+        aside = float(np.hypot(*(place[:2] - point[:2])))
+        if not (aside <= _ON_FLOOR and 0.0 <= center[2] - place[2] <= _MAX_DROP):
+            continue  # also where nothing is near, which is not a number
+        pixels = seen_pixels(backend, place, center, instance, eye, rules["pitch_range"])
+        if pixels >= rules["pixels"]:
+            found.append(place)
+    return np.array(found, np.float32).reshape(-1, 3)
+
+
+def _grid(center, distance, spacing):
+    """Return grid points around a point at its own height, (P, 3), nearest first."""
+    steps = int(distance / spacing)
+    side = np.arange(-steps, steps + 1) * spacing
+    dx, dy = np.meshgrid(side, side, indexing="ij")
+    radius = np.hypot(dx, dy).ravel()
+    order = np.argsort(radius, kind="stable")
+    order = order[radius[order] <= distance]
+    points = np.stack([dx.ravel(), dy.ravel(), np.zeros(radius.size)], axis=1)[order]
+    return np.asarray(center, np.float64) + points
