@@ -37,10 +37,11 @@ train: core  ## Train the default agent on this machine's CPU; ends with plots
 test: setup  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not cluster" -n $(TEST_WORKERS) --dist loadfile
 
-test-slow: setup  ## Run the slow tests
+test-slow: setup test-cluster  ## Run the slow tests
 	$(BIN)/python -m pytest -m "slow and not cluster" -n $(TEST_WORKERS) --dist loadfile
 
-# Ray gives its own processes seconds to start, which a busy machine does not have.
+# One after the other: Ray gives its own processes seconds to start, which a busy machine does not
+# have.
 test-cluster: setup  ## Run the tests that start Ray
 	$(BIN)/python -m pytest -m cluster
 

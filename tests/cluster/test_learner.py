@@ -1,5 +1,7 @@
 """The RLlib learner in this process: no cluster is started."""
 
+import os
+
 import pytest
 import ray
 import torch.distributed as dist
@@ -94,6 +96,8 @@ def rank_main(rank, directory, options):
     while learner.train_update(False).metrics is not None:
         pass
     learner.shutdown()
+    # Not through the teardown of an interpreter that still has the group's threads.
+    os._exit(0)
 
 
 @pytest.mark.slow
