@@ -132,12 +132,11 @@ class SceneDataset:
         """List a section's files by name."""
         paths = (self._content.get(section) or {}).get("paths") or {}
         found: dict[str, Path] = {}
-        for patterns in paths.values():
-            for pattern in patterns:
-                for place in sorted(glob.glob(str(self.root / pattern))):
-                    path = Path(place)
-                    files = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path]
-                    found |= {_stem(f.name): f for f in files if f.name.endswith(suffix)}
+        for pattern in paths.get(Path(suffix).suffix or suffix) or ():
+            for place in sorted(glob.glob(str(self.root / pattern))):
+                path = Path(place)
+                files = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path]
+                found |= {_stem(f.name): f for f in files if f.name.endswith(suffix)}
         return found
 
 
