@@ -109,15 +109,14 @@ def joined(cluster: ClusterConfig) -> Iterator[None]:
     """Join the cluster that is named, or start one on this machine; leave it at the end.
 
     Raises:
-        ConfigError: If the named cluster does not answer.
+        ConfigError: If the named cluster does not answer, or none can be started.
     """
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():  # the caller's own
         yield
         return
     if address is None:
-        cpus = max(needed(cluster)["CPU"], psutil.cpu_count() or 1)
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=True)
+        _start_here(cpus=max(needed(cluster)["CPU"], psutil.cpu_count() or 1))
     else:
         _check_reachable(address)
         try:
@@ -131,6 +130,18 @@ def joined(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(cpus: int) -> None:
+    try:
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=True)
+    except Exception as error:  # Ray raises bare ones, and others of what it runs on
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"cluster: must be able to start Ray on this machine, got: {reason} Its logs are in "
+            "/tmp/ray, or in RAY_TMPDIR. Start again when the machine is less busy, start Ray by "
+            "hand (ray start --head, then cluster.address=auto), or leave out cluster=ray."
+        ) from error
 
 
 def needed(cluster: ClusterConfig) -> dict[str, int]:

@@ -1,8 +1,10 @@
 """What `train.py cluster=ray` refuses before any cluster is started."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from relic.run.config import ClusterConfig, Placement
 from relic.schema import ConfigError
 
 from .conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def closed_port() -> int:
@@ -53,3 +57,24 @@ def test_without_ray_one_sentence_says_what_to_install(tmp_path):
         "cluster: needs the package ray. Install it with: pip install 'relic-rl[cluster]'"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(tmp_path):
+    too_long = tmp_path / ("for_sockets_" * 10)
+    too_long.mkdir()
+    overrides = [f"{key}={value}" for key, value in TINY.items()]
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "train.py"),
+            *overrides,
+            "cluster=ray",
+            f"run_dir={tmp_path}/run",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_TMPDIR": str(too_long)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cluster: must be able to start Ray on this machine, got: " in done.stderr
+    assert "Traceback" not in done.stderr
