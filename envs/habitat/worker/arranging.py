@@ -32,7 +32,9 @@ _SAME = 0.03
 """Metres by which the height of one surface may vary."""
 _GAP = 0.01
 """Metres between an object and what is beside it."""
-_TRIES = 20
+_FOOT = 0.7
+"""Share of an object's radius that must stand on its surface."""
+_TRIES = 60
 
 
 def arrange(backend, seed, rules):
@@ -108,16 +110,18 @@ def _open_between(backend, base, start):
 
 def _fit(backend, point, yaw, low, high):
     """Return (x, y, radius) of an object's place if it is level there and free, else None."""
-    half = 0.5 * np.hypot(high[0] - low[0], high[1] - low[1])
-    height = float(high[2] - low[2])
-    for k in range(6):
-        angle = yaw + k * math.pi / 3.0
-        aside = half * np.array([math.cos(angle), math.sin(angle), 0.0])
-        start = point + aside + np.array([0.0, 0.0, height + 2.0 * _GAP])
+    radius = 0.5 * float(np.hypot(high[0] - low[0], high[1] - low[1]))
+    above = float(high[2] - low[2]) + 2.0 * _GAP
+    for k in range(12):
+        angle = yaw + k * math.pi / 6.0
+        reach = radius * (_FOOT if k % 2 else 1.0)
+        start = point + np.array([reach * math.cos(angle), reach * math.sin(angle), above])
         hit = backend.cast(start, (0.0, 0.0, -1.0))
-        if hit is None or abs(hit[0] - height - 2.0 * _GAP) > _SAME:
-            return None
-    return point[0], point[1], half
+        if hit is None or hit[0] < above - _SAME:
+            return None  # something stands there
+        if k % 2 and hit[0] > above + _SAME:
+            return None  # the surface ends there
+    return point[0], point[1], radius
 
 
 def _overlap(spot, other):
