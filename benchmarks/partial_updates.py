@@ -1,0 +1,169 @@
+"""What are partial updates worth? Darkroom with and without them, and with each prefix choice.
+
+    python benchmarks/partial_updates.py runs/partial                # hours on two cores
+    python benchmarks/partial_updates.py runs/partial --plot-only    # from what has been trained
+
+Each case trains with the experiment's settings but for what is compared, one thread each: rollouts
+of 512 steps in 128 rows with 4 updates, and of 4,096 steps in 16 rows with 16. Time is CPU time of
+the case's process, validation included, so that other load on the machine does not count. The plot
+shows return on validation goals, from the third episode of a trial on, at equal steps and at equal
+time. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from timing import finish
+
+from relic.run.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+CHOICES = {
+    "off": ["ablation=no_partial_updates"],
+    "none": ["updates.prefix_gradient=none"],
+    "detached": ["updates.prefix_gradient=detached"],
+    "full": ["updates.prefix_gradient=full"],
+}
+LABELS = {
+    "off": "no partial updates",
+    "none": "partial, no prefix",
+    "detached": "partial, prefix detached",
+    "full": "partial, gradient through the prefix",
+}
+ROLLOUTS = {
+    512: ["rollout.num_envs=128", "rollout.num_steps=512"],
+    4096: ["rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16"],
+}
+SCORE = "val/return"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One training run."""
+
+    num_steps: int
+    choice: str
+    directory: Path
+
+    @property
+    def overrides(self) -> list[str]:
+        """What differs from the experiment; the choice comes last, so that `off` is off."""
+        return [*ROLLOUTS[self.num_steps], *CHOICES[self.choice]]
+
+    @property
+    def spent(self) -> Path:
+        """The file of the CPU seconds that the run has taken."""
+        return self.directory / "cpu_seconds.json"
+
+
+def train(case: Case, total_steps: int, limit_s: float) -> None:
+    """Train a case to its end, or until its seconds are used up: it saves and leaves."""
+    if case.spent.exists():
+        return
+    keys = [*case.overrides, f"run_dir={case.directory}", f"total_steps={total_steps}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "experiment=darkroom", *keys],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    guard = threading.Timer(limit_s, process.terminate)
+    guard.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    guard.cancel()
+    if status:
+        raise SystemExit(f"{case.directory}: training failed with status {status}.")
+    case.spent.write_text(json.dumps(usage.ru_utime + usage.ru_stime))
+
+
+def curve(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return steps, CPU seconds and score at each validation; work is even over the run."""
+    lines = read_metrics(case.directory / "metrics.jsonl")
+    points = [(line["env_steps"], line[SCORE]) for line in lines if SCORE in line]
+    steps, scores = (np.array(column, float) for column in zip(*points, strict=True))
+    seconds = json.loads(case.spent.read_text()) * steps / lines[-1]["env_steps"]
+    return steps, seconds, scores
+
+
+def plot(cases: list[Case], path: Path) -> None:
+    """Draw every rollout length against steps and against time."""
+    lengths = sorted({case.num_steps for case in cases})
+    figure, axes = plt.subplots(len(lengths), 2, figsize=(10, 3.6 * len(lengths)), squeeze=False)
+    for row, length in zip(axes, lengths, strict=True):
+        for case in (c for c in cases if c.num_steps == length):
+            steps, seconds, scores = curve(case)
+            row[0].plot(steps / 1e6, scores, marker=".", label=LABELS[case.choice])
+            row[1].plot(seconds / 60, scores, marker=".", label=LABELS[case.choice])
+        row[0].set(xlabel="environment steps (millions)", ylabel="return on validation goals")
+        row[1].set(xlabel="CPU minutes")
+        for ax in row:
+            ax.set(title=f"rollouts of {length:,} steps", ylim=(0, 95))
+            ax.grid(alpha=0.3)
+    axes[0, 0].legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def table(cases: list[Case]) -> list[dict[str, Any]]:
+    """Say of each case how far it came, in what time, and when it first reached 60 and 80."""
+    rows = []
+    for case in cases:
+        steps, seconds, scores = curve(case)
+        row: dict[str, Any] = {"num_steps": case.num_steps, "choice": case.choice}
+        row |= {"env_steps": int(steps[-1]), "cpu_s": round(float(seconds[-1]))}
+        row |= {"last": round(float(scores[-1]), 1), "best": round(float(scores.max()), 1)}
+        for bar in (60, 80):
+            reached = np.flatnonzero(scores >= bar)
+            row[f"steps_to_{bar}"] = int(steps[reached[0]]) if len(reached) else None
+            row[f"cpu_s_to_{bar}"] = round(float(seconds[reached[0]])) if len(reached) else None
+        rows.append(row)
+        print(row)
+    return rows
+
+
+def main() -> None:
+    """Train what is missing, then compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--total-steps", type=int, default=3_000_000)
+    parser.add_argument("--limit-s", type=float, default=2400.0, help="most seconds of one case")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 4096], choices=ROLLOUTS)
+    parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=CHOICES)
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
+    parser.add_argument("--plot-only", action="store_true")
+    args = parser.parse_args()
+    cases = [
+        Case(length, choice, args.directory / f"{length}_{choice}")
+        for length in args.lengths
+        for choice in args.choices
+    ]
+    if not args.plot_only:
+        args.directory.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda case: train(case, args.total_steps, args.limit_s), cases))
+    cases = [case for case in cases if case.spent.exists()]
+    rows = table(cases)
+    plot(cases, args.directory / "partial_updates.png")
+    options = {**vars(args), "directory": str(args.directory)}
+    finish("partial_updates", options, torch.device("cpu"), rows)
+
+
+if __name__ == "__main__":
+    main()
