@@ -8,9 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from relic.doctor.finding import World
+
 
 class NoAnswer(Exception):
     """A process did not answer; the text says why, in a line."""
+
+
+def ask_probe(world: World, name: str, *arguments: str, timeout: float) -> dict[str, Any]:
+    """Run one of the doctor's own scripts, as the trainer would be run, and return its answer.
+
+    Raises:
+        NoAnswer: As `ask`.
+    """
+    return ask(
+        world.python,
+        ["-m", f"relic.doctor.{name}", *arguments],
+        timeout=timeout,
+        environment=world.environment,
+        cwd=world.source,
+    )
 
 
 def ask(

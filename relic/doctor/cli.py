@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from relic.doctor.finding import Finding, World
-from relic.doctor.habitat import check_egl, check_simulator
+from relic.doctor.habitat import check_data, check_egl, check_simulator
 from relic.doctor.machine import check_disk, check_kernels, check_shared_memory
 from relic.doctor.packages import check_packages, check_python
 from relic.doctor.services import check_ray, check_wandb
@@ -26,6 +26,7 @@ CHECKS: tuple[tuple[Callable[[World], list[Finding]], tuple[str, ...]], ...] = (
     (check_torch, ("torch", "cuda", "attention", "flash-attn")),
     (check_egl, ("egl",)),
     (check_simulator, ("simulator",)),
+    (check_data, ("datasets",)),
     (check_ray, ("ray",)),
     (check_wandb, ("wandb",)),
 )
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = World(
         habitat_python=options.habitat_python,
         run_dir=options.run_dir,
-        data=options.data,
+        data=options.folder,
         environment=dict(os.environ),
     )
     findings = []
@@ -79,7 +80,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--habitat-python", metavar="PYTHON", help="interpreter of habitat-sim; makes it required"
     )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the scenes")
+    parser.add_argument("--folder", type=Path, default=Path(), help="holds `data`")
     parser.add_argument("--run-dir", type=Path, default=Path("runs"), help="where runs go")
     parser.add_argument(
         "--require",

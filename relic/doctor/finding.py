@@ -49,8 +49,8 @@ class World:
     habitat_python: str | None = None
     """Interpreter of the simulator."""
     run_dir: Path = Path("runs")
-    data: Path = Path("data")
-    """Folder of the scenes."""
+    data: Path = Path()
+    """Folder that holds `data`, with the scenes."""
     shared: Path = Path("/dev/shm")
     source: Path = ROOT
     environment: dict[str, str] = field(default_factory=dict)

@@ -1,10 +1,10 @@
-"""habitat-sim in its own interpreter, and what it draws on."""
+"""habitat-sim in its own interpreter, what it draws on, and its scenes."""
 
 from __future__ import annotations
 
 import shlex
 
-from relic.doctor.child import NoAnswer, ask
+from relic.doctor.child import NoAnswer, ask_probe
 from relic.doctor.finding import Finding, State, World
 
 _START_S = 150.0
@@ -22,13 +22,7 @@ def check_simulator(world: World) -> list[Finding]:
         repair = f"{make} && python -m relic.doctor --habitat-python habitat-sim/bin/python"
         return [Finding("simulator", State.ABSENT, found, repair)]
     try:
-        answer = ask(
-            world.python,
-            ["-m", "relic.doctor.habitat_probe", python],
-            timeout=_START_S,
-            environment=world.environment,
-            cwd=world.source,
-        )
+        answer = ask_probe(world, "habitat_probe", python, timeout=_START_S)
     except NoAnswer as error:
         return [Finding("simulator", State.BROKEN, str(error), make)]
     problem = answer["error"]
@@ -40,13 +34,7 @@ def check_simulator(world: World) -> list[Finding]:
 def check_egl(world: World) -> list[Finding]:
     """List the devices that can draw without a display."""
     try:
-        answer = ask(
-            world.python,
-            ["-m", "relic.doctor.egl_probe"],
-            timeout=30.0,
-            environment=world.environment,
-            cwd=world.source,
-        )
+        answer = ask_probe(world, "egl_probe", timeout=30.0)
     except NoAnswer as error:
         return [Finding("egl", State.BROKEN, f"the driver fails: {error}", _DRIVERS)]
     devices = answer["devices"]
@@ -57,3 +45,22 @@ def check_egl(world: World) -> list[Finding]:
     if devices == ["software"]:
         return [Finding("egl", State.LIMITED, f"{found}: the CPU draws", _HARDWARE)]
     return [Finding("egl", State.OK, found)]
+
+
+def check_data(world: World) -> list[Finding]:
+    """Look for the paper's scenes, objects and episodes; the project's own houses need none."""
+    folder = str(world.data.absolute())
+    try:
+        answer = ask_probe(world, "data_probe", folder, timeout=60.0)
+    except NoAnswer as error:
+        return [Finding("datasets", State.BROKEN, str(error), world.pip_project())]
+    items = answer["items"]
+    wrong = [item for item in items if item["problem"]]
+    if not wrong:
+        return [Finding("datasets", State.OK, f"all of the paper's are in {folder}/data")]
+    listing = f"python -m envs.habitat check --folder {shlex.quote(folder)}"
+    if len(wrong) == len(items):
+        found = f"none of the paper's in {folder}/data; the project's own houses need none"
+        return [Finding("datasets", State.ABSENT, found, f"{listing}  # says how to get each")]
+    named = "; ".join(f"{item['name']} {item['problem']}" for item in wrong)
+    return [Finding("datasets", State.LIMITED, f"{folder}/data: {named}", wrong[0]["how"])]

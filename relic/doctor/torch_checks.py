@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from relic.doctor.child import NoAnswer, ask
+from relic.doctor.child import NoAnswer, ask_probe
 from relic.doctor.finding import Finding, State, World
 
 _TIMEOUT_S = 180.0
@@ -20,13 +20,7 @@ _OLDER_CUDA = "https://download.pytorch.org/whl/cu126"
 def check_torch(world: World) -> list[Finding]:
     """Ask PyTorch what it can do."""
     try:
-        answer = ask(
-            world.python,
-            ["-m", "relic.doctor.torch_probe"],
-            timeout=_TIMEOUT_S,
-            environment=world.environment,
-            cwd=world.source,
-        )
+        answer = ask_probe(world, "torch_probe", timeout=_TIMEOUT_S)
     except NoAnswer as error:
         found = f"does not work: {error}"
         return [Finding("torch", State.BROKEN, found, world.pip("--force-reinstall", "torch"))]
