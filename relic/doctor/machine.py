@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -104,7 +105,7 @@ def _kernel_sources(root: Path) -> Iterable[Path]:
     """Yield the project's files that numba compiles."""
     for package in ("envs", "relic"):
         for path in (root / package).rglob("*.py"):
-            if "import njit" in path.read_text():
+            if re.search(r"^from numba import .*njit", path.read_text(), re.M):
                 yield path
 
 
