@@ -82,6 +82,8 @@ class Backend:
     ):
         """Describe a simulator; it starts with the first scene.
 
+        Heights of places are those of the floor, wherever the navmesh lies.
+
         Args:
             scene_dataset: path of a scene dataset's configuration.
             sensors: what `draw` shows, of rgb, depth and ids.
@@ -101,6 +103,7 @@ class Backend:
         self._scene: Any = None
         self._objects: list = []
         self._island = 0
+        self._lift = np.zeros(3)
         self._home = None if image_lighting else _directory_without_lighting()
 
     def start(self):
@@ -139,6 +142,7 @@ class Backend:
         if not finder.load_nav_mesh(navmesh):
             raise RuntimeError("this navmesh cannot be read: " + navmesh)
         self._island = self._indoor_island()
+        self._lift = self._height_above_floor()
         self._scene = key
 
     def place(self, template, config_paths, matrix):
@@ -176,24 +180,26 @@ class Backend:
 
     def triangles(self):
         """Return the free space, (T, 3, 3): triangles, their corners, x y z."""
-        return from_habitat(self._island_triangles(self._island))
+        return from_habitat(self._island_triangles(self._island)) - self._lift
 
     def snap(self, point):
         """Return the free place nearest to a point; not a number if there is none near."""
-        found = self._sim.pathfinder.snap_point(to_habitat(point), island_index=self._island)
-        return from_habitat(found)
+        point = to_habitat(np.asarray(point) + self._lift)
+        found = self._sim.pathfinder.snap_point(point, island_index=self._island)
+        return from_habitat(found) - self._lift
 
     def walk(self, start, end):
         """Return where an agent ends that goes straight on, and slides along obstacles."""
-        return from_habitat(self._sim.pathfinder.try_step(to_habitat(start), to_habitat(end)))
+        start, end = (to_habitat(np.asarray(p) + self._lift) for p in (start, end))
+        return from_habitat(self._sim.pathfinder.try_step(start, end)) - self._lift
 
     def goal(self, points):
         """Return a function from a place to the walking distance to the nearest of points."""
         path = habitat_sim.MultiGoalShortestPath()
-        path.requested_ends = list(to_habitat(points))
+        path.requested_ends = list(to_habitat(np.asarray(points) + self._lift))
 
         def distance(position):
-            path.requested_start = to_habitat(position)
+            path.requested_start = to_habitat(np.asarray(position) + self._lift)
             self._sim.pathfinder.find_path(path)
             return float(path.geodesic_distance)
 
@@ -309,12 +315,24 @@ class Backend:
         return islands[0]
 
     def _is_covered(self, island):
+        above = self._cast_from(island, 0.5, 1.0)
+        return not above or 2 * sum(hit is not None for hit in above) > len(above)
+
+    def _height_above_floor(self):
+        """Return by how much the navmesh lies above the floor: it is cut from voxels. (3,)."""
+        below = [
+            hit[0] - 0.5 for hit in self._cast_from(self._island, 0.5, -1.0) if hit is not None
+        ]
+        lift = float(np.median(below)) if below else 0.0
+        return np.array([0.0, 0.0, lift if 0.0 < lift < 0.3 else 0.0])
+
+    def _cast_from(self, island, height, up):
+        """Cast rays up or down from above some places of an island; none without Bullet."""
         if not habitat_sim.built_with_bullet:
-            return True
+            return []
         centers = from_habitat(self._island_triangles(island)).mean(axis=1)
         chosen = centers[:: max(1, len(centers) // _PROBES)]
-        above = [self.cast(c + np.array([0.0, 0.0, 0.5]), (0.0, 0.0, 1.0)) for c in chosen]
-        return 2 * sum(hit is not None for hit in above) > len(above)
+        return [self.cast(c + np.array([0.0, 0.0, height]), (0.0, 0.0, up)) for c in chosen]
 
 
 def _spec(name, shape, hfov_deg, eye):
