@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from envs.houses.doorways import WallPiece
     from envs.houses.model import Model, Part, Surface
-    from envs.houses.space import Placed
+    from envs.houses.placing import Placed
 
 OBSTACLE_Z: Final = (0.05, 1.4)
 """What overlaps this range of heights is in the agent's way."""

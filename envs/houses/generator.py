@@ -33,6 +33,7 @@ from envs.houses.draws import Draws
 from envs.houses.floorplan import SIZES, Rect, assign_kinds, extent_cells, partition
 from envs.houses.freespace import pieces_in_the_way, reachable_slots
 from envs.houses.palette import Palette
+from envs.houses.placing import Opening, Side
 from envs.houses.rooms import furnish
 from envs.houses.scene import (
     GENERATOR_VERSION,
@@ -42,7 +43,7 @@ from envs.houses.scene import (
     Receptacle,
     Room,
 )
-from envs.houses.space import Opening, Side, Space
+from envs.houses.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from envs.houses.doorways import Shared
     from envs.houses.model import Model
-    from envs.houses.space import Placed
+    from envs.houses.placing import Placed
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 """Names of the splits by the remainder of a house seed divided by three."""

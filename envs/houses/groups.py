@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from envs.houses import pieces_decor, pieces_wet
 from envs.houses.floorplan import Rect
 from envs.houses.furniture import make
-from envs.houses.space import Member, Space, Spot, turned
+from envs.houses.placing import Member, Spot, turned
+from envs.houses.space import Space
 
 if TYPE_CHECKING:
     from envs.houses.model import Model

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from envs.houses import pieces_decor
 from envs.houses.furniture import make
-from envs.houses.space import Side, Space, Spot
+from envs.houses.placing import Side, Spot
+from envs.houses.space import Space
 
 if TYPE_CHECKING:
     from envs.houses.palette import Palette

@@ -1,6 +1,6 @@
 """Scenes as flat tables that the kernels read: one slot per distinct scene, shared by rows.
 
-Nothing here draws. Packing checks every index that a kernel will follow, because kernels do not.
+Nothing here draws. `scene_check` looks at every index that a kernel will follow, as kernels do not.
 All slots have the same capacity, which grows when a larger scene comes.
 
 Shape suffixes: S slots, P primitives with two more per room (floor and ceiling), M materials,
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.scene import Face, IntArray, Kind, Primitives, Scene, Semantic
+from envs.houses.scene_check import check_scene
 
 MAX_ROOMS: Final = 63
 """A primitive's rooms are the bits of one int64, and the sign bit stays free."""
@@ -181,7 +182,7 @@ def pack(scene: Scene, *, num_tiles: int) -> Tables:
         ValueError: The scene holds a number that the kernels could not follow.
     """
     house = scene.house
-    _check(scene, num_tiles)
+    check_scene(scene, max_rooms=MAX_ROOMS, num_tiles=num_tiles)
     solid_PG, label_PL = _solids(scene.primitives)
     flat_PG, flat_label_PL = _floors_and_ceilings(scene)
     solid_PG = np.concatenate([solid_PG, flat_PG])
@@ -268,36 +269,3 @@ def _bounds(
     rooms_P = touch_PR.astype(np.int64) @ (np.int64(1) << np.arange(len(room_R4), dtype=np.int64))
     rooms_P[rooms_P == 0] = ALL_ROOMS  # no room owns it, so it may be seen from any
     return np.column_stack([x_P, y_P, z_P, radius_P]).astype(np.float32), rooms_P
-
-
-def _check(scene: Scene, num_tiles: int) -> None:
-    """Raise ValueError unless every index and number of the scene may be followed blindly."""
-    house, solids, materials = scene.house, scene.primitives, scene.materials
-    name = f"Scene of house {house.seed}"
-    numbers = (solids.center_P3, solids.half_P3, solids.yaw_P, materials.rgb_M3, materials.repeat_M)
-    if not all(np.isfinite(array).all() for array in numbers):
-        raise ValueError(f"{name}: geometry and materials must be finite. Fix the generator.")
-    if not 1 <= len(house.rooms) <= MAX_ROOMS:
-        raise ValueError(
-            f"{name}: rooms must be 1 to {MAX_ROOMS}, got {len(house.rooms)}. Change the plan."
-        )
-    used = [solids.material_PF.ravel()]
-    used += [np.array([r.floor_material, r.ceiling_material]) for r in house.rooms]
-    _check_range(f"{name}: material indices", np.concatenate(used), len(materials.tile_M))
-    _check_range(f"{name}: tile indices", materials.tile_M, num_tiles)
-    _check_range(f"{name}: primitive kinds", solids.kind_P, len(Kind))
-    ends = np.array([end for d in house.doors for end in (d.room_a, d.room_b)], np.int64)
-    _check_range(f"{name}: door rooms", ends, len(house.rooms))
-    _check_range(f"{name}: instance ids", solids.instance_P, 1 << 15)
-    if (solids.half_P3 <= 0.0).any():
-        raise ValueError(
-            f"{name}: half extents must be positive, got {solids.half_P3.min()}. Drop such solids."
-        )
-
-
-def _check_range(what: str, index: NDArray[np.integer], size: int) -> None:
-    """Raise ValueError unless all indices are in [0, size)."""
-    if index.size and (index.min() < 0 or index.max() >= size):
-        raise ValueError(
-            f"{what} must be in [0, {size}), got {index.min()} to {index.max()}. Fix the generator."
-        )

@@ -21,7 +21,8 @@ from envs.houses.groups import (
     runner,
 )
 from envs.houses.hangings import hang_on_walls, hang_windows
-from envs.houses.space import Member, Space
+from envs.houses.placing import Member
+from envs.houses.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ Nothing here knows categories of furniture; `rooms.py` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from envs.houses.floorplan import Rect
+from envs.houses.placing import Member, Opening, Placed, Side, Spot, overlap, top_of, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,73 +24,6 @@ WALL_GAP: Final = 0.01
 DOOR_ZONE_DEPTH: Final = 0.85
 DOOR_ZONE_MARGIN: Final = 0.04
 _DECOR_REACH: Final = 0.25
-_EDGE: Final = 1e-6
-
-
-class Side(IntEnum):
-    """A wall of the room, numbered by the quarter turns of what stands against it."""
-
-    SOUTH = 0
-    EAST = 1
-    NORTH = 2
-    WEST = 3
-
-
-class Opening(NamedTuple):
-    """A door as one of its two rooms sees it."""
-
-    side: Side
-    low: float
-    high: float
-
-
-class Placed(NamedTuple):
-    """A model at its place."""
-
-    model: Model
-    x: float
-    y: float
-    quarter: int
-    """Quarter turns counter-clockwise."""
-    tilt: float
-    """Radians on top of the quarter turns."""
-    rect: Rect
-
-
-class Spot(NamedTuple):
-    """A stretch of wall that is long enough."""
-
-    side: Side
-    low: float
-    high: float
-
-
-class Member(NamedTuple):
-    """A model in the frame of a group."""
-
-    model: Model
-    x: float
-    y: float
-    quarter: int = 0
-    tilt: float = 0.0
-
-
-def turned(x: float, y: float, quarter: int) -> tuple[float, float]:
-    """Rotate by quarter turns, exactly."""
-    return ((x, y), (-y, x), (-x, -y), (y, -x))[quarter % 4]
-
-
-def overlap(a: Rect, b: Rect) -> bool:
-    """Return whether the insides of two rectangles meet."""
-    return (
-        a.x0 < b.x1 - _EDGE and b.x0 < a.x1 - _EDGE and a.y0 < b.y1 - _EDGE and b.y0 < a.y1 - _EDGE
-    )
-
-
-def top_of(model: Model) -> float:
-    """Return the height of a model with all that rides on it."""
-    own = max(part.z + part.half_z for part in model.parts)
-    return max([own, *(top_of(rider) for rider in model.riders)])
 
 
 @dataclass(slots=True)

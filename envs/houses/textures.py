@@ -1,7 +1,7 @@
 """The atlas of pattern tiles that surfaces multiply their colour with.
 
 A tile's index is its place in `TILES`; the order is part of the generator's version. What the
-tiles look like is drawn in `patterns.py`, `emblems.py` and `labels.py`.
+tiles look like is drawn in `patterns.py`, `emblems.py`, `pictures.py` and `labels.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from envs.errors import unknown_name
-from envs.houses import emblems, labels, patterns
+from envs.houses import emblems, labels, patterns, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,12 +60,12 @@ _PAINTERS: Final[tuple[Callable[[], patterns.Tile], ...]] = (
     emblems.hob,
     emblems.washer_door,
     emblems.window,
-    emblems.landscape,
-    emblems.abstract,
-    emblems.portrait,
-    emblems.flower_picture,
-    emblems.screen,
-    emblems.desktop,
+    pictures.landscape,
+    pictures.abstract,
+    pictures.portrait,
+    pictures.flower_picture,
+    pictures.screen,
+    pictures.desktop,
     emblems.books,
     emblems.more_books,
     emblems.clock,
