@@ -2,9 +2,9 @@
 
 Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
 follow each other inside it. `TrialVectorEnv` does all that is alike in every such environment:
-which trial comes next, what `reset` may be asked, SAME_STEP autoreset, time limits, records,
-state. A concrete environment fills in the hooks of `envs.hooks`. No task lives here, and
-`envs.single` shows one row as a `gymnasium.Env`.
+which trial comes next, what `reset` may be asked, SAME_STEP autoreset, time limits, records. Where
+each row is, and saving that, is in `envs.row_states`; a concrete environment fills in the hooks of
+`envs.hooks`. No task lives here, and `envs.single` shows one row as a `gymnasium.Env`.
 
 Shape suffixes: N rows, K some of the rows.
 """
@@ -12,7 +12,7 @@ Shape suffixes: N rows, K some of the rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -23,24 +23,20 @@ from numpy.typing import NDArray
 
 from envs.draws import draw_trials
 from envs.episode_infos import final_infos
-from envs.errors import ClosedError, StepBeforeResetError
-from envs.hooks import Observation, Rows, State, TrialHooks
+from envs.hooks import Observation, Rows, State
+from envs.row_states import RowStates
 from envs.validation import (
     ResetRequest,
     check_actions,
     check_count,
     check_reset_options,
     check_seed,
-    check_state,
 )
 
 __all__ = ["Observation", "Rows", "State", "TrialVectorEnv"]
 
-COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
-"""Arrays that every environment keeps for each row, and saves."""
 
-
-class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
+class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     """N rows, each in its own trial, stepped together in one process.
 
     `reset` begins new trials or episodes as its options say (see `reset`); `step` begins the next
@@ -53,8 +49,6 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
     Every record has `trial`, `episode` (index in the trial), `length` and `return`.
     """
 
-    state_version: ClassVar[int] = 1
-    """Raise it in a subclass whenever the meaning of its saved state changes."""
     goal_categories: ClassVar[tuple[str, ...]] = ()
     """What the records' `goal` counts, by name; empty where goals have no categories."""
 
@@ -110,27 +104,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self.time_limit_default = time_limit_default
         self.first_row = int(first_row)
         self._seed = check_seed(where, seed)
-        self._started = False
-        zeros = np.zeros(self.num_envs, dtype=np.int64)
-        self._trial, self._episode, self._elapsed = zeros.copy(), zeros.copy(), zeros.copy()
-        self._drawn = zeros  # trial numbers drawn so far: the count in (seed, row, count)
-        self._return = np.zeros(self.num_envs, dtype=np.float64)
+        self._start_counters()
         self._buffers: list[Observation] = [] if copy else [self._empty(), self._empty()]
-
-    @property
-    def trial(self) -> Rows:
-        """The trial that each row is in, int64 (N,). A copy."""
-        return self._trial.copy()
-
-    @property
-    def episode(self) -> Rows:
-        """Index, in its trial, of the episode that each row is in, int64 (N,). A copy."""
-        return self._episode.copy()
-
-    @property
-    def elapsed_steps(self) -> Rows:
-        """Steps taken in the current episode of each row, int64 (N,). A copy."""
-        return self._elapsed.copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -249,62 +224,6 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._check_running("expert_actions")
         return self._expert_actions()
 
-    def skip_trials(self, seed: int, count: int) -> None:
-        """Draw the next trials as if every row had drawn so many under this seed already.
-
-        For a fresh environment that takes over rows of another one between two trials; `reset`
-        must follow.
-        """
-        where = f"{type(self).__name__}.skip_trials"
-        self._check_open("skip_trials")
-        check_count(where, "count", count, least=0)
-        self._seed = check_seed(where, seed)
-        self._drawn[:] = count
-        self._started = False
-
-    def state_dict(self) -> State:
-        """Return everything that a fresh environment needs to continue from here bit for bit.
-
-        Returns:
-            Nested dict of numpy copies, ints and strings.
-        """
-        self._check_running("state_dict")
-        return {
-            **self._identity(),
-            "seed": self._seed,
-            **{name: getattr(self, f"_{name}").copy() for name in COUNTERS},
-            "env": self._state(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        """Continue from a saved state. No `reset` is needed before or after.
-
-        Raises:
-            ValueError: The state belongs to another environment, dataset, version or row range, or
-                is not whole. The environment is as it was.
-            TypeError: It is no dict.
-        """
-        self._check_open("load_state_dict")
-        where = f"{type(self).__name__}.load_state_dict"
-        check_state(where, state, identity=self._identity(), keys=("seed", *COUNTERS, "env"))
-        self._seed = int(state["seed"])
-        for name in COUNTERS:
-            getattr(self, f"_{name}")[:] = state[name]
-        self._begin_trials(np.arange(self.num_envs), self._trial)
-        self._load_state(state["env"])
-        self._started = True
-
-    def _identity(self) -> State:
-        """Return what must be equal between the saver and the loader of a state."""
-        return {
-            "class": type(self).__name__,
-            "state_version": self.state_version,
-            "dataset": self.dataset_name,
-            "num_envs": self.num_envs,
-            "first_row": self.first_row,
-            "max_episode_steps": self.max_episode_steps,
-        }
-
     def _apply(self, request: ResetRequest) -> None:
         """Move the rows of a checked reset request."""
         rows = np.flatnonzero(request.new_trial_N)
@@ -354,18 +273,3 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             name: np.empty(space.shape or (), dtype=space.dtype)
             for name, space in self._spaces.items()
         }
-
-    def _check_open(self, method: str) -> None:
-        if self.closed:
-            raise ClosedError(
-                f"{type(self).__name__}.{method}: the environment must be open, got a closed one. "
-                "Build a new one."
-            )
-
-    def _check_running(self, method: str) -> None:
-        self._check_open(method)
-        if not self._started:
-            raise StepBeforeResetError(
-                f"{type(self).__name__}.{method}: reset() must come first, got {method}() on a "
-                "fresh environment. Call reset()."
-            )
