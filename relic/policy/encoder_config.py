@@ -97,6 +97,9 @@ class EncoderConfig:
     """Memory layout of convolutions."""
     keys: tuple[str, ...] | None = None
     """Observations to use. None: all but pictures of class numbers, which are privileged."""
+    slice_steps: int = 4096
+    """Steps of a row that become tokens at once. Where there are more, each slice is computed again
+    in the backward pass, so that the memory which it takes does not grow with the context."""
     vector_widths: dict[str, int] = field(default_factory=lambda: {"gps": 32})
     """Vectors that get a linear layer, and its width; other vectors enter as they are."""
     angles: tuple[str, ...] = ("compass",)
@@ -120,7 +123,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
-        for name in ("feature_width", "channels", "slice_size", "category_width", "depth_max"):
+        sizes = ("feature_width", "channels", "slice_size", "slice_steps", "category_width")
+        for name in (*sizes, "depth_max"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
         for key, width in self.vector_widths.items():

@@ -21,6 +21,7 @@ from relic.policy.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
 from relic.policy.memories import make_memory
 from relic.policy.sequence_model import Rows, SequenceState, row_indices
+from relic.policy.slicing import Columns, in_slices
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
 
 
@@ -181,7 +182,7 @@ class Policy(nn.Module):
                 with the batch.
             depth_mask_NL: Layer factors of each row, where the memory has depth dropout.
         """
-        x_NTE = self._token(batch.observation, batch.prev_action, batch.episode_starts)
+        x_NTE = self._tokens(batch)
         memory = state.memory if isinstance(state, PolicyState) else state
         y_NTE = self.memory(x_NTE, batch.episode_starts, memory, depth_mask_NL=depth_mask_NL)
         return self._judge(y_NTE, batch.action)
@@ -215,7 +216,7 @@ class Policy(nn.Module):
         Raises:
             ContextOverflowError: If a row would be overfull; nothing has been written then.
         """
-        x_NTE = self._token(batch.observation, batch.prev_action, batch.episode_starts)
+        x_NTE = self._tokens(batch)
         y_NTE = self.memory.prefill(x_NTE, batch.episode_starts, state.memory, rows, lengths)
         index = torch.as_tensor(row_indices(rows, len(state.started)), device=x_NTE.device)
         last = batch.action[:, -1]
@@ -266,6 +267,17 @@ class Policy(nn.Module):
         self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
     ) -> Tensor:
         return self.token(self.encoder(observation, prev_action, episode_starts))
+
+    def _tokens(self, batch: SequenceBatch) -> Tensor:
+        """Return the tokens (N, T, E) of many steps."""
+        given = {"prev_action": batch.prev_action, "episode_starts": batch.episode_starts}
+        seen = {f"observation {key}": value for key, value in batch.observation.items()}
+
+        def make(columns: Columns) -> Tensor:
+            observation = {key: columns[f"observation {key}"] for key in batch.observation}
+            return self._token(observation, columns["prev_action"], columns["episode_starts"])
+
+        return in_slices(make, given | seen, self.config.encoder.slice_steps)
 
     def _judge(self, y_NTE: Tensor, action: Tensor) -> PolicyOutput:
         features_NTE = self.features(y_NTE)

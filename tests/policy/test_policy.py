@@ -127,6 +127,26 @@ def test_steps_equal_the_full_pass_with_pictures(encoder):
     _assert_same(policy.evaluate(batch), said)
 
 
+@pytest.mark.parametrize("space", [VECTORS, PICTURES])
+def test_slices_of_steps_change_neither_values_nor_gradients(space):
+    policy = _policy(_config(visual=VisualKind.SMALL_CNN), space)
+    stored = policy.encode_observation(_observations(space))
+    action = torch.randint(5, (ROWS, STEPS))
+    batch = SequenceBatch(stored, action, action.roll(1, 1), _starts())
+    seen = []
+    for size in (STEPS, 5):
+        sliced = dataclasses.replace(policy.config.encoder, slice_steps=size)
+        policy.config = dataclasses.replace(policy.config, encoder=sliced)
+        policy.zero_grad()
+        output = policy.evaluate(batch)
+        (output.log_prob.sum() + output.value.sum()).backward()
+        grads = [p.grad.clone() for p in policy.parameters() if p.grad is not None]
+        seen.append([output.log_prob.detach(), output.value.detach(), *grads])
+        with torch.no_grad():
+            torch.testing.assert_close(policy.evaluate(batch).value, output.value.detach())
+    torch.testing.assert_close(*seen, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_rows_reset_in_the_middle_begin_anew(memory):
     """Rows whose trial restarts equal a full pass over the new trial alone."""
