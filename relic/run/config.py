@@ -7,13 +7,14 @@ properties, and nothing changes a configuration after it is built.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
-from relic.ppo.schedule import UpdateSchedule, check_divides
+from relic.ppo.schedule import UpdateSchedule
+from relic.run.bounds import at_least, between
+from relic.run.cluster_config import ClusterConfig
 from relic.schema import nearest
 
 BEST_METRICS = ("val/return", "val/success", "val/spl")
@@ -49,10 +50,10 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least("num_envs", self.num_envs, 1)
-        _at_least("num_steps", self.num_steps, 1)
+        at_least("num_envs", self.num_envs, 1)
+        at_least("num_steps", self.num_steps, 1)
         if self.shards is not None:
-            _at_least("shards", self.shards, 1)
+            at_least("shards", self.shards, 1)
         if self.groups < 1 or self.num_envs % self.groups:
             raise ValueError(
                 f"groups: must divide num_envs, got groups={self.groups}, "
@@ -75,9 +76,9 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least("pictures", self.pictures, 0)
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch", self.batch, 1)
+        at_least("pictures", self.pictures, 0)
+        at_least("epochs", self.epochs, 1)
+        at_least("batch", self.batch, 1)
         if 0 < self.pictures < 2 * self.batch:
             raise ValueError(
                 f"pictures: must be 0 or at least two batches of {self.batch}, got "
@@ -100,10 +101,10 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least("interval_s", self.interval_s, 0)
-        _at_least("keep", self.keep, 1)
+        at_least("interval_s", self.interval_s, 0)
+        at_least("keep", self.keep, 1)
         if self.milestone_steps is not None:
-            _at_least("milestone_steps", self.milestone_steps, 1)
+            at_least("milestone_steps", self.milestone_steps, 1)
         if self.best_metric is not None and self.best_metric not in BEST_METRICS:
             hint = nearest(self.best_metric, BEST_METRICS)
             raise ValueError(f"best_metric: unknown {self.best_metric!r}. {hint}")
@@ -129,11 +130,11 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.every_rollouts is not None:
-            _at_least("every_rollouts", self.every_rollouts, 1)
-        _at_least("trials", self.trials, 1)
-        _at_least("episodes", self.episodes, 1)
-        _at_least("final_trials", self.final_trials, 0)
-        _between("score_from_episode", self.score_from_episode, 0, self.episodes - 1)
+            at_least("every_rollouts", self.every_rollouts, 1)
+        at_least("trials", self.trials, 1)
+        at_least("episodes", self.episodes, 1)
+        at_least("final_trials", self.final_trials, 0)
+        between("score_from_episode", self.score_from_episode, 0, self.episodes - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,67 +146,6 @@ class LoggingConfig:
     tensorboard: bool = False
     wandb: Literal["disabled", "online", "offline"] = "disabled"
     wandb_project: str = "relic"
-
-
-class Placement(Enum):
-    """Where a cluster job simulates."""
-
-    COLOCATED = "colocated"
-    """Each learner owns its simulators: only gradients are exchanged."""
-    SPLIT = "split"
-    """EnvRunner actors simulate and act; for simulators that crash or live on other nodes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterConfig:
-    """The same training as a Ray RLlib job."""
-
-    backend: Literal["none", "ray"] = "none"
-    """None: no cluster; the run is this process, or the ranks that torchrun starts."""
-    placement: Placement = Placement.COLOCATED
-    num_learners: int = 1
-    """Ranks that learn; the rows are cut evenly among them."""
-    num_env_runners: int = 1
-    """Actors that simulate for the learners, as many for each; only with placement=split."""
-    address: str | None = None
-    """Cluster to join, as host:port or auto. None: the one of RAY_ADDRESS, or one of its own."""
-    cpus_per_learner: int = 1
-    gpus_per_learner: int | None = None
-    """None: one each where device is not cpu and the cluster has as many."""
-    cpus_per_env_runner: int = 1
-    start_timeout_s: float = 60.0
-    """Longest wait for a cluster's resources, or for an actor to come back."""
-    timeout_s: float = 1800.0
-    """An actor or exchange that takes longer for one update counts as dead."""
-    max_failures: int = 3
-    """How often a run that lost a learner starts again from its last checkpoint."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("num_learners", "num_env_runners", "cpus_per_learner", "cpus_per_env_runner"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("gpus_per_learner", self.gpus_per_learner or 0, 0)
-        _at_least("max_failures", self.max_failures, 0)
-        for name in ("start_timeout_s", "timeout_s"):
-            _at_least(name, getattr(self, name), 1)
-
-    @property
-    def env_runners(self) -> int:
-        """EnvRunner actors of the job."""
-        return self.num_env_runners if self.placement is Placement.SPLIT else 0
-
-    def check_rows(self, num_envs: int, groups: int) -> None:
-        """Refuse actors that cannot share the rows evenly."""
-        _at_most("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
-        check_divides("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
-        if self.placement is Placement.COLOCATED:
-            rows = num_envs // self.num_learners
-            check_divides("rollout.groups", groups, "rows of a learner", rows)
-        if self.placement is Placement.SPLIT:
-            runners, name = self.num_env_runners, "cluster.num_env_runners"
-            _at_most(name, runners, "rollout.num_envs", num_envs)
-            check_divides(name, runners, "rollout.num_envs", num_envs)
-            check_divides("cluster.num_learners", self.num_learners, name, runners)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,10 +179,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns several components."""
-        _at_least("total_steps", self.total_steps, 1)
-        _at_least("seed", self.seed, 0)
+        at_least("total_steps", self.total_steps, 1)
+        at_least("seed", self.seed, 0)
         if self.threads is not None:
-            _at_least("threads", self.threads, 1)
+            at_least("threads", self.threads, 1)
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
             self._check_cluster()
@@ -292,20 +232,3 @@ class RunConfig:
     def steps_per_rollout(self) -> int:
         """Environment steps of one rollout, over all rows."""
         return self.rollout.num_envs * self.rollout.num_steps
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise ValueError(f"{name}: must be at least {least}, got {value}.")
-
-
-def _at_most(name: str, value: int, most_name: str, most: int) -> None:
-    if value > most:
-        raise ValueError(
-            f"{name}: must be at most {most_name}, got {value} for {most}. Use {most} or fewer."
-        )
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}: must be between {low} and {high}, got {value}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relic.cluster.launch import joined, needed
-from relic.run.config import ClusterConfig, Placement
+from relic.run.cluster_config import ClusterConfig, Placement
 from relic.schema import ConfigError
 
 from .conftest import TINY

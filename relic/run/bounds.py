@@ -1,0 +1,23 @@
+"""Ranges of configured numbers, refused by one sentence."""
+
+from __future__ import annotations
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Refuse a value that is too small."""
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}, got {value}.")
+
+
+def at_most(name: str, value: int, most_name: str, most: int) -> None:
+    """Refuse a value that is larger than another field's."""
+    if value > most:
+        raise ValueError(
+            f"{name}: must be at most {most_name}, got {value} for {most}. Use {most} or fewer."
+        )
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value outside a range."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: must be between {low} and {high}, got {value}.")
