@@ -11,8 +11,12 @@ Shape suffixes: P probes.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+
+Spot = tuple[float, float, float]
+"""Centre and radius of what an object stands on."""
 
 VERSION = 1
 """Raised when a seed comes to mean another arrangement."""
@@ -37,7 +41,7 @@ _FOOT = 0.7
 _TRIES = 60
 
 
-def arrange(backend, seed, rules):
+def arrange(backend: Any, seed: list[int], rules: dict[str, Any]) -> list[Any]:
     """Draw an arrangement.
 
     Args:
@@ -54,7 +58,8 @@ def arrange(backend, seed, rules):
     if not surfaces:
         return []
     names = sorted(surfaces)
-    placed, taken = [], []
+    placed: list[Any] = []
+    taken: list[Spot] = []
     for _ in range(int(rng.integers(DRAWN[0], DRAWN[1] + 1))):
         kinds = rules["templates"][int(rng.integers(len(rules["templates"])))]
         template = kinds[int(rng.integers(len(kinds)))]
@@ -73,7 +78,9 @@ def arrange(backend, seed, rules):
     return placed
 
 
-def _surfaces(backend, rng):
+def _surfaces(
+    backend: Any, rng: np.random.Generator
+) -> dict[str, list[tuple[float, float, float]]]:
     """Look for surfaces from above; return their points by name."""
     triangles = np.asarray(backend.triangles(), np.float64)
     edges = triangles[:, 1:, :2] - triangles[:, :1, :2]
@@ -97,7 +104,7 @@ def _surfaces(backend, rng):
     return found
 
 
-def _open_between(backend, base, start):
+def _open_between(backend: Any, base: np.ndarray, start: np.ndarray) -> bool:
     """Say whether nothing is between the air over a floor and the air over a surface."""
     air = np.array([base[0], base[1], start[2]])
     way = start - air
@@ -108,7 +115,9 @@ def _open_between(backend, base, start):
     return hit is None or hit[0] >= length
 
 
-def _fit(backend, point, yaw, low, high):
+def _fit(
+    backend: Any, point: np.ndarray, yaw: float, low: np.ndarray, high: np.ndarray
+) -> Spot | None:
     """Return (x, y, radius) of an object's place if it is level there and free, else None."""
     radius = 0.5 * float(np.hypot(high[0] - low[0], high[1] - low[1]))
     above = float(high[2] - low[2]) + 2.0 * _GAP
@@ -124,12 +133,12 @@ def _fit(backend, point, yaw, low, high):
     return point[0], point[1], radius
 
 
-def _overlap(spot, other):
+def _overlap(spot: Spot, other: Spot) -> bool:
     """Say whether two objects' circles meet."""
     return math.hypot(spot[0] - other[0], spot[1] - other[1]) < spot[2] + other[2] + _GAP
 
 
-def _pose(x, y, z, yaw):
+def _pose(x: float, y: float, z: float, yaw: float) -> np.ndarray:
     """Return a pose in Habitat's frame, (4, 4)."""
     cos, sin = math.cos(yaw), math.sin(yaw)
     return np.array(

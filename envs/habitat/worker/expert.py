@@ -8,6 +8,8 @@ of the goal show, faces it, and stops. Python 3.9; needs NumPy only.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from viewpoints import seen_pixels
@@ -29,7 +31,7 @@ _NO_GAIN_COST = 1e6
 """Added to plans that do not, so that one is taken only if there is no other."""
 
 
-def _wrap(angle):
+def _wrap(angle: float) -> float:
     """Bring an angle into [-pi, pi)."""
     return (angle + math.pi) % (2.0 * math.pi) - math.pi
 
@@ -37,7 +39,14 @@ def _wrap(angle):
 class Expert:
     """Acts in one scene. What it has seen from a place is remembered, as turns change nothing."""
 
-    def __init__(self, backend, centers, eye, instances, points):
+    def __init__(
+        self,
+        backend: Any,
+        centers: np.ndarray,
+        eye: list[float],
+        instances: list[int],
+        points: np.ndarray,
+    ) -> None:
         """Prepare for an episode.
 
         Args:
@@ -50,9 +59,11 @@ class Expert:
         self._backend, self._centers, self._eye = backend, centers, eye
         self._instances = instances
         self._goal = backend.goal(points)  # of its own: what is asked here must leave no trace
-        self._seen = {}
+        self._seen: dict[tuple[float, ...], int] = {}
 
-    def action(self, position, heading, pitch, rules):
+    def action(
+        self, position: np.ndarray, heading: float, pitch: float, rules: dict[str, Any]
+    ) -> int:
         """Return an action.
 
         Args:
@@ -76,7 +87,7 @@ class Expert:
             return self._face(position, heading, pitch, best, seen, rules)
         return self._walk(position, heading, rules)
 
-    def _best_seen(self, position, rules):
+    def _best_seen(self, position: np.ndarray, rules: dict[str, Any]) -> tuple[int, int]:
         """Return the goal object that is seen best from a position, facing it, and its pixels."""
         best, most = -1, 0
         for instance in self._instances:
@@ -92,7 +103,9 @@ class Expert:
                 best, most = instance, self._seen[key]
         return best, most
 
-    def _plans(self, position, heading, rules):
+    def _plans(
+        self, position: np.ndarray, heading: float, rules: dict[str, Any]
+    ) -> Iterator[tuple[int, int, int, np.ndarray]]:
         """Yield plans: turns, steps, first action and end, those with few turns first."""
         half = math.ceil(math.pi / rules["turn"] - 1e-6)
         for number in range(2 * half):
@@ -108,7 +121,9 @@ class Expert:
                 here = end
                 yield abs(turned), steps, first, here
 
-    def _search(self, position, heading, rules, share):
+    def _search(
+        self, position: np.ndarray, heading: float, rules: dict[str, Any], share: float
+    ) -> int | None:
         """Return the first action towards the cheapest near end that sees enough, or None."""
         found, cheapest = None, math.inf
         for turns, steps, first, end in self._plans(position, heading, rules):
@@ -118,7 +133,7 @@ class Expert:
                     found, cheapest = first, cost
         return found
 
-    def _walk(self, position, heading, rules):
+    def _walk(self, position: np.ndarray, heading: float, rules: dict[str, Any]) -> int:
         """Return the first action of the plan that leads nearer at the least cost."""
         here = self._goal(position)
         found, cheapest = LEFT, math.inf
@@ -133,7 +148,15 @@ class Expert:
                 found, cheapest = first, total
         return found
 
-    def _face(self, position, heading, pitch, instance, seen, rules):
+    def _face(
+        self,
+        position: np.ndarray,
+        heading: float,
+        pitch: float,
+        instance: int,
+        seen: int,
+        rules: dict[str, Any],
+    ) -> int:
         """Turn and look towards an object; stop once it is well in view."""
         self._backend.look(position, heading, pitch)
         shown = int(self._backend.count()[instance])

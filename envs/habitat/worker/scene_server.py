@@ -18,6 +18,9 @@ import numpy as np
 from expert import Expert
 from viewpoints import find_viewpoints
 
+Shown = tuple[dict[str, np.ndarray], list[float], float]
+"""Observation, position, distance to the goal."""
+
 GOAL_SEMANTIC = 100
 """Semantic id of goal category 0 in images, as in the embedded houses."""
 MAX_SEMANTIC = 32767
@@ -25,7 +28,7 @@ _IDS = "ids"
 _BACKEND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "habitat_backend.py")
 
 
-def load_backend(path):
+def load_backend(path: str) -> Any:
     """Load the file that holds the simulator's lowest layer."""
     spec = importlib.util.spec_from_file_location("backend", path)
     if spec is None or spec.loader is None:
@@ -41,15 +44,15 @@ class SceneServer:
 
     def __init__(
         self,
-        scene_dataset,
-        sensors,
-        shape,
-        hfov_deg,
-        eye,
-        counted_side,
-        image_lighting,
-        backend=_BACKEND,
-    ):
+        scene_dataset: str,
+        sensors: list[str],
+        shape: list[int],
+        hfov_deg: float,
+        eye: list[float],
+        counted_side: int,
+        image_lighting: bool,
+        backend: str = _BACKEND,
+    ) -> None:
         """Describe what is drawn. The simulator starts with `start` or the first scene.
 
         Args:
@@ -82,13 +85,20 @@ class SceneServer:
         self._goal: Any = None
         self._expert: Any = None
 
-    def start(self, gpu):
+    def start(self, gpu: int) -> None:
         """Start the simulator, to see that it does."""
         if self._backend is None:
             self._backend = self._open_backend(gpu)
             self._backend.start()
 
-    def open(self, gpu, scene, objects, config_paths, joints):
+    def open(
+        self,
+        gpu: int,
+        scene: dict[str, Any],
+        objects: list[tuple[str, Any, int]],
+        config_paths: list[str],
+        joints: dict[str, dict[str, float]],
+    ) -> dict[str, np.ndarray]:
         """Load a scene with its goal objects.
 
         Args:
@@ -110,15 +120,22 @@ class SceneServer:
         self._categories = np.array([category for _, _, category in objects], np.int64)
         return {"triangles": self._backend.triangles(), "centers": self._centers}
 
-    def viewpoints(self, instance, rules):
+    def viewpoints(self, instance: int, rules: dict[str, Any]) -> np.ndarray:
         """Return where the agent can stand to see a goal object, (V, 3)."""
         return find_viewpoints(self._backend, self._centers, instance, rules, self._eye)
 
-    def distance(self, position, points):
+    def distance(self, position: list[float], points: np.ndarray) -> float:
         """Return the walking distance from a position to the nearest of points."""
         return self._backend.goal(points)(self._backend.snap(position))
 
-    def begin(self, position, heading, pitch, points, instances):
+    def begin(
+        self,
+        position: list[float],
+        heading: float,
+        pitch: float,
+        points: np.ndarray,
+        instances: list[int],
+    ) -> Shown:
         """Place the agent, and say what it looks for.
 
         Args:
@@ -137,7 +154,7 @@ class SceneServer:
         self._expert = Expert(self._backend, self._centers, self._eye, list(instances), points)
         return self._show()
 
-    def step(self, forward, heading, pitch):
+    def step(self, forward: float, heading: float, pitch: float) -> Shown:
         """Turn to a heading, tilt the camera, walk. Returns as `begin` does."""
         self._heading, self._pitch = heading, pitch
         if forward:
@@ -146,34 +163,34 @@ class SceneServer:
             self._position = np.asarray(end, np.float64)
         return self._show()
 
-    def pixels(self):
+    def pixels(self) -> np.ndarray:
         """Return how many pixels of each goal object the agent sees in the square image, (I,)."""
         self._backend.look(self._position, self._heading, self._pitch)
         return self._backend.count()
 
-    def expert_action(self, rules):
+    def expert_action(self, rules: dict[str, Any]) -> int:
         """Return what an expert would do."""
         return self._expert.action(self._position, self._heading, self._pitch, rules)
 
-    def arrange(self, seed, rules):
+    def arrange(self, seed: list[int], rules: dict[str, Any]) -> list[Any]:
         """Draw an arrangement of goal objects in the open scene; see `arranging.arrange`."""
         from arranging import arrange  # needed by one command only
 
         return arrange(self._backend, seed, rules)
 
-    def close(self):
+    def close(self) -> None:
         """End the simulator."""
         if self._backend is not None:
             self._backend.close()
 
-    def _show(self):
+    def _show(self) -> Shown:
         observation = {}
         if self._sensors:
             self._backend.look(self._position, self._heading, self._pitch)
             observation = self._images(self._backend.draw())
         return observation, self._position.tolist(), self._goal(self._position)
 
-    def _images(self, drawn):
+    def _images(self, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Turn ids into the images that are asked for."""
         ids = drawn.pop(_IDS, None)
         if ids is not None:
@@ -188,7 +205,7 @@ class SceneServer:
         return drawn
 
 
-def _space(name, shape):
+def _space(name: str, shape: list[int]) -> dict[str, Any]:
     """Describe an image."""
     if name == "rgb":
         return {"shape": [*shape, 3], "dtype": "uint8", "low": 0, "high": 255}
@@ -197,6 +214,6 @@ def _space(name, shape):
     return {"shape": shape, "dtype": "int16", "low": 0, "high": MAX_SEMANTIC}
 
 
-def make(**options):
+def make(**options: Any) -> SceneServer:
     """Make a worker's simulator; see `SceneServer`."""
     return SceneServer(**options)

@@ -10,6 +10,7 @@ Shape suffixes: V viewpoints, P grid points.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ _ON_FLOOR = 0.02
 """Metres by which a grid point may lie beside the free space."""
 
 
-def aim(position, target, eye, pitch_range):
+def aim(
+    position: Any, target: Any, eye: list[float], pitch_range: list[float]
+) -> tuple[float, float]:
     """Return the heading and pitch by which the camera at a position faces a point.
 
     Args:
@@ -35,14 +38,23 @@ def aim(position, target, eye, pitch_range):
     return math.atan2(y, x), min(max(pitch, pitch_range[0]), pitch_range[1])
 
 
-def seen_pixels(backend, position, target, instance, eye, pitch_range):
+def seen_pixels(
+    backend: Any,
+    position: Any,
+    target: Any,
+    instance: int,
+    eye: list[float],
+    pitch_range: list[float],
+) -> int:
     """Return how many pixels of an instance the camera shows that faces its centre."""
     heading, pitch = aim(position, target, eye, pitch_range)
     backend.look(position, heading, pitch)
     return int(backend.count()[instance])
 
 
-def find_viewpoints(backend, centers, instance, rules, eye):
+def find_viewpoints(
+    backend: Any, centers: np.ndarray, instance: int, rules: dict[str, Any], eye: list[float]
+) -> np.ndarray:
     """Return the viewpoints of a goal object, (V, 3).
 
     Args:
@@ -65,7 +77,7 @@ def find_viewpoints(backend, centers, instance, rules, eye):
     return np.array(found, np.float32).reshape(-1, 3)
 
 
-def _grid(center, distance, spacing):
+def _grid(center: Any, distance: float, spacing: float) -> np.ndarray:
     """Return grid points around a point at its own height, (P, 3), nearest first."""
     steps = int(distance / spacing)
     side = np.arange(-steps, steps + 1) * spacing

@@ -1,0 +1,130 @@
+"""How fast is habitat-sim in its workers, beside the embedded simulator in the same houses?
+
+    python benchmarks/bench_habitat.py --python /path/to/python/with/habitat_sim [--quick]
+
+The same generated houses, exported for habitat-sim, the same sensors and resolutions, agents that
+move at random and stop once in a hundred steps, one row each; the whole path is measured: actions
+in, observations out. Rates are env steps per second of CPU time of this process and its worker, so
+per core; the clock on the wall is beside them, as others may share the machine. The last line is
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import cpu_name, cpu_time, load
+
+from envs.habitat.env import HabitatVectorEnv
+from envs.houses.dataset import HouseDataset
+from envs.houses.env import HousesVectorEnv
+from envs.houses.export import export_houses
+from envs.vector import TrialVectorEnv
+
+SENSORS = (("rgb",), ("rgb", "depth"), ("rgb", "depth", "semantic"))
+SEEDS = {"small": [1, 4], "medium": [1, 4]}
+
+
+def rates(env: TrialVectorEnv, steps: int, repeats: int) -> dict[str, float]:
+    """Return env steps per second of CPU and of the clock, the medians of some repeats."""
+    rng = np.random.default_rng(0)
+    per_core, per_second = [], []
+    for _ in range(repeats):
+        actions = rng.choice(6, (steps, env.num_envs), p=[0.01, 0.49, 0.2, 0.2, 0.05, 0.05])
+        cpu, wall = cpu_time(), time.perf_counter()
+        for action in actions:
+            env.step(action)
+        per_core.append(steps * env.num_envs / (cpu_time() - cpu))
+        per_second.append(steps * env.num_envs / (time.perf_counter() - wall))
+    return {
+        "per_core": statistics.median(per_core),
+        "worst": min(per_core),
+        "best": max(per_core),
+        "wall": statistics.median(per_second),
+    }
+
+
+def measure(make: Callable[[], TrialVectorEnv], args: argparse.Namespace) -> dict[str, float]:
+    """Build an environment, warm it up and measure it."""
+    env = make()
+    env.reset(options={"trial": np.zeros(env.num_envs, np.int64)})
+    rates(env, args.steps // 4, 1)
+    result = rates(env, args.steps, args.repeats)
+    env.close()
+    return result
+
+
+def row_of(sensors: str, side: int, name: str, got: dict[str, float]) -> str:
+    """Return a line of the table."""
+    spread = f"{got['worst']:,.0f} - {got['best']:,.0f}"
+    return (
+        f"{sensors:>22} {side:>5} {name:>10}  {got['per_core']:>12,.0f}  {spread:>15}  "
+        f"{got['wall']:>7,.0f}"
+    )
+
+
+def compare(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure both simulators in one size of houses."""
+    dataset = HouseDataset("val", size, houses=SEEDS[size])
+    config = export_houses([dataset.house(n) for n in range(dataset.num_houses)], folder / size)
+    found: dict[str, Any] = {}
+    print(f"\n{size} houses, load {load()}")
+    print(
+        f"{'sensors':>22} {'side':>5} {'simulator':>10}  {'steps/s/core':>12}  "
+        f"{'worst - best':>15}  {'wall':>7}"
+    )
+    for side in args.sides:
+        for sensors in SENSORS:
+            options = {"sensors": list(sensors), "resolution": side}
+            habitat = {
+                "scene_dataset": config,
+                "episodes": config.parent / "episodes.json.gz",
+                "python": args.python,
+                "navmesh": "compute",
+                "image_lighting": False,
+                "cache": folder / "cache",
+                "viewpoint_spacing": 0.3,
+                **options,
+            }
+            houses = {"split": "val", "size": size, "houses": SEEDS[size], **options}
+            for name, make in (
+                ("habitat", lambda habitat=habitat: HabitatVectorEnv(1, **habitat)),
+                ("embedded", lambda houses=houses: HousesVectorEnv(1, **houses)),
+            ):
+                got = measure(make, args)
+                found[f"{name} {size} {'+'.join(sensors)} {side}"] = got
+                print(row_of("+".join(sensors), side, name, got))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--python", required=True, help="interpreter that has habitat-sim")
+    parser.add_argument("--sides", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SEEDS), default=list(SEEDS))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="small houses, 64 pixels, one repeat")
+    args = parser.parse_args(arguments)
+    if args.quick:
+        args.sides, args.sizes, args.repeats = [64], ["small"], 1
+    print(f"{cpu_name()}, Python {platform.python_version()}, one row, one core each")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in args.sizes:
+            found |= compare(size, Path(folder), args)
+    print(json.dumps({"cpu": cpu_name(), "steps": args.steps, "rates": found}))
+
+
+if __name__ == "__main__":
+    main()
