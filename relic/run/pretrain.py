@@ -239,8 +239,18 @@ def _detection_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
     """Cross-entropy and dice: one says how sure to be, the other does not drown in absence."""
     weight = torch.tensor(_PRESENCE_WEIGHT)
     entropy = F.binary_cross_entropy_with_logits(logits_BK, target_BK, pos_weight=weight)
+    return _CROSS_ENTROPY_WEIGHT * entropy + dice_loss(logits_BK, target_BK)
+
+
+def dice_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """Return how little predicted and true presence overlap, in the mean over labels.
+
+    Args:
+        logits_BK: (B, K, ...); all axes but the second are summed over.
+        target_BK: the same shape, 0 or 1.
+    """
     chance_BK = logits_BK.sigmoid()
     axes = [0, *range(2, logits_BK.ndim)]
     overlap = 2 * (chance_BK * target_BK).sum(axes) + 1
     total = chance_BK.square().sum(axes) + target_BK.sum(axes) + 1
-    return _CROSS_ENTROPY_WEIGHT * entropy + (1 - overlap / total).mean()
+    return (1 - overlap / total).mean()
