@@ -66,9 +66,17 @@ class HabitatData:
         Raises:
             DataError: Files are missing or damaged; the message names the first of them.
         """
-        self.dataset = SceneDataset(Path(scene_dataset).expanduser().absolute())
         self.episodes = Path(episodes).expanduser().absolute()
-        self.arrangements = read_episodes(self.episodes)
+        try:
+            self.dataset = SceneDataset(Path(scene_dataset).expanduser().absolute())
+            self.arrangements = read_episodes(self.episodes)
+        except DataError as error:
+            if not refuse:
+                raise
+            raise DataError(
+                f"Habitat: scenes and episodes must be there and whole, but {error}. See what is "
+                "missing, and how to get it, with: python -m envs.habitat check"
+            ) from None
         self._scenes = sorted(self.dataset.scenes)
         self._objects = tuple(Path(p).expanduser().absolute() for p in objects)
         self._mode, self._cache, self._radius = navmesh, cache, agent_radius
