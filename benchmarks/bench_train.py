@@ -19,24 +19,22 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+from filled import bytes_in_use, fill, learn, peak_bytes, reset_peak
 from machine import OtherLoad
 from timing import finish, measure
 from torch import Tensor
 
 from relic.policy.config import TRANSFORMER_SIZES
 from relic.ppo.loop import run_rollout
-from relic.ppo.refresh import refresh
 from relic.ppo.returns import gae
 from relic.ppo.schedule import PlannedUpdate, UpdateKind
 from relic.ppo.shuffle import shuffle_episodes, time_order
 from relic.run.cli import compose
-from relic.run.components import Components, build_components
+from relic.run.components import build_components
 from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 
@@ -178,19 +176,12 @@ def learner_case(options: dict[str, Any], context: int, prefix: str) -> dict[str
     planned = PlannedUpdate(CHUNKS - 1, context, begin, begin, UpdateKind.PARTIAL, last=False)
     fill(parts, planned)
 
-    def update() -> None:
-        parts.learner.update(
-            parts.rollout,
-            planned,
-            groups=parts.collector.groups,
-            bootstrap_N=torch.zeros(rows),
-            env_steps=rows * context,
-        )
-
     device = parts.policy.device
     reset_peak(device)
     before = bytes_in_use(device)
-    took = measure(update, device, 1 if options["quick"] else options["repeats"])["ms"]
+    took = measure(
+        lambda: learn(parts, planned), device, 1 if options["quick"] else options["repeats"]
+    )["ms"]
     learned = rows * (context - begin)
     return {
         "context": context,
@@ -200,46 +191,6 @@ def learner_case(options: dict[str, Any], context: int, prefix: str) -> dict[str
         "read_per_s": (rows * context if prefix == "full" else learned) / took * 1e3,
         "peak_bytes": peak_bytes(device) - before,
     }
-
-
-def fill(parts: Components, planned: PlannedUpdate) -> None:
-    """Fill a rollout with random steps, and the memory with those before the newest chunk."""
-    rollout, policy = parts.rollout, parts.policy
-    for column in rollout.observation.values():
-        column.uniform_(0, 1)
-    rollout.action.random_(0, 4)
-    rollout.log_prob_NT.fill_(-1.6)
-    rollout.reward_NT[:] = np.random.default_rng(0).random(rollout.reward_NT.shape)
-    rollout.episode_starts_NT[:] = np.arange(rollout.num_steps) % 100 == 0
-    rollout.truncated_NT[:] = np.roll(rollout.episode_starts_NT, -1, axis=1)
-    rollout.size = planned.loss_from
-    refresh(policy, rollout, parts.collector.groups, parts.learner.updates)
-    for group in parts.collector.groups:
-        group.prefix = group.state.memory.snapshot()
-    rollout.size = planned.at_step
-
-
-def reset_peak(device: torch.device) -> None:
-    """Begin to measure the peak of memory anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is in use
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory that was in use since `reset_peak`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-
-def bytes_in_use(device: torch.device) -> int:
-    """Return the memory in use now."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return psutil.Process().memory_info().rss
 
 
 PARTS = {"run": run_table, "steps": steps_table, "learner": learner_table}

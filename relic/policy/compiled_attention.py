@@ -29,6 +29,14 @@ def fits(q: Tensor, segments: Segments, window: int | None) -> bool:
     return whole and alike and plain and not torch.is_autocast_enabled("cpu")
 
 
+def scratch_bytes(steps: int, head_dim: int) -> int:
+    """Return what the kernels' threads hold of a head in a backward pass over so many steps.
+
+    Keys, values and their gradients side by side, and two times four rows of scores, in float32.
+    """
+    return 4 * (4 * head_dim + 8) * steps * torch.get_num_threads()
+
+
 def compiled_attention(
     q: Tensor,
     k: Tensor,

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from relic.ppo.returns import Credit, TimeLimit
-from relic.ppo.schedule import PrefixGradient, UpdateSchedule, check_divides
+from relic.ppo.schedule import (
+    PlannedUpdate,
+    PrefixGradient,
+    UpdateKind,
+    UpdateSchedule,
+    check_divides,
+)
 
 
 class OptimizerKind(Enum):
@@ -156,6 +162,9 @@ class UpdatesConfig:
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
     """Recompute the context's keys and values under the new weights."""
+    refresh_every: int = 1
+    """Shuffle and refresh after every so many updates of a rollout only. In between the agent acts
+    on keys and values of older weights; with prefix_gradient=detached the learner sees the same."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False
@@ -166,6 +175,7 @@ class UpdatesConfig:
     def __post_init__(self) -> None:
         """Refuse combinations whose context would be wrong."""
         _check("row_fraction", self.row_fraction, lambda v: 0 < v <= 1, "be in (0, 1]")
+        _check("refresh_every", self.refresh_every, lambda v: v >= 1, "be at least 1")
         _check("refresh_tokens", self.refresh_tokens, lambda v: v >= 1, "be at least 1")
         if self.refresh_memory:
             return
@@ -175,6 +185,16 @@ class UpdatesConfig:
                     f"{name}: must be off without refresh_memory, got true. "
                     f"Set refresh_memory=true or {name}=false."
                 )
+
+    def renews_after(self, index: int) -> bool:
+        """Say whether the context is renewed after an update of a rollout, by its number in it."""
+        return (index + 1) % self.refresh_every == 0
+
+    def first_step(self, planned: PlannedUpdate) -> int:
+        """Return where an update's pass begins; what comes before is a constant, or left out."""
+        if planned.kind is UpdateKind.FULL or self.prefix_gradient is PrefixGradient.FULL:
+            return 0
+        return planned.loss_from
 
 
 def check_learning(

@@ -28,7 +28,7 @@ from relic.ppo.config import (
     check_learning,
 )
 from relic.ppo.loss import PARTS, Loss, LossTargets, clone_loss, explained_variance, ppo_loss
-from relic.ppo.minibatches import RowSampler, split_rows
+from relic.ppo.minibatches import RowSampler, microbatch_rows, split_rows
 from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
@@ -74,6 +74,13 @@ class StepRecord:
     """The same over the newest chunk only, which the policy acted on as the loss sees it."""
     skipped: bool
     """The policy had moved too far already, so nothing was changed."""
+
+
+def autocast(precision: Precision, policy: Policy) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which a pass with gradient has the precision asked for."""
+    if precision is Precision.BF16 and policy.device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 class Learner:
@@ -239,12 +246,9 @@ class Learner:
         rollout, planned = job.rollout, job.planned
         device = self.policy.device
         local_K = rows_K - group.rows.start
-        begin, prefix = 0, None
-        if planned.kind is UpdateKind.PARTIAL and planned.loss_from > 0:
-            if self.updates.prefix_gradient is not PrefixGradient.FULL:
-                begin = planned.loss_from
-            if self.updates.prefix_gradient is PrefixGradient.DETACHED:
-                prefix = group.prefix.select(local_K)
+        begin, prefix = self.updates.first_step(planned), None
+        if begin > 0 and self.updates.prefix_gradient is PrefixGradient.DETACHED:
+            prefix = group.prefix.select(local_K)
         batch = rollout.batch(rows_K, begin, planned.at_step, device)
         if job.objective is Objective.CLONE:
             assert rollout.expert_action is not None
@@ -253,15 +257,10 @@ class Learner:
         dropped = group.state.memory.depth_mask_NL if prefix is None else None
         if dropped is not None:
             dropped = dropped[torch.from_numpy(local_K).to(dropped.device)]
-        with self._autocast():
+        with autocast(self.ppo.precision, self.policy):
             output = self.policy.evaluate(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
         return output.log_prob[:, skip:], output.value[:, skip:], output.entropy[:, skip:]
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.ppo.precision is Precision.BF16 and self.policy.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _step(self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
@@ -272,7 +271,9 @@ class Learner:
         self.gradients.zero()
         sums = torch.zeros(len(PARTS) + 1, device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
-        for index, rows_K in split_rows(rows, [g.rows for g in job.groups], self._limit(planned)):
+        passed = planned.at_step - self.updates.first_step(planned)
+        limit = microbatch_rows(len(rows), passed, self.ppo.microbatch_tokens)
+        for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
             log_prob, value, entropy = self.evaluate(job, job.groups[index], rows_K)
             targets = job.targets(rows_K, device)
             mean, deviation = moments
@@ -297,16 +298,6 @@ class Learner:
             # Fused optimisers do not count their changes, by which caches know their sinks stale.
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
-
-    def _limit(self, planned: PlannedUpdate) -> int:
-        """Return how many rows may go through the policy at once."""
-        if self.ppo.microbatch_tokens is None:
-            return self._sampler.num_envs
-        short = planned.kind is UpdateKind.PARTIAL and (
-            self.updates.prefix_gradient is not PrefixGradient.FULL
-        )
-        tokens = planned.at_step - (planned.loss_from if short else 0)
-        return max(1, self.ppo.microbatch_tokens // tokens)
 
     def _loss(
         self,

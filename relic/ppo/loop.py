@@ -63,7 +63,7 @@ def run_rollout(
             env_steps=collector.env_steps,
         )
         times["learn"] = time.perf_counter() - began
-        if not planned.last:
+        if not planned.last and learner.updates.renews_after(planned.index):
             began = time.perf_counter()
             renew_context(collector, learner.updates, draw=learner.num_updates)
             times["refresh"] = time.perf_counter() - began

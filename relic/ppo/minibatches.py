@@ -52,6 +52,17 @@ class RowSampler:
         return list(np.concatenate(strata, axis=1))
 
 
+def microbatch_rows(rows: int, steps: int, tokens: int | None) -> int:
+    """Return how many rows of a minibatch go through the policy at once.
+
+    Args:
+        rows: Of the minibatch.
+        steps: Of each row that go through.
+        tokens: Most tokens at once, but for a single row; None: no limit.
+    """
+    return rows if tokens is None else min(max(tokens // steps, 1), rows)
+
+
 def split_rows(rows: Rows, bounds: list[slice], limit: int) -> list[tuple[int, Rows]]:
     """Cut a minibatch into microbatches that stay within one group of rows and one size.
 

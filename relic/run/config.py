@@ -14,7 +14,7 @@ from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule
 from relic.run.bounds import at_least, between
-from relic.run.cluster_config import ClusterConfig
+from relic.run.cluster_config import ClusterConfig, Placement
 from relic.schema import nearest
 
 BEST_METRICS = ("val/return", "val/success", "val/spl")
@@ -212,6 +212,12 @@ class RunConfig:
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
+        split = self.cluster.placement is Placement.SPLIT
+        if split and self.updates.refresh_every > 1:
+            raise ValueError(
+                "updates.refresh_every: must be 1 with cluster.placement=split, got "
+                f"{self.updates.refresh_every}. Use placement=colocated."
+            )
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks

@@ -1,7 +1,7 @@
 """The memory that a run will need, told before it starts and refused where it cannot fit.
 
-Rollout and cache are computed exactly. Activations are an estimate of what one microbatch keeps
-for its backward pass; what the interpreter, kernels and environments take is not in the plan.
+Rollout and cache are computed exactly; what a pass through the policy holds is measured on short
+ones (`footprint.py`). What the interpreter, compiled code and environments take is not in the plan.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import psutil
 import torch
 from gymnasium import spaces
 
-from relic.policy.config import MemoryKind
+from relic.policy.compiled_attention import scratch_bytes
+from relic.policy.config import AttentionBackend, MemoryKind
 from relic.policy.policy import Policy
-from relic.ppo.schedule import PrefixGradient, UpdateKind
+from relic.ppo.learner import autocast
+from relic.ppo.minibatches import microbatch_rows
+from relic.ppo.schedule import PrefixGradient
 from relic.run.config import RunConfig
+from relic.run.footprint import learning_footprint, reading_footprint
 from relic.schema import ConfigError
 
 _RESERVE = 0.9
 """Share of the free memory that a plan may use."""
+_TARGET_BYTES = 6 * 4
+"""Columns of a rollout, in float32, that an update adds to it for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class MemoryPlan:
         per_row = (self.rollout + self.cache) // self.rows
         parts = (
             f"parameters and optimiser {human(self.parameters)}, rollout {human(self.rollout)}, "
-            f"cache {human(self.cache)}, activations about {human(self.activations)}"
+            f"cache {human(self.cache)}, activations {human(self.activations)}"
         )
         where = "host" if self.device.type == "cpu" else str(self.device)
         need, free = (
@@ -126,7 +132,7 @@ def plan_memory(
     cache = policy.memory.bytes_per_row(num_steps) * rows
     weights = sum(p.nbytes for p in policy.parameters())
     learned = sum(p.nbytes for p in policy.parameters() if p.requires_grad)
-    activations = activation_bytes(config, rows)
+    activations = activation_bytes(config, policy, rows)
     host = psutil.virtual_memory().available
     if free_device is None:
         free_device = host if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
@@ -162,29 +168,45 @@ def rollout_bytes(
     return per_step * rows * num_steps
 
 
-def activation_bytes(config: RunConfig, rows: int) -> int:
-    """Estimate what a microbatch keeps for its backward pass.
+def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
+    """Return what the largest pass of an update or refresh holds at its peak.
 
-    Per token and block of the transformer: the inputs of two norms, q, k, v, the attention's
-    output and the products of the gated MLP, in float32 (the count of Korthikanti et al., 2022,
-    without dropout and with attention that keeps no T x T matrix).
+    Args:
+        config: The run.
+        policy: Its policy, on which short passes are measured.
+        rows: Rows of this process.
     """
-    tokens = _microbatch_tokens(config, rows)
-    policy = config.policy
-    if policy.memory is MemoryKind.TRANSFORMER:
-        part = policy.transformer
-        per_block = 8 * part.width + 4 * part.mlp_width
-        if part.gradient_checkpointing:
-            per_token = part.width * part.num_layers + per_block
-        else:
-            per_token = per_block * part.num_layers
-    elif policy.memory is MemoryKind.TRANSFORMER_XL:
-        part = policy.transformer_xl
-        per_token = (8 * part.width + 4 * part.mlp_width) * part.num_layers
-    else:
-        part = policy.recurrent
-        per_token = 8 * part.width * part.num_layers
-    return 4 * tokens * per_token
+    steps, limit = config.rollout.num_steps, config.updates.refresh_tokens
+    at_once = rows if limit is None else min(max(limit // steps, 1), rows)
+    sizes = [reading_footprint(policy, steps).bytes(at_once * steps)]
+    # The longest of each kind: a pass over the context, and one over what follows a prefix.
+    longest: dict[bool, tuple[int, int]] = {}
+    for update in config.schedule.updates:
+        begin = config.updates.first_step(update)
+        length = update.at_step - begin
+        longest[begin > 0] = max(longest.get(begin > 0, (0, 0)), (length, begin))
+    for length, begin in longest.values():
+        taken = microbatch_rows(
+            rows // config.ppo.num_minibatches, length, config.ppo.microbatch_tokens
+        )
+        footprint = learning_footprint(policy, length, autocast(config.ppo.precision, policy))
+        size = footprint.bytes(taken * length)
+        if begin and taken > 1 and config.updates.prefix_gradient is PrefixGradient.DETACHED:
+            size += policy.memory.bytes_per_row(begin) * taken  # scattered rows are copied
+        if runs_compiled(config, policy):
+            size += scratch_bytes(begin + length, config.policy.transformer.head_dim)
+        sizes.append(size)
+    # Returns, advantages and what they are made of, while an update lasts.
+    return max(sizes) + _TARGET_BYTES * rows * steps
+
+
+def runs_compiled(config: RunConfig, policy: Policy) -> bool:
+    """Say whether attention is left to kernels whose scratch no tensor shows."""
+    part = config.policy.transformer
+    whole = part.inter_episode_attention and part.attention_window is None and not part.drop_first
+    ours = part.attention_backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
+    is_transformer = config.policy.memory is MemoryKind.TRANSFORMER
+    return is_transformer and whole and ours and policy.device.type == "cpu"
 
 
 def human(size: float) -> str:
@@ -194,18 +216,6 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
-
-
-def _microbatch_tokens(config: RunConfig, rows: int) -> int:
-    longest = 0
-    for update in config.schedule.updates:
-        constant = config.updates.prefix_gradient is not PrefixGradient.FULL
-        partial = update.kind is UpdateKind.PARTIAL and constant
-        begin = update.loss_from if partial else 0
-        longest = max(longest, update.at_step - begin)
-    minibatch = longest * max(rows // config.ppo.num_minibatches, 1)
-    limit = config.ppo.microbatch_tokens
-    return minibatch if limit is None else min(minibatch, max(limit, longest))
 
 
 def _space_bytes(space: spaces.Space) -> int:

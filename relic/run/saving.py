@@ -2,8 +2,8 @@
 
 A checkpoint is taken at an update boundary, after shuffle and refresh, where the policy's memory
 follows from weights and rollout; so the memory is recomputed, by the same code, not saved (but
-where refreshing is off). The steps of an unfinished rollout never change again, so they lie in
-append-only files beside the checkpoints, and a checkpoint names those that it needs.
+where it was not refreshed there). The steps of an unfinished rollout never change again, so they
+lie in append-only files beside the checkpoints, and a checkpoint names those that it needs.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ class RunSaver:
                 "trainer": run_state,
             }
             save_state(path, "run", common)
-        keeps_memory = not finished and not parts.learner.updates.refresh_memory
+        updates = parts.learner.updates
+        newest = parts.rollout.size // parts.learner.schedule.chunk - 1
+        follows = updates.refresh_memory and updates.renews_after(newest)
+        keeps_memory = not finished and not follows
         memory = [g.state.state_dict() for g in parts.collector.groups] if keeps_memory else None
         own = {
             "chunks": self._written,

@@ -45,6 +45,24 @@ def test_without_refresh_values_stay_as_acted(training):
     assert kv is built.collector.groups[0].state.memory.kv
 
 
+def test_between_refreshes_the_learner_sees_what_the_agent_acted_on(training):
+    """Keys and values of older weights stay, and they are the same for both."""
+    built = training({"lr": 3e-3}, {"refresh_every": 2, "per_rollout": 8})
+    stop_after(built, 2)
+    order = built.rollout.context_order_NT.copy()
+    kv = built.collector.groups[0].state.memory.kv.clone()
+    built.collector.collect(15)
+    state = built.collector.groups[0].state.memory
+    used = slice(state.num_sinks, state.num_sinks + 10)
+    assert torch.equal(state.kv[..., used, :], kv[..., used, :])
+    reports = built.run(1)
+    renewed = ["refresh" in r.times for r in reports]
+    assert renewed == [False, True, True, False, True, False, False]
+    assert (built.rollout.context_order_NT != order).any()
+    partial = [r.metrics["ratio_drift_first"] for r in reports if not r.planned.last]
+    assert max(partial) < 1e-5
+
+
 def test_reports_cover_the_rollout(training):
     built = training(num_envs=4, num_steps=40)
     reports = built.run(2)

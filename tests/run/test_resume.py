@@ -97,6 +97,19 @@ def test_without_refresh_the_memory_itself_is_saved(tmp_path, train, start):
     assert_same_run(tmp_path / "whole", run_dir)
 
 
+@SLOW
+def test_between_two_refreshes_the_memory_itself_is_saved(tmp_path, train, start):
+    rarely = ("updates.refresh_every=3",)
+    train(f"run_dir={tmp_path / 'whole'}", *rarely)
+    run_dir = tmp_path / "run"
+    process = start(f"run_dir={run_dir}", *rarely)
+    wait_for_lines(run_dir, 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(f"run_dir={run_dir}", *rarely)
+    assert_same_run(tmp_path / "whole", run_dir)
+
+
 def test_a_finished_run_says_so_and_can_be_prolonged(tmp_path, train):
     run_dir = tmp_path / "run"
     train(f"run_dir={run_dir}", "total_steps=512")

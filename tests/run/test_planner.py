@@ -1,0 +1,91 @@
+"""What a run says that it will need is what it needs."""
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from relic.run import footprint
+from relic.run.cli import compose
+from relic.run.components import build_envs, build_policy
+
+from .conftest import ROOT
+
+SIZES = {"policy.transformer": {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32}}
+
+
+@pytest.fixture
+def policy():
+    def make(**overrides):
+        config = compose({"experiment": "darkroom", **SIZES, **overrides})
+        return build_policy(config, build_envs(config, range(1))[0], torch.device("cpu"))
+
+    return make
+
+
+def test_the_peak_is_that_of_the_tensors_that_live():
+    with footprint._peak(torch.device("cpu")) as peak:
+        first = torch.zeros(1000)
+        second = first + 1  # both live: 8,000 bytes
+        del first
+        third = second.view(10, 100)  # a view holds nothing of its own
+        fourth = third.sum(0)
+        del second, third
+        fifth = torch.zeros(1500)  # 400 + 6,000 bytes
+        del fourth, fifth
+    assert peak[0] == 8000
+
+
+@pytest.mark.parametrize("steps", [96, 384])
+def test_short_passes_foretell_long_ones(policy, steps, monkeypatch):
+    """With slices as long in proportion, half a pass holds half as much."""
+    built = policy(**{"policy.encoder.slice_steps": steps // 4})
+    nothing = contextlib.nullcontext()
+    direct = footprint.learning_footprint(built, steps, nothing).bytes(steps)
+    direct_reading = footprint.reading_footprint(built, steps).bytes(steps)
+    monkeypatch.setattr(footprint, "MEASURED_STEPS", steps // 3)
+    foretold = footprint.learning_footprint(built, steps, nothing).bytes(steps)
+    assert foretold == pytest.approx(direct, rel=0.02)
+    assert footprint.reading_footprint(built, steps).bytes(steps) == pytest.approx(
+        direct_reading, rel=0.02
+    )
+
+
+def test_checkpoints_and_slices_hold_less(policy):
+    nothing = contextlib.nullcontext()
+    plain, saving, sliced = (
+        footprint.learning_footprint(policy(**overrides), 400, nothing).bytes(400)
+        for overrides in (
+            {},
+            {"policy.transformer.gradient_checkpointing": True},
+            {
+                "policy.transformer.gradient_checkpointing": True,
+                "policy.encoder.slice_steps": 50,
+            },
+        )
+    )
+    assert plain > saving > sliced
+
+
+def test_measuring_leaves_the_policy_as_it_was(policy):
+    built = policy()
+    before = [p.clone() for p in built.parameters()]
+    config = built.config
+    footprint.learning_footprint(built, 5000, contextlib.nullcontext())
+    assert built.config is config
+    assert all(p.grad is None for p in built.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, built.parameters(), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["darkroom_64k", "houses_64k"])
+def test_updates_keep_to_the_plan(experiment):
+    command = [sys.executable, ROOT / "benchmarks" / "bench_memory.py"]
+    options = ["--experiment", experiment, "--contexts", "4096", "--rows", "2"]
+    said = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
+    assert said.returncode == 0, said.stderr
+    (row,) = json.loads(said.stdout.splitlines()[-1])["results"]
+    assert row["ratio"] == pytest.approx(1.0, abs=0.1)
