@@ -15,6 +15,7 @@ from .conftest import ROOT
 SMALL = (
     "rollout.num_envs=4",
     "rollout.num_steps=80",
+    "updates.per_rollout=4",
     "total_steps=640",
     "ppo.num_minibatches=2",
     "ppo.update_epochs=1",
