@@ -114,7 +114,7 @@ def plot(cases: list[Case], path: Path) -> None:
         for ax in row:
             ax.set(title=f"rollouts of {length:,} steps", ylim=(0, 95))
             ax.grid(alpha=0.3)
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    axes[0, 0].legend(loc="upper left", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
