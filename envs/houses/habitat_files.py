@@ -35,7 +35,7 @@ NAVMESH_NAME: Final = "navmesh_settings.json"
 LEXICON_NAME: Final = "semantic_lexicon.json"
 
 NAVMESH: Final[Document] = {
-    "cellSize": 0.05,
+    "cellSize": 0.02,
     "cellHeight": 0.05,
     "agentHeight": 1.4,
     "agentRadius": 0.25,

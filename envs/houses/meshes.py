@@ -61,11 +61,6 @@ def to_habitat_frame(point_C3: FloatArray) -> FloatArray:
     return point_C3[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
 
 
-def from_habitat_frame(point_C3: FloatArray) -> FloatArray:
-    """Take positions or directions (..., 3) from Habitat's frame to ours."""
-    return point_C3[..., [0, 2, 1]] * np.array([1.0, -1.0, 1.0])
-
-
 def solid_patches(
     primitives: Primitives, materials: Materials, indices: Iterable[int]
 ) -> Iterator[Patch]:

@@ -8,7 +8,7 @@ from envs.houses.arrangement import arrange
 from envs.houses.export import main, to_habitat
 from envs.houses.furniture import FURNITURE_CATEGORIES
 from envs.houses.generator import generate_house
-from envs.houses.meshes import from_habitat_frame, to_habitat_frame
+from envs.houses.meshes import to_habitat_frame
 from envs.houses.navigation import build_grid
 from envs.houses.scene import GOAL_SEMANTIC, Semantic
 from envs.houses.textures import atlas
@@ -103,8 +103,7 @@ def test_colours_and_patterns_agree_with_the_reference_renderer(scene, triangles
 def test_the_frame_is_a_rotation_that_keeps_headings():
     axes = to_habitat_frame(np.eye(3))
     assert np.linalg.det(axes) == pytest.approx(1.0)
-    points = np.random.default_rng(0).normal(size=(4, 3))
-    np.testing.assert_array_equal(from_habitat_frame(to_habitat_frame(points)), points)
+    np.testing.assert_array_equal(axes @ axes.T, np.eye(3))
     for heading in (0.0, 0.7, -2.0):
         yaw = heading - math.pi / 2
         turn = pose_of([0, 0, 0], [math.cos(yaw / 2), 0, math.sin(yaw / 2), 0])[:3, :3]

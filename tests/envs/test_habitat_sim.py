@@ -25,6 +25,8 @@ from envs.houses.navigation import slack_at
 from envs.objectnav_config import Action
 
 PYTHON = os.environ.get("HABITAT_PYTHON", "")
+SIZE = os.environ.get("HABITAT_SIZE", "small")
+"""Of the houses in which both simulators are compared."""
 SEEDS = [1, 4]
 pytestmark = [
     pytest.mark.habitat,
@@ -39,7 +41,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("houses")
-    dataset = HouseDataset("val", "small", houses=SEEDS)
+    dataset = HouseDataset("val", SIZE, houses=SEEDS)
     return export_houses([dataset.house(0), dataset.house(1)], folder).parent
 
 
@@ -88,7 +90,7 @@ def test_the_expert_finds_everything(build):
 
 def embedded(**options):
     """Build the embedded simulator of the same houses."""
-    return HousesVectorEnv(2, split="val", size="small", houses=SEEDS, resolution=64, **options)
+    return HousesVectorEnv(2, split="val", size=SIZE, houses=SEEDS, resolution=64, **options)
 
 
 def test_both_simulators_show_the_same(build):
@@ -143,13 +145,21 @@ def test_both_simulators_walk_the_same_ways(build):
             ours = sample(field, grid.cell, p[0], p[1])
             errors.append(abs(theirs - ours))
             lengths.append(ours)
+    poses, together = (env.agents.pose_N4, own.simulator.pose_N4), []
     for _ in range(20):
         env.reset(options={"reset_mask": np.ones(2, bool)})
         x, y, heading, _ = env.agents.pose_N4.T
         own.simulator.pose_N4[:] = np.stack([x, y, heading, np.zeros(2)], axis=1)
-        for action in rng.choice([1, 1, 1, 2, 3], (30, 2)):
+        clear = np.ones(2, bool)  # of obstacles so far, in both
+        for steps, action in enumerate(rng.choice([1, 1, 1, 2, 3], (30, 2)), 1):
+            ahead = np.array([agents[:, :2] for agents in poses])
             env.step(action)
             own.simulator.advance(action)
+            moved = np.array([agents[:, :2] for agents in poses]) - ahead
+            clear &= (action != 1) | (np.hypot(*moved.T) > 0.2499).all(axis=1)
+            gap = np.hypot(*(poses[0][:, :2] - poses[1][:, :2]).T)
+            assert (gap[clear] < 1e-4).all(), (steps, gap)
+            together.append(clear.copy())
         apart.append(np.hypot(*(env.agents.pose_N4[:, :2] - own.simulator.pose_N4[:, :2]).T))
         walked.append(env.agents.path_N.copy())
     error, ends = np.array(errors), np.concatenate(apart)
@@ -157,8 +167,10 @@ def test_both_simulators_walk_the_same_ways(build):
         f"\nbridge: distance differs by {np.median(error):.3f} m (median; 95 %: "
         f"{np.quantile(error, 0.95):.3f}) of {np.mean(lengths):.2f}; after 30 actions and "
         f"{np.mean(walked):.1f} m of walking, ends are {np.median(ends):.3f} m apart (median; "
-        f"90 %: {np.quantile(ends, 0.9):.3f})"
+        f"90 %: {np.quantile(ends, 0.9):.3f}); {np.mean(together):.0%} of the steps came before "
+        "either touched anything, less than 0.0001 m apart"
     )
+    assert np.mean(together) > 0.1
     assert np.median(error) < 0.05
     assert np.quantile(error, 0.95) < 0.3
     assert np.median(ends) < 0.15
