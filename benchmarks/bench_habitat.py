@@ -12,7 +12,6 @@ one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from machine import cpu_name, cpu_time, load
+from timing import finish
 
 from envs.habitat.env import HabitatVectorEnv
 from envs.houses.dataset import HouseDataset
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
             found |= compare(size, Path(folder), args)
-    print(json.dumps({"cpu": cpu_name(), "steps": args.steps, "rates": found}))
+    finish("habitat", vars(args), torch.device("cpu"), found)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ from typing import Any, Final, Self
 import numpy as np
 
 from envs.errors import unknown_name
+from envs.validation import check_flag
+
+EYE_HEIGHT: Final = 1.2
+"""Metres from the floor to the camera."""
 
 
 class Action(IntEnum):
@@ -192,5 +196,5 @@ def _check_field(config: ObjectNavConfig, name: str) -> None:
         if not (math.isfinite(value) and low <= value <= high):
             raise ValueError(f"{where}: must lie in [{low}, {high}], got {value}.")
         object.__setattr__(config, name, float(value))
-    elif not isinstance(value, bool):
-        raise TypeError(f"{where}: must be True or False, got {value!r}.")
+    else:
+        check_flag(where, value)

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from envs.errors import unknown_name
 from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
 from envs.objectnav_config import ObjectNavConfig
+from envs.validation import check_flag
 
 SENSORS: Final = ("rgb", "depth", "semantic", "instance")
 MAX_DEPTH: Final = 100.0
@@ -83,8 +84,7 @@ def observation_space(
 ) -> spaces.Dict:
     """Return the space of what one row sees. `max_semantic` bounds semantic images."""
     for name, flag in (("compass", compass), ("prev_reward", prev_reward)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{where}.{name}: must be True or False, got {flag!r}.")
+        check_flag(f"{where}.{name}", flag)
     known = {
         "rgb": spaces.Box(0, 255, (*shape, 3), np.uint8),
         "depth": spaces.Box(0.0, MAX_DEPTH, shape, np.float32),

@@ -20,6 +20,24 @@ from envs.objectnav import EpisodePlan, Pose, TrialHistory
 from envs.objectnav_config import ObjectNavConfig
 
 
+def check_same_task(where: str, config: ObjectNavConfig, saved: str) -> None:
+    """Refuse a state that was saved under other rules.
+
+    Args:
+        where: the environment's name.
+        config: its rules.
+        saved: what the state says of its own, as `repr`.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if saved != repr(config):
+        raise ValueError(
+            f"{where}.load_state_dict: task of the state must be {config!r}, got {saved}. Build "
+            "the environment that the state was saved from."
+        )
+
+
 class TaskRows:
     """Histories and running episodes of N rows. Methods that name rows change only those."""
 

@@ -58,6 +58,17 @@ def check_positive(where: str, name: str, value: Any) -> None:
         raise ValueError(f"{where}: {name} must be above 0, got {value}.")
 
 
+def check_flag(where: str, value: Any) -> bool:
+    """Return a truth value; `where` names the environment and its option.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{where}: must be True or False, got {value!r}.")
+    return value
+
+
 def check_seed(where: str, seed: Any) -> int:
     """Return the seed as an int.
 

@@ -22,9 +22,9 @@ from envs.habitat.episodes import Arrangement, MovableObject, write_episodes
 from envs.habitat.places import open_arguments
 from envs.habitat.scene_dataset import SceneDataset
 from envs.habitat.setting import Setting
-from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
+from envs.habitat.start import start_pool
 from envs.habitat.worker.arranging import VERSION
-from envs.process_handle import Lost, SimulatorSpec, WorkerError
+from envs.process_handle import Lost, WorkerError
 from envs.process_pool import WorkerPool
 from envs.validation import check_count
 from envs.ycb import YCB_NAMES, goal_of_asset
@@ -60,7 +60,7 @@ def arrange_scenes(options: argparse.Namespace) -> str:
     names = options.scenes or sorted(dataset.scenes)
     scenes = {name: _scene(dataset, name, options.navmesh, setting) for name in names}
     made: list[Arrangement] = []
-    pool = _start(dataset, options.python, setting)
+    pool = start_pool(options.python, setting, str(dataset.config), timeout=_TIMEOUT)
     try:
         ask = partial(_ask, pool)
         for name, scene in scenes.items():
@@ -110,24 +110,6 @@ def _scene(dataset: SceneDataset, name: str, mode: str, setting: Setting) -> dic
             f"arrange: scene {name} must have a navmesh, got none. Add --navmesh compute"
         )
     return open_arguments(dataset, scene, navmesh, setting.navmesh_rules)
-
-
-def _start(dataset: SceneDataset, python: str, setting: Setting) -> WorkerPool:
-    """Start one worker."""
-    gpu = setting.gpus[0]
-    spec = SimulatorSpec(
-        SERVER_FILE, python, setting.worker_options(dataset.config), environment(gpu), _TIMEOUT
-    )
-    try:
-        pool = WorkerPool(1, spec)
-    except WorkerError as error:
-        raise explain(str(error), python=python, gpu=gpu) or error from None
-    try:
-        start_simulators(pool, setting.gpus)
-    except BaseException:
-        pool.close()
-        raise
-    return pool
 
 
 def _arrange(

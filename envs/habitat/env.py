@@ -31,7 +31,7 @@ from envs.houses.scene import GOAL_CATEGORIES
 from envs.objectnav import EpisodePlan
 from envs.objectnav_config import Action, ObjectNavConfig
 from envs.objectnav_options import observation_space
-from envs.objectnav_rows import TaskRows
+from envs.objectnav_rows import TaskRows, check_same_task
 from envs.process import ProcessVectorEnv
 from envs.process_handle import WorkerError
 from envs.replay import Outcome
@@ -130,7 +130,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             cache=setting.cache / "navmeshes",
             agent_radius=self.rules.agent_radius,
         )
-        options = setting.worker_options(self.data.dataset.config)
+        options = setting.worker_options(str(self.data.dataset.config))
         if backend is not None:
             options["backend"] = str(Path(backend).absolute())
         self._start(num_envs, python or sys.executable, options, timeout=timeout, **kwargs)
@@ -254,11 +254,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         return {**super()._state(), "task": repr(self.rules), "before": histories}
 
     def _load_state(self, state: State) -> None:
-        if state["task"] != repr(self.rules):
-            raise ValueError(
-                f"HabitatVectorEnv.load_state_dict: task of the state must be {self.rules!r}, got "
-                f"{state['task']}. Build the environment that the state was saved from."
-            )
+        check_same_task("HabitatVectorEnv", self.rules, state["task"])
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
             self._rows.history[row] = objectnav.TrialHistory.from_state(self._before[row])

@@ -10,10 +10,8 @@ import math
 from enum import StrEnum
 from typing import Final, Protocol
 
-from envs.objectnav_config import ObjectNavConfig
+from envs.objectnav_config import EYE_HEIGHT, ObjectNavConfig
 
-EYE_HEIGHT: Final = 1.2
-"""Metres from the floor to the camera."""
 HEAD_ROOM: Final = 0.2
 """Metres above the camera that must be free where the agent walks."""
 _FORWARD: Final = 0.25

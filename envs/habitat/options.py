@@ -65,13 +65,6 @@ def parse_spacing(spacing: float) -> float:
     return float(spacing)
 
 
-def parse_flag(name: str, value: bool) -> bool:
-    """Return a truth value."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{WHERE}.{name}: must be True or False, got {value!r}.")
-    return value
-
-
 def cache_directory(cache: str | Path | None) -> Path:
     """Return where viewpoints and computed navmeshes are kept."""
     if cache is not None:

@@ -36,6 +36,7 @@ class SceneDataset:
         self.root = config.parent
         self.name = config.name.removesuffix(SUFFIX)
         self._content = content
+        self._checked: dict[Path, tuple[str, ...]] = {}
         self._objects = self._index("objects", ".object_config.json")
         self._stages = self._index("stages", ".stage_config.json")
         self._bare = self._index("objects", ".glb") | self._index("stages", ".glb")
@@ -98,7 +99,7 @@ class SceneDataset:
             name = _stem(str(item.get("template_name")))
             if name not in self._articulated:
                 yield f"articulated object {name} is missing"
-        for item in {o.template for o in arrangement.objects}:
+        for item in dict.fromkeys(o.template for o in arrangement.objects):
             config = self.object_config(item, config_paths)
             yield from self._template_problems(_stem(item), config)
 
@@ -106,27 +107,14 @@ class SceneDataset:
         name = _stem(str((scene.get("stage_instance") or {}).get("template_name")))
         yield from self._template_problems(name, self._stages.get(name))
 
-    def _template_problems(self, name: str, config: Path | None) -> Iterator[str]:
-        if config is None:
-            if name not in self._bare:
-                yield f"{name} is missing: no configuration of that name"
-            else:
-                broken = damage(self._bare[name])
-                if broken is not None:
-                    yield f"{self._bare[name]} {broken}"
-            return
-        try:
-            content = read_json(config)
-        except DataError as error:
-            yield str(error)
-            return
-        for key in _ASSETS:
-            asset = content.get(key)
-            if isinstance(asset, str) and asset:
-                path = config.parent / asset
-                broken = damage(path)
-                if broken is not None:
-                    yield f"{path} {broken}"
+    def _template_problems(self, name: str, config: Path | None) -> Iterable[str]:
+        file = config or self._bare.get(name)
+        if file is None:
+            return (f"{name} is missing: no configuration of that name",)
+        if file not in self._checked:  # scenes share most of their objects
+            found = _file_problems if config is None else _config_problems
+            self._checked[file] = tuple(found(file))
+        return self._checked[file]
 
     def _index(self, section: str, suffix: str) -> dict[str, Path]:
         """List a section's files by name."""
@@ -138,6 +126,25 @@ class SceneDataset:
                 files = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path]
                 found |= {_stem(f.name): f for f in files if f.name.endswith(suffix)}
         return found
+
+
+def _config_problems(config: Path) -> Iterator[str]:
+    """Say what is wrong with a configuration and with the files that it names."""
+    try:
+        content = read_json(config)
+    except DataError as error:
+        yield str(error)
+        return
+    for key in _ASSETS:
+        asset = content.get(key)
+        if isinstance(asset, str) and asset:
+            yield from _file_problems(config.parent / asset)
+
+
+def _file_problems(path: Path) -> Iterator[str]:
+    broken = damage(path)
+    if broken is not None:
+        yield f"{path} {broken}"
 
 
 @cache

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from envs.habitat.geometry import (
-    EYE_HEIGHT,
     HEAD_ROOM,
     GeometryName,
     base_rules,
@@ -18,12 +17,12 @@ from envs.habitat.options import (
     WHERE,
     cache_directory,
     parse_choice,
-    parse_flag,
     parse_gpus,
     parse_spacing,
 )
-from envs.objectnav_config import ObjectNavConfig
+from envs.objectnav_config import EYE_HEIGHT, ObjectNavConfig
 from envs.objectnav_options import parse_resolution, parse_sensors, parse_task
+from envs.validation import check_flag
 
 _VIEWPOINT_DISTANCE: Final = 0.9875
 """Share of the success distance at which viewpoints may lie, so that none is on its very limit."""
@@ -55,12 +54,12 @@ class Setting:
         self.gpus = parse_gpus(gpus)
         self.cache = cache_directory(cache)
         self._spacing = parse_spacing(viewpoint_spacing)
-        self._image_lighting = parse_flag("image_lighting", image_lighting)
+        self._image_lighting = check_flag(f"{WHERE}.image_lighting", image_lighting)
 
-    def worker_options(self, scene_dataset: Path) -> dict[str, Any]:
+    def worker_options(self, scene_dataset: str) -> dict[str, Any]:
         """Return what `worker.scene_server.SceneServer` is made with."""
         return {
-            "scene_dataset": str(scene_dataset),
+            "scene_dataset": scene_dataset,
             "sensors": list(self.images),
             "shape": list(self.shape),
             "hfov_deg": self.rules.hfov_deg,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from envs.habitat.setting import Setting
 from envs.process_handle import Lost, SimulatorSpec, WorkerError
 from envs.process_pool import WorkerPool
 
@@ -86,6 +87,34 @@ def start_simulators(pool: WorkerPool, gpus: Sequence[int]) -> None:
             raise known or WorkerError(f"Habitat: a worker {answer.reason}")
 
 
+def start_pool(python: str, setting: Setting, scene_dataset: str, *, timeout: float) -> WorkerPool:
+    """Start one worker with its simulator, for what is no environment.
+
+    Args:
+        python: interpreter of the worker.
+        setting: what it draws, and on which device.
+        scene_dataset: path of the dataset's configuration, or Habitat's `default`.
+        timeout: seconds that a call may take.
+
+    Raises:
+        HabitatStartError: It does not start, and why is known.
+        WorkerError: It does not start.
+    """
+    gpu = setting.gpus[0]
+    options = setting.worker_options(scene_dataset)
+    spec = SimulatorSpec(SERVER_FILE, python, options, environment(gpu), timeout=timeout)
+    try:
+        pool = WorkerPool(1, spec)
+    except WorkerError as error:
+        raise explain(str(error), python=python, gpu=gpu) or error from None
+    try:
+        start_simulators(pool, setting.gpus)
+    except BaseException:
+        pool.close()
+        raise
+    return pool
+
+
 def check_simulator(python: str, gpu: int = -1) -> None:
     """Start habitat-sim once under an interpreter, draw nothing, and end it.
 
@@ -93,21 +122,5 @@ def check_simulator(python: str, gpu: int = -1) -> None:
         HabitatStartError: It does not start, and why is known.
         WorkerError: It does not start.
     """
-    options = {
-        "scene_dataset": "default",
-        "sensors": ["rgb"],
-        "shape": [8, 8],
-        "hfov_deg": 90.0,
-        "eye": [0.0, 1.2],
-        "counted_side": 8,
-        "image_lighting": False,
-    }
-    spec = SimulatorSpec(SERVER_FILE, python, options, environment(gpu), timeout=120.0)
-    try:
-        pool = WorkerPool(1, spec)
-    except WorkerError as error:
-        raise explain(str(error), python=python, gpu=gpu) or error from None
-    try:
-        start_simulators(pool, [gpu])
-    finally:
-        pool.close()
+    setting = Setting(resolution=8, gpus=[gpu], image_lighting=False)
+    start_pool(python, setting, "default", timeout=120.0).close()

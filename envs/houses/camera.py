@@ -19,8 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from envs.houses.scene import FloatArray
-
-EYE_HEIGHT: Final = 1.2
+from envs.objectnav_config import EYE_HEIGHT
 
 EYE: Final = 0
 FORWARD: Final = 3

@@ -10,11 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from envs.houses.patterns import SIZE, Tile, flat, noise, smooth, where
-
-_ROW, _COLUMN = np.mgrid[0:SIZE, 0:SIZE]
-_U = (_COLUMN + 0.5) / SIZE
-_V = 1.0 - (_ROW + 0.5) / SIZE
+from envs.houses.patterns import COLUMN, ROW, SIZE, Tile, U, V, flat, noise, smooth, where
 
 Colour = tuple[float, float, float]
 WHITE: Final[Colour] = (0.97, 0.97, 0.95)
@@ -24,12 +20,12 @@ def block(
     tile: Tile, u: tuple[float, float], v: tuple[float, float], colour: Colour | float
 ) -> None:
     """Fill a rectangle of the tile, given in tile coordinates, in place."""
-    tile[(u[0] <= _U) & (u[1] > _U) & (v[0] <= _V) & (v[1] > _V)] = colour
+    tile[(u[0] <= U) & (u[1] > U) & (v[0] <= V) & (v[1] > V)] = colour
 
 
 def disc(tile: Tile, u: float, v: float, radius: float, colour: Colour | float) -> None:
     """Fill a disc of the tile, given in tile coordinates, in place."""
-    tile[(_U - u) ** 2 + (_V - v) ** 2 < radius**2] = colour
+    tile[(U - u) ** 2 + (V - v) ** 2 < radius**2] = colour
 
 
 def panel(columns: int, rows: int, *, handle: str = "none") -> Tile:
@@ -126,8 +122,8 @@ def washer_door() -> Tile:
 
 def window() -> Tile:
     """Sky, cloud and lawn behind a frame with a cross."""
-    sky = flat() * (np.array((0.55, 0.75, 0.98)) + np.array((0.3, 0.2, 0.0)) * (1 - _V)[..., None])
-    tile = where(_V < 0.3, flat((0.42, 0.66, 0.34)), np.minimum(sky, 1.0))
+    sky = flat() * (np.array((0.55, 0.75, 0.98)) + np.array((0.3, 0.2, 0.0)) * (1 - V)[..., None])
+    tile = where(V < 0.3, flat((0.42, 0.66, 0.34)), np.minimum(sky, 1.0))
     disc(tile, 0.28, 0.72, 0.1, 1.0)
     disc(tile, 0.38, 0.7, 0.08, 1.0)
     disc(tile, 0.8, 0.36, 0.12, (0.25, 0.5, 0.25))
@@ -192,7 +188,7 @@ def clock() -> Tile:
 
 def mirror() -> Tile:
     """Glass with slanted gleams in a silver frame."""
-    gleam = ((_U + _V) % 0.5) < 0.12
+    gleam = ((U + V) % 0.5) < 0.12
     tile = where(gleam, flat((0.92, 0.98, 1.0)), flat((0.62, 0.76, 0.82)))
     return frame(tile, 0.5, 0.06)
 
@@ -208,12 +204,12 @@ def piano_keys() -> Tile:
 
 def radiator() -> Tile:
     """Upright ribs."""
-    return flat() * np.array([1.0, 0.95, 0.8, 0.55])[_COLUMN % 4][..., None]
+    return flat() * np.array([1.0, 0.95, 0.8, 0.55])[COLUMN % 4][..., None]
 
 
 def fire() -> Tile:
     """Flames in a dark opening."""
-    flame = _V + 0.25 * np.abs(((_U * 5.0) % 1.0) - 0.5) + 0.15 * noise(71)[..., 0]
+    flame = V + 0.25 * np.abs(((U * 5.0) % 1.0) - 0.5) + 0.15 * noise(71)[..., 0]
     tile = where(flame < 0.62, flat((0.95, 0.4, 0.08)), flat((0.1, 0.07, 0.06)))
     tile = where(flame < 0.4, flat((1.0, 0.85, 0.3)), tile)
     return frame(tile, (0.1, 0.07, 0.06), 0.07)
@@ -224,13 +220,13 @@ def rug_border() -> Tile:
     tile = flat(0.92)
     frame(tile, 0.55, 0.14)
     frame(tile, 1.0, 0.07)
-    figure = np.abs(_U - 0.5) + np.abs(_V - 0.5)
+    figure = np.abs(U - 0.5) + np.abs(V - 0.5)
     return where((figure < 0.3) & (figure > 0.12), flat(0.5), tile)
 
 
 def rug_rings() -> Tile:
     """A rug with rings."""
-    ring = (np.sqrt((_U - 0.5) ** 2 + (_V - 0.5) ** 2) * 10.0).astype(int) % 2 == 0
+    ring = (np.sqrt((U - 0.5) ** 2 + (V - 0.5) ** 2) * 10.0).astype(int) % 2 == 0
     return where(ring, flat(1.0), flat(0.6))
 
 
@@ -245,7 +241,7 @@ def toy_blocks() -> Tile:
 
 def pillow() -> Tile:
     """Cloth that darkens towards its edges."""
-    edge = np.maximum(np.abs(_U - 0.5), np.abs(_V - 0.5)) * 2.0
+    edge = np.maximum(np.abs(U - 0.5), np.abs(V - 0.5)) * 2.0
     return flat() * (1.0 - 0.3 * edge**4)[..., None]
 
 
@@ -257,4 +253,4 @@ def blotches() -> Tile:
 
 def seeds() -> Tile:
     """Pale seeds on a berry."""
-    return where((_ROW % 6 < 2) & ((_COLUMN + 3 * (_ROW // 6)) % 6 < 2), flat((1, 1, 0.6)), flat())
+    return where((ROW % 6 < 2) & ((COLUMN + 3 * (ROW // 6)) % 6 < 2), flat((1, 1, 0.6)), flat())

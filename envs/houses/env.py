@@ -29,7 +29,7 @@ from envs.objectnav_options import (
     parse_sensors,
     parse_task,
 )
-from envs.objectnav_rows import TaskRows
+from envs.objectnav_rows import TaskRows, check_same_task
 from envs.single import SingleTrialEnv
 from envs.validation import check_count
 from envs.vector import Observation, Rows, State, TrialVectorEnv
@@ -193,11 +193,7 @@ class HousesVectorEnv(TrialVectorEnv):
         }
 
     def _load_state(self, state: State) -> None:
-        if state["task"] != repr(self.task):
-            raise ValueError(
-                f"HousesVectorEnv.load_state_dict: task of the state must be {self.task!r}, got "
-                f"{state['task']}. Build the environment that the state was saved from."
-            )
+        check_same_task("HousesVectorEnv", self.task, state["task"])
         self._rows.load_state(state)
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]

@@ -23,8 +23,8 @@ from envs.houses.collision import slide
 from envs.houses.geodesic import sample
 from envs.houses.navigation import FloatGrid, NavGrid
 from envs.houses.scene import Scene
-from envs.houses.sight import EYE_HEIGHT, Packed, Sight, pack, seen_pixels, solids_near, view_of
-from envs.objectnav_config import Action, ObjectNavConfig
+from envs.houses.sight import Packed, Sight, pack, seen_pixels, solids_near, view_of
+from envs.objectnav_config import EYE_HEIGHT, Action, ObjectNavConfig
 
 Pose4 = tuple[float, float, float, float]
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from envs.houses.emblems import WHITE, block, disc, frame
-from envs.houses.patterns import SIZE, Tile, flat, where
-
-_ROW, _COLUMN = np.mgrid[0:SIZE, 0:SIZE]
-_U = (_COLUMN + 0.5) / SIZE
-_V = 1.0 - (_ROW + 0.5) / SIZE
+from envs.houses.patterns import Tile, U, V, flat, where
 
 
 def landscape() -> Tile:
     """Hills under an evening sky."""
-    sky = flat() * (np.array((0.95, 0.55, 0.3)) + np.array((-0.5, -0.1, 0.5)) * _V[..., None])
-    hill = 0.45 + 0.1 * np.sin(7.0 * _U)
-    tile = where(hill > _V, flat((0.2, 0.36, 0.3)), sky)
-    tile = where(0.25 + 0.1 * np.cos(6.0 * _U) > _V, flat((0.12, 0.22, 0.2)), tile)
+    sky = flat() * (np.array((0.95, 0.55, 0.3)) + np.array((-0.5, -0.1, 0.5)) * V[..., None])
+    hill = 0.45 + 0.1 * np.sin(7.0 * U)
+    tile = where(hill > V, flat((0.2, 0.36, 0.3)), sky)
+    tile = where(0.25 + 0.1 * np.cos(6.0 * U) > V, flat((0.12, 0.22, 0.2)), tile)
     disc(tile, 0.7, 0.62, 0.09, (1.0, 0.92, 0.55))
     return frame(tile, (0.35, 0.22, 0.12))
 
@@ -56,7 +52,7 @@ def flower_picture() -> Tile:
 
 def screen() -> Tile:
     """A black screen with a gleam."""
-    tile = flat() * (0.09 + 0.1 * np.maximum(0.0, 1.0 - 4.0 * np.abs(_U - _V)))[..., None]
+    tile = flat() * (0.09 + 0.1 * np.maximum(0.0, 1.0 - 4.0 * np.abs(U - V)))[..., None]
     return frame(tile, 0.03, 0.06)
 
 

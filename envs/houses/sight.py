@@ -34,8 +34,7 @@ from envs.houses.solids import (
     pack_solids,
     silhouette,
 )
-
-EYE_HEIGHT: Final = 1.2
+from envs.objectnav_config import EYE_HEIGHT
 
 _CORNERS: Final = np.array(
     [(x, y, z) for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)]

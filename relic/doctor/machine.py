@@ -56,11 +56,10 @@ def check_shared_memory(world: World) -> list[Finding]:
 def check_disk(world: World) -> list[Finding]:
     """Look at where runs are written."""
     target = world.run_dir.absolute()
-    directory = next(p for p in [target, *target.parents] if p.exists())
-    usage = shutil.disk_usage(directory)
+    usage = shutil.disk_usage(_nearest(target))
     found = f"{target}: {_size(usage.free)} free"
     repair = "python train.py run_dir=ELSEWHERE/NAME"
-    problem = why_not_writable(directory) if directory.is_dir() else f"{directory} is a file"
+    problem = _why_no_files(target)
     if problem:
         return [Finding("disk", State.BROKEN, f"{found}; cannot write: {problem}", repair)]
     if usage.free < ENOUGH_DISK:
@@ -78,7 +77,7 @@ def check_kernels(world: World) -> list[Finding]:
     cache = world.environment.get("NUMBA_CACHE_DIR")
     places = {Path(cache)} if cache else {p.parent / "__pycache__" for p in sources}
     for place in sorted(places):
-        problem = _why_no_cache(place)
+        problem = _why_no_files(place)
         if problem:
             found = f"{place}: {problem}; every start compiles again"
             return [Finding("kernels", State.LIMITED, found, "export NUMBA_CACHE_DIR=~/.numba")]
@@ -109,9 +108,14 @@ def _kernel_sources(root: Path) -> Iterable[Path]:
                 yield path
 
 
-def _why_no_cache(place: Path) -> str | None:
-    """Say why a folder, which need not be there yet, cannot take a cache."""
-    directory = next(p for p in [place, *place.parents] if p.exists())
+def _nearest(place: Path) -> Path:
+    """Return a place, or the first above it that is there."""
+    return next(p for p in [place, *place.parents] if p.exists())
+
+
+def _why_no_files(place: Path) -> str | None:
+    """Say why a folder, which need not be there yet, cannot take files."""
+    directory = _nearest(place)
     return why_not_writable(directory) if directory.is_dir() else f"{directory} is a file"
 
 

@@ -70,13 +70,13 @@ class FinetuneSettings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(
-                    f"finetune_vit: --{name.replace('_', '-')} must be at least {low}, got "
+                    f"finetune_vit: {_flag(name)} must be at least {low}, got "
                     f"{getattr(self, name)}. Use a larger one."
                 )
         for name in ("head_lr", "lr"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(
-                    f"finetune_vit: --{name.replace('_', '-')} must be positive, got "
+                    f"finetune_vit: {_flag(name)} must be positive, got "
                     f"{getattr(self, name)}. The paper has 1e-3 for the head and 2e-5 for all."
                 )
         if not 8 <= self.resolution <= 1024:
@@ -192,6 +192,11 @@ def _record(directory: Path, settings: FinetuneSettings, scores: list[Score]) ->
     write_json(directory / RECORD_FILE, {"format": _FORMAT, **content})
 
 
+def _flag(name: str) -> str:
+    """Return what a setting is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -207,17 +212,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", choices=SCALES, help="of small objects; default by size")
     defaults = FinetuneSettings()
     for name in ("resolution", "pictures", "seed", "batch", "head_epochs", "epochs"):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name)
-        )
+        parser.add_argument(_flag(name), type=int, default=getattr(defaults, name))
     for name in ("head_lr", "lr"):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name)
-        )
+        parser.add_argument(_flag(name), type=float, default=getattr(defaults, name))
     for option in fields(VitConfig):
-        parser.add_argument(
-            f"--vit-{option.name.replace('_', '-')}", type=int, default=option.default
-        )
+        parser.add_argument(_flag(f"vit_{option.name}"), type=int, default=option.default)
     return parser.parse_args(arguments)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from envs.houses.scene import GOAL_CATEGORIES
 from relic.policy.vit import VisionTransformer
 from relic.run.pictures import label_pictures
-from relic.run.pretrain import dice_loss
+from relic.run.pretrain import dice_loss, found_and_right
 
 _PART = 512
 """Pictures that are drawn at once."""
@@ -105,10 +105,10 @@ def score(network: PresenceNetwork, labelled: Labelled, batch: int) -> Score:
     logits_BG = torch.cat([network(part).cpu() for part in parts])
     present_BG = torch.from_numpy(labelled.present_BG)
     found_BG = logits_BG > 0
-    right = float((found_BG & present_BG).sum())
+    recall, precision = found_and_right(found_BG.numpy(), labelled.present_BG)
     return Score(
         loss=float(dice_loss(logits_BG, present_BG.float())),
         accuracy=float((found_BG == present_BG).float().mean()),
-        recall=right / max(float(present_BG.sum()), 1.0),
-        precision=right / max(float(found_BG.sum()), 1.0),
+        recall=recall,
+        precision=precision,
     )

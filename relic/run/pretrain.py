@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from relic.policy.encoder_config import VisualKind
@@ -136,7 +137,11 @@ def recall_and_precision(network: ReadOutNetwork, pictures: Pictures) -> tuple[f
     rgb = torch.from_numpy(pictures.rgb_BHW3)
     logits = torch.cat([network(part)[1] for part in rgb.split(256)])
     found = (logits[:, :NUM_CATEGORIES] > 0).numpy()
-    there = pictures.columns_BGC
+    return found_and_right(found, pictures.columns_BGC)
+
+
+def found_and_right(found: NDArray[np.bool_], there: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return recall and precision: the shares of what is there, and of what is found."""
     right = float((found & there).sum())
     return right / max(there.sum(), 1), right / max(found.sum(), 1)
 

@@ -1,7 +1,6 @@
 """What `train.py cluster=ray` refuses before any cluster is started."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +10,11 @@ import pytest
 from relic.cluster.launch import joined, needed
 from relic.run.cluster_config import ClusterConfig, Placement
 from relic.schema import ConfigError
+from tests.ports import closed_port
 
 from .conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_an_address_that_does_not_answer_is_refused():

@@ -6,14 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from relic.doctor.finding import State
 from relic.doctor.services import check_ray, check_wandb
+from tests.ports import closed_port
 
 from .tools import in_environment, only
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_a_cluster_of_ray_that_does_not_answer(world):

@@ -85,28 +85,29 @@ def test_a_signal_saves_and_leaves(whole, tmp_path, train, start, number):
 
 
 @SLOW
-def test_without_refresh_the_memory_itself_is_saved(tmp_path, train, start):
-    off = ("updates.refresh_memory=false", "updates.shuffle=false", "updates.refresh_values=false")
-    train(f"run_dir={tmp_path / 'whole'}", *off)
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        pytest.param(
+            (
+                "updates.refresh_memory=false",
+                "updates.shuffle=false",
+                "updates.refresh_values=false",
+            ),
+            3,
+            id="without refresh",
+        ),
+        pytest.param(("updates.refresh_every=3",), 2, id="between two refreshes"),
+    ],
+)
+def test_a_memory_that_was_not_refreshed_is_saved_itself(tmp_path, train, start, overrides, lines):
+    train(f"run_dir={tmp_path / 'whole'}", *overrides)
     run_dir = tmp_path / "run"
-    process = start(f"run_dir={run_dir}", *off)
-    wait_for_lines(run_dir, 3)
+    process = start(f"run_dir={run_dir}", *overrides)
+    wait_for_lines(run_dir, lines)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    train(f"run_dir={run_dir}", *off)
-    assert_same_run(tmp_path / "whole", run_dir)
-
-
-@SLOW
-def test_between_two_refreshes_the_memory_itself_is_saved(tmp_path, train, start):
-    rarely = ("updates.refresh_every=3",)
-    train(f"run_dir={tmp_path / 'whole'}", *rarely)
-    run_dir = tmp_path / "run"
-    process = start(f"run_dir={run_dir}", *rarely)
-    wait_for_lines(run_dir, 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    train(f"run_dir={run_dir}", *rarely)
+    train(f"run_dir={run_dir}", *overrides)
     assert_same_run(tmp_path / "whole", run_dir)
 
 

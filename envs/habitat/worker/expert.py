@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from viewpoints import seen_pixels
+from viewpoints import aim, seen_pixels
 
 STOP, FORWARD, LEFT, RIGHT, UP, DOWN = range(6)
 _ARRIVED = 0.12
@@ -162,11 +162,10 @@ class Expert:
         shown = int(self._backend.count()[instance])
         if shown >= 0.999 * min(seen, _WHOLE * rules["pixels"]):
             return STOP
-        x, y, z = (float(self._centers[instance][i]) - float(position[i]) for i in range(3))
-        aside = _wrap(math.atan2(y, x) - heading)
+        towards, wanted = aim(position, self._centers[instance], self._eye, rules["pitch_range"])
+        aside = _wrap(towards - heading)
         if abs(aside) > 0.5001 * rules["turn"]:
             return LEFT if aside > 0.0 else RIGHT
-        wanted = math.atan2(z - self._eye[1], max(math.hypot(x, y) - self._eye[0], 1e-6))
         here = abs(wanted - pitch)
         up, down = abs(wanted - rules["up"]), abs(wanted - rules["down"])
         if min(up, down) < here - 1e-6:
