@@ -146,6 +146,13 @@ class TransformerConfig:
         """Sinks that attention really has."""
         return 0 if self.sink is SinkKind.NONE else self.num_sinks
 
+    @property
+    def sees_whole_trial(self) -> bool:
+        """Whether every step may attend to all steps before it."""
+        return (
+            self.inter_episode_attention and self.attention_window is None and not self.drop_first
+        )
+
     def slots_for(self, capacity: int, max_episode_steps: int) -> int:
         """Return the cache's slots for trials of so many steps and one look ahead, sinks apart."""
         slots = capacity + 1

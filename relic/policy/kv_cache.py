@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from relic.policy.config import TransformerConfig
-from relic.policy.positions import Positions
+from relic.policy.positions import Positions, positions
 from relic.policy.sequence_model import (
     ContextOverflowError,
     Rows,
@@ -209,6 +209,29 @@ class KVCache(SequenceState):
         if adjacent:
             chosen._source = (source[0], source[1][index], source[2][index].copy())
         return chosen
+
+    def rewound(self, episode_starts_NC: Tensor) -> KVCache:
+        """Return the state as it was after the first C steps; see `SequenceState.rewound`.
+
+        The slots are shared. A cache that reuses slots has lost what it would need.
+        """
+        steps = episode_starts_NC.shape[1]
+        if not self.is_linear or (self.host_lengths < steps).any():
+            raise ValueError(
+                f"KVCache.rewound: must be asked of a cache that keeps every step, of at least "
+                f"{steps} steps, got {self.host_lengths.min()} steps in {self.slots} slots. "
+                "Rewind by less, or let the transformer see the whole trial."
+            )
+        view = self._with_facts_of(slice(None))
+        view._source = self._source
+        view.host_lengths = np.full_like(self.host_lengths, steps)
+        with torch.inference_mode(False):
+            view.lengths = torch.full_like(self.lengths, steps)
+            view.segment_steps = view.lengths.clone()
+            if steps:
+                facts = positions(episode_starts_NC.to(self.lengths.device))
+                view.last = Positions(*(fact[:, -1].clone() for fact in facts))
+        return view
 
     def _with_facts_of(self, where: Any) -> KVCache:
         """Return a cache like this one, with copies of chosen rows' facts and no slots yet."""

@@ -66,6 +66,20 @@ class SequenceState(ABC):
     def select(self, rows: Rows) -> SequenceState:
         """Return chosen rows, for use as the constant prefix of a `forward`."""
 
+    def rewound(self, episode_starts_NC: Tensor) -> SequenceState:
+        """Return the state as it was after the first C steps, as a constant prefix of a `forward`.
+
+        Args:
+            episode_starts_NC: Where episodes began in those steps, in context order.
+
+        Raises:
+            ValueError: If the model does not keep what it remembered then.
+        """
+        raise ValueError(
+            f"rewound: must be asked of a memory that keeps every step of a trial, got "
+            f"{type(self).__name__}. Use a transformer that sees the whole trial."
+        )
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit, as tensors and integers."""

@@ -158,6 +158,9 @@ class UpdatesConfig:
     """Share of the rows that a partial update uses, drawn anew each time."""
     prefix_gradient: PrefixGradient = PrefixGradient.DETACHED
     """What a partial update does with the steps before its chunk."""
+    prefix_window: int = 0
+    """With prefix_gradient=detached, so many steps before the chunk are recomputed and let the
+    gradient through; what comes before them stays constant. Transformer only."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
@@ -177,6 +180,12 @@ class UpdatesConfig:
         _check("row_fraction", self.row_fraction, lambda v: 0 < v <= 1, "be in (0, 1]")
         _check("refresh_every", self.refresh_every, lambda v: v >= 1, "be at least 1")
         _check("refresh_tokens", self.refresh_tokens, lambda v: v >= 1, "be at least 1")
+        _check("prefix_window", self.prefix_window, lambda v: v >= 0, "not be negative")
+        if self.prefix_window and self.prefix_gradient is not PrefixGradient.DETACHED:
+            raise ValueError(
+                f"prefix_window: must be 0 with prefix_gradient={self.prefix_gradient.value}, got "
+                f"{self.prefix_window}. Use prefix_gradient=detached."
+            )
         if self.refresh_memory:
             return
         for name in ("shuffle", "refresh_values", "refresh_log_probs"):
@@ -194,7 +203,7 @@ class UpdatesConfig:
         """Return where an update's pass begins; what comes before is a constant, or left out."""
         if planned.kind is UpdateKind.FULL or self.prefix_gradient is PrefixGradient.FULL:
             return 0
-        return planned.loss_from
+        return max(0, planned.loss_from - self.prefix_window)
 
 
 def check_learning(

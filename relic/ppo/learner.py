@@ -249,6 +249,9 @@ class Learner:
         begin, prefix = self.updates.first_step(planned), None
         if begin > 0 and self.updates.prefix_gradient is PrefixGradient.DETACHED:
             prefix = group.prefix.select(local_K)
+            if begin < planned.chunk_from:
+                starts_NT = torch.from_numpy(rollout.episode_starts_NT)
+                prefix = prefix.rewound(rollout.in_context(starts_NT, rows_K, 0, begin))
         batch = rollout.batch(rows_K, begin, planned.at_step, device)
         if job.objective is Objective.CLONE:
             assert rollout.expert_action is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from relic.policy.config import PolicyConfig
+from relic.policy.config import MemoryKind, PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule
 from relic.run.bounds import at_least, between
@@ -183,6 +183,8 @@ class RunConfig:
         at_least("seed", self.seed, 0)
         if self.threads is not None:
             at_least("threads", self.threads, 1)
+        if self.updates.prefix_window:
+            self._check_prefix_window()
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
             self._check_cluster()
@@ -208,6 +210,16 @@ class RunConfig:
             num_envs=self.rollout.num_envs,
             num_steps=self.rollout.num_steps,
             shards=self.rollout.shards or 1,
+        )
+
+    def _check_prefix_window(self) -> None:
+        """Refuse memories that cannot go back to an earlier step."""
+        policy = self.policy
+        if policy.memory is MemoryKind.TRANSFORMER and policy.transformer.sees_whole_trial:
+            return
+        raise ValueError(
+            "updates.prefix_window: must be 0 where the memory is not a transformer that sees the "
+            f"whole trial, got {self.updates.prefix_window}. Set updates.prefix_window=0."
         )
 
     def _check_cluster(self) -> None:

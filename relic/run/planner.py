@@ -203,10 +203,9 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
 def runs_compiled(config: RunConfig, policy: Policy) -> bool:
     """Say whether attention is left to kernels whose scratch no tensor shows."""
     part = config.policy.transformer
-    whole = part.inter_episode_attention and part.attention_window is None and not part.drop_first
     ours = part.attention_backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
     is_transformer = config.policy.memory is MemoryKind.TRANSFORMER
-    return is_transformer and whole and ours and policy.device.type == "cpu"
+    return is_transformer and part.sees_whole_trial and ours and policy.device.type == "cpu"
 
 
 def human(size: float) -> str:

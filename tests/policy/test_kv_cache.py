@@ -187,6 +187,34 @@ def test_a_snapshot_shares_its_slots_and_is_void_after_a_reset(trials_of):
     assert torch.isfinite(model(trials.x[:, 8:], trials.starts[:, 8:], state.snapshot())).all()
 
 
+def test_a_rewound_cache_is_what_it_was(trials_of):
+    model = make()
+    trials = trials_of(model)
+    state = model.initial_state(4, 36)
+    model.prefill(trials.x[:, :8], trials.starts[:, :8], state)
+    tail = trials.x[[2, 0], 8:], trials.starts[[2, 0], 8:]
+    expected = model(*tail, state.snapshot().select([2, 0]))
+    model.prefill(trials.x[:, 8:], trials.starts[:, 8:], state)
+    chosen = state.snapshot().select([2, 0])
+    assert torch.equal(model(*tail, chosen.rewound(trials.starts[[2, 0], :8])), expected)
+    adjacent = state.snapshot().select([1, 2]).rewound(trials.starts[[1, 2], :8])
+    state.reset([2])
+    with pytest.raises(StaleStateError):
+        model(trials.x[[1, 2], 8:], trials.starts[[1, 2], 8:], adjacent)
+
+
+def test_what_cannot_be_rewound_says_so(trials_of):
+    model = make(attention_window=7)
+    trials = trials_of(model)
+    state = model.initial_state(4, 36)
+    model.prefill(trials.x, trials.starts, state)
+    with pytest.raises(ValueError, match="keeps every step"):
+        state.snapshot().rewound(trials.starts[:, :8])
+    young = make().initial_state(4, 36)
+    with pytest.raises(ValueError, match="at least 8 steps, got 0"):
+        young.rewound(trials.starts[:, :8])
+
+
 def test_sinks_in_a_cache_follow_the_weights(trials_of):
     for kind in (SinkKind.KV, SinkKind.TOKEN):
         model = make(sink=kind)

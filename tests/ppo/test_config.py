@@ -19,6 +19,11 @@ from relic.schema import ConfigError, build
             {"refresh_memory": False},
             r"updates\.shuffle: must be off without refresh_memory.*shuffle=false",
         ),
+        (
+            UpdatesConfig,
+            {"prefix_window": 64, "prefix_gradient": "none"},
+            r"updates\.prefix_window: must be 0 with prefix_gradient=none, got 64.*detached",
+        ),
     ],
 )
 def test_refused_values(cls, data, message):

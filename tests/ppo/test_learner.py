@@ -30,6 +30,16 @@ def test_the_first_ratio_is_one(training, prefix, env, groups):
     built.collector.close()
 
 
+@pytest.mark.parametrize("window", [1, 13, 1000])
+def test_the_first_ratio_is_one_with_a_window_of_the_prefix(training, window):
+    """The window begins anywhere in a shuffled context; what lies before it stays constant."""
+    built = training({"lr": 3e-3}, {"prefix_window": window}, env="ragged", groups=2)
+    reports = built.run(3)
+    assert max(r.metrics["ratio_drift_first"] for r in reports) <= 1e-5
+    assert max(r.metrics["ratio_drift_max"] for r in reports) > 0.01
+    built.collector.close()
+
+
 @pytest.mark.parametrize("memory", [MemoryKind.LSTM, MemoryKind.GRU])
 def test_the_first_ratio_is_one_with_a_recurrent_memory(training, memory):
     built = training(
@@ -195,6 +205,22 @@ def test_what_the_prefix_gradient_means(training):
     norms = [gradient(b).norm() for b in built.values()]
     for a, b in itertools.combinations(norms, 2):
         assert abs(a - b) > 1e-4 * a
+
+
+def test_a_window_lies_between_a_detached_prefix_and_the_whole_gradient(training):
+    def learn(**updates):
+        updates |= {"per_rollout": 2, "full_per_rollout": 0, "shuffle": False}
+        built = training({"lr": 0.0, "update_epochs": 1, "max_grad_norm": 1e9}, updates)
+        return built.run(1)[-1].metrics["value_loss"], gradient(built)
+
+    loss, whole = learn(prefix_gradient=PrefixGradient.FULL)
+    _, detached = learn(prefix_gradient=PrefixGradient.DETACHED)
+    same_loss, some = learn(prefix_window=9)
+    _, everything = learn(prefix_window=1000)
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(everything, whole, rtol=1e-5, atol=1e-7)
+    for other in (whole, detached):
+        assert (some - other).norm() > 1e-4 * some.norm()
 
 
 def test_row_fraction_learns_from_fewer_rows(training):

@@ -109,6 +109,11 @@ def test_values_of_flags_are_no_overrides(train):
         (["validation.every_rollouts=null"], r"best_metric: must come with a validation"),
         (["ppo.precision=bf16", "device=cpu"], r"ppo\.precision: must be fp32 on the CPU"),
         (["updates.refresh_memory=false"], r"updates\.shuffle: must be off without refresh_memory"),
+        (["updates.prefix_window=-1"], r"updates\.prefix_window: must not be negative"),
+        (
+            ["updates.prefix_window=64", "policy.memory=lstm"],
+            r"updates\.prefix_window: must be 0 where the memory is not a transformer",
+        ),
         (["total_steps=0"], r"total_steps: must be at least 1"),
     ],
 )
