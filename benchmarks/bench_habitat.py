@@ -2,11 +2,12 @@
 
     python benchmarks/bench_habitat.py --python /path/to/python/with/habitat_sim [--quick]
 
-The same generated houses, exported for habitat-sim, the same sensors and resolutions, agents that
-move at random and stop once in a hundred steps, one row each; the whole path is measured: actions
-in, observations out. Rates are env steps per second of CPU time of this process and its worker, so
-per core; the clock on the wall is beside them, as others may share the machine. The last line is
-one JSON object.
+`speed`: the same generated houses, exported for habitat-sim, the same sensors and resolutions,
+agents that move at random and stop once in a hundred steps, one row each; the whole path counts:
+actions in, observations out. Rates are env steps per second of CPU time of this process and its
+worker, so per core; the clock on the wall is beside them, as others may share the machine.
+`expert`: how often, and how directly, the expert finds its goals in ten exported houses with two
+arrangements each, an equal number of episodes in each. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -86,16 +87,7 @@ def compare(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]
     for side in args.sides:
         for sensors in SENSORS:
             options = {"sensors": list(sensors), "resolution": side}
-            habitat = {
-                "scene_dataset": config,
-                "episodes": config.parent / "episodes.json.gz",
-                "python": args.python,
-                "navmesh": "compute",
-                "image_lighting": False,
-                "cache": folder / "cache",
-                "viewpoint_spacing": 0.3,
-                **options,
-            }
+            habitat = {**habitat_options(config, folder, args), **options}
             houses = {"split": "val", "size": size, "houses": SEEDS[size], **options}
             for name, make in (
                 ("habitat", lambda habitat=habitat: HabitatVectorEnv(1, **habitat)),
@@ -107,6 +99,46 @@ def compare(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]
     return found
 
 
+def expert(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Let the expert play episodes of every arrangement of ten small houses."""
+    dataset = HouseDataset("val", "small")
+    houses = [dataset.house(n) for n in range(10)]
+    config = export_houses(houses, folder / "expert", arrangements=(0, 1))
+    env = HabitatVectorEnv(
+        2, resolution=64, task={"max_episode_steps": 100}, **habitat_options(config, folder, args)
+    )
+    records: list[dict[str, float]] = []
+    for first in range(0, env.num_trials, 2):
+        trials = np.arange(first, first + 2)
+        env.reset(options={"new_trial": np.ones(2, bool), "trial": trials})
+        wanted = np.full(2, args.episodes // env.num_trials)
+        while wanted.any():
+            infos = env.step(env.expert_actions())[4]
+            for row in np.flatnonzero(
+                infos.get("_episode_record", np.zeros(2, bool)) & (wanted > 0)
+            ):
+                wanted[row] -= 1
+                records.append({k: float(v[row]) for k, v in infos["episode_record"].items()})
+    env.close()
+    means = {k: statistics.fmean(r[k] for r in records) for k in ("success", "spl", "length")}
+    found = {"episodes": len(records), **means, "crashes": sum(r["crashed"] for r in records)}
+    print("\nexpert: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    return found
+
+
+def habitat_options(config: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of an environment over exported houses."""
+    return {
+        "scene_dataset": config,
+        "episodes": config.parent / "episodes.json.gz",
+        "python": args.python,
+        "navmesh": "compute",
+        "image_lighting": False,
+        "cache": folder / "cache",
+        "viewpoint_spacing": 0.3,
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -115,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", choices=tuple(SEEDS), default=list(SEEDS))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=("speed", "expert"), default=["speed"])
+    parser.add_argument("--episodes", type=int, default=200, help="of the expert")
     parser.add_argument("--quick", action="store_true", help="small houses, 64 pixels, one repeat")
     args = parser.parse_args(arguments)
     if args.quick:
@@ -122,8 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{cpu_name()}, Python {platform.python_version()}, one row, one core each")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size in args.sizes:
+        for size in args.sizes if "speed" in args.parts else ():
             found |= compare(size, Path(folder), args)
+        if "expert" in args.parts:
+            found["expert"] = expert(Path(folder), args)
     finish("habitat", vars(args), torch.device("cpu"), found)
 
 
