@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
 from relic.evaluation.context import Context
+from relic.evaluation.context_limit import NO_LIMIT, limit_words
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
 from relic.evaluation.settings import Settings, parse, usage
@@ -31,6 +33,8 @@ class Plan:
     run: str
     """How its run is called."""
     subject: Subject
+    named: Protocol
+    """As it is named and hashed."""
     fitted: Protocol
     """With the run's options filled in."""
     directory: Path
@@ -44,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings, changes = parse(arguments)
         subjects = [s for run in settings.run for s in find_subjects(run, settings.checkpoint)]
-        protocol = chosen_protocol(subjects[0], settings, changes)
-        _check_controls(settings, protocol)
-        plans = _plan(subjects, settings, protocol)
+        protocols = _protocols(subjects[0], settings, changes)
+        _check_controls(settings, protocols[0])
+        plans = _plan(subjects, settings, protocols)
         _check_tracks(settings, plans[0].fitted)
         stores = [
             Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
@@ -54,32 +58,42 @@ def main(arguments: Sequence[str]) -> int:
         ]
     except (ValueError, FileNotFoundError, ImportError) as error:
         return _refuse(error)
-    _announce_changes(protocol)
+    _announce_changes(protocols)
     try:
-        entries = _evaluate(plans, stores, settings, protocol)
+        entries = _evaluate(plans, stores, settings)
     except (ConfigError, WorkerError) as error:
         return _refuse(error)
     if len(entries) > 1:
-        directory = _shared_directory(subjects, settings, protocol)
+        directory = _shared_directory(subjects, settings, protocols)
         print(describe_comparison(write_comparison(entries, directory)))
         print(f"{directory / PAGE_FILE}")
     return 0
 
 
-def _evaluate(
-    plans: Sequence[Plan], stores: Sequence[Store], settings: Settings, protocol: Protocol
-) -> list[Entry]:
+def _evaluate(plans: Sequence[Plan], stores: Sequence[Store], settings: Settings) -> list[Entry]:
     """Do what is planned, one after another, and say how it went."""
     entries = []
     for number, (plan, store) in enumerate(zip(plans, stores, strict=True), 1):
         which = f"[{number}/{len(plans)}] " if len(plans) > 1 else ""
-        print(f"{which}{plan.subject.checkpoint}: {protocol.name} ({protocol.hash})")
-        summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=protocol)
+        named = plan.named
+        limit = "" if named.context_limit == NO_LIMIT else f", {limit_words(named.context_limit)}"
+        print(f"{which}{plan.subject.checkpoint}: {named.name} ({named.hash}){limit}")
+        summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=named)
         print(describe(summary))
         print(f"{store.directory / REPORT_FILE}")
         records = read_records(store.directory / RECORDS_FILES[Context.KEPT])
         entries.append(Entry(plan.run, plan.subject.checkpoint.name, summary, records))
     return entries
+
+
+def _protocols(subject: Subject, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
+    """Return the protocol that is asked for, once for each limit of the context."""
+    if not settings.context_limits:
+        return [chosen_protocol(subject, settings, changes)]
+    return [
+        chosen_protocol(subject, settings, {**changes, "context_limit": limit})
+        for limit in settings.context_limits
+    ]
 
 
 def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any]) -> Protocol:
@@ -125,17 +139,27 @@ def _check_tracks(settings: Settings, protocol: Protocol) -> None:
             )
 
 
-def _plan(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> list[Plan]:
+def _plan(
+    subjects: Sequence[Subject], settings: Settings, protocols: Sequence[Protocol]
+) -> list[Plan]:
     """Check each evaluation and give it a directory of its own."""
     names = _names([subject.root.absolute() for subject in subjects])
     plans = []
-    for subject in subjects:
+    for subject, protocol in product(subjects, protocols):
         name = names[subject.root.absolute()]
-        fitted = fit_protocol(subject, protocol, allow_trained=settings.allow_trained)
+        fitted = fit_protocol(
+            subject,
+            protocol,
+            allow_trained=settings.allow_trained,
+            device=settings.device,
+            workers=settings.workers,
+        )
         directory = _directory(subject, settings, protocol)
         if settings.out is not None and len(subjects) > 1:
             directory = directory / name / subject.checkpoint.name
-        plans.append(Plan(name, subject, fitted, directory))
+        if settings.out is not None and len(protocols) > 1:
+            directory = directory / protocol.context_limit.replace(":", "-")
+        plans.append(Plan(name, subject, protocol, fitted, directory))
     return plans
 
 
@@ -155,28 +179,38 @@ def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path
     return _in(subject.root, protocol) / subject.checkpoint.name
 
 
-def _shared_directory(subjects: Sequence[Subject], settings: Settings, protocol: Protocol) -> Path:
+def _shared_directory(
+    subjects: Sequence[Subject], settings: Settings, protocols: Sequence[Protocol]
+) -> Path:
     """Return where a comparison goes: into the only run, or beside the runs."""
     if settings.out is not None:
         return Path(settings.out)
     roots = {subject.root.absolute() for subject in subjects}
-    if len(roots) == 1:
-        return _in(roots.pop(), protocol)
-    return _in(Path(os.path.commonpath({root.parent for root in roots})), protocol)
+    root = roots.pop() if len(roots) == 1 else Path(os.path.commonpath({r.parent for r in roots}))
+    directory = _in(root, protocols[0])
+    # Beside a comparison of checkpoints by the first of the protocols, not over it.
+    return directory / "context_limits" if len(protocols) > 1 else directory
 
 
 def _in(root: Path, protocol: Protocol) -> Path:
     return root / "evaluations" / f"{protocol.name}-{protocol.hash}"
 
 
-def _announce_changes(protocol: Protocol) -> None:
+def _announce_changes(protocols: Sequence[Protocol]) -> None:
+    """Say each change once, whatever limits of the context are compared."""
+    said = dict.fromkeys(line for protocol in protocols for line in _changes(protocol))
+    for line in said:
+        print(line)
+
+
+def _changes(protocol: Protocol) -> Iterator[str]:
     if not protocol.name.endswith("-changed"):
         return
     before = leaves(to_plain(load_protocol(protocol.name.removesuffix("-changed"))))
     after = leaves(to_plain(protocol))
     for key in sorted(after.keys() - {"name"}):
         if before.get(key) != after[key]:
-            print(f"CHANGED: {key}={after[key]} instead of {before.get(key)}")
+            yield f"CHANGED: {key}={after[key]} instead of {before.get(key)}"
 
 
 def _refuse(error: Exception) -> int:

@@ -113,6 +113,31 @@ def episodes_to_competence(table: Table) -> int | None:
     return int(np.argmax(mean_I >= COMPETENT * best)) if best > 0 else None
 
 
+def episodes_within(records: Sequence[Record], steps: int | None) -> float | None:
+    """Return how many episodes, with a part of the last, so many steps of a trial are.
+
+    Args:
+        records: Of whole episodes.
+        steps: From a trial's begin.
+
+    Returns:
+        The median over units. None where most trials are not longer, or the length is not known.
+    """
+    if steps is None or not records or "length" not in records[0]:
+        return None
+    found_U = []
+    for length_I in tabulate(records, "length").value_UI:
+        length_I = length_I[~np.isnan(length_I)]
+        end_I = length_I.cumsum()
+        whole = int(np.searchsorted(end_I, steps, side="right"))
+        if whole == len(end_I):
+            found_U.append(np.inf)
+        else:
+            found_U.append(whole + 1 - (end_I[whole] - steps) / length_I[whole])
+    median = float(np.median(found_U))
+    return median if np.isfinite(median) else None
+
+
 def summarise(
     records: Sequence[Record], controls: Mapping[Context, Sequence[Record]] | None = None
 ) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from relic.evaluation.context import (
     TokenLog,
     donor_block,
 )
+from relic.evaluation.context_limit import limited
 from relic.evaluation.protocol import Block, Protocol
 from relic.noise import key, row_uniforms
 from relic.policy.observations import PREV_REWARD
@@ -85,13 +86,14 @@ def run_block(
     index in the trial; nothing that depends on the clock.
 
     Args:
-        policy: Who acts.
+        policy: Who acts, within the protocol's limit of the context.
         env: As `make_env` builds it.
         protocol: The rules.
         block: One of the protocol's.
         context: What the policy remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
+    policy = limited(policy, protocol.context_limit)
     memory = _begin_memory(policy, env, protocol, block, context)
     runner = _BlockRunner(policy, env, protocol, block, memory, on_act)
     while not runner.finished:

@@ -8,7 +8,7 @@ from typing import Any
 from envs.make import make_trial_env
 from envs.vector import TrialVectorEnv
 from relic.evaluation.context import Context
-from relic.evaluation.curves import summarise
+from relic.evaluation.curves import episodes_within, summarise
 from relic.evaluation.evaluator import Record
 from relic.evaluation.group_plots import plot_groups
 from relic.evaluation.groups import summarise_groups
@@ -120,6 +120,9 @@ def _summary(
         "episodes": len(kept),
         "trials": protocol.trials,
         "repeats": protocol.repeats,
+        "context_limit": protocol.context_limit,
+        "trained_steps": subject.trained_steps,
+        "trained_episodes": episodes_within(kept, subject.trained_steps),
         **summarise(kept, controls),
         **summarise_groups(kept, categories),
     }

@@ -26,8 +26,10 @@ def label(name: str) -> str:
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     """Draw the curve of each measure into `directory` and return the files."""
-    curves = summary["metrics"].items()
-    return save_figures({name: plot_curve(curve, label(name)) for name, curve in curves}, directory)
+    figures = {}
+    for name, curve in summary["metrics"].items():
+        figures[name] = plot_curve(curve, label(name), trained=trained_context(summary))
+    return save_figures(figures, directory)
 
 
 def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
@@ -41,10 +43,17 @@ def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
     return written
 
 
-def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
+def plot_curve(
+    curve: Mapping[str, Any], title: str, *, trained: tuple[float, str] | None = None
+) -> Figure:
     """Draw a measure against the number of episodes in the context, with its control.
 
     Where not all trials reach every index, a second panel says how many do.
+
+    Args:
+        curve: Of the measure.
+        title: How it is called.
+        trained: See `trained_context`.
     """
     counts = curve["count"]
     uneven = len(set(counts)) > 1
@@ -60,6 +69,7 @@ def plot_curve(curve: Mapping[str, Any], title: str) -> Figure:
         parts = {part: curve[f"{control}_{part}"] for part in ("mean", "low", "high")}
         colour, words = CONTROLS[control], CONTROL_WORDS[control]
         band(main, parts, colour=colour, label=words, line="--")
+    mark_trained(main, trained)
     main.set_ylabel(title)
     main.legend(frameon=False)
     if uneven:
@@ -94,6 +104,24 @@ def band(
     where = np.arange(len(mean)) if index is None else index
     axes.plot(where, mean, line, marker="o", markersize=3, color=colour, label=label)
     axes.fill_between(where, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def trained_context(facts: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return the number of episodes at which the trained context ends, and words for it.
+
+    Args:
+        facts: `trained_episodes` and `trained_steps`, as a summary has them.
+    """
+    if facts["trained_episodes"] is None:
+        return None
+    return facts["trained_episodes"], f"trained context ends ({facts['trained_steps']:,} steps)"
+
+
+def mark_trained(axes: Axes, trained: tuple[float, str] | None) -> None:
+    """Draw a line where the trained context ends, if trials go on."""
+    if trained is not None:
+        episodes, words = trained
+        axes.axvline(episodes, color="#52606d", linestyle=":", label=words)
 
 
 def tidy(axes: Axes) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from relic.evaluation.context_limit import NO_LIMIT, limit_fields
 from relic.schema import ConfigError, build, nearest, to_plain
 
 PROTOCOLS = Path(__file__).resolve().parents[2] / "configs" / "protocol"
@@ -47,6 +48,9 @@ class Protocol:
     """Take the most likely action; the paper samples."""
     seed: int = 0
     """Of the acting noise."""
+    context_limit: str = NO_LIMIT
+    """What the agent remembers of its trial: `last:N` steps, all but the first N from step N on
+    (`drop_first:N`), or `none`: all that it was built to see."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -62,11 +66,16 @@ class Protocol:
             )
         if (self.episodes or self.steps or 0) < 1:
             raise ValueError("episodes: must be at least 1. Use 1 or more.")
+        limit_fields(self.context_limit)
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
-        text = json.dumps(to_plain(self), sort_keys=True)
+        content = to_plain(self)
+        if self.context_limit == NO_LIMIT:
+            # Hashes were published before there was such a field, and still name the same thing.
+            del content["context_limit"]
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -82,6 +91,10 @@ class Protocol:
     def capacity(self, max_episode_steps: int) -> int:
         """Steps of context that the longest possible trial needs."""
         return self.steps if self.steps is not None else (self.episodes or 0) * max_episode_steps
+
+    def least_episodes(self, max_episode_steps: int) -> int:
+        """Episodes that each trial begins at least."""
+        return self.episodes or -(-(self.steps or 0) // max_episode_steps)
 
     def blocks(self) -> Iterator[Block]:
         """Cut the trials into blocks, in order; the last one is padded with its last trial."""

@@ -25,6 +25,8 @@ _FACTS = {
     "trials": "Trials",
     "repeats": "Repeats of each",
     "episodes": "Episodes",
+    "context_limit": "Limit of the context",
+    "trained_steps": "Steps of a trial in training",
 }
 _EXPLAINED = {
     "cleared": "before each episode the agent forgets all earlier ones, so nothing can be learned "
@@ -160,4 +162,6 @@ def _fact(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_fact(content)}" for key, content in leaves(value).items())
+    if value is None:
+        return "-"
     return f"{value:,}" if isinstance(value, int) else str(value)

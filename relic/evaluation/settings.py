@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from relic.evaluation.context_limit import limit_fields
 from relic.evaluation.protocol import Protocol
 from relic.schema import ConfigError, build, check_key, nearest
 
@@ -33,6 +34,8 @@ class Settings:
     device: str = "cpu"
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
     """Other contexts that the same trials are evaluated with, see `context.Context`."""
+    context_limits: tuple[str, ...] = ()
+    """Values of the protocol's `context_limit` that are evaluated one by one and compared."""
     replay: tuple[int, ...] | None = None
     """Trials that the report replays on the map. Default: the first three, where there is one."""
     videos: tuple[str, ...] = ()
@@ -50,6 +53,12 @@ class Settings:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
+        for limit in self.context_limits:
+            limit_fields(limit)
+        if len(set(self.context_limits)) < len(self.context_limits):
+            raise ValueError(
+                f"context_limits: must differ, got {list(self.context_limits)}. Name each once."
+            )
         for name in self.videos:
             trial, _, episode = name.partition("/")
             if not (trial.isdecimal() and episode.isdecimal()):
@@ -72,6 +81,8 @@ def usage() -> str:
         "python eval.py run=DIR [protocol=NAME] [key=value ...]\n"
         "python eval.py run=[DIR1,DIR2] ... compares runs; checkpoint=all compares a run's "
         "checkpoints\n"
+        "python eval.py run=DIR context_limits=[none,last:512,drop_first:512] compares how much an "
+        "agent remembers\n"
         f"keys: {own}\n"
         f"keys that change the protocol: {of_protocol} (options.KEY for one of the environment's)"
     )
@@ -108,4 +119,9 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
             changes[key] = value
         else:
             raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
+    if own.get("context_limits") and "context_limit" in changes:
+        raise ConfigError(
+            "context_limit: must not be given with context_limits, which sets it, got both. "
+            "Leave one out."
+        )
     return build(Settings, own), changes

@@ -1,6 +1,7 @@
 """Evaluations of several runs or checkpoints side by side: one table, one plot per measure.
 
-All were made by one protocol, so that they are of the same trials: differences are paired.
+All were made by one protocol, but for its limit of the context, so that they are of the same
+trials: differences are paired.
 
 Legend: U units (a trial, evaluated once).
 """
@@ -18,19 +19,29 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from relic.evaluation.context_limit import limit_words
 from relic.evaluation.curves import RISING, Interval, interval, tabulate
 from relic.evaluation.evaluator import Record
 from relic.evaluation.html import document, picture, table
-from relic.evaluation.plots import band, count_episodes, label, save_figures, tidy
+from relic.evaluation.plots import (
+    band,
+    count_episodes,
+    label,
+    mark_trained,
+    save_figures,
+    tidy,
+    trained_context,
+)
 from relic.evaluation.store import write_json, write_text
 from relic.evaluation.text import estimate, number
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
+_FACTS = ("env_steps", "protocol_hash", "context_limit", "trained_steps", "trained_episodes")
 _STYLE = "body { max-width: 72rem; }"
 _HEAD = (
-    "run", "env steps", "first episode", "episode {late}", "gain", "mean over episodes",
-    "mean minus first row",
+    "run", "env steps", "first episode", "episode {late}", "gain", "last quarter of episodes",
+    "mean over episodes", "mean minus first row",
 )  # fmt: skip
 
 
@@ -50,9 +61,11 @@ def compare(entries: Sequence[Entry]) -> dict[str, Any]:
 
     Returns:
         `protocol`, `protocol_hash` and `entries`, each with `name`, `run`, `checkpoint`,
-        `env_steps`, and under `metrics.<name>`: `mean`, `low`, `high` by episode index, `first`
-        and `late` (the means at the indices that the gain is between, `to_episode` the later),
-        `gain`, `area` and `difference`: of the area to the first entry's, paired over trials.
+        `env_steps`, `protocol_hash`, `context_limit`, `trained_steps`, `trained_episodes`, and
+        under `metrics.<name>`: `mean`, `low`, `high` by episode index, `first` and `late` (the
+        means at the indices that the gain is between, `to_episode` the later), `gain`, `area`,
+        `tail` (as the area, over the last quarter of the episodes) and `difference`: of the area
+        to the first entry's, paired over trials.
     """
     names = _names(entries)
     return {
@@ -64,7 +77,7 @@ def compare(entries: Sequence[Entry]) -> dict[str, Any]:
                 "name": name,
                 "run": entry.run,
                 "checkpoint": entry.checkpoint,
-                "env_steps": entry.summary["env_steps"],
+                **{fact: entry.summary[fact] for fact in _FACTS},
                 "metrics": {m: _measure(entry, entries[0], m) for m in _measures(entries)},
             }
             for name, entry in zip(names, entries, strict=True)
@@ -109,6 +122,11 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
         "bootstrap intervals over houses or trials, in brackets; differences to the first row are "
         "paired.</p>"
     ]
+    if _has_limits(comparison["entries"]):
+        sections.append(
+            "<p>They differ in how much of its trial the agent remembers, and with it in the "
+            "protocol's hash; the one above is the first row's.</p>"
+        )
     for name in comparison["entries"][0]["metrics"]:
         sections.append(f"<h2>{escape(label(name))}</h2>")
         for stem, text in (
@@ -126,9 +144,11 @@ def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
     entries = comparison["entries"]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    ordered = len({entry["run"] for entry in entries}) == 1
+    ordered = len({entry["run"] for entry in entries}) == 1 and not _has_limits(entries)
     for colour, entry in zip(_colours(len(entries), ordered=ordered), entries, strict=True):
         band(axes, entry["metrics"][name], colour=colour, label=entry["name"])
+    if len({entry["trained_steps"] for entry in entries}) == 1:
+        mark_trained(axes, trained_context(entries[0]))
     axes.set_ylabel(label(name))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     tidy(axes)
@@ -137,14 +157,19 @@ def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
 
 
 def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
-    """Draw the first episode and a late one against environment steps, a colour per run."""
-    runs = list(dict.fromkeys(entry["run"] for entry in comparison["entries"]))
+    """Draw the first episode and a late one against environment steps, a colour per series."""
+    series = _series(comparison["entries"])
+    runs = list(dict.fromkeys(series))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     late = 0
     for colour, run in zip(_colours(len(runs)), runs, strict=True):
         entries = sorted(
-            (e for e in comparison["entries"] if e["run"] == run and e["env_steps"] is not None),
+            (
+                entry
+                for entry, own in zip(comparison["entries"], series, strict=True)
+                if own == run and entry["env_steps"] is not None
+            ),
             key=lambda entry: entry["env_steps"],
         )
         steps = [entry["env_steps"] for entry in entries]
@@ -165,11 +190,31 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
 
 def _names(entries: Sequence[Entry]) -> list[str]:
     """Name entries as shortly as tells them apart."""
-    if len({entry.run for entry in entries}) == len(entries):
-        return [entry.run for entry in entries]
-    if len({entry.run for entry in entries}) == 1:
-        return [entry.checkpoint for entry in entries]
-    return [f"{entry.run} {entry.checkpoint}" for entry in entries]
+    runs = [entry.run for entry in entries]
+    if len(set(runs)) == len(entries):
+        return runs
+    checkpoints = [entry.checkpoint for entry in entries]
+    limits = [limit_words(entry.summary["context_limit"]) for entry in entries]
+    places = [" ".join(p) for p in zip(*_differing(runs, checkpoints), strict=True)]
+    telling = _differing(places, limits) or [checkpoints]
+    return [", ".join(parts) for parts in zip(*telling, strict=True)]
+
+
+def _differing(*parts: list[str]) -> list[list[str]]:
+    """Return the parts of names that are not the same for all."""
+    return [part for part in parts if len(set(part)) > 1]
+
+
+def _has_limits(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether entries differ in the limit of the context."""
+    return len({entry["context_limit"] for entry in entries}) > 1
+
+
+def _series(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what each entry is a checkpoint of: a run, within one limit."""
+    if not _has_limits(entries):
+        return [entry["run"] for entry in entries]
+    return [f"{entry['run']}, {limit_words(entry['context_limit'])}" for entry in entries]
 
 
 def _measures(entries: Sequence[Entry]) -> list[str]:
@@ -183,6 +228,9 @@ def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
     def at(index: int) -> Interval:
         return {part: curve[part][index] for part in ("mean", "low", "high")}
 
+    table = tabulate(entry.records, name)
+    common = max(table.common, 1)
+    tail_U = table.value_UI[:, common - -(-common // 4) : common].mean(axis=1)
     return {
         **{part: curve[part] for part in ("mean", "low", "high", "count")},
         "first": at(gain["from_episode"]),
@@ -190,6 +238,7 @@ def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
         "to_episode": gain["to_episode"],
         "gain": {part: gain[part] for part in ("mean", "low", "high")},
         "area": entry.summary["area"][name],
+        "tail": interval(tail_U, table.cluster_U),
         "difference": None if entry is first else _difference(entry, first, name),
     }
 
@@ -223,14 +272,16 @@ def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
     yield "-" if entry["env_steps"] is None else f"{entry['env_steps']:,}"
     yield number(values["first"]["mean"])
     yield number(values["late"]["mean"])
-    for part in ("gain", "area", "difference"):
+    for part in ("gain", "tail", "area", "difference"):
         yield "-" if values[part] is None else estimate(values[part])
 
 
 def _is_sweep(comparison: Mapping[str, Any]) -> bool:
     """Say whether some run is there at several numbers of steps."""
-    places = {(e["run"], e["env_steps"]) for e in comparison["entries"]}
-    return len(places) > len({run for run, _ in places})
+    entries = comparison["entries"]
+    series = _series(entries)
+    places = {(own, e["env_steps"]) for own, e in zip(series, entries, strict=True)}
+    return len(places) > len(set(series))
 
 
 def _colours(count: int, *, ordered: bool = False) -> list[Any]:

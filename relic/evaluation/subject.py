@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from envs.make import make_trial_env
+from relic.evaluation.context_limit import check_memory, check_reach, limited
 from relic.evaluation.evaluator import check_fit
 from relic.evaluation.protocol import Protocol
 from relic.policy.loading import DESCRIPTION_FILE, find_checkpoint, load, read_meta
@@ -33,6 +34,8 @@ class Subject:
     env: str
     options: Mapping[str, Any]
     meta: Mapping[str, Any]
+    trained_steps: int | None = None
+    """Steps of a trial in training, which is one rollout; None where the run does not say it."""
 
     @property
     def default_protocol(self) -> str:
@@ -79,23 +82,38 @@ def _subject(checkpoint: Path) -> Subject:
     # A run keeps checkpoints two levels down; one that is shipped has all files together.
     for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
         if (root / CONFIG_FILE).is_file():
-            env, options = _read_env(root / CONFIG_FILE)
-            return Subject(root, checkpoint, env, options, read_meta(checkpoint))
+            env, options, steps = _read_config(root / CONFIG_FILE)
+            return Subject(root, checkpoint, env, options, read_meta(checkpoint), steps)
     raise FileNotFoundError(
         f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
         "none. Name the run directory, or copy the file there."
     )
 
 
-def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = False) -> Protocol:
+def fit_protocol(
+    subject: Subject,
+    protocol: Protocol,
+    *,
+    allow_trained: bool = False,
+    device: str = "cpu",
+    workers: int = 1,
+) -> Protocol:
     """Return the protocol with the run's own options where it says nothing, checked.
 
     A protocol names the task; what else an environment needs, such as the agent's sensors and
     resolution, is as the run had it.
 
+    Args:
+        subject: What is evaluated.
+        protocol: How.
+        allow_trained: Pass even trials that the run was trained on.
+        device: Where the policy will be.
+        workers: Processes that each evaluate a block at a time.
+
     Raises:
         ConfigError: If the environment is another, or its trials were trained on.
-        ValueError: If the policy does not fit the environment.
+        ValueError: If the policy does not fit the environment, the limit of the context or the
+            length of the trials.
     """
     if protocol.env != subject.env:
         raise ConfigError(
@@ -118,7 +136,13 @@ def fit_protocol(subject: Subject, protocol: Protocol, *, allow_trained: bool = 
                 f"{len(shared)} of {protocol.trials} in {env.dataset_name}. Choose another split, "
                 "or set allow_trained=true to measure what it remembers."
             )
-        check_fit(load(subject.checkpoint), env)
+        policy = limited(load(subject.checkpoint), protocol.context_limit)
+        check_fit(policy, env)
+        longest = env.max_episode_steps
+        steps = protocol.capacity(longest)
+        check_reach(policy, protocol.least_episodes(longest), steps)
+        blocks = min(workers, protocol.num_blocks)
+        check_memory(policy, blocks * protocol.block, steps, device)
     finally:
         env.close()
     return fitted
@@ -141,11 +165,14 @@ def trained_on(subject: Subject, protocol: Protocol) -> list[int]:
         trained.close()
 
 
-def _read_env(file: Path) -> tuple[str, dict[str, Any]]:
+def _read_config(file: Path) -> tuple[str, dict[str, Any], int | None]:
+    """Return the environment's id and options, and the steps of a rollout."""
     try:
         content = yaml.safe_load(file.read_text())
-        return str(content["env"]["id"]), dict(content["env"].get("options") or {})
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        steps = (content.get("rollout") or {}).get("num_steps")
+        env = content["env"]
+        return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{file}: must say env.id and env.options of the run, got a damaged file "
             f"({str(error).splitlines()[0]}). Restore it."

@@ -13,7 +13,7 @@ CONTROL_WORDS = {
     Context.FOREIGN.value: "context of another trial",
 }
 """How the controls of a summary are called."""
-_SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39)
+_SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39, 59, 79, 99, 119, 199, 299, 499, 999)
 """Episode indices that are printed; the summary has all."""
 
 

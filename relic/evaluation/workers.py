@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from relic.evaluation.context import Context
+from relic.evaluation.context_limit import limited
 from relic.evaluation.evaluator import Record, check_fit, make_env, run_block
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.store import Job, Store
@@ -79,7 +80,7 @@ def run_jobs(
 
 def _work(task: Task, jobs: Iterator[Job]) -> Iterator[Record]:
     """Evaluate jobs one after another, with one policy and one environment."""
-    policy = load(task.checkpoint, task.device)
+    policy = limited(load(task.checkpoint, task.device), task.protocol.context_limit)
     store = Store(task.directory, task.identity)
     blocks = list(task.protocol.blocks())
     env = make_env(task.protocol)

@@ -19,6 +19,7 @@ OTHER = {
     "block": 5,
     "deterministic": True,
     "seed": 1,
+    "context_limit": "last:5",
 }
 
 

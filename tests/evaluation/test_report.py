@@ -20,6 +20,9 @@ FACTS = {
     "trials": 3,
     "repeats": 1,
     "episodes": 6,
+    "context_limit": "none",
+    "trained_steps": None,
+    "trained_episodes": None,
 }
 
 
