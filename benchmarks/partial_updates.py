@@ -13,12 +13,6 @@ time. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +22,12 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 import torch
+from cases import Case, Children, cpu_seconds, each, train
 from matplotlib import pyplot as plt
 from timing import finish
 
 from relic.run.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 CHOICES = {
     "off": ["ablation=no_partial_updates"],
     "none": ["updates.prefix_gradient=none"],
@@ -54,53 +48,29 @@ SCORE = "val/return"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One training run."""
+class Compared(Case):
+    """A run of one rollout length and one choice."""
 
     num_steps: int
     choice: str
-    directory: Path
-
-    @property
-    def overrides(self) -> list[str]:
-        """What differs from the experiment; the choice comes last, so that `off` is off."""
-        return [*ROLLOUTS[self.num_steps], *CHOICES[self.choice]]
-
-    @property
-    def spent(self) -> Path:
-        """The file of the CPU seconds that the run has taken."""
-        return self.directory / "cpu_seconds.json"
 
 
-def train(case: Case, total_steps: int, limit_s: float) -> None:
-    """Train a case to its end, or until its seconds are used up: it saves and leaves."""
-    if case.spent.exists():
-        return
-    keys = [*case.overrides, f"run_dir={case.directory}", f"total_steps={total_steps}"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "experiment=darkroom", *keys],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    guard = threading.Timer(limit_s, process.terminate)
-    guard.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    guard.cancel()
-    if status:
-        raise SystemExit(f"{case.directory}: training failed with status {status}.")
-    case.spent.write_text(json.dumps(usage.ru_utime + usage.ru_stime))
+def case_of(directory: Path, num_steps: int, choice: str) -> Compared:
+    """Return the run of a length and a choice; the choice comes last, so that `off` is off."""
+    overrides = ("experiment=darkroom", *ROLLOUTS[num_steps], *CHOICES[choice])
+    return Compared(directory / f"{num_steps}_{choice}", overrides, num_steps, choice)
 
 
-def curve(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def curve(case: Compared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return steps, CPU seconds and score at each validation; work is even over the run."""
     lines = read_metrics(case.directory / "metrics.jsonl")
     points = [(line["env_steps"], line[SCORE]) for line in lines if SCORE in line]
     steps, scores = (np.array(column, float) for column in zip(*points, strict=True))
-    seconds = json.loads(case.spent.read_text()) * steps / lines[-1]["env_steps"]
+    seconds = cpu_seconds(case) * steps / lines[-1]["env_steps"]
     return steps, seconds, scores
 
 
-def plot(cases: list[Case], path: Path) -> None:
+def plot(cases: list[Compared], path: Path) -> None:
     """Draw every rollout length against steps and against time."""
     lengths = sorted({case.num_steps for case in cases})
     figure, axes = plt.subplots(len(lengths), 2, figsize=(10, 3.6 * len(lengths)), squeeze=False)
@@ -119,7 +89,7 @@ def plot(cases: list[Case], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def table(cases: list[Case]) -> list[dict[str, Any]]:
+def table(cases: list[Compared]) -> list[dict[str, Any]]:
     """Say of each case how far it came, in what time, and when it first reached 60 and 80."""
     rows = []
     for case in cases:
@@ -143,22 +113,27 @@ def main() -> None:
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--total-steps", type=int, default=3_000_000)
-    parser.add_argument("--limit-s", type=float, default=2400.0, help="most seconds of one case")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=2400.0,
+        help="most seconds of a case in this call; it saves and leaves",
+    )
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 4096], choices=ROLLOUTS)
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=CHOICES)
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--plot-only", action="store_true")
     args = parser.parse_args()
     cases = [
-        Case(length, choice, args.directory / f"{length}_{choice}")
+        case_of(args.directory, length, choice)
         for length in args.lengths
         for choice in args.choices
     ]
     if not args.plot_only:
         args.directory.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda case: train(case, args.total_steps, args.limit_s), cases))
-    cases = [case for case in cases if case.spent.exists()]
+        children = Children()
+        each(cases, args.jobs, lambda c: train(c, args.total_steps, args.limit_s, children))
+    cases = [case for case in cases if case.accounts.exists() and case.reached]
     rows = table(cases)
     plot(cases, args.directory / "partial_updates.png")
     options = {**vars(args), "directory": str(args.directory)}

@@ -1,0 +1,155 @@
+"""ReLIC beside its baselines and ablations, trained for equal steps and evaluated alike.
+
+    python benchmarks/baselines.py runs/baselines                       # hours on two cores
+    python benchmarks/baselines.py runs/baselines --rows rl2 --seeds 0  # one row
+    python benchmarks/baselines.py runs/baselines --table-only          # from what there is
+
+A row is the experiment with one file of `configs/ablation`; `relic` is the experiment itself. Each
+row trains on one thread, and its best checkpoint by validation is evaluated on trials that no agent
+trains on. All rows of the first seed come first. Called again, it goes on where it was. It writes
+DIR/table.md and DIR/baselines.png; the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from baselines_report import EXPERIMENTS, ROWS, Run, Setting, plot, results, table
+from cases import ROOT, Case, Children, each, train
+from timing import finish
+
+from relic.run.cli import compose
+from relic.run.config import RunConfig
+
+
+def run_of(directory: Path, experiment: str, row: str, seed: int) -> Run:
+    """Return a row's run with one seed."""
+    keys = [f"experiment={experiment}", *_ablation(row), f"seed={seed}"]
+    case = Case(directory / f"{experiment}_{row}_{seed}", tuple(keys))
+    return Run(row, seed, case, EXPERIMENTS[experiment])
+
+
+def _ablation(row: str) -> list[str]:
+    return [] if row == "relic" else [f"ablation={row}"]
+
+
+def same_rows(experiment: str, rows: list[str]) -> dict[str, str]:
+    """Return the rows that are, in this experiment, what another row before them is already."""
+    kept: dict[str, RunConfig] = {}
+    same = {}
+    for row in rows:
+        keys = dict(key.split("=") for key in [f"experiment={experiment}", *_ablation(row)])
+        config = compose(keys)
+        twin = next((other for other in kept if kept[other] == config), None)
+        if twin is None:
+            kept[row] = config
+        else:
+            same[row] = twin
+    return same
+
+
+def evaluate(run: Run, setting: Setting, children: Children) -> bool:
+    """Evaluate the best checkpoint of a run, if that is not done; say whether it went well."""
+    if run.evaluation.is_file():
+        return True
+    keys = [f"run={run.case.directory.absolute()}", "checkpoint=best", "controls=[]"]
+    keys += [f"protocol={setting.protocol}", "progress=false", "replay=[]"]
+    keys += [f"out={run.evaluation.parent.absolute()}"]
+    ended = children.run([str(ROOT / "eval.py"), *keys], run.case.messages)
+    if ended is None or children.stopping:
+        return True
+    if ended[0]:
+        print(f"{run.case.directory}: evaluation failed, see {run.case.messages}.", flush=True)
+    return ended[0] == 0
+
+
+def train_and_evaluate(run: Run, total_steps: int, limit_s: float, children: Children) -> bool:
+    """Take a run as far as the limit lets it; say whether it went well."""
+    if not train(run.case, total_steps, limit_s, children):
+        return False
+    reached = run.case.saved
+    if reached < total_steps:
+        if children.stopping:
+            return True
+        print(f"{run.case.directory}: stopped at {reached:,} of {total_steps:,} steps.", flush=True)
+        return True
+    well = evaluate(run, run.setting, children)
+    if well and run.evaluation.is_file():
+        print(f"{run.case.directory}: trained and evaluated.", flush=True)
+    return well
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--experiment", default="darkroom", choices=EXPERIMENTS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--total-steps", type=int, help="default: the experiment's own")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=7200.0,
+        help="most seconds of training of a run in this call; it saves and leaves",
+    )
+    parser.add_argument(
+        "--table-only", "--plot-only", action="store_true", help="train and evaluate nothing"
+    )
+    args = parser.parse_args()
+    if args.total_steps is None:
+        args.total_steps = compose({"experiment": args.experiment}).total_steps
+    return args
+
+
+def write_report(runs: list[Run], args: argparse.Namespace, same: dict[str, str]) -> list[Any]:
+    """Write table and plot of what is evaluated, say what is missing, and return the numbers."""
+    done = [run for run in runs if run.case.saved >= args.total_steps and run.evaluation.is_file()]
+    found = results(done)
+    notes = [
+        f"{ROWS[row].label}: here the same as {ROWS[other].label}." for row, other in same.items()
+    ]
+    missing = [f"{run.row} (seed {run.seed})" for run in runs if run not in done]
+    if missing:
+        notes.append("Not finished, so left out: " + ", ".join(missing) + ".")
+    setting = EXPERIMENTS[args.experiment]
+    text = table(found, setting, args.total_steps, notes)
+    print(text)
+    if found:
+        (args.directory / "table.md").write_text(text)
+        plot(found, setting, args.directory / "baselines.png")
+    return found
+
+
+def main() -> int:
+    """Train and evaluate what is missing, then compare."""
+    args = options()
+    same = same_rows(args.experiment, args.rows)
+    rows = [row for row in args.rows if row not in same]
+    runs = [
+        run_of(args.directory, args.experiment, row, seed) for seed in args.seeds for row in rows
+    ]
+    well = True
+    args.directory.mkdir(parents=True, exist_ok=True)
+    if not args.table_only:
+        children = Children()
+        well = each(
+            runs,
+            args.jobs,
+            lambda run: train_and_evaluate(run, args.total_steps, args.limit_s, children),
+        )
+    found = write_report(runs, args, same)
+    told = {**vars(args), "directory": str(args.directory)}
+    finish("baselines", told, torch.device("cpu"), [row.plain() for row in found])
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
