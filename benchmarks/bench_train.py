@@ -1,37 +1,30 @@
-"""How fast does training go, by part and as a whole, and what does an update take?
+"""How fast does training go as a whole, and what is done for each step of a rollout?
 
-    python benchmarks/bench_train.py                      # everything, several minutes
+    python benchmarks/bench_train.py                      # everything, minutes
     python benchmarks/bench_train.py --quick              # every part, smallest settings
-    python benchmarks/bench_train.py --parts learner --contexts 1024 4096 --size small
+    python benchmarks/bench_train.py --parts steps
 
 `run` trains an experiment and says where the time goes. `steps` compares advantages and the
-shuffle's order at 20 rows x 65,536 steps with loops over the steps. `learner` takes one update on
-the newest sixteenth of contexts of growing length, with the gradient through the whole prefix
-(`full`) and with the prefix as constants (`detached`); each case has a process of its own, so that
-its peak of memory is its own. The last line is one JSON object.
+shuffle's order at 20 rows x 65,536 steps with loops over the steps. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
-from filled import bytes_in_use, fill, learn, peak_bytes, reset_peak
 from machine import OtherLoad
 from timing import finish, measure
 from torch import Tensor
 
-from relic.policy.config import TRANSFORMER_SIZES
 from relic.ppo.loop import run_rollout
 from relic.ppo.returns import gae
-from relic.ppo.schedule import PlannedUpdate, UpdateKind
 from relic.ppo.shuffle import shuffle_episodes, time_order
 from relic.run.cli import compose
 from relic.run.components import build_components
@@ -39,7 +32,6 @@ from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 
 ROWS, STEPS, EPISODE = 20, 65_536, 500
-CHUNKS = 16
 CPU = torch.device("cpu")
 
 
@@ -121,8 +113,8 @@ def steps_table(args: argparse.Namespace) -> list[dict[str, Any]]:
     def shuffled() -> np.ndarray:
         return shuffle_episodes(order, starts_NT, running_N, seed=0, row_N=rows, draw=0)
 
-    slow = gae_by_loop(reward, value, cut, bootstrap)
-    torch.testing.assert_close(advantages(), slow, rtol=1e-4, atol=1e-4)
+    expected = gae_by_loop(reward, value, cut, bootstrap)
+    torch.testing.assert_close(advantages(), expected, rtol=1e-4, atol=1e-4)
     assert (np.sort(shuffled(), axis=1) == np.sort(shuffle_by_loop(starts_NT), axis=1)).all()
     pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "advantages": (advantages, lambda: gae_by_loop(reward, value, cut, bootstrap)),
@@ -131,69 +123,17 @@ def steps_table(args: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"\nsteps: {ROWS} x {steps:,}, episodes of {EPISODE}")
     results = []
     for name, (ours, loop) in pairs.items():
-        fast, slow_ms = measure(ours, CPU, args.repeats)["ms"], measure(loop, CPU, 1)["ms"]
-        print(f"{name:12} {fast:9.2f} ms, loop {slow_ms:10.1f} ms, {slow_ms / fast:7.0f}x")
-        results.append({"what": name, "ms": fast, "loop_ms": slow_ms})
+        took, slow = measure(ours, CPU, args.repeats), measure(loop, CPU, 1)
+        ratio = slow["ms"] / took["ms"]
+        print(
+            f"{name:12} {took['ms']:9.2f} ms ({took['min_ms']:.2f} - {took['max_ms']:.2f}), "
+            f"loop {slow['ms']:10.1f} ms, {ratio:7.0f}x"
+        )
+        results.append({"what": name, **took, "loop_ms": slow["ms"], "ratio": ratio})
     return results
 
 
-def learner_table(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure one update by context length and by what becomes of the prefix."""
-    print(f"\nlearner: size {args.size}, {args.rows} rows, update on the newest 1/{CHUNKS}")
-    print(
-        f"{'context':>8} {'prefix':9} {'update':>10} {'learned/s':>10} {'read/s':>10} {'peak':>9}"
-    )
-    results = []
-    for context in (256,) if args.quick else args.contexts:
-        for prefix in ("full", "detached"):
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=spawn) as alone:
-                row = alone.submit(learner_case, vars(args), context, prefix).result()
-            results.append(row)
-            print(
-                f"{context:8,} {prefix:9} {row['ms']:7,.0f} ms {row['learned_per_s']:10,.0f} "
-                f"{row['read_per_s']:10,.0f} {row['peak_bytes'] / 2**20:5,.0f} MiB"
-            )
-    return results
-
-
-def learner_case(options: dict[str, Any], context: int, prefix: str) -> dict[str, Any]:
-    """Measure one update at one context, in this process."""
-    rows = options["rows"]
-    config = compose(
-        {
-            "experiment": "darkroom",
-            "rollout": {"num_envs": rows, "num_steps": context},
-            "updates": {"per_rollout": CHUNKS, "prefix_gradient": prefix},
-            "policy.transformer": {"rope_base": 10_000, **TRANSFORMER_SIZES[options["size"]]},
-            "ppo": {"num_minibatches": 1, "update_epochs": 1},
-            "threads": options["threads"],
-        }
-    )
-    prepare_process(config)
-    parts = build_components(config, join_ranks(options["device"]))
-    begin = context - context // CHUNKS
-    planned = PlannedUpdate(CHUNKS - 1, context, begin, begin, UpdateKind.PARTIAL, last=False)
-    fill(parts, planned)
-
-    device = parts.policy.device
-    reset_peak(device)
-    before = bytes_in_use(device)
-    took = measure(
-        lambda: learn(parts, planned), device, 1 if options["quick"] else options["repeats"]
-    )["ms"]
-    learned = rows * (context - begin)
-    return {
-        "context": context,
-        "prefix": prefix,
-        "ms": took,
-        "learned_per_s": learned / took * 1e3,
-        "read_per_s": (rows * context if prefix == "full" else learned) / took * 1e3,
-        "peak_bytes": peak_bytes(device) - before,
-    }
-
-
-PARTS = {"run": run_table, "steps": steps_table, "learner": learner_table}
+PARTS = {"run": run_table, "steps": steps_table}
 
 
 def main() -> None:
@@ -204,9 +144,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--experiment", default="darkroom")
     parser.add_argument("--rollouts", type=int, default=2)
-    parser.add_argument("--size", default="darkroom", choices=tuple(TRANSFORMER_SIZES))
-    parser.add_argument("--rows", type=int, default=4)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[512, 1024, 4096, 16_384])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="smallest settings of every part")

@@ -7,10 +7,11 @@ the clock on the wall.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,18 +22,51 @@ WARM_UPS = 3
 
 def measure(run: Callable[[], Any], device: torch.device, repeats: int) -> dict[str, float]:
     """Return median, fastest and slowest time of a call in milliseconds."""
+    for _ in range(WARM_UPS if repeats > 1 else 1):
+        timed(run, device)
+    return summary([timed(run, device) for _ in range(repeats)])
+
+
+def measure_in_turns(
+    calls: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    repeats: int,
+    *,
+    limit_s: float = math.inf,
+) -> dict[str, dict[str, float]]:
+    """Measure rivals that take turns, so that all meet the same neighbours; nothing warms up.
+
+    Args:
+        calls: What is measured, by name.
+        device: Where it computes.
+        repeats: Turns of each.
+        limit_s: After so many seconds no further round of turns begins; the first one counts.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + limit_s
+    for turn in range(repeats):
+        if turn and time.perf_counter() > end:
+            break
+        for name, run in calls.items():
+            times[name].append(timed(run, device))
+    return {name: summary(took) for name, took in times.items()}
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Return the milliseconds of one call."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
-    times = []
-    for i in range(WARM_UPS + repeats if repeats > 1 else 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = clock()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if i >= (WARM_UPS if repeats > 1 else 1):
-            times.append((clock() - begin) * 1e3)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begin = clock()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (clock() - begin) * 1e3
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Return the median and the spread of times in milliseconds."""
     return {"ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
 
 
