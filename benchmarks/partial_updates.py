@@ -28,22 +28,26 @@ from timing import finish
 
 from relic.run.metrics import read_metrics
 
+WINDOW = 512
 CHOICES = {
     "off": ["ablation=no_partial_updates"],
     "none": ["updates.prefix_gradient=none"],
     "detached": ["updates.prefix_gradient=detached"],
+    "window": ["updates.prefix_gradient=detached", f"updates.prefix_window={WINDOW}"],
     "full": ["updates.prefix_gradient=full"],
 }
 LABELS = {
     "off": "no partial updates",
     "none": "partial, no prefix",
     "detached": "partial, prefix detached",
+    "window": f"partial, gradient through the last {WINDOW} steps of the prefix",
     "full": "partial, gradient through the prefix",
 }
 ROLLOUTS = {
     512: ["rollout.num_envs=128", "rollout.num_steps=512"],
     4096: ["rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16"],
 }
+TOTAL_STEPS = {512: 3_000_000, 4096: 1_500_000}
 SCORE = "val/return"
 
 
@@ -112,11 +116,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--total-steps", type=int, default=3_000_000)
+    parser.add_argument("--total-steps", type=int, help=f"default by length: {TOTAL_STEPS}")
     parser.add_argument(
         "--limit-s",
         type=float,
-        default=2400.0,
+        default=7200.0,
         help="most seconds of a case in this call; it saves and leaves",
     )
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 4096], choices=ROLLOUTS)
@@ -128,11 +132,13 @@ def main() -> None:
         case_of(args.directory, length, choice)
         for length in args.lengths
         for choice in args.choices
+        if choice != "window" or length > WINDOW  # In a shorter rollout it is `full`.
     ]
     if not args.plot_only:
         args.directory.mkdir(parents=True, exist_ok=True)
         children = Children()
-        each(cases, args.jobs, lambda c: train(c, args.total_steps, args.limit_s, children))
+        total = {n: args.total_steps or TOTAL_STEPS[n] for n in args.lengths}
+        each(cases, args.jobs, lambda c: train(c, total[c.num_steps], args.limit_s, children))
     cases = [case for case in cases if case.accounts.exists() and case.reached]
     rows = table(cases)
     plot(cases, args.directory / "partial_updates.png")
