@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Tests run in this many processes; one numeric thread each keeps them from fighting over cores.
 TEST_WORKERS ?= 2
-# Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000".
+# Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000", or options of `make bench`.
 ARGS ?=
 
-.PHONY: help setup core train test test-slow test-cluster check format clean
+.PHONY: help setup core train test test-slow test-cluster bench check format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.setup: $(VENV)/.core
 	$(PIP) -e '.[dev,cluster,notebook]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.setup
+	$(PIP) -e '.[bench]'
 	@touch $@
 
 # Numba's cache does not notice that a kernel which another file inlines has changed.
@@ -44,6 +48,9 @@ test-slow: setup test-cluster  ## Run the slow tests
 # have.
 test-cluster: setup  ## Run the tests that start Ray
 	$(BIN)/python -m pytest -m cluster
+
+bench: setup $(VENV)/.bench  ## Run every benchmark on this machine; ARGS="--quick" takes minutes
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 check: setup  ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .

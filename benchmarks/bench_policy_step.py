@@ -117,10 +117,11 @@ def decode_row(model: Transformer, state: KVCache, steps: int, repeats: int) -> 
     return row
 
 
-def flops_per_token(config: TransformerConfig, steps: int) -> float:
-    """Return the forward pass's operations per token, mean over a pass of so many steps."""
+def forward_flops(config: TransformerConfig, begin: int, end: int) -> float:
+    """Return a forward pass's operations over steps `[begin, end)` of a row that see all before."""
     weights = config.num_layers * (4 * config.width**2 + 3 * config.width * config.mlp_width)
-    return 2.0 * weights + config.num_layers * 4 * config.width * (steps + 1) / 2
+    seen = (end * (end + 1) - begin * (begin + 1)) / 2
+    return 2.0 * weights * (end - begin) + config.num_layers * 4 * config.width * seen
 
 
 def size_times(
@@ -171,7 +172,11 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes_per_step": 2 * config.num_layers * config.width * 4,
             "tokens_per_s": rate,
-            "learning_tflops": 3 * flops_per_token(config, steps) * rate["learning"] / 1e12,
+            "learning_tflops": 3
+            * forward_flops(config, 0, steps)
+            / steps
+            * rate["learning"]
+            / 1e12,
         }
         results.append(row)
         print(
