@@ -29,7 +29,7 @@ class Setting:
     parameters: float
     observation_bytes: int
     simulator_steps_per_s: float
-    """Of one core: docs/BENCHMARKS.md, medium houses at 64 x 64."""
+    """Of one core: docs/PERFORMANCE.md, medium houses at 64 x 64."""
     cores: int
     """For the simulators of each GPU."""
     act_ms: float
