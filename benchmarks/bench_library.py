@@ -39,8 +39,8 @@ from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 
 try:
-    from sb3_contrib import RecurrentPPO
-    from stable_baselines3.common.vec_env import VecEnv
+    from sb3_contrib import RecurrentPPO  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.vec_env import VecEnv  # pyright: ignore[reportMissingImports]
 except ImportError:
     raise SystemExit(
         "bench_library.py: sb3-contrib must be installed, got none. "
