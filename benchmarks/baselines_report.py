@@ -182,7 +182,7 @@ def plot(found: Sequence[Result], setting: Setting, path: Path) -> None:
             ax.plot(result.curve_I, label=ROWS[result.row].label, **style)
         ax.set(title=panel, xlabel="episodes in context")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2)
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2)
     axes[0, 0].set(ylabel=setting.unit, ylim=(0, None))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
