@@ -6,9 +6,9 @@
 
 A row is the experiment with one file of `configs/ablation`; `relic` is the experiment itself. Each
 row trains on one thread, and its best checkpoint by validation is evaluated on trials that no agent
-trains on. All rows of the first seed come first. Called again, or after Ctrl-C or SIGTERM, it goes on where it
-was. It writes DIR/table.md and DIR/baselines.png about the rows that are asked for, so take a
-directory for each experiment; the last line is one JSON object.
+trains on. All rows of the first seed come first. Called again, or after Ctrl-C or SIGTERM, it goes
+on where it was. It writes DIR/table.md and DIR/baselines.png about the rows that are asked for, so
+take a directory for each experiment; the last line is one JSON object.
 """
 
 from __future__ import annotations
