@@ -30,9 +30,10 @@ from relic.run.metrics import read_metrics
 
 WINDOW = 512
 CHOICES = {
-    "off": ["ablation=no_partial_updates"],
+    "off": ["ablation=no_partial_updates", "updates.per_rollout=1"],
     "none": ["updates.prefix_gradient=none"],
     "detached": ["updates.prefix_gradient=detached"],
+    "no_shuffle": ["updates.prefix_gradient=detached", "updates.shuffle=false"],
     "window": ["updates.prefix_gradient=detached", f"updates.prefix_window={WINDOW}"],
     "full": ["updates.prefix_gradient=full"],
 }
@@ -40,6 +41,7 @@ LABELS = {
     "off": "no partial updates",
     "none": "partial, no prefix",
     "detached": "partial, prefix detached",
+    "no_shuffle": "partial, prefix detached, no shuffle",
     "window": f"partial, gradient through the last {WINDOW} steps of the prefix",
     "full": "partial, gradient through the prefix",
 }
@@ -60,8 +62,10 @@ class Compared(Case):
 
 
 def case_of(directory: Path, num_steps: int, choice: str) -> Compared:
-    """Return the run of a length and a choice; the choice comes last, so that `off` is off."""
-    overrides = ("experiment=darkroom", *ROLLOUTS[num_steps], *CHOICES[choice])
+    """Return the run of a length and a choice."""
+    # A single key beats what a group says, wherever it stands, so each is given once.
+    keys = dict(key.split("=") for key in (*ROLLOUTS[num_steps], *CHOICES[choice]))
+    overrides = ("experiment=darkroom", *(f"{key}={value}" for key, value in keys.items()))
     return Compared(directory / f"{num_steps}_{choice}", overrides, num_steps, choice)
 
 
