@@ -45,6 +45,8 @@ LABELS = {
     "window": f"partial, gradient through the last {WINDOW} steps of the prefix",
     "full": "partial, gradient through the prefix",
 }
+LONG_ONLY = ("window", "no_shuffle")
+"""Choices for rollouts longer than the window, in which it is not the whole prefix."""
 ROLLOUTS = {
     512: ["rollout.num_envs=128", "rollout.num_steps=512"],
     4096: ["rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16"],
@@ -85,16 +87,19 @@ def plot(cases: list[Compared], path: Path) -> None:
     for row, length in zip(axes, lengths, strict=True):
         for case in (c for c in cases if c.num_steps == length):
             steps, seconds, scores = curve(case)
-            row[0].plot(steps / 1e6, scores, marker=".", label=LABELS[case.choice])
-            row[1].plot(seconds / 60, scores, marker=".", label=LABELS[case.choice])
+            color = f"C{list(CHOICES).index(case.choice)}"
+            row[0].plot(steps / 1e6, scores, marker=".", color=color)
+            row[1].plot(seconds / 60, scores, marker=".", color=color)
         row[0].set(xlabel="environment steps (millions)", ylabel="return on validation goals")
         row[1].set(xlabel="CPU minutes")
         for ax in row:
             ax.set(title=f"rollouts of {length:,} steps", ylim=(0, 95))
             ax.grid(alpha=0.3)
-    axes[0, 0].legend(loc="upper left", fontsize=8)
+    for choice in dict.fromkeys(case.choice for case in cases):
+        axes[0, 0].plot([], [], color=f"C{list(CHOICES).index(choice)}", label=LABELS[choice])
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=8, ncols=2)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def table(cases: list[Compared]) -> list[dict[str, Any]]:
@@ -136,7 +141,7 @@ def main() -> None:
         case_of(args.directory, length, choice)
         for length in args.lengths
         for choice in args.choices
-        if choice != "window" or length > WINDOW  # In a shorter rollout it is `full`.
+        if choice not in LONG_ONLY or length > WINDOW
     ]
     if not args.plot_only:
         args.directory.mkdir(parents=True, exist_ok=True)
