@@ -167,7 +167,8 @@ class UpdatesConfig:
     """Recompute the context's keys and values under the new weights."""
     refresh_every: int = 1
     """Shuffle and refresh after every so many updates of a rollout only. In between the agent acts
-    on keys and values of older weights; with prefix_gradient=detached the learner sees the same."""
+    on keys and values of older weights, and so does the learner where prefix_gradient=detached
+    has no window."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False
@@ -184,7 +185,7 @@ class UpdatesConfig:
         if self.prefix_window and self.prefix_gradient is not PrefixGradient.DETACHED:
             raise ValueError(
                 f"prefix_window: must be 0 with prefix_gradient={self.prefix_gradient.value}, got "
-                f"{self.prefix_window}. Use prefix_gradient=detached."
+                f"{self.prefix_window}. Set prefix_window=0, or use prefix_gradient=detached."
             )
         if self.refresh_memory:
             return
