@@ -16,6 +16,8 @@ from envs.validation import check_flag
 SENSORS: Final = ("rgb", "depth", "semantic", "instance")
 MAX_DEPTH: Final = 100.0
 """Bound of depth, `gps` and `prev_reward`: wider than any house."""
+MAX_PLACES: Final = 8
+"""Instances of the goal that `goal_places` names; houses have fewer of a category."""
 MIN_RESOLUTION: Final = 8
 MAX_RESOLUTION: Final = 1024
 
@@ -79,11 +81,16 @@ def observation_space(
     *,
     compass: bool,
     prev_reward: bool,
+    goal_places: bool = False,
     where: str,
     max_semantic: int = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1,
 ) -> spaces.Dict:
     """Return the space of what one row sees. `max_semantic` bounds semantic images."""
-    for name, flag in (("compass", compass), ("prev_reward", prev_reward)):
+    for name, flag in (
+        ("compass", compass),
+        ("prev_reward", prev_reward),
+        ("goal_places", goal_places),
+    ):
         check_flag(f"{where}.{name}", flag)
     known = {
         "rgb": spaces.Box(0, 255, (*shape, 3), np.uint8),
@@ -94,8 +101,10 @@ def observation_space(
         "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
         "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
         "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
+        "goal_places": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (MAX_PLACES, 2), np.float32),
     }
     wanted = {*images, "gps", "goal"}
     wanted |= {"compass"} if compass else set()
     wanted |= {"prev_reward"} if prev_reward else set()
+    wanted |= {"goal_places"} if goal_places else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})

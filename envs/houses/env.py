@@ -24,6 +24,7 @@ from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import Goal
 from envs.objectnav_config import Action, ObjectNavConfig
 from envs.objectnav_options import (
+    MAX_PLACES,
     observation_space,
     parse_resolution,
     parse_sensors,
@@ -42,7 +43,9 @@ class HousesVectorEnv(TrialVectorEnv):
     along the optical axis (H, W), `semantic` and `instance` int16 (H, W)); `gps`, the displacement
     (forward, right) from the start of the trial's first episode in the frame of that start;
     `goal`, the index of the category that is asked for; and, if wanted, `compass`, the heading
-    relative to that same start, counter-clockwise, and `prev_reward`, 0 at an episode's start.
+    relative to that same start, counter-clockwise, `prev_reward`, 0 at an episode's start, and
+    `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
+    until there are K: to learn from, not to act on.
 
     Actions: see `envs.objectnav_config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
@@ -64,6 +67,7 @@ class HousesVectorEnv(TrialVectorEnv):
         sensors: Sequence[str] = ("rgb",),
         compass: bool = False,
         prev_reward: bool = False,
+        goal_places: bool = False,
         task: ObjectNavConfig | Mapping[str, Any] | None = None,
         antialias: int = 1,
         threads: int = 1,
@@ -82,6 +86,7 @@ class HousesVectorEnv(TrialVectorEnv):
             sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`.
             compass: whether to observe the heading.
             prev_reward: whether to observe the last reward.
+            goal_places: whether to observe where the goal is.
             task: the rules, or those of their constants that differ from the paper's.
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
@@ -96,7 +101,12 @@ class HousesVectorEnv(TrialVectorEnv):
         super().__init__(
             num_envs,
             observation_space(
-                self._images, shape, compass=compass, prev_reward=prev_reward, where="Houses"
+                self._images,
+                shape,
+                compass=compass,
+                prev_reward=prev_reward,
+                goal_places=goal_places,
+                where="Houses",
             ),
             single_action_space=spaces.Discrete(len(Action)),
             dataset_name=self.dataset.name,
@@ -115,6 +125,7 @@ class HousesVectorEnv(TrialVectorEnv):
             field_bytes=field_bytes,
         )
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
+        self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
         self._area_N = np.zeros(self.num_envs)
 
@@ -146,6 +157,7 @@ class HousesVectorEnv(TrialVectorEnv):
             )
             self._rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
+            self._find_goal(row)
 
     def _advance(
         self, actions: NDArray[Any]
@@ -169,6 +181,17 @@ class HousesVectorEnv(TrialVectorEnv):
         if self._images:
             self.simulator.render(rows, {name: out[name] for name in self._images})
         self._rows.observe(rows, self.simulator.pose_N4, out)
+        if "goal_places" in out:
+            chosen = slice(None) if rows is None else rows
+            out["goal_places"][chosen] = self._goal_places_NK2[chosen]
+
+    def _find_goal(self, row: int) -> None:
+        """Note where a row's goal is, as its agent would have to say it."""
+        xy_I2 = self.simulator.place(row).instance_xy(self.simulator.goal(row))
+        origin = self._rows.history[row].origin
+        x, y, heading = (np.full(len(xy_I2), value) for value in origin[:3])
+        places_I2 = objectnav.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))
+        self._goal_places_NK2[row] = np.resize(places_I2, (MAX_PLACES, 2))
 
     def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
         return {
@@ -200,6 +223,7 @@ class HousesVectorEnv(TrialVectorEnv):
         for row in range(self.num_envs):
             instances = tuple(int(i) for i in state["instances"][row] if i >= 0)
             self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
+            self._find_goal(row)
         self.simulator.distance_N[:] = state["distance"]
 
     def close_extras(self, **kwargs: Any) -> None:

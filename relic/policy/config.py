@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from relic.policy.encoder_config import EncoderConfig
+from relic.policy.place import PlaceConfig
 from relic.policy.sink import SinkKind
 
 
@@ -246,6 +247,8 @@ class PolicyConfig:
     """How an observation becomes a token."""
     log_std: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions."""
+    place: PlaceConfig | None = None
+    """A guess of where what is asked for lies, which the actor is told. null: none."""
     memory: MemoryKind = MemoryKind.TRANSFORMER
     """Which sequence model; the section of its name is read, the others are not."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)

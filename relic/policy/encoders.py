@@ -9,7 +9,7 @@ Shapes: ``...`` stands for N rows or N rows x T steps; F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,7 @@ class ObservationEncoder(nn.Module):
         action_space: Space of one row's action.
         width: Model width: of picture features and, by default, of embeddings.
         pretrained: Read the weights of `config.checkpoint`. Off where weights are loaded next.
+        targets: Observations that are stored to be learned from, and are no inputs.
 
     Raises:
         ValueError: If a key is unknown, a space cannot be encoded, or nothing is left.
@@ -68,12 +69,14 @@ class ObservationEncoder(nn.Module):
         *,
         width: int,
         pretrained: bool = True,
+        targets: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        plan = plan_observations(config, observation_space)
+        plan = plan_observations(config, observation_space, targets=targets)
         embedded = config.category_width or width
         self.config = config
         self.plan = plan
+        self.targets = tuple(targets)
         self.is_frozen = config.is_frozen and bool(plan.images)
         self.images = nn.ModuleDict()
         self.projections = nn.ModuleDict()
@@ -158,7 +161,7 @@ class ObservationEncoder(nn.Module):
         plan = self.plan
         stored: dict[str, spaces.Space] = {}
         dtypes: dict[str, torch.dtype] = {}
-        for key in (*plan.images, *plan.vectors, *plan.categories):
+        for key in (*plan.images, *plan.vectors, *plan.categories, *self.targets):
             if key in plan.images and self.is_frozen:
                 half = np.float16 if self.feature_dtype is torch.float16 else np.float32
                 shape = (self.image_encoder(key).num_features,)
@@ -188,6 +191,7 @@ class ObservationEncoder(nn.Module):
         """Return what has to be stored of an observation, as `stored_space` says.
 
         Pictures of frozen encoders become features; observations that are not used are dropped.
+        Targets may be missing: acting needs none.
 
         Raises:
             ValueError: If an observation is missing.
@@ -200,7 +204,7 @@ class ObservationEncoder(nn.Module):
                 if feature_key(key) not in stored:
                     stored[feature_key(key)] = self._frozen_features(key, observation)
         for key in self.stored_dtypes:
-            if key not in stored:
+            if key not in stored and key not in self.targets:
                 raise _missing(key, observation)
         return stored
 

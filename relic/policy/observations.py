@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from relic.policy.images import ImageSpec, image_spec
 
 PREV_REWARD = "prev_reward"
 """Observation that carries the previous reward."""
+
+GOAL_PLACES = "goal_places"
+"""Observation that says where what is asked for lies: never an input unless named."""
 
 VectorSpace = spaces.Box | spaces.MultiBinary
 CategorySpace = spaces.Discrete | spaces.MultiDiscrete
@@ -41,8 +44,15 @@ def feature_key(key: str) -> str:
     return f"{key}_features"
 
 
-def plan_observations(config: EncoderConfig, space: spaces.Dict) -> ObservationPlan:
+def plan_observations(
+    config: EncoderConfig, space: spaces.Dict, *, targets: Sequence[str] = ()
+) -> ObservationPlan:
     """Choose among the observations of a space.
+
+    Args:
+        config: Which, and how.
+        space: Of one row.
+        targets: Observations that are learned from and must not be inputs.
 
     Raises:
         ValueError: If a configured key is not there, or a chosen space cannot be encoded.
@@ -54,6 +64,10 @@ def plan_observations(config: EncoderConfig, space: spaces.Dict) -> ObservationP
         )
     for key in config.keys or ():
         _check_known("encoder.keys", key, space)
+        if key in targets:
+            raise ValueError(
+                f"encoder.keys: must not name what is learned from, got {key!r}. Leave it out."
+            )
     usual = EncoderConfig()  # names keys that many environments lack
     for name in ("vector_widths", "angles"):
         for key in getattr(config, name):
@@ -61,7 +75,8 @@ def plan_observations(config: EncoderConfig, space: spaces.Dict) -> ObservationP
                 _check_known(f"encoder.{name}", key, space)
     plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
     # Sorted, as weights must not depend on the order in which a space lists its parts.
-    for key in sorted(space.spaces if config.keys is None else set(config.keys)):
+    hidden = {GOAL_PLACES, *targets}
+    for key in sorted(set(space.spaces) - hidden if config.keys is None else set(config.keys)):
         _place(plan, config, key, space[key])
     return plan
 

@@ -20,6 +20,7 @@ from relic.policy.config import PolicyConfig
 from relic.policy.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
 from relic.policy.memories import make_memory
+from relic.policy.place import PlaceGuess, PlaceHead
 from relic.policy.sequence_model import Rows, SequenceState, row_indices
 from relic.policy.slicing import Columns, in_slices
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
@@ -55,11 +56,18 @@ class Policy(nn.Module):
         self.action_space = action_space
         self.max_episode_steps = max_episode_steps
         width = config.width
-        # The head checks the action space, so it comes first.
+        # Heads check the spaces, so they come first.
         self.actor = actor_head(width, action_space, config.log_std)
         self.critic = ValueHead(width)
+        place = config.place
+        self.place = None if place is None else PlaceHead(place, observation_space, width)
         self.encoder = ObservationEncoder(
-            config.encoder, observation_space, action_space, width=width, pretrained=pretrained
+            config.encoder,
+            observation_space,
+            action_space,
+            width=width,
+            pretrained=pretrained,
+            targets=() if config.place is None else (config.place.target,),
         )
         self.token = nn.Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
@@ -185,7 +193,7 @@ class Policy(nn.Module):
         x_NTE = self._tokens(batch)
         memory = state.memory if isinstance(state, PolicyState) else state
         y_NTE = self.memory(x_NTE, batch.episode_starts, memory, depth_mask_NL=depth_mask_NL)
-        return self._judge(y_NTE, batch.action)
+        return self._judge(y_NTE, batch)
 
     def forward(
         self,
@@ -226,7 +234,7 @@ class Policy(nn.Module):
             index, last = index[steps > 0], last[steps > 0]
         state.prev_action[index] = last.to(state.prev_action)
         state.started[index] = True
-        return self._judge(y_NTE, batch.action)
+        return self._judge(y_NTE, batch)
 
     def prefill(
         self,
@@ -261,7 +269,14 @@ class Policy(nn.Module):
             starts_N = torch.as_tensor(episode_starts, device=state.started.device)
         x_NE = self._token(observation, state.prev_action, starts_N)
         y_NE = self.memory.step(x_NE, starts_N, state.memory, write)
-        return self.features(y_NE), x_NE
+        return self._features(y_NE, observation)[0], x_NE
+
+    def _features(self, y_E: Tensor, observation: Observation) -> tuple[Tensor, PlaceGuess | None]:
+        """Return what the heads of action and value are given, and the guess of a place."""
+        if self.place is None:
+            return self.features(y_E), None
+        told_E, guess = self.place(y_E, observation)
+        return self.features(told_E), guess
 
     def _token(
         self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
@@ -279,12 +294,13 @@ class Policy(nn.Module):
 
         return in_slices(make, given | seen, self.config.encoder.slice_steps)
 
-    def _judge(self, y_NTE: Tensor, action: Tensor) -> PolicyOutput:
-        features_NTE = self.features(y_NTE)
+    def _judge(self, y_NTE: Tensor, batch: SequenceBatch) -> PolicyOutput:
+        features_NTE, guess = self._features(y_NTE, batch.observation)
         distribution = self.actor(features_NTE)
         return PolicyOutput(
-            log_prob=distribution.log_prob(action),
+            log_prob=distribution.log_prob(batch.action),
             value=self.critic(features_NTE),
             entropy=distribution.entropy(),
             distribution=distribution,
+            place=guess,
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from relic.policy.heads import ActionDistribution
+from relic.policy.place import PlaceGuess
 from relic.policy.sequence_model import Rows, SequenceState, row_indices
 
 
@@ -57,12 +58,14 @@ class PolicyOutput:
         value: Of the states.
         entropy: Of the action distributions.
         distribution: The distributions themselves, for other actions or divergences.
+        place: Guesses of where what is asked for lies, where the policy makes them.
     """
 
     log_prob: Tensor
     value: Tensor
     entropy: Tensor
     distribution: ActionDistribution
+    place: PlaceGuess | None = None
 
 
 @dataclass(slots=True)

@@ -109,6 +109,8 @@ class PPOConfig:
     """Clip moves of the value by clip_coef too."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
+    place_coef: float = 0.2
+    """Weight of the loss of the policy's guess of places, where `policy.place` makes one."""
     ent_coef: float = 0.1
     """Weight of the entropy bonus."""
     ent_coef_end: float | None = None
@@ -124,7 +126,7 @@ class PPOConfig:
             _check(name, getattr(self, name), lambda v: v > 0, "be positive")
         for name in ("update_epochs", "num_minibatches", "microbatch_tokens"):
             _check(name, getattr(self, name), lambda v: v >= 1, "be at least 1")
-        for name in ("lr", "weight_decay", "vf_coef", "ent_coef", "ent_coef_end"):
+        for name in ("lr", "weight_decay", "vf_coef", "place_coef", "ent_coef", "ent_coef_end"):
             _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
         for name in ("warmup_steps", "clone_steps"):
             _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.place import place_errors
 from relic.policy.policy import Policy
 from relic.ppo.anneal import entropy_coefficient, learning_rate
 from relic.ppo.config import (
@@ -27,7 +28,16 @@ from relic.ppo.config import (
     UpdatesConfig,
     check_learning,
 )
-from relic.ppo.loss import PARTS, Loss, LossTargets, clone_loss, explained_variance, ppo_loss
+from relic.ppo.loss import (
+    PARTS,
+    PLACE_PARTS,
+    Loss,
+    LossTargets,
+    clone_loss,
+    explained_variance,
+    ppo_loss,
+    with_place,
+)
 from relic.ppo.minibatches import RowSampler, microbatch_rows, split_rows
 from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import TimeLimit, find_ends, gae
@@ -60,6 +70,18 @@ class Job:
         rollout, span = self.rollout, (self.planned.loss_from, self.planned.at_step)
         columns = (rollout.log_prob_NT, rollout.value_NT, self.advantage_NT, self.ret_NT)
         return LossTargets(*(rollout.in_context(c, rows_K, *span).to(device) for c in columns))
+
+
+class Judgement(NamedTuple):
+    """What the policy says of the steps that carry loss, (K, C) each."""
+
+    log_prob: Tensor
+    """Of the actions taken, or with the objective `clone` of the expert's."""
+    value: Tensor
+    entropy: Tensor
+    place_loss: Tensor | None = None
+    """Of the guesses of where what is asked for lies, where the policy makes them."""
+    place_error: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +168,7 @@ class Learner:
             first_shard=self.reduction.rank * (shards // world),
             num_minibatches=ppo.num_minibatches,
         )
+        self._parts = PARTS if policy.config.place is None else PARTS + PLACE_PARTS
         self.gradients = GradientBuffer(policy.parameters())
         self.optimizer = self._make_optimizer()
 
@@ -236,13 +259,8 @@ class Learner:
         objective = self.ppo.objective_at(env_steps - size * rows)
         return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
 
-    def evaluate(self, job: Job, group: Context, rows_K: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the policy over the contexts of some rows of one group, with gradient.
-
-        Returns:
-            (log_prob_KC, value_KC, entropy_KC) of the steps that carry loss; with the objective
-            `clone` the log-probs are those of the expert's actions.
-        """
+    def evaluate(self, job: Job, group: Context, rows_K: Rows) -> Judgement:
+        """Run the policy over the contexts of some rows of one group, with gradient."""
         rollout, planned = job.rollout, job.planned
         device = self.policy.device
         local_K = rows_K - group.rows.start
@@ -263,7 +281,11 @@ class Learner:
         with autocast(self.ppo.precision, self.policy):
             output = self.policy.evaluate(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
-        return output.log_prob[:, skip:], output.value[:, skip:], output.entropy[:, skip:]
+        columns = [output.log_prob, output.value, output.entropy]
+        if output.place is not None and self.policy.config.place is not None:
+            places = batch.observation[self.policy.config.place.target]
+            columns += place_errors(output.place, places)
+        return Judgement(*(column[:, skip:] for column in columns))
 
     def _step(self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
@@ -272,22 +294,22 @@ class Learner:
         length = planned.at_step - planned.loss_from
         count = len(rows) * length * self.reduction.world_size
         self.gradients.zero()
-        sums = torch.zeros(len(PARTS) + 1, device=device)
+        sums = torch.zeros(len(self._parts) + 1, device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         passed = planned.at_step - self.updates.first_step(planned)
         limit = microbatch_rows(len(rows), passed, self.ppo.microbatch_tokens)
         for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
-            log_prob, value, entropy = self.evaluate(job, job.groups[index], rows_K)
+            judged = self.evaluate(job, job.groups[index], rows_K)
             targets = job.targets(rows_K, device)
             mean, deviation = moments
             scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
-            loss = self._loss(log_prob, value, entropy, scaled, count=count, job=job)
+            loss = self._loss(judged, scaled, count=count, job=job)
             loss.total.backward()
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
             drift_max = torch.maximum(drift_max, loss.max_drift)
             if step == 0:
                 newest = slice(planned.chunk_from - planned.loss_from, None)
-                ratio = (log_prob.detach() - targets.log_prob)[:, newest].exp()
+                ratio = (judged.log_prob.detach() - targets.log_prob)[:, newest].exp()
                 first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())
         self.reduction.sum(self.gradients.flat)
         *parts, total = self.reduction.sum(sums).tolist()
@@ -302,17 +324,17 @@ class Learner:
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
 
-    def _loss(
-        self,
-        log_prob: Tensor,
-        value: Tensor,
-        entropy: Tensor,
-        targets: LossTargets,
-        *,
-        count: int,
-        job: Job,
+    def _loss(self, judged: Judgement, targets: LossTargets, *, count: int, job: Job) -> Loss:
+        loss = self._policy_loss(judged, targets, count=count, job=job)
+        if judged.place_loss is None or judged.place_error is None:
+            return loss
+        coef = self.ppo.place_coef
+        return with_place(loss, judged.place_loss, judged.place_error, count=count, place_coef=coef)
+
+    def _policy_loss(
+        self, judged: Judgement, targets: LossTargets, *, count: int, job: Job
     ) -> Loss:
-        ppo = self.ppo
+        ppo, (log_prob, value, entropy, *_) = self.ppo, judged
         if job.objective is Objective.CLONE:
             return clone_loss(log_prob, value, entropy, targets, count=count, vf_coef=ppo.vf_coef)
         return ppo_loss(
@@ -350,7 +372,7 @@ class Learner:
 
     def _summarise(self, records: list[StepRecord]) -> dict[str, float]:
         means = np.mean([r.parts for r in records], axis=0)
-        metrics = {name: float(mean) for name, mean in zip(PARTS, means, strict=True)}
+        metrics = {name: float(mean) for name, mean in zip(self._parts, means, strict=True)}
         drifts = torch.stack(
             [torch.stack([r.drift_max for r in records]).max(), records[0].first_drift]
         )

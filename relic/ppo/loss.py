@@ -34,12 +34,16 @@ class Loss(NamedTuple):
 
     total: Tensor
     parts: Tensor
-    """float32 (len(PARTS),): shares of the minibatch's means, in the order of `PARTS`."""
+    """float32: shares of the minibatch's means, in the order of `PARTS` and what follows them."""
     max_drift: Tensor
     """Largest |ratio - 1|."""
 
 
 PARTS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_frac", "ratio_drift")
+
+
+PLACE_PARTS = ("place_loss", "place_error")
+"""What `with_place` adds."""
 
 
 def ppo_loss(
@@ -111,6 +115,24 @@ def clone_loss(
         sums = [policy_loss, v_loss, entropy.sum(), nothing, nothing, nothing]
         parts = torch.stack([s.detach().float() for s in sums]) / count
     return Loss(total, parts, nothing)
+
+
+def with_place(
+    loss: Loss, place_loss: Tensor, place_error: Tensor, *, count: int, place_coef: float
+) -> Loss:
+    """Add the loss of guessed places, and to the parts `PLACE_PARTS`.
+
+    Args:
+        loss: Of the same steps.
+        place_loss: Negative log-likelihood of each step's guess.
+        place_error: How far it is off.
+        count: Steps in the minibatch, all microbatches and ranks together.
+        place_coef: Weight of the loss.
+    """
+    place_sum = place_loss.sum()
+    sums = torch.stack([place_sum.detach(), place_error.sum()]).float()
+    parts = torch.cat([loss.parts, sums / count])
+    return Loss(loss.total + place_coef * place_sum / count, parts, loss.max_drift)
 
 
 def value_loss(value: Tensor, targets: LossTargets, *, clip_coef: float | None) -> Tensor:

@@ -16,6 +16,7 @@ EVERYTHING = {
     "sensors": ["rgb", "depth", "semantic", "instance"],
     "compass": True,
     "prev_reward": True,
+    "goal_places": True,
 }
 SHORT = {"max_episode_steps": 25}
 

@@ -14,7 +14,7 @@ from tests.envs.houses_tools import EVERYTHING, make, play, random_actions
 
 
 def test_a_blind_agent_sees_no_image() -> None:
-    env = make(2, sensors=[], compass=False, prev_reward=False)
+    env = make(2, sensors=[], compass=False, prev_reward=False, goal_places=False)
     observation, _ = env.reset()
     assert set(observation) == {"gps", "goal"}
     play(env, random_actions(30, 2))

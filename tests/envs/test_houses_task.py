@@ -218,3 +218,29 @@ def test_expert_finds_what_is_asked_for() -> None:
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
 def test_expert_finds_what_is_asked_for_in_many_houses(size: str) -> None:
     assert success_of_expert(size, trials=100, episodes=5) >= 0.95
+
+
+def test_goal_places_are_where_the_instances_are() -> None:
+    """Seen from the agent: as far as in the house, and in the same direction."""
+    env = make(3, sensors=[])
+    observation, _ = env.reset()
+    rng = np.random.default_rng(3)
+    for _ in range(90):
+        for n in range(3):
+            x, y, heading, _ = env.simulator.pose_N4[n]
+            goal = int(observation["goal"][n])
+            objects = [o for o in env.simulator.place(n).scene.objects if o.category == goal]
+            want = {(math.hypot(o.x - x, o.y - y), math.atan2(o.y - y, o.x - x)) for o in objects}
+            delta_K2 = observation["goal_places"][n] - observation["gps"][n]
+            # Forward and right in the frame of the first start, to which the compass is relative.
+            bearing_K = np.arctan2(-delta_K2[:, 1], delta_K2[:, 0]) - observation["compass"][n, 0]
+            got = list(zip(np.hypot(*delta_K2.T), bearing_K + heading, strict=True))
+            for distance, angle in got:
+                assert any(
+                    abs(distance - d) < 1e-3 and abs(math.remainder(angle - a, 2 * math.pi)) < 1e-3
+                    for d, a in want
+                )
+            for d, _ in want:
+                assert any(abs(distance - d) < 1e-3 for distance, _ in got)
+        action = rng.integers(0 if rng.random() < 0.1 else 1, len(Action), 3)
+        observation, *_ = env.step(action)

@@ -8,8 +8,10 @@ from gymnasium import spaces
 
 from envs.darkroom import DarkroomVectorEnv
 from envs.draws import keyed_generator
+from envs.houses.env import HousesVectorEnv
 from envs.vector import TrialVectorEnv
 from relic.policy.config import MemoryKind, PolicyConfig, RecurrentConfig, TransformerConfig
+from relic.policy.encoder_config import EncoderConfig
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig
@@ -98,11 +100,13 @@ class Training:
         return self.reports
 
 
-def make_policy(env, memory=MemoryKind.TRANSFORMER, seed=0, **transformer):
+def make_policy(env, memory=MemoryKind.TRANSFORMER, seed=0, place=None, **transformer):
     torch.manual_seed(seed)
     sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
     config = PolicyConfig(
+        encoder=EncoderConfig(scale_vectors=False),
         memory=memory,
+        place=place,
         transformer=TransformerConfig(**sizes),
         recurrent=RecurrentConfig(width=16),
     )
@@ -131,6 +135,7 @@ def make_training(
     seed=3,
     memory=MemoryKind.TRANSFORMER,
     transformer=None,
+    place=None,
     shards=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
@@ -141,9 +146,12 @@ def make_training(
     kinds = {
         "ragged": RaggedEnv,
         "darkroom": lambda n, **kw: DarkroomVectorEnv(n, size=5, horizon=8, **kw),
+        "houses": lambda n, **kw: HousesVectorEnv(
+            n, sensors=(), compass=True, goal_places=True, task={"max_episode_steps": 12}, **kw
+        ),
     }
     envs = [kinds[env](each, first_row=first_row + i * each) for i in range(groups)]
-    policy = make_policy(envs[0], memory, **(transformer or {}))
+    policy = make_policy(envs[0], memory, place=place, **(transformer or {}))
     rollout = Rollout(
         num_envs,
         num_steps,
