@@ -116,7 +116,7 @@ class Rollout:
             seed: The run's seed.
             draw: Number of this shuffle in the run.
         """
-        self.context_order_NT[:, : self.size] = shuffle_episodes(
+        shuffle_episodes(
             self.context_order_NT[:, : self.size],
             self.episode_starts_NT,
             self.ended_N,

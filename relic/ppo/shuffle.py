@@ -28,48 +28,52 @@ def shuffle_episodes(
     seed: int,
     row_N: np.ndarray,
     draw: int,
-) -> np.ndarray:
-    """Permute the completed episodes of each row's context at random.
+) -> None:
+    """Permute the completed episodes of each row's context at random, in place.
 
     Args:
-        context_order_NC: int64; the present order.
+        context_order_NC: int64; the present order, and afterwards the new one.
         episode_starts_NT: bool, in time order; T may exceed C. Position 0 counts as a start.
         ended_N: bool; the last step ended its episode, so no episode is running.
         seed: The run's seed.
         row_N: Global numbers of the rows, int64; a row's shuffle depends on no other row.
         draw: Number of this shuffle in the run.
-
-    Returns:
-        The new order, int64 (N, C).
     """
-    order_NC = np.empty_like(context_order_NC)
+    starts_NC = episode_starts_NT[:, : context_order_NC.shape[1]].copy()
+    starts_NC[:, 0] = True
+    row_E, start_E = np.divmod(np.flatnonzero(starts_NC), starts_NC.shape[1])
     _shuffle_kernel(
         context_order_NC,
-        episode_starts_NT,
+        start_E,
+        np.searchsorted(row_E, np.arange(len(starts_NC) + 1)),
         ended_N,
         key(seed, Stream.SHUFFLE, draw),
         np.asarray(row_N, np.int64),
-        order_NC,
     )
-    return order_NC
 
 
 @numba.njit(cache=True, nogil=True)
-def _shuffle_kernel(order_NC, episode_starts_NT, ended_N, draw_key, row_N, out_NC):
+def _shuffle_kernel(order_NC, start_E, bounds, ended_N, draw_key, row_N):
+    """Shuffle row n, whose episodes start at `start_E[bounds[n] : bounds[n + 1]]`."""
     num_rows, length = order_NC.shape
-    bounds = np.empty(length + 1, np.int64)
     for n in range(num_rows):
-        count = 0
-        for p in range(length):
-            if p == 0 or episode_starts_NT[n, order_NC[n, p]]:
-                bounds[count] = p
-                count += 1
-        bounds[count] = length
-        completed = count if ended_N[n] else count - 1
+        order_C, starts = order_NC[n], start_E[bounds[n] : bounds[n + 1]]
+        count = len(starts)
+        first, after = np.empty(count, np.int64), np.empty(count, np.int64)
+        # Steps of an episode follow each other in time, so its two ends say all of it.
+        position = 0
+        for k in range(count):
+            first[k] = order_C[position]
+            following = np.searchsorted(starts, first[k]) + 1
+            after[k] = starts[following] if following < count else length
+            position += after[k] - first[k]
         picks = np.arange(count)
+        completed = count if ended_N[n] else count - 1
         shuffle_in_place(picks[:completed], mix(draw_key ^ mix(np.uint64(row_N[n]))))
-        written = 0
+        position = 0
         for pick in picks:
-            for p in range(bounds[pick], bounds[pick + 1]):
-                out_NC[n, written] = order_NC[n, p]
-                written += 1
+            begin, size = first[pick], after[pick] - first[pick]
+            part = order_C[position : position + size]
+            for offset in range(size):
+                part[offset] = begin + offset
+            position += size
