@@ -54,7 +54,13 @@ LEARNED_ENCODER = {
 }
 TASKS: dict[str, dict[str, Any]] = {
     "darkroom": {"experiment": "darkroom"},
-    "houses": {"experiment": "houses_small", "ppo.clone_steps": 0},
+    "houses": {
+        "experiment": "houses_small",
+        "ppo.clone_steps": 0,
+        # What one agent cannot learn from, no agent is given.
+        "policy.place": None,
+        "env.options.goal_places": False,
+    },
 }
 
 
