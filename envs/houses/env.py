@@ -125,6 +125,7 @@ class HousesVectorEnv(TrialVectorEnv):
             field_bytes=field_bytes,
         )
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
+        self._shows_goal_places = goal_places
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
         self._area_N = np.zeros(self.num_envs)
@@ -157,7 +158,7 @@ class HousesVectorEnv(TrialVectorEnv):
             )
             self._rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
-            self._find_goal(row)
+            self._note_goal_places(row)
 
     def _advance(
         self, actions: NDArray[Any]
@@ -185,8 +186,10 @@ class HousesVectorEnv(TrialVectorEnv):
             chosen = slice(None) if rows is None else rows
             out["goal_places"][chosen] = self._goal_places_NK2[chosen]
 
-    def _find_goal(self, row: int) -> None:
-        """Note where a row's goal is, as its agent would have to say it."""
+    def _note_goal_places(self, row: int) -> None:
+        """Note where a row's goal is in the frame of its `gps`, if that is observed."""
+        if not self._shows_goal_places:
+            return
         xy_I2 = self.simulator.place(row).instance_xy(self.simulator.goal(row))
         origin = self._rows.history[row].origin
         x, y, heading = (np.full(len(xy_I2), value) for value in origin[:3])
@@ -223,7 +226,7 @@ class HousesVectorEnv(TrialVectorEnv):
         for row in range(self.num_envs):
             instances = tuple(int(i) for i in state["instances"][row] if i >= 0)
             self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
-            self._find_goal(row)
+            self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
 
     def close_extras(self, **kwargs: Any) -> None:

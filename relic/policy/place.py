@@ -22,6 +22,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from relic.policy.observations import GOAL_PLACES
+
 TOLD = 5
 """Numbers that say how a guess looks from where the agent stands."""
 _LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
@@ -32,7 +34,7 @@ _LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
 class PlaceConfig:
     """The guess of where what is asked for lies."""
 
-    target: str = "goal_places"
+    target: str = GOAL_PLACES
     """Observation, (K, 2), that says it while training; it is never an input."""
     position: str = "gps"
     """Observed position (forward, right), in the frame and the unit of the places."""

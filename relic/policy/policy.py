@@ -20,7 +20,7 @@ from relic.policy.config import PolicyConfig
 from relic.policy.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
 from relic.policy.memories import make_memory
-from relic.policy.place import PlaceGuess, PlaceHead
+from relic.policy.place import PlaceConfig, PlaceGuess, PlaceHead
 from relic.policy.sequence_model import Rows, SequenceState, row_indices
 from relic.policy.slicing import Columns, in_slices
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
@@ -69,9 +69,20 @@ class Policy(nn.Module):
             pretrained=pretrained,
             targets=() if config.place is None else (config.place.target,),
         )
+        if place is not None:
+            self._check_stored(place)
         self.token = nn.Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
         self.features = nn.Linear(width, width)
+
+    def _check_stored(self, place: PlaceConfig) -> None:
+        """Refuse to tell a guess by what no rollout keeps."""
+        for key in place.sizes:
+            if key not in self.stored_space.spaces:
+                raise ValueError(
+                    f"encoder.keys: must hold {key!r}, by which policy.place tells its guess, got "
+                    f"{list(self.config.encoder.keys or ())}. Add it, or set policy.place=null."
+                )
 
     @property
     def device(self) -> torch.device:

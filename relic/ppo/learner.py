@@ -282,9 +282,9 @@ class Learner:
             output = self.policy.evaluate(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
         columns = [output.log_prob, output.value, output.entropy]
-        if output.place is not None and self.policy.config.place is not None:
-            places = batch.observation[self.policy.config.place.target]
-            columns += place_errors(output.place, places)
+        place = self.policy.config.place
+        if place is not None and output.place is not None:
+            columns += place_errors(output.place, batch.observation[place.target])
         return Judgement(*(column[:, skip:] for column in columns))
 
     def _step(self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int) -> StepRecord:

@@ -33,7 +33,7 @@ def shuffle_episodes(
 
     Args:
         context_order_NC: int64; the present order, and afterwards the new one.
-        episode_starts_NT: bool, in time order; T may exceed C. Position 0 counts as a start.
+        episode_starts_NT: bool, in time order; T may exceed C. Step 0 counts as a start.
         ended_N: bool; the last step ended its episode, so no episode is running.
         seed: The run's seed.
         row_N: Global numbers of the rows, int64; a row's shuffle depends on no other row.

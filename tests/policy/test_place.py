@@ -150,3 +150,11 @@ def test_a_target_is_no_input_even_where_it_is_named() -> None:
     )
     with pytest.raises(ValueError, match="must not name what is learned from, got 'goal_places'"):
         Policy(config, SPACE, spaces.Discrete(4), max_episode_steps=STEPS)
+
+
+def test_what_a_guess_is_told_by_must_be_an_input() -> None:
+    config = dataclasses.replace(make_policy().config, encoder=EncoderConfig(keys=("gps", "goal")))
+    with pytest.raises(
+        ValueError, match=r"encoder\.keys: must hold 'compass', by which policy\.place"
+    ):
+        Policy(config, SPACE, spaces.Discrete(4), max_episode_steps=STEPS)
