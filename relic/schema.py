@@ -147,8 +147,11 @@ def check_key(cls: type, dotted: str) -> None:
     _walk(cls, dotted)
 
 
-def is_free(cls: type, dotted: str) -> bool:
-    """Say whether `dotted` lies inside a field that takes any mapping."""
+def may_be_absent(cls: type, dotted: str) -> bool:
+    """Say whether a composed configuration need not hold this valid name before it is set.
+
+    So it is inside a field that takes any mapping, and inside a section that may be null.
+    """
     try:
         return _walk(cls, dotted)
     except ConfigError:
@@ -156,9 +159,9 @@ def is_free(cls: type, dotted: str) -> bool:
 
 
 def _walk(cls: type, dotted: str) -> bool:
-    """Follow a dotted name through the fields; true where it ends inside a free mapping."""
+    """Follow a dotted name through the fields; true as `may_be_absent` says."""
     hint: Any = cls
-    done = ""
+    done, inside, optional = "", False, False
     for part in dotted.split("."):
         if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
             if hint is dict or get_origin(hint) is dict:
@@ -167,9 +170,11 @@ def _walk(cls: type, dotted: str) -> bool:
         hints = _hints(hint)
         if part not in hints:
             raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
+        inside = optional
         hint = _without_none(hints[part])
+        optional = inside or hint is not hints[part]
         done = _join(done, part)
-    return False
+    return inside
 
 
 def _without_none(hint: Any) -> Any:

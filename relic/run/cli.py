@@ -32,8 +32,8 @@ from relic.schema import (
     build,
     check_key,
     in_lines,
-    is_free,
     leaves,
+    may_be_absent,
     nearest,
     to_plain,
 )
@@ -77,13 +77,13 @@ def complete(arguments: Sequence[str]) -> list[str]:
     """Return checked arguments as Hydra takes them.
 
     Flags come first, as its parser does not let them stand between overrides; and an override
-    of a free-form option may add a key, which Hydra asks a `++` for.
+    of an option that is not there yet adds a key, which Hydra asks a `++` for.
     """
     flags, overrides = _split(arguments)
     completed = []
     for argument in overrides:
         match = _OVERRIDE.match(argument)
-        adds = match is not None and not match["sign"] and is_free(RunConfig, match["key"])
+        adds = match is not None and not match["sign"] and may_be_absent(RunConfig, match["key"])
         completed.append(f"++{argument}" if adds else argument)
     return [*flags, *completed]
 

@@ -90,6 +90,15 @@ def test_what_is_right_passes(argument):
     check_overrides([argument])
 
 
+def test_a_section_that_may_be_null_takes_keys_that_no_file_names():
+    config = composed("experiment=houses_small", "policy.place.scale=2", "seed=3")
+    assert config.policy.place is not None
+    assert config.policy.place.scale == 2
+    added = ["policy.place.scale=2", "env.options.size=12"]
+    plain = ["policy.place=null", "seed=3"]
+    assert complete(added + plain) == [f"++{argument}" for argument in added] + plain
+
+
 def test_values_of_flags_are_no_overrides(train):
     check_overrides(["--cfg", "job", "seed=1"])
     shown = train("--cfg", "job", "ppo.lr=0.25")
