@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -24,6 +26,22 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.encoder = path / "encoder"
+
+    @contextmanager
+    def opened(self, config: RunConfig) -> Iterator[None]:
+        """Open for what is built inside; where that is refused, no new configuration stays.
+
+        A start with what was wrong put right is then no other run.
+        """
+        was_there = self.config.exists()
+        self.open(config)
+        try:
+            yield
+        except ConfigError:
+            # An encoder that was pretrained belongs to the configuration beside it.
+            if not was_there and not self.encoder.exists():
+                self.config.unlink()
+            raise
 
     def open(self, config: RunConfig) -> None:
         """Make the directory, or check that the run in it has the same configuration.

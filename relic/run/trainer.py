@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -68,12 +69,11 @@ class Trainer:
         self.config = config
         self.ranks = ranks
         self.directory = RunDirectory(config.directory)
-        if ranks.is_first:
-            self.directory.open(config)
-        ranks.barrier()
-        prepare_process(config)
-        config = with_encoder(config, self.directory, ranks)
-        self.parts = build(config, ranks)
+        with self.directory.opened(config) if ranks.is_first else nullcontext():
+            ranks.barrier()
+            prepare_process(config)
+            config = with_encoder(config, self.directory, ranks)
+            self.parts = build(config, ranks)
         self.store = CheckpointStore(
             self.directory.checkpoints,
             keep=config.checkpoint.keep,
