@@ -9,17 +9,32 @@ row trains on one thread, and its best checkpoint by validation is evaluated on 
 trains on. All rows of the first seed come first. Called again, or after Ctrl-C or SIGTERM, it goes
 on where it was. It writes DIR/table.md and DIR/baselines.png about the rows that are asked for, so
 take a directory for each experiment; the last line is one JSON object.
+
+What a run came to is added to a small file, DIR/results.json or --results, and a run that is in it
+is not trained: with `--results docs/baselines/darkroom.json` a machine adds what others have not.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from baselines_report import EXPERIMENTS, ROWS, Run, Setting, plot, results, table
+from baselines_report import (
+    EXPERIMENTS,
+    ROWS,
+    Results,
+    Run,
+    Setting,
+    lines_of,
+    plot,
+    result_of,
+    table,
+)
 from cases import ROOT, Case, Children, each, train
 from timing import finish
 
@@ -68,8 +83,12 @@ def evaluate(run: Run, setting: Setting, children: Children) -> bool:
     return ended[0] == 0
 
 
-def train_and_evaluate(run: Run, total_steps: int, limit_s: float, children: Children) -> bool:
-    """Take a run as far as the limit lets it; say whether it went well."""
+def train_and_evaluate(
+    run: Run, results: Results, total_steps: int, limit_s: float, children: Children
+) -> bool:
+    """Take a run as far as the limit lets it, unless it is known; say whether it went well."""
+    if results.get(run.row, run.seed) is not None:
+        return True
     if not train(run.case, total_steps, limit_s, children):
         return False
     reached = run.case.saved
@@ -80,6 +99,7 @@ def train_and_evaluate(run: Run, total_steps: int, limit_s: float, children: Chi
         return True
     well = evaluate(run, run.setting, children)
     if well and run.evaluation.is_file():
+        results.add(result_of(run))
         print(f"{run.case.directory}: trained and evaluated.", flush=True)
     return well
 
@@ -94,6 +114,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--total-steps", type=int, help="default: the experiment's own")
+    parser.add_argument("--results", type=Path, help="default: DIR/results.json")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument(
         "--limit-s",
@@ -107,26 +128,34 @@ def options() -> argparse.Namespace:
     args = parser.parse_args()
     if args.total_steps is None:
         args.total_steps = compose({"experiment": args.experiment}).total_steps
+    args.results = args.results or args.directory / "results.json"
     return args
 
 
-def write_report(runs: list[Run], args: argparse.Namespace, same: dict[str, str]) -> list[Any]:
-    """Write table and plot of what is evaluated, say what is missing, and return the numbers."""
-    done = [run for run in runs if run.case.saved >= args.total_steps and run.evaluation.is_file()]
-    found = results(done)
+def write_report(
+    runs: list[Run], results: Results, args: argparse.Namespace, same: dict[str, str]
+) -> list[Any]:
+    """Write table and plot of what is known, say what is missing, and return the numbers."""
+    known = [results.get(run.row, run.seed) for run in runs]
+    found = [result for result in known if result is not None]
     notes = [
         f"{ROWS[row].label}: here the same as {ROWS[other].label}." for row, other in same.items()
     ]
-    missing = [f"{run.row} (seed {run.seed})" for run in runs if run not in done]
+    missing = [
+        f"{run.row} (seed {run.seed})"
+        for run, result in zip(runs, known, strict=True)
+        if not result
+    ]
     if missing:
         notes.append("Not finished, so left out: " + ", ".join(missing) + ".")
     setting = EXPERIMENTS[args.experiment]
-    text = table(found, setting, args.total_steps, notes)
+    lines = lines_of(found)
+    text = table(lines, setting, args.total_steps, notes)
     print(text)
     if found:
         (args.directory / "table.md").write_text(text)
-        plot(found, setting, args.directory / "baselines.png")
-    return found
+        plot(lines, setting, args.directory / "baselines.png")
+    return [asdict(result) for result in found]
 
 
 def main() -> int:
@@ -137,18 +166,26 @@ def main() -> int:
     runs = [
         run_of(args.directory, args.experiment, row, seed) for seed in args.seeds for row in rows
     ]
+    try:
+        results = Results(args.results, args.experiment, args.total_steps)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     well = True
     args.directory.mkdir(parents=True, exist_ok=True)
     if not args.table_only:
         children = Children()
-        well = each(
-            runs,
-            args.jobs,
-            lambda run: train_and_evaluate(run, args.total_steps, args.limit_s, children),
+        work = partial(
+            train_and_evaluate,
+            results=results,
+            total_steps=args.total_steps,
+            limit_s=args.limit_s,
+            children=children,
         )
-    found = write_report(runs, args, same)
-    told = {**vars(args), "directory": str(args.directory)}
-    finish("baselines", told, torch.device("cpu"), [row.plain() for row in found])
+        well = each(runs, args.jobs, work)
+    found = write_report(runs, results, args, same)
+    told = {**vars(args), "directory": str(args.directory), "results": str(args.results)}
+    finish("baselines", told, torch.device("cpu"), found)
     return 0 if well else 1
 
 

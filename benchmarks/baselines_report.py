@@ -1,10 +1,14 @@
-"""Table and plot of runs that `baselines.py` has trained and evaluated."""
+"""What runs of `baselines.py` came to: numbers, the file that keeps them, table and plot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
+from threading import Lock
 from typing import Any
 
 import matplotlib
@@ -87,99 +91,161 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a row, or one seed of it, came to; scores are in the unit of the setting."""
+    """What a run came to; scores are in the unit of the setting."""
 
     row: str
-    seed: int | None
-    """None: the mean over seeds."""
-    seeds: int
+    seed: int
     curve_I: list[float]
-    gain: dict[str, float | None]
+    gain: Mapping[str, float | None]
+    """`mean`, `low` and `high`: a 95 % interval over trials."""
+    steps_per_cpu_s: int
+
+
+def result_of(run: Run) -> Result:
+    """Return what an evaluated run came to."""
+    speed = run.case.reached / cpu_seconds(run.case)
+    return measured(run.row, run.seed, read_records(run.evaluation), speed, run.setting)
+
+
+def measured(row: str, seed: int, records: list[Record], speed: float, setting: Setting) -> Result:
+    """Return curve and gain of records, in the unit of the setting."""
+    scores = tabulate(records, setting.measure)
+    rise = {key: value and round(value * setting.scale, 2) for key, value in gain(scores).items()}
+    mean_I = [round(value * setting.scale, 2) for value in curve(scores)["mean"]]
+    return Result(row, seed, mean_I, rise, round(speed))
+
+
+class Results:
+    """The results of one experiment in a JSON file, which several machines can add to in turn."""
+
+    def __init__(self, path: Path, experiment: str, total_steps: int) -> None:
+        """Read the file, if there is one.
+
+        Args:
+            path: The file.
+            experiment: What its runs trained.
+            total_steps: How long they trained.
+
+        Raises:
+            ValueError: If it holds results of another experiment, length or protocol.
+        """
+        self._path = path
+        protocol = load_protocol(EXPERIMENTS[experiment].protocol)
+        self._about = {
+            "experiment": experiment,
+            "total_steps": total_steps,
+            "protocol": protocol.name,
+            "protocol_hash": protocol.hash,
+        }
+        self._found: dict[tuple[str, int], Result] = {}
+        self._lock = Lock()
+        if path.exists():
+            self._read(json.loads(path.read_text()))
+
+    def _read(self, said: dict[str, Any]) -> None:
+        for key, value in self._about.items():
+            if said[key] != value:
+                raise ValueError(
+                    f"{self._path}: {key} must be {value}, as in this call, got {said[key]}. Give "
+                    "another file as --results."
+                )
+        for plain in said["runs"]:
+            result = Result(**plain)
+            self._found[result.row, result.seed] = result
+
+    def get(self, row: str, seed: int) -> Result | None:
+        """Return what a run came to; None if it is not known."""
+        return self._found.get((row, seed))
+
+    def add(self, result: Result) -> None:
+        """Add or replace a result, in the file too."""
+        with self._lock:
+            self._found[result.row, result.seed] = result
+            order = list(ROWS)
+            runs = sorted(self._found.values(), key=lambda r: (order.index(r.row), r.seed))
+            lines = ",\n".join("  " + json.dumps(asdict(run)) for run in runs)
+            about = json.dumps(self._about)[1:-1]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            written = self._path.with_name(self._path.name + ".tmp")
+            written.write_text(f'{{{about}, "runs": [\n{lines}\n]}}\n')
+            os.replace(written, self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table: a run, or the mean over the seeds of a row."""
+
+    row: str
+    name: str
+    curve_I: list[float]
+    gain: Mapping[str, float | None]
+    """Of a mean, `low` and `high` are the lowest and highest seed."""
     steps_per_cpu_s: float
-
-    def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        numbers = {"curve": [round(value, 2) for value in self.curve_I], "gain": self.gain}
-        speed = round(self.steps_per_cpu_s)
-        return {"row": self.row, "seed": self.seed, "seeds": self.seeds, **numbers, "sps": speed}
+    is_mean: bool
 
 
-def results(runs: Sequence[Run]) -> list[Result]:
+def lines_of(found: Sequence[Result]) -> list[Line]:
     """Return the mean over the seeds of each row, followed by each seed where there are several."""
-    found = []
-    for row in dict.fromkeys(run.row for run in runs):
-        seeds = [run for run in runs if run.row == row]
-        records = {run.seed: read_records(run.evaluation) for run in seeds}
-        speeds = {run.seed: run.case.reached / cpu_seconds(run.case) for run in seeds}
-        setting = seeds[0].setting
-        speed = sum(speeds.values()) / len(speeds)
-        found.append(result_of(row, None, len(seeds), pooled(records), speed, setting))
+    lines = []
+    for row in dict.fromkeys(result.row for result in found):
+        seeds = [result for result in found if result.row == row]
+        lines.append(_mean(seeds))
         if len(seeds) > 1:
-            found += [result_of(row, s, 1, records[s], speeds[s], setting) for s in sorted(records)]
-    return found
+            lines += [_line(seed, str(seed.seed), is_mean=False) for seed in seeds]
+    return lines
 
 
-def pooled(records: dict[int, list[Record]]) -> list[Record]:
-    """Put the records of several seeds together, as further repeats of the same trials."""
-    return [
-        {**record, "repeat": (seed, record["repeat"])}
-        for seed, of_seed in records.items()
-        for record in of_seed
-    ]
+def _line(result: Result, name: str, *, is_mean: bool) -> Line:
+    speed = result.steps_per_cpu_s
+    return Line(result.row, name, result.curve_I, result.gain, speed, is_mean)
 
 
-def result_of(
-    row: str,
-    seed: int | None,
-    seeds: int,
-    records: list[Record],
-    speed: float,
-    setting: Setting,
-) -> Result:
-    """Measure records: curve and gain in the unit of the setting."""
-    measured = tabulate(records, setting.measure)
-    scaled = {k: None if v is None else v * setting.scale for k, v in gain(measured).items()}
-    mean_I = [value * setting.scale for value in curve(measured)["mean"]]
-    return Result(row, seed, seeds, mean_I, scaled, speed)
+def _mean(seeds: Sequence[Result]) -> Line:
+    if len(seeds) == 1:
+        return _line(seeds[0], "one", is_mean=True)
+    curve_I = [fmean(values) for values in zip(*(s.curve_I for s in seeds), strict=True)]
+    gains = [s.gain["mean"] for s in seeds]
+    known = [value for value in gains if value is not None]
+    rise = seeds[0].gain
+    if known:
+        rise = {"mean": fmean(known), "low": min(known), "high": max(known)}
+    speed = fmean(s.steps_per_cpu_s for s in seeds)
+    return Line(seeds[0].row, f"mean of {len(seeds)}", curve_I, rise, speed, is_mean=True)
 
 
-def table(found: Sequence[Result], setting: Setting, steps: int, notes: Sequence[str]) -> str:
+def table(lines: Sequence[Line], setting: Setting, steps: int, notes: Sequence[str]) -> str:
     """Return the Markdown table of all rows, with what it shows above and notes below."""
     head = ["row", "seed", *map(str, setting.indices), f"gain, 0 to {LATE}", "steps per CPU second"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [f"| {' | '.join(_cells(result, setting))} |" for result in found]
+    rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    rows += [f"| {' | '.join(_cells(line, setting))} |" for line in lines]
     above = (
         f"{setting.unit[0].upper()}{setting.unit[1:]} by episodes in context after {steps:,} "
-        f"training steps, protocol `{setting.protocol}`. Gains have 95 % intervals over trials, "
-        "not over seeds. CPU time includes validation."
+        f"training steps, protocol `{setting.protocol}`. Gains of one seed have 95 % intervals "
+        "over trials, of several the lowest and the highest seed. CPU time includes validation."
     )
-    return "\n".join([above, "", *lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
+    return "\n".join([above, "", *rows, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
 
 
-def _cells(result: Result, setting: Setting) -> list[str]:
-    means = f"mean of {result.seeds}" if result.seeds > 1 else "one"
-    name = means if result.seed is None else str(result.seed)
-    scores = [
-        f"{result.curve_I[i]:.1f}" if i < len(result.curve_I) else "" for i in setting.indices
-    ]
-    mean, low, high = (result.gain[key] for key in ("mean", "low", "high"))
+def _cells(line: Line, setting: Setting) -> list[str]:
+    scores = [f"{line.curve_I[i]:.1f}" if i < len(line.curve_I) else "" for i in setting.indices]
+    mean, low, high = (line.gain[key] for key in ("mean", "low", "high"))
     rise = "" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})"
-    return [ROWS[result.row].label, name, *scores, rise, f"{result.steps_per_cpu_s:,.0f}"]
+    return [ROWS[line.row].label, line.name, *scores, rise, f"{line.steps_per_cpu_s:,.0f}"]
 
 
-def plot(found: Sequence[Result], setting: Setting, path: Path) -> None:
+def plot(lines: Sequence[Line], setting: Setting, path: Path) -> None:
     """Draw the mean curve of each row, by kind of comparison, ReLIC in each panel."""
-    means = [result for result in found if result.seed is None]
+    means = [line for line in lines if line.is_mean]
     panels = [p for p in (MEMORY, SINKS, LEARNING) if any(ROWS[r.row].panel == p for r in means)]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5.2 * len(panels), 4.4), sharey=True, squeeze=False
     )
     for ax, panel in zip(axes[0], panels, strict=True):
         shown = [r for r in means if r.row == "relic" or ROWS[r.row].panel == panel]
-        for i, result in enumerate(shown):
-            style = {"color": "black", "linewidth": 2.2} if result.row == "relic" else {}
+        for i, line in enumerate(shown):
+            style = {"color": "black", "linewidth": 2.2} if line.row == "relic" else {}
             style = style or {"color": f"C{i}", "linewidth": 1.4}
-            ax.plot(result.curve_I, label=ROWS[result.row].label, **style)
+            ax.plot(line.curve_I, label=ROWS[line.row].label, **style)
         ax.set(title=panel, xlabel="episodes in context")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from baselines_report import Result
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -16,7 +21,7 @@ def _on_path(monkeypatch):
     """Benchmarks are scripts: they find each other in their own directory."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("cases", "baselines_report"):
+    for name in ("cases", "baselines", "baselines_report"):
         sys.modules.pop(name, None)
 
 
@@ -29,28 +34,63 @@ def _records(offset: float) -> list[dict]:
     ]
 
 
-def test_seeds_are_further_repeats_of_the_same_trials(tmp_path):
-    from baselines_report import EXPERIMENTS, plot, pooled, result_of, table
+def _result(row: str, seed: int, offset: float, speed: float) -> Result:
+    from baselines_report import EXPERIMENTS, measured
 
+    return measured(row, seed, _records(offset), speed, EXPERIMENTS["darkroom"])
+
+
+def test_the_table_has_the_mean_over_seeds_and_each_of_them(tmp_path):
+    from baselines_report import EXPERIMENTS, lines_of, plot, table
+
+    steep = dataclasses.replace(
+        _result("relic", 1, 20, 91), gain={"mean": 30.0, "low": 28.0, "high": 31.0}
+    )
     setting = EXPERIMENTS["darkroom"]
-    records = {0: _records(0), 1: _records(20)}
-    rows = [
-        result_of("relic", None, 2, pooled(records), 100, setting),
-        result_of("relic", 0, 1, records[0], 110, setting),
-        result_of("sink_none", None, 1, records[1], 90, setting),
-    ]
+    rows = lines_of([_result("relic", 0, 0, 110), steep, _result("sink_none", 1, 20, 90)])
     lines = table(rows, setting, 5000, ["a note"]).splitlines()
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines if line[:3] != "|--"]
     found = [row for row in cells if row]
     # The episodes 20 and 39 do not exist; seeds start at 5 and 25 in the mean over two goals.
-    gain = "10.0 (10.0 to 10.0)"
     mean = ["15.0", "16.0", "17.0", "20.0", "25.0", "", ""]
-    assert found[1] == ["ReLIC", "mean of 2", *mean, gain, "100"]
+    assert found[1] == ["ReLIC", "mean of 2", *mean, "20.0 (10.0 to 30.0)", "100"]
     assert found[2][:4] == ["ReLIC", "0", "5.0", "6.0"]
-    assert found[3][:3] == ["no sink", "one", "25.0"]
+    assert found[2][-2:] == ["10.0 (10.0 to 10.0)", "110"]
+    assert found[3][-2:] == ["30.0 (28.0 to 31.0)", "91"]
+    assert found[4][:3] == ["no sink", "one", "25.0"]
     assert lines[-1] == "- a note"
     plot(rows, setting, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_results_are_kept_for_other_machines(tmp_path):
+    from baselines_report import Results
+
+    path = tmp_path / "results.json"
+    last, first = _result("sink_none", 0, 0, 1), _result("relic", 1, 20, 2)
+    for result in (last, first):
+        Results(path, "darkroom", 5000).add(result)
+    again = Results(path, "darkroom", 5000)
+    assert again.get("sink_none", 0) == last
+    assert again.get("relic", 1) == first
+    assert again.get("relic", 0) is None
+    with pytest.raises(ValueError, match=r"total_steps must be 6000.*got 5000"):
+        Results(path, "darkroom", 6000)
+    with pytest.raises(ValueError, match="experiment must be houses_small"):
+        Results(path, "houses_small", 5000)
+
+
+def test_a_run_that_is_known_is_not_trained(tmp_path, monkeypatch):
+    from baselines import run_of, train_and_evaluate
+    from baselines_report import Results
+    from cases import Children
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # it would take Ctrl-C from pytest
+    results = Results(tmp_path / "results.json", "darkroom", 5000)
+    results.add(_result("relic", 0, 0, 1))
+    run = run_of(tmp_path / "runs", "darkroom", "relic", 0)
+    assert train_and_evaluate(run, results, 5000, 1.0, Children())
+    assert not run.case.directory.exists()
 
 
 def test_cpu_seconds_add_up_over_the_processes_of_a_run(tmp_path):
