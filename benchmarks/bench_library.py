@@ -205,7 +205,10 @@ def compare(task: str, args: argparse.Namespace) -> dict[str, Any]:
     steps = config.steps_per_rollout
     rates: dict[str, list[float]] = {name: [] for name in agents}
     walls: dict[str, list[float]] = {name: [] for name in agents}
-    for _ in range(args.repeats):
+    end = time.perf_counter() + args.seconds
+    for turn in range(args.repeats):
+        if turn and time.perf_counter() > end:
+            break
         for name, agent in agents.items():
             cpu, wall = time.process_time(), time.perf_counter()
             agent.run()
@@ -215,7 +218,8 @@ def compare(task: str, args: argparse.Namespace) -> dict[str, Any]:
         agent.close()
     print(
         f"\n{task}: {config.rollout.num_envs} rows x {config.rollout.num_steps} steps, "
-        f"{config.ppo.update_epochs} epochs, {config.ppo.num_minibatches} minibatches, 1 thread"
+        f"{config.ppo.update_epochs} epochs, {config.ppo.num_minibatches} minibatches, 1 thread, "
+        f"rollouts of each: {len(rates['ours'])}"
     )
     return {name: described(name, agents, rates, walls) for name in agents}
 
@@ -248,7 +252,13 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=tuple(TASKS))
     parser.add_argument("--rows", type=int, help="default: the experiment's")
     parser.add_argument("--steps", type=int, help="of a rollout; default: the experiment's")
-    parser.add_argument("--repeats", type=int, default=3, help="rollouts of each")
+    parser.add_argument("--repeats", type=int, default=3, help="most rollouts of each")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=240.0,
+        help="after so many no further round of a task begins",
+    )
     parser.add_argument("--quick", action="store_true", help="one small rollout of each")
     args = parser.parse_args()
     if args.quick:
