@@ -33,6 +33,8 @@ class Row:
     panel: str
 
 
+FROM = 5
+"""First episode of those whose mean the table shows, as one alone is noisy."""
 MEMORY, SINKS, LEARNING = "memories and credit", "sinks", "learning"
 ROWS = {
     "relic": Row("ReLIC", MEMORY),
@@ -144,10 +146,10 @@ class Results:
 
     def _read(self, said: dict[str, Any]) -> None:
         for key, value in self._about.items():
-            if said[key] != value:
+            if said.get(key) != value:
                 raise ValueError(
-                    f"{self._path}: {key} must be {value}, as in this call, got {said[key]}. Give "
-                    "another file as --results."
+                    f"{self._path}: {key} must be {value}, as in this call, got {said.get(key)}. "
+                    "Give another file as --results."
                 )
         for plain in said["runs"]:
             result = Result(**plain)
@@ -215,7 +217,8 @@ def _mean(seeds: Sequence[Result]) -> Line:
 
 def table(lines: Sequence[Line], setting: Setting, steps: int, notes: Sequence[str]) -> str:
     """Return the Markdown table of all rows, with what it shows above and notes below."""
-    head = ["row", "seed", *map(str, setting.indices), f"gain, 0 to {LATE}", "steps per CPU second"]
+    head = ["row", "seed", *map(str, setting.indices), f"from {FROM} on, mean"]
+    head += [f"gain, 0 to {LATE}", "steps per CPU second"]
     rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     rows += [f"| {' | '.join(_cells(line, setting))} |" for line in lines]
     above = (
@@ -230,7 +233,8 @@ def _cells(line: Line, setting: Setting) -> list[str]:
     scores = [f"{line.curve_I[i]:.1f}" if i < len(line.curve_I) else "" for i in setting.indices]
     mean, low, high = (line.gain[key] for key in ("mean", "low", "high"))
     rise = "" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})"
-    return [ROWS[line.row].label, line.name, *scores, rise, f"{line.steps_per_cpu_s:,.0f}"]
+    late = f"{fmean(line.curve_I[FROM:]):.1f}" if len(line.curve_I) > FROM else ""
+    return [ROWS[line.row].label, line.name, *scores, late, rise, f"{line.steps_per_cpu_s:,.0f}"]
 
 
 def plot(lines: Sequence[Line], setting: Setting, path: Path) -> None:
