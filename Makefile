@@ -35,7 +35,7 @@ core: $(VENV)/.core $(VENV)/.kernels  ## Install what training needs into .venv
 
 setup: $(VENV)/.setup $(VENV)/.kernels  ## Install everything that can be tested on a CPU into .venv
 
-train: core  ## Train the default agent on this machine's CPU; ends with plots
+train: core  ## Train the default agent; ends with plots
 	$(BIN)/python train.py $(ARGS)
 
 test: setup  ## Run the fast tests

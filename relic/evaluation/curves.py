@@ -74,7 +74,7 @@ def tabulate(records: Sequence[Record], name: str) -> Table:
     for record in records:
         row = row_of[record["repeat"], record["trial"]]
         value_UI[row, record["episode"]] = float(record[name])
-        house_of[row] = record.get("house", record["trial"])
+        house_of[row] = record.get("house", record.get("scene", record["trial"]))
     houses = np.array([house_of[row] for row in range(len(units))])
     return Table(value_UI, np.unique(houses, return_inverse=True)[1])
 

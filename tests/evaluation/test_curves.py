@@ -13,11 +13,11 @@ from relic.evaluation.curves import (
 )
 
 
-def records_of(values, *, houses=None, repeats=1, name="success"):
+def records_of(values, *, houses=None, place="house", repeats=1, name="success"):
     """One trial per row of `values` (and per repeat); None is an episode that never came."""
     return [
         {"trial": t, "repeat": n, "episode": e, name: value}
-        | ({"house": houses[t]} if houses else {})
+        | ({place: houses[t]} if houses else {})
         for n in range(repeats)
         for t, row in enumerate(values)
         for e, value in enumerate(row)
@@ -55,7 +55,9 @@ def test_repeats_and_trials_of_a_house_do_not_narrow_the_interval():
     once = width(values=values)
     assert width(values=values, repeats=5) == pytest.approx(once)
     twice = [row for row in values for _ in range(2)]
-    assert width(values=twice, houses=[i // 2 for i in range(24)]) == pytest.approx(once)
+    for place in ("house", "scene"):  # what Habitat calls it
+        found = width(values=twice, houses=[i // 2 for i in range(24)], place=place)
+        assert found == pytest.approx(once)
     assert width(values=twice) < 0.8 * once
 
 
