@@ -35,6 +35,8 @@ class RunSaver:
         self._written: list[str] = []
         """Chunk files of the rollout that is under way, by name."""
         self._written_to = 0
+        self._written_of = 0
+        """Steps of a row before that rollout: which one it is."""
 
     def save(self, run_state: dict[str, Any]) -> Saved:
         """Write a checkpoint.
@@ -88,6 +90,7 @@ class RunSaver:
                 group.state.load_state_dict(memory)
         self._written = list(own["chunks"])
         self._written_to = parts.rollout.size if self._written else 0
+        self._written_of = self._first_step
         torch.random.set_rng_state(own["torch_rng"])
         return state["trainer"]
 
@@ -109,6 +112,11 @@ class RunSaver:
                 f"rows, got {wanted[0]} of {wanted[1]}. Start as many, until a rollout has ended."
             )
         return {**own, "collector": {**own["collector"], "groups": None}}
+
+    @property
+    def _first_step(self) -> int:
+        """Steps that a row had taken when the rollout under way began."""
+        return self._parts.collector.row_steps - self._parts.rollout.size
 
     @property
     def _rank_name(self) -> str:
@@ -144,12 +152,11 @@ class RunSaver:
     def _write_chunks(self) -> None:
         """Write the steps that were collected since the last checkpoint of this rollout."""
         rollout = self._parts.rollout
-        if rollout.size < self._written_to or rollout.size in (0, rollout.num_steps):
-            self._written, self._written_to = [], 0
+        if self._written_of != self._first_step or rollout.size in (0, rollout.num_steps):
+            self._written, self._written_to, self._written_of = [], 0, self._first_step
         if rollout.size in (0, rollout.num_steps, self._written_to):
             return
-        first_step = self._parts.collector.row_steps - rollout.size
-        name = f"{self._rank_name}_{first_step:010d}_{self._written_to}_{rollout.size}"
+        name = f"{self._rank_name}_{self._first_step:010d}_{self._written_to}_{rollout.size}"
         save_state(self._chunk_root, name, rollout.chunk_state(self._written_to, rollout.size))
         self._written = [*self._written, name]
         self._written_to = rollout.size

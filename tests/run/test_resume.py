@@ -1,14 +1,21 @@
 """A run that was killed or stopped and started again equals the one that was not."""
 
+import shutil
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from relic.run.checkpoint import CheckpointStore
+from relic.run.cli import compose
+from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
+from relic.run.trainer import Trainer
+
+from .conftest import TINY
 
 
 def without_clock(run_dir):
@@ -109,6 +116,35 @@ def test_a_memory_that_was_not_refreshed_is_saved_itself(tmp_path, train, start,
     process.wait()
     train(f"run_dir={run_dir}", *overrides)
     assert_same_run(tmp_path / "whole", run_dir)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(1, 6, id="later in the next rollout"),
+        pytest.param(2, 6, id="as far in the next rollout"),
+    ],
+)
+def test_saves_in_two_rollouts_do_not_mix_their_steps(tmp_path, monkeypatch, first, second):
+    """With no save in between, not even at the end of the first rollout, of four updates."""
+    monkeypatch.chdir(tmp_path)
+    keys = dict(key.split("=") for key in TINY)
+    keys |= {"validation.every_rollouts": "null", "checkpoint.best_metric": "null"}
+    keys |= {"checkpoint.interval_s": "1e6", "threads": "1"}
+    config = compose(keys)
+    trainer = Trainer(replace(config, run_dir="whole"), join_ranks("cpu"))
+    for update, _ in enumerate(trainer.updates(lambda: False), 1):
+        if update in (first, second):
+            trainer.save()
+        if update == second:
+            shutil.copytree("whole", "run")
+    trainer.close()
+    again = Trainer(replace(config, run_dir="run"), join_ranks("cpu"))
+    again.resume()
+    for _ in again.updates(lambda: False):
+        pass
+    again.close()
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_finished_run_says_so_and_can_be_prolonged(tmp_path, train):
