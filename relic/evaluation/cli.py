@@ -23,6 +23,7 @@ from relic.evaluation.subject import Subject, find_subjects, fit_protocol
 from relic.evaluation.text import describe
 from relic.evaluation.tracks import check_trials, replayed_trials
 from relic.evaluation.workers import WorkerError
+from relic.locks import hold
 from relic.schema import ConfigError, in_lines, leaves, to_plain
 
 
@@ -56,17 +57,23 @@ def main(arguments: Sequence[str]) -> int:
             Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
             for plan in plans
         ]
-    except (ValueError, FileNotFoundError, ImportError) as error:
+        shared = _shared_directory(subjects, settings, protocols)
+        if len(plans) > 1:
+            shared.mkdir(parents=True, exist_ok=True)
+        locks = [hold(store.directory, "out") for store in stores]
+    except (ValueError, TypeError, OSError, ImportError) as error:
         return _refuse(error)
     _announce_changes(protocols)
     try:
         entries = _evaluate(plans, stores, settings)
     except (ConfigError, WorkerError) as error:
         return _refuse(error)
+    finally:
+        for lock in locks:
+            lock.close()
     if len(entries) > 1:
-        directory = _shared_directory(subjects, settings, protocols)
-        print(describe_comparison(write_comparison(entries, directory)))
-        print(f"{directory / PAGE_FILE}")
+        print(describe_comparison(write_comparison(entries, shared)))
+        print(f"{shared / PAGE_FILE}")
     return 0
 
 
@@ -182,11 +189,14 @@ def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path
 def _shared_directory(
     subjects: Sequence[Subject], settings: Settings, protocols: Sequence[Protocol]
 ) -> Path:
-    """Return where a comparison goes: into the only run, or beside the runs."""
+    """Return where a comparison goes: into the only run, beside the runs, or into the first."""
     if settings.out is not None:
         return Path(settings.out)
+    first = subjects[0].root.absolute()
     roots = {subject.root.absolute() for subject in subjects}
-    root = roots.pop() if len(roots) == 1 else Path(os.path.commonpath({r.parent for r in roots}))
+    root = first if len(roots) == 1 else Path(os.path.commonpath({r.parent for r in roots}))
+    if root == Path(root.anchor):  # they have nothing in common
+        root = first
     directory = _in(root, protocols[0])
     # Beside a comparison of checkpoints by the first of the protocols, not over it.
     return directory / "context_limits" if len(protocols) > 1 else directory

@@ -202,16 +202,13 @@ def _bootstrap(
     np.add.at(sum_CI, cluster_U, np.where(has_UI, value_UI, 0.0))
     np.add.at(count_CI, cluster_U, has_UI)
     mean_I = _ratio(sum_CI.sum(axis=0), count_CI.sum(axis=0))
-    if num_clusters == 1:
-        unknown_I = np.full_like(mean_I, np.nan)  # one house says nothing about others
-        return mean_I, unknown_I, unknown_I
     times_BC = _resamples(num_clusters)
     mean_BI = _ratio(times_BC @ sum_CI, times_BC @ count_CI)
     low_I, high_I = np.full_like(mean_I, np.nan), np.full_like(mean_I, np.nan)
-    for i in range(value_UI.shape[1]):
+    # One house says nothing about others.
+    for i in np.flatnonzero((count_CI > 0).sum(axis=0) > 1):
         drawn = mean_BI[~np.isnan(mean_BI[:, i]), i]  # a resample may lack a rare index
-        if len(drawn):
-            low_I[i], high_I[i] = np.percentile(drawn, _PERCENTILES)
+        low_I[i], high_I[i] = np.percentile(drawn, _PERCENTILES)
     return mean_I, low_I, high_I
 
 

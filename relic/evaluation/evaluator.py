@@ -54,6 +54,8 @@ def check_fit(policy: Policy, env: TrialVectorEnv) -> None:
     """
     shown = dict(cast("spaces.Dict", env.single_observation_space).spaces)
     for name, space in policy.observation_space.spaces.items():
+        if name in policy.encoder.targets and name not in (policy.config.encoder.keys or ()):
+            continue  # learned from, but never looked at
         if shown.get(name) != space:
             raise ValueError(
                 f"protocol.options: must let the environment show {name} as {space}, which the "

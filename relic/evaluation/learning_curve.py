@@ -22,7 +22,7 @@ import yaml
 from relic.evaluation.store import write_json
 from relic.evaluation.subject import CONFIG_FILE
 from relic.jsonl import complete_lines
-from relic.policy.weights import read_json
+from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences
 
 PACE = 1.5
@@ -235,13 +235,19 @@ def read_shipped(path: Path) -> Shipped:
     if path.is_dir():
         return as_shipped([read_run(path)])
     content = read_json(path, _FORMAT)
-    curves = {
-        name: tuple(
-            Curve(np.array(c["env_steps"], float), np.array(c["score"], float)) for c in runs
-        )
-        for name, runs in content["curves"].items()
-    }
-    return Shipped(content["experiment"], content["config"], content["score"], curves)
+    try:
+        curves = {
+            name: tuple(
+                Curve(np.array(c["env_steps"], float), np.array(c["score"], float)) for c in runs
+            )
+            for name, runs in content["curves"].items()
+        }
+        return Shipped(content["experiment"], content["config"], content["score"], curves)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path}: must be a file of learning curves, got one without {error}. "
+            "Write one by --save, or name a run directory."
+        ) from None
 
 
 def shipped_file(experiment: str) -> Path:

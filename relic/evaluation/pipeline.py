@@ -23,7 +23,7 @@ from relic.evaluation.subject import Subject, trained_on
 from relic.evaluation.tracks import Track, missing_tracks, read_track, replayed_trials
 from relic.evaluation.video import write_videos
 from relic.evaluation.workers import Task, run_jobs
-from relic.schema import to_plain
+from relic.schema import ConfigError, to_plain
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
@@ -46,7 +46,7 @@ def evaluate_into(
 
     Raises:
         WorkerError: If a block could not be evaluated.
-        ConfigError: If an episode is to be filmed that a trial did not reach.
+        ConfigError: If an episode is to be filmed that a trial did not reach, or none ended.
     """
     env = make_trial_env(protocol.env, 1, protocol.options)
     try:
@@ -94,7 +94,13 @@ def _records(
     )
     with progress(protocol, left, len(jobs), enabled=settings.progress) as on_episode:
         run_jobs(task, left, workers=settings.workers, on_episode=on_episode)
-    return {context: store.merge(context, protocol.num_blocks) for context in contexts}
+    records = {context: store.merge(context, protocol.num_blocks) for context in contexts}
+    if not records[Context.KEPT]:
+        raise ConfigError(
+            f"protocol.steps: must let some trial end an episode, got {protocol.steps}, in which "
+            "none did. Raise steps."
+        )
+    return records
 
 
 def _summary(
@@ -105,7 +111,7 @@ def _summary(
     categories: Sequence[str],
 ) -> dict[str, Any]:
     kept = records[Context.KEPT]
-    controls = {c: others for c, others in records.items() if c is not Context.KEPT}
+    controls = {c: others for c, others in records.items() if c is not Context.KEPT and others}
     return {
         "format": 1,
         "protocol": named.name,

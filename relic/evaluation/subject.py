@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from envs.make import make_trial_env
@@ -73,7 +74,8 @@ def find_subjects(path: str | Path, which: Literal["latest", "best", "all"]) -> 
     if which != "all":
         return [find_subject(path, which)]
     found = (file.parent for file in (Path(path) / "checkpoints").glob(f"*/{DESCRIPTION_FILE}"))
-    subjects = [_subject(checkpoint) for checkpoint in sorted(found)]
+    whole = sorted(path for path in found if not path.suffix)  # `.unfinished` is being written
+    subjects = [_subject(checkpoint) for checkpoint in whole]
     subjects.sort(key=lambda subject: subject.meta.get("env_steps", 0))
     return subjects or [find_subject(path)]
 
@@ -115,6 +117,7 @@ def fit_protocol(
         ValueError: If the policy does not fit the environment, the limit of the context or the
             length of the trials.
     """
+    check_device(device)
     if protocol.env != subject.env:
         raise ConfigError(
             f"protocol: must be of the run's environment {subject.env}, got {protocol.name} of "
@@ -146,6 +149,21 @@ def fit_protocol(
     finally:
         env.close()
     return fitted
+
+
+def check_device(device: str) -> None:
+    """Check that PyTorch has a device.
+
+    Raises:
+        ConfigError: If it has not.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device: must be a device of this machine, got {device} "
+            f"({str(error).splitlines()[0]}). Use device=cpu."
+        ) from None
 
 
 def trained_on(subject: Subject, protocol: Protocol) -> list[int]:

@@ -307,7 +307,7 @@ class Learner:
             loss.total.backward()
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
             drift_max = torch.maximum(drift_max, loss.max_drift)
-            if step == 0:
+            if step == 0 and job.objective is not Objective.CLONE:  # the expert acted
                 newest = slice(planned.chunk_from - planned.loss_from, None)
                 ratio = (judged.log_prob.detach() - targets.log_prob)[:, newest].exp()
                 first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())

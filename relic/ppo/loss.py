@@ -103,7 +103,7 @@ def clone_loss(
         expert_log_prob: Of the expert's actions under the present policy.
         value: The critic's present value; it learns the returns that were seen.
         entropy: Of the present policy, for the record only.
-        targets: Returns; the log-probs are compared for the drift metrics.
+        targets: Of them the returns.
         count: Steps in the minibatch, all microbatches and ranks together.
         vf_coef: Weight of the value loss.
     """

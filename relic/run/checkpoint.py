@@ -29,7 +29,7 @@ class CheckpointStore:
     """The checkpoints of one run."""
 
     def __init__(self, directory: Path, *, keep: int = 2, milestone_steps: int | None = None):
-        """Open (and create) the store, and clear away what an interrupted save left.
+        """Open (and create) the store.
 
         Args:
             directory: Usually `<run_dir>/checkpoints`.
@@ -41,7 +41,10 @@ class CheckpointStore:
         self._keep = keep
         self._milestone_steps = milestone_steps
         directory.mkdir(parents=True, exist_ok=True)
-        for leftover in directory.glob(f"*{_UNFINISHED}"):
+
+    def clear_leftovers(self) -> None:
+        """Clear away what an interrupted save left; for the run that saves here, before it does."""
+        for leftover in self.directory.glob(f"*{_UNFINISHED}"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, env_steps: int, write: Callable[[Path], None]) -> Saved:
@@ -146,7 +149,10 @@ class CheckpointStore:
 
     def _pointer(self, name: str) -> dict | None:
         path = self.directory / f"{name}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # a broken disk may leave half of it
+            return None
 
     def _point(self, name: str, content: dict) -> None:
         write_atomically(self.directory / f"{name}.json", json.dumps(content))

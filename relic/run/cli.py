@@ -21,11 +21,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from relic.policy.weights import CheckpointError
 from relic.run.comparison import compare_with_untrained
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
+from relic.run.state_io import StateError
 from relic.run.trainer import Outcome, Trainer
 from relic.schema import (
     ConfigError,
@@ -159,7 +161,7 @@ def guarded(task: Callable[[], Any]) -> int:
     """Run a command; a refused configuration becomes at most three lines and status 2."""
     try:
         return int(task() or 0)
-    except (ConfigError, FileNotFoundError, ImportError) as error:
+    except (ConfigError, StateError, CheckpointError, FileNotFoundError, ImportError) as error:
         return refuse(error)
 
 

@@ -24,7 +24,7 @@ from relic.run.progress import Progress, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import RunSaver
 from relic.run.signals import StopRequest
-from relic.run.validation import Validator
+from relic.run.validation import Validator, check_validation
 from relic.schema import to_plain
 
 
@@ -74,11 +74,15 @@ class Trainer:
             prepare_process(config)
             config = with_encoder(config, self.directory, ranks)
             self.parts = build(config, ranks)
+            if ranks.is_first and config.validation.every_rollouts is not None:
+                check_validation(config, self.parts.policy)
         self.store = CheckpointStore(
             self.directory.checkpoints,
             keep=config.checkpoint.keep,
             milestone_steps=config.checkpoint.milestone_steps,
         )
+        if ranks.is_first:
+            self.store.clear_leftovers()
         self.saver = RunSaver(self.store, self.parts, ranks)
         self.counters = Counters(wandb_id=new_wandb_id())
         self._validator: Validator | None = None
@@ -167,6 +171,7 @@ class Trainer:
         if self._validator is not None:
             self._validator.close()
         self.parts.close()
+        self.directory.release()
 
     def _rollout(
         self, log: MetricsLog | None, stopping: Callable[[], bool]

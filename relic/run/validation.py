@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from envs.make import make_trial_env
 from envs.vector import TrialVectorEnv
-from relic.evaluation.evaluator import Record, make_env, run_blocks
+from relic.evaluation.evaluator import Record, check_fit, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.policy.policy import Policy
+from relic.run.components import refusals
 from relic.run.config import RunConfig
+from relic.schema import ConfigError
 
 MEASURES = ("return", "success", "spl")
 
@@ -30,6 +33,26 @@ def validation_protocol(config: RunConfig) -> Protocol:
         block=part.trials,
         seed=config.seed,
     )
+
+
+def check_validation(config: RunConfig, policy: Policy) -> None:
+    """Check, before anything is trained, that the policy can act in the validation's environment.
+
+    Raises:
+        ConfigError: If it cannot be built, shows something else, or has too few trials.
+    """
+    protocol = validation_protocol(config)
+    with refusals():
+        env = make_trial_env(protocol.env, 1, protocol.options)
+        try:
+            check_fit(policy, env)
+            if protocol.trials > env.num_trials:
+                raise ConfigError(
+                    f"validation.trials: must be at most the {env.num_trials} trials of "
+                    f"{env.dataset_name}, got {protocol.trials}. Use fewer."
+                )
+        finally:
+            env.close()
 
 
 class Validator:

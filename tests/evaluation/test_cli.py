@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,11 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from relic.evaluation.cli import main
-from relic.evaluation.settings import parse, usage
+from relic.evaluation.cli import _shared_directory, main
+from relic.evaluation.protocol import load_protocol
+from relic.evaluation.settings import Settings, parse, usage
 from relic.evaluation.store import read_records
+from relic.evaluation.subject import Subject, find_subjects
+from relic.locks import hold
 from relic.schema import ConfigError
 from tests.evaluation.conftest import HORIZON, OPTIONS
 
@@ -138,6 +143,13 @@ def refused(capsys, *arguments) -> str:
         ),
         (["options.split=train_all"], "must not use trials that the run was trained on"),
         (["options.horizon=50"], "within the 12 steps"),
+        (["options.horizon=abc"], "abc"),
+        (["device=cudda"], "device: must be a device of this machine, got cudda"),
+        pytest.param(
+            ["device=cuda"],
+            "device: must be a device of this machine, got cuda",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_with_a_reason(run, capsys, arguments, message):
@@ -196,6 +208,50 @@ def test_another_evaluation_in_the_directory_is_refused(run, tmp_path, capsys):
     assert main([f"run={run}", out, *SMALL, "controls=[]"]) == 0
     said = refused(capsys, f"run={run}", out, *SMALL, "seed=3")
     assert "holds another evaluation: protocol.seed is 0 there and 3 here" in said
+
+
+def test_trials_in_which_no_episode_ends_are_refused(run, tmp_path, capsys):
+    small = [a for a in SMALL if not a.startswith("episodes")]
+    arguments = (*small, "episodes=null", "steps=3", f"out={tmp_path / 'out'}")
+    assert "protocol.steps: must let some trial end an episode, got 3" in refused(
+        capsys, f"run={run}", *arguments
+    )
+
+
+def test_a_directory_is_written_by_one_evaluation_at_a_time(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    with hold(out, "out"):
+        said = refused(capsys, f"run={run}", f"out={out}", *SMALL)
+    assert (
+        f"out: must be written by one process at a time, but another one is at work in {out}"
+        in said
+    )
+    assert main([f"run={run}", f"out={out}", *SMALL, "controls=[]"]) == 0
+
+
+def test_out_must_be_a_directory(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert "file" in refused(capsys, f"run={run}", f"out={tmp_path / 'file'}", *SMALL)
+
+
+def test_a_checkpoint_that_is_being_written_is_none_of_all(run):
+    checkpoints = run / "checkpoints"
+    shutil.copytree(checkpoints / "step_000000000200", checkpoints / "step_000000000300.unfinished")
+    names = [subject.checkpoint.name for subject in find_subjects(run, "all")]
+    assert "step_000000000200" in names
+    assert not [name for name in names if name.endswith("unfinished")]
+
+
+def test_a_comparison_of_runs_with_nothing_in_common_goes_into_the_first():
+    def shared(*roots: str) -> Path:
+        subjects = [Subject(Path(r), Path(r), "relic/Darkroom-v0", {}, {}, None) for r in roots]
+        settings = Settings(run=roots)
+        return _shared_directory(subjects, settings, [load_protocol("darkroom_test")])
+
+    assert shared("/a/runs/x", "/b/runs/y").is_relative_to("/a/runs/x")
+    assert shared("/a/runs/x", "/a/other/y").parents[1] == Path("/a")
+    assert shared("/a/runs/x").parents[1] == Path("/a/runs/x")
 
 
 def test_controls_can_be_added_to_an_evaluation_that_is_done(run, tmp_path):

@@ -31,6 +31,7 @@ def test_curve_averages_the_units_that_reach_an_index():
     assert found["mean"] == pytest.approx([1 / 3, 1.0, 1.0])
     assert found["count"] == [3, 2, 1]
     assert found["low"][1] == found["high"][1] == 1.0
+    assert found["low"][2] is found["high"][2] is None
     assert table.common == 1
 
 
@@ -64,6 +65,13 @@ def test_repeats_and_trials_of_a_house_do_not_narrow_the_interval():
 def test_one_house_has_no_interval():
     found = curve(tabulate(records_of([[0, 1], [1, 1]], houses=[5, 5]), "success"))
     assert (found["mean"], found["low"], found["high"]) == ([0.5, 1.0], [None] * 2, [None] * 2)
+
+
+def test_an_index_that_one_house_alone_reaches_has_no_interval():
+    found = curve(tabulate(records_of([[0, 1], [1, None], [1, None]]), "success"))
+    assert found["count"] == [3, 1]
+    assert found["low"][0] is not None
+    assert (found["mean"][1], found["low"][1], found["high"][1]) == (1.0, None, None)
 
 
 def test_gain_is_paired_and_measured_at_index_ten():

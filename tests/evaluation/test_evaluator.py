@@ -11,6 +11,7 @@ from envs.vector import TrialVectorEnv
 from relic.evaluation.context import Context
 from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_block
 from relic.policy.config import PolicyConfig
+from relic.policy.loading import load
 from relic.policy.policy import Policy
 from relic.schema import build
 from tests.evaluation.conftest import HORIZON, OPTIONS, small_policy, small_protocol
@@ -160,6 +161,11 @@ def test_vector_actions_are_clipped_and_the_previous_reward_is_shown(monkeypatch
 def test_environments_that_do_not_fit_are_refused(policy, name, options, message):
     with pytest.raises(ValueError, match=message):
         check_fit(policy, make_trial_env(name, 1, options))
+
+
+def test_what_is_only_learned_from_need_not_be_shown():
+    options = {"split": "val", "size": "small", "compass": True}
+    check_fit(load("pretrained/houses_small"), make_trial_env("relic/Houses-v0", 1, options))
 
 
 def test_policy_of_other_actions_is_refused(policy):

@@ -61,7 +61,17 @@ def test_what_a_killed_save_left_is_cleared(tmp_path):
     (tmp_path / "step_000000000005.unfinished").mkdir(parents=True)
     store = CheckpointStore(tmp_path)
     assert store.latest() is None
+    assert list(tmp_path.iterdir())  # a reader leaves alone what may be being written
+    store.clear_leftovers()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_readable_pointer_the_newest_is_the_latest(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(step, writer(""))
+    (tmp_path / "latest.json").write_text("")
+    assert CheckpointStore(tmp_path).latest().env_steps == 2
 
 
 def test_checkpoints_beyond_a_resumed_step_go(tmp_path):

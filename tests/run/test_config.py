@@ -146,6 +146,53 @@ def test_a_run_that_is_refused_does_not_bind_its_directory(train, tmp_path):
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("validation.options.splt=val", "Did you mean 'split'?"),
+        ("validation.options.horizon=90", "must keep episodes within the 20 steps"),
+        ("validation.trials=900", "validation.trials: must be at most the"),
+        ("init_from=/nowhere", "/nowhere"),
+    ],
+)
+def test_what_comes_later_is_refused_before_training(train, tmp_path, override, message):
+    run_dir = tmp_path / "run"
+    said = train(f"run_dir={run_dir}", override, check=2).stderr
+    assert message in said
+    assert "Traceback" not in said
+    assert not (run_dir / "config.yaml").exists()
+    assert not (run_dir / "metrics.jsonl").exists()
+
+
+def test_a_damaged_run_is_refused_in_a_sentence(train, tmp_path):
+    run_dir = tmp_path / "run"
+    train(f"run_dir={run_dir}", "total_steps=512")
+    (state,) = run_dir.glob("checkpoints/step_*512/run.json")
+    state.write_text("{")
+    damaged = train(f"run_dir={run_dir}", check=2).stderr
+    assert "run.json: must be JSON, but it is damaged" in damaged
+    (run_dir / "config.yaml").write_text("a: [")
+    damaged = train(f"run_dir={run_dir}", check=2).stderr
+    assert "config.yaml: must be the configuration of a run" in damaged
+    (tmp_path / "file").touch()
+    refused = train(f"run_dir={tmp_path / 'file'}", check=2).stderr
+    assert "run_dir: must be a directory that can be written" in refused
+
+
+def test_a_run_directory_is_opened_by_one_process_at_a_time(tmp_path):
+    config = composed("experiment=darkroom")
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    with first.opened(config):
+        pass
+    with pytest.raises(ConfigError, match="run_dir: must be written by one process at a time"):
+        second.opened(config).__enter__()
+    assert first.config.exists()
+    first.release()
+    with second.opened(config):
+        pass
+    second.release()
+
+
 def test_a_run_directory_keeps_its_configuration(tmp_path):
     config = composed("experiment=darkroom")
     directory = RunDirectory(tmp_path / "run")

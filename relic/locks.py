@@ -1,0 +1,37 @@
+"""A directory that one process at a time writes to."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from relic.schema import ConfigError
+
+LOCK_FILE = ".lock"
+
+
+def hold(directory: Path, key: str) -> IO[str]:
+    """Lock a directory until the file that is returned is closed, or this process ends.
+
+    Where a file system has no locks, nothing is locked.
+
+    Args:
+        directory: Which must exist.
+        key: What it is called on the command line.
+
+    Raises:
+        ConfigError: If another process holds it.
+    """
+    file = (directory / LOCK_FILE).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(
+            f"{key}: must be written by one process at a time, but another one is at work in "
+            f"{directory}. Wait until it ends, or choose another {key}."
+        ) from None
+    except OSError:
+        pass
+    return file
