@@ -51,16 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         shipped = [_shipped_for(run, options.reference) for run in runs]
         verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
-        figure = plot(runs, shipped[0])
-    except (ValueError, FileNotFoundError) as error:
+        out = options.out or Path(options.runs[0]) / "plots"
+        (drawn,) = save_figures({"learning_curve": plot(runs, shipped[0])}, out)
+    except (ValueError, OSError) as error:
         print(in_lines(error, 3), file=sys.stderr)
         return 2
     for run, verdict in zip(runs, verdicts, strict=True):
         print(sentence(run, verdict))
     if len(runs) > 1:
         print(as_table(runs, verdicts))
-    out = options.out or Path(options.runs[0]) / "plots"
-    print(save_figures({"learning_curve": figure}, out)[0])
+    print(drawn)
     return int(any(v is not None and v.track is Track.BEHIND for v in verdicts))
 
 
@@ -92,7 +92,7 @@ def sentence(run: Run, verdict: Verdict | None) -> str:
             f"environment steps. No learning curve ships with {run.experiment}; name one by "
             "--reference."
         )
-    text = f"{run.name} is {verdict.track.value} the runs that ship with {run.experiment}: "
+    text = f"{run.name} is {verdict.track.value} the runs that ship with {verdict.experiment}: "
     text += (
         f"{verdict.name} {verdict.score:.3f} at {verdict.step:,.0f} environment steps; "
         f"{verdict.low:.3f} to {verdict.high:.3f} is on track there"

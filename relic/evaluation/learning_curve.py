@@ -136,6 +136,8 @@ class Verdict:
     """When the shipped runs had this score, in the mean of those that did."""
     changes: tuple[str, ...]
     """Settings in which the run differs, as `key: shipped -> own`."""
+    experiment: str
+    """Of the shipped runs."""
 
 
 def read_run(directory: str | Path) -> Run:
@@ -274,7 +276,7 @@ def judge(run: Run, shipped: Shipped) -> Verdict:
     steps = [s for s in (other.reached(score) for other in others) if s is not None]
     usual = float(np.mean(steps)) if steps else None
     changes = tuple(differences(shipped.config, run.config, free=_FREE))
-    return Verdict(track, name, step, score, low, high, usual, changes)
+    return Verdict(track, name, step, score, low, high, usual, changes, shipped.experiment)
 
 
 def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:
