@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from threading import Lock
-from typing import Any
 
 import matplotlib
 
@@ -141,10 +140,12 @@ class Results:
         }
         self._found: dict[tuple[str, int], Result] = {}
         self._lock = Lock()
-        if path.exists():
-            self._read(json.loads(path.read_text()))
+        self._read()
 
-    def _read(self, said: dict[str, Any]) -> None:
+    def _read(self) -> None:
+        if not self._path.exists():
+            return
+        said = json.loads(self._path.read_text())
         for key, value in self._about.items():
             if said.get(key) != value:
                 raise ValueError(
@@ -160,8 +161,9 @@ class Results:
         return self._found.get((row, seed))
 
     def add(self, result: Result) -> None:
-        """Add or replace a result, in the file too."""
+        """Add or replace a result, in the file too, where others may have added theirs."""
         with self._lock:
+            self._read()
             self._found[result.row, result.seed] = result
             order = list(ROWS)
             runs = sorted(self._found.values(), key=lambda r: (order.index(r.row), r.seed))

@@ -69,8 +69,9 @@ def test_results_are_kept_for_other_machines(tmp_path):
 
     path = tmp_path / "results.json"
     last, first = _result("sink_none", 0, 0, 1), _result("relic", 1, 20, 2)
-    for result in (last, first):
-        Results(path, "darkroom", 5000).add(result)
+    one, other = (Results(path, "darkroom", 5000) for _ in range(2))
+    one.add(last)
+    other.add(first)
     again = Results(path, "darkroom", 5000)
     assert again.get("sink_none", 0) == last
     assert again.get("relic", 1) == first
