@@ -16,7 +16,6 @@ from relic.evaluation.protocol import Protocol
 from relic.policy.policy import Policy
 from relic.run.components import refusals
 from relic.run.config import RunConfig
-from relic.schema import ConfigError
 
 MEASURES = ("return", "success", "spl")
 
@@ -39,18 +38,13 @@ def check_validation(config: RunConfig, policy: Policy) -> None:
     """Check, before anything is trained, that the policy can act in the validation's environment.
 
     Raises:
-        ConfigError: If it cannot be built, shows something else, or has too few trials.
+        ConfigError: If it cannot be built, or does not fit.
     """
     protocol = validation_protocol(config)
     with refusals():
         env = make_trial_env(protocol.env, 1, protocol.options)
         try:
             check_fit(policy, env)
-            if protocol.trials > env.num_trials:
-                raise ConfigError(
-                    f"validation.trials: must be at most the {env.num_trials} trials of "
-                    f"{env.dataset_name}, got {protocol.trials}. Use fewer."
-                )
         finally:
             env.close()
 

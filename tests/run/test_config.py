@@ -151,7 +151,6 @@ def test_a_run_that_is_refused_does_not_bind_its_directory(train, tmp_path):
     [
         ("validation.options.splt=val", "Did you mean 'split'?"),
         ("validation.options.horizon=90", "must keep episodes within the 20 steps"),
-        ("validation.trials=900", "validation.trials: must be at most the"),
         ("init_from=/nowhere", "/nowhere"),
     ],
 )
