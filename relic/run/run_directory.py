@@ -35,14 +35,15 @@ class RunDirectory:
         """Open for what is built inside; where that is refused, no new configuration stays.
 
         A start with what was wrong put right is then no other run. Until `release`, no other
-        process can open it.
+        process on this machine can open it, but for jobs on Ray.
 
         Raises:
             ConfigError: As `open`, or if another process trains in it.
         """
         was_there = self.config.exists()
         self._make()
-        self._lock = hold(self.path, "run_dir")
+        if config.cluster.backend != "ray":  # whose actors end a while after their job
+            self._lock = hold(self.path, "run_dir")
         try:
             self.open(config)
             yield
