@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from relic.evaluation.context import Context
 from relic.evaluation.curves import LATE, curve, gain, tabulate
 from relic.evaluation.evaluator import Record
 from relic.evaluation.protocol import load_protocol
-from relic.evaluation.store import RECORDS_FILES, read_records
+from relic.evaluation.store import RECORDS_FILES, read_records, write_text
 from relic.evaluation.subject import find_subject
 
 
@@ -170,9 +169,7 @@ class Results:
             lines = ",\n".join("  " + json.dumps(asdict(run)) for run in runs)
             about = json.dumps(self._about)[1:-1]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            written = self._path.with_name(self._path.name + ".tmp")
-            written.write_text(f'{{{about}, "runs": [\n{lines}\n]}}\n')
-            os.replace(written, self._path)
+            write_text(self._path, f'{{{about}, "runs": [\n{lines}\n]}}\n')
 
 
 @dataclass(frozen=True, slots=True)
