@@ -99,6 +99,11 @@ class RolloutSource(ABC):
         """Environment steps of the run so far, over all rows and ranks."""
         return self.row_steps * self.rollout.num_envs * self.world_size
 
+    @property
+    def rollout_began(self) -> int:
+        """Steps that a row had taken when the rollout under way, a trial in each row, began."""
+        return self.row_steps - self.rollout.size
+
     def take_episodes(self) -> dict[str, Array]:
         """Return the records of episodes that ended since the last call, one entry each."""
         records, self._episodes = self._episodes, []
@@ -118,11 +123,10 @@ class RolloutSource(ABC):
 
     def _draw_depth_mask(self, context: Context) -> None:
         """Draw, row by row, which layers are dropped until the next trial."""
-        trial_began = self.row_steps - self.rollout.size
         masks = []
         for row in self.rollout.row_N[context.rows]:
             generator = torch.Generator()
-            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), trial_began)))
+            generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.rollout_began)))
             masks.append(self.policy.memory.draw_depth_mask(1, generator))
         if masks[0] is not None:
             context.state.memory.set_depth_mask(torch.cat(masks))

@@ -90,7 +90,7 @@ class RunSaver:
                 group.state.load_state_dict(memory)
         self._written = list(own["chunks"])
         self._written_to = parts.rollout.size if self._written else 0
-        self._written_of = self._first_step
+        self._written_of = parts.collector.rollout_began
         torch.random.set_rng_state(own["torch_rng"])
         return state["trainer"]
 
@@ -112,11 +112,6 @@ class RunSaver:
                 f"rows, got {wanted[0]} of {wanted[1]}. Start as many, until a rollout has ended."
             )
         return {**own, "collector": {**own["collector"], "groups": None}}
-
-    @property
-    def _first_step(self) -> int:
-        """Steps that a row had taken when the rollout under way began."""
-        return self._parts.collector.row_steps - self._parts.rollout.size
 
     @property
     def _rank_name(self) -> str:
@@ -151,12 +146,12 @@ class RunSaver:
 
     def _write_chunks(self) -> None:
         """Write the steps that were collected since the last checkpoint of this rollout."""
-        rollout = self._parts.rollout
-        if self._written_of != self._first_step or rollout.size in (0, rollout.num_steps):
-            self._written, self._written_to, self._written_of = [], 0, self._first_step
+        rollout, began = self._parts.rollout, self._parts.collector.rollout_began
+        if self._written_of != began or rollout.size in (0, rollout.num_steps):
+            self._written, self._written_to, self._written_of = [], 0, began
         if rollout.size in (0, rollout.num_steps, self._written_to):
             return
-        name = f"{self._rank_name}_{self._first_step:010d}_{self._written_to}_{rollout.size}"
+        name = f"{self._rank_name}_{began:010d}_{self._written_to}_{rollout.size}"
         save_state(self._chunk_root, name, rollout.chunk_state(self._written_to, rollout.size))
         self._written = [*self._written, name]
         self._written_to = rollout.size
