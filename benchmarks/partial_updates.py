@@ -1,18 +1,20 @@
-"""What are partial updates worth? Darkroom with and without them, and with each prefix choice.
+"""What are partial updates worth? With and without them, and with each choice of the prefix.
 
     python benchmarks/partial_updates.py runs/partial                # hours on two cores
     python benchmarks/partial_updates.py runs/partial --plot-only    # from what has been trained
+    python benchmarks/partial_updates.py runs/partial_houses --experiment houses_small
 
 Each case trains with the experiment's settings but for what is compared, one thread each: rollouts
-of 512 steps in 128 rows with 4 updates, and of 4,096 steps in 16 rows with 16. Time is CPU time of
-the case's process, validation included, so that other load on the machine does not count. The plot
-shows return on validation goals, from the third episode of a trial on, at equal steps and at equal
-time. The last line is one JSON object.
+of 4,096 steps in 16 rows with 16 updates, in Darkroom also of 512 steps in 128 rows with 4. Time is
+CPU time of the case's process, validation included, so that other load on the machine does not
+count. The plot shows validation, from the third episode of a trial on, at equal steps and at equal
+time; take a directory for each experiment. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,50 @@ LABELS = {
 }
 LONG_ONLY = ("window", "no_shuffle")
 """Choices for rollouts longer than the window, in which it is not the whole prefix."""
-ROLLOUTS = {
-    512: ["rollout.num_envs=128", "rollout.num_steps=512"],
-    4096: ["rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16"],
+LONG = ("rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How an experiment is trained and what is shown of it."""
+
+    rollouts: Mapping[int, tuple[str, ...]]
+    """What is trained with each length of rollouts."""
+    total_steps: Mapping[int, int]
+    score: str
+    label: str
+    top: float
+    bars: tuple[float, float]
+    """Scores whose first crossing is told."""
+
+
+SETTINGS = {
+    "darkroom": Setting(
+        rollouts={512: ("rollout.num_envs=128", "rollout.num_steps=512"), 4096: LONG},
+        total_steps={512: 3_000_000, 4096: 1_500_000},
+        score="val/return",
+        label="return on validation goals",
+        top=95,
+        bars=(60, 80),
+    ),
+    # Half as many rows in rollouts four times as long: rows in a minibatch, steps in a chunk and
+    # so the optimiser's partial steps stay what they are in the experiment.
+    "houses_small": Setting(
+        rollouts={
+            4096: (
+                *LONG,
+                "ppo.num_minibatches=8",
+                "validation.every_rollouts=2",
+                "validation.score_from_episode=2",
+            )
+        },
+        total_steps={4096: 1_000_000},
+        score="val/success",
+        label="success in validation houses",
+        top=0.6,
+        bars=(0.2, 0.3),
+    ),
 }
-TOTAL_STEPS = {512: 3_000_000, 4096: 1_500_000}
-SCORE = "val/return"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +103,38 @@ class Compared(Case):
     choice: str
 
 
-def case_of(directory: Path, num_steps: int, choice: str) -> Compared:
+def case_of(directory: Path, experiment: str, num_steps: int, choice: str) -> Compared:
     """Return the run of a length and a choice."""
     # A single key beats what a group says, wherever it stands, so each is given once.
-    keys = dict(key.split("=") for key in (*ROLLOUTS[num_steps], *CHOICES[choice]))
-    overrides = ("experiment=darkroom", *(f"{key}={value}" for key, value in keys.items()))
+    rollout = SETTINGS[experiment].rollouts[num_steps]
+    keys = dict(key.split("=") for key in (*rollout, *CHOICES[choice]))
+    overrides = (f"experiment={experiment}", *(f"{key}={value}" for key, value in keys.items()))
     return Compared(directory / f"{num_steps}_{choice}", overrides, num_steps, choice)
 
 
-def curve(case: Compared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def curve(case: Compared, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return steps, CPU seconds and score at each validation; work is even over the run."""
     lines = read_metrics(case.directory / "metrics.jsonl")
-    points = [(line["env_steps"], line[SCORE]) for line in lines if SCORE in line]
+    points = [(line["env_steps"], line[score]) for line in lines if score in line]
     steps, scores = (np.array(column, float) for column in zip(*points, strict=True))
     seconds = cpu_seconds(case) * steps / lines[-1]["env_steps"]
     return steps, seconds, scores
 
 
-def plot(cases: list[Compared], path: Path) -> None:
+def plot(cases: list[Compared], setting: Setting, path: Path) -> None:
     """Draw every rollout length against steps and against time."""
     lengths = sorted({case.num_steps for case in cases})
     figure, axes = plt.subplots(len(lengths), 2, figsize=(10, 3.6 * len(lengths)), squeeze=False)
     for row, length in zip(axes, lengths, strict=True):
         for case in (c for c in cases if c.num_steps == length):
-            steps, seconds, scores = curve(case)
+            steps, seconds, scores = curve(case, setting.score)
             color = f"C{list(CHOICES).index(case.choice)}"
             row[0].plot(steps / 1e6, scores, marker=".", color=color)
             row[1].plot(seconds / 60, scores, marker=".", color=color)
-        row[0].set(xlabel="environment steps (millions)", ylabel="return on validation goals")
+        row[0].set(xlabel="environment steps (millions)", ylabel=setting.label)
         row[1].set(xlabel="CPU minutes")
         for ax in row:
-            ax.set(title=f"rollouts of {length:,} steps", ylim=(0, 95))
+            ax.set(title=f"rollouts of {length:,} steps", ylim=(0, setting.top))
             ax.grid(alpha=0.3)
     for choice in dict.fromkeys(case.choice for case in cases):
         axes[0, 0].plot([], [], color=f"C{list(CHOICES).index(choice)}", label=LABELS[choice])
@@ -102,15 +143,15 @@ def plot(cases: list[Compared], path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def table(cases: list[Compared]) -> list[dict[str, Any]]:
-    """Say of each case how far it came, in what time, and when it first reached 60 and 80."""
+def table(cases: list[Compared], setting: Setting) -> list[dict[str, Any]]:
+    """Say of each case how far it came, in what time, and when it first reached the bars."""
     rows = []
     for case in cases:
-        steps, seconds, scores = curve(case)
+        steps, seconds, scores = curve(case, setting.score)
         row: dict[str, Any] = {"num_steps": case.num_steps, "choice": case.choice}
         row |= {"env_steps": int(steps[-1]), "cpu_s": round(float(seconds[-1]))}
-        row |= {"last": round(float(scores[-1]), 1), "best": round(float(scores.max()), 1)}
-        for bar in (60, 80):
+        row |= {"last": round(float(scores[-1]), 3), "best": round(float(scores.max()), 3)}
+        for bar in setting.bars:
             reached = np.flatnonzero(scores >= bar)
             row[f"steps_to_{bar}"] = int(steps[reached[0]]) if len(reached) else None
             row[f"cpu_s_to_{bar}"] = round(float(seconds[reached[0]])) if len(reached) else None
@@ -125,20 +166,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--total-steps", type=int, help=f"default by length: {TOTAL_STEPS}")
+    parser.add_argument("--experiment", default="darkroom", choices=SETTINGS)
+    parser.add_argument("--total-steps", type=int, help="default: by experiment and length")
     parser.add_argument(
         "--limit-s",
         type=float,
         default=7200.0,
         help="most seconds of a case in this call; it saves and leaves",
     )
-    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 4096], choices=ROLLOUTS)
+    parser.add_argument("--lengths", type=int, nargs="+", help="default: all of the experiment")
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=CHOICES)
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--plot-only", action="store_true")
     args = parser.parse_args()
+    setting = SETTINGS[args.experiment]
+    args.lengths = args.lengths or list(setting.rollouts)
+    if not set(args.lengths) <= set(setting.rollouts):
+        parser.error(f"--lengths: {args.experiment} has {list(setting.rollouts)}")
     cases = [
-        case_of(args.directory, length, choice)
+        case_of(args.directory, args.experiment, length, choice)
         for length in args.lengths
         for choice in args.choices
         if choice not in LONG_ONLY or length > WINDOW
@@ -146,11 +192,11 @@ def main() -> None:
     if not args.plot_only:
         args.directory.mkdir(parents=True, exist_ok=True)
         children = Children()
-        total = {n: args.total_steps or TOTAL_STEPS[n] for n in args.lengths}
+        total = {n: args.total_steps or setting.total_steps[n] for n in args.lengths}
         each(cases, args.jobs, lambda c: train(c, total[c.num_steps], args.limit_s, children))
     cases = [case for case in cases if case.accounts.exists() and case.reached]
-    rows = table(cases)
-    plot(cases, args.directory / "partial_updates.png")
+    rows = table(cases, setting)
+    plot(cases, setting, args.directory / "partial_updates.png")
     options = {**vars(args), "directory": str(args.directory)}
     finish("partial_updates", options, torch.device("cpu"), rows)
 

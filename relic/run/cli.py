@@ -127,10 +127,15 @@ def compose(overrides: Mapping[str, Any]) -> RunConfig:
     """
     arguments = [f"{key}={_as_text(value)}" for key, value in leaves(overrides).items()]
     check_overrides(arguments)
+    return _composed(arguments)
+
+
+def _composed(overrides: Sequence[str]) -> RunConfig:
+    """Return what checked `key=value` arguments would train."""
     _store_schema()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
-            composed = hydra.compose("config", complete(arguments))
+            composed = hydra.compose("config", complete(overrides))
         except HydraException as error:
             raise ConfigError(in_lines(error, 1)) from None
     return from_hydra(composed)
@@ -193,6 +198,7 @@ def train(arguments: Sequence[str]) -> int:
 def _train(arguments: list[str]) -> int:
     check_overrides(arguments)
     _store_schema()
+    _check_shown(arguments)
     status: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
@@ -206,6 +212,16 @@ def _train(arguments: list[str]) -> int:
     finally:
         sys.argv = previous
     return max(status, default=0)
+
+
+def _check_shown(arguments: Sequence[str]) -> None:
+    """Check the configuration that `--cfg` shows: Hydra prints it before a task could refuse it."""
+    flags, overrides = _split(arguments)
+    if not any(re.match(r"(--cfg|-c)(=|$)", flag) for flag in flags):
+        return
+    if not {"-m", "--multirun"}.isdisjoint(flags):
+        raise ConfigError("--cfg: shows the configuration of one run, got --multirun. Drop one.")
+    _composed(overrides)
 
 
 def train_run(config: RunConfig) -> int:

@@ -106,6 +106,20 @@ def test_values_of_flags_are_no_overrides(train):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--cfg", "job", "ppo.lr=-1"), "ppo.lr: must not be negative"),
+        (("ppo.lr=abc", "-c", "job"), "ppo.lr: must be a number"),
+        (("-m", "--cfg", "job", "seed=0,1"), "got --multirun"),
+    ],
+)
+def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message):
+    refused = train(*arguments, check=2)
+    assert message in refused.stderr
+    assert not refused.stdout
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["ppo.num_minibatches=7"], r"ppo\.num_minibatches: must divide num_envs"),
