@@ -39,6 +39,7 @@ ROWS = {
     "credit_trial": Row("ReLIC, credit per trial", MEMORY),
     "rl2": Row("RL², LSTM", MEMORY),
     "rl2_gru": Row("RL², GRU", MEMORY),
+    "rl2_credit_episode": Row("RL², LSTM, credit per episode", MEMORY),
     "transformer_xl": Row("Transformer-XL", MEMORY),
     "single_episode": Row("single episode", MEMORY),
     "no_inter_episode_attention": Row("no inter-episode attention", MEMORY),

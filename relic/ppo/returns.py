@@ -23,7 +23,11 @@ class Credit(Enum):
     EPISODE = "episode"
     """Nothing crosses an episode's end."""
     TRIAL = "trial"
-    """The episodes of a trial are one stream; only the trial's own end is an end."""
+    """The episodes of a trial are one stream; only the trial's own end is an end.
+
+    The agent then maximises reward per step of the trial. Where an episode can be ended at will and
+    progress is rewarded, that may be had by ending episodes early, to be placed anew.
+    """
 
 
 class TimeLimit(Enum):
