@@ -12,7 +12,7 @@ import yaml
 from relic.locks import hold
 from relic.run.checkpoint import write_atomically
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, differences, to_plain
+from relic.schema import ConfigError, build, differences, to_plain
 
 FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint", "cluster")
 """What may differ when a run is started again."""
@@ -89,10 +89,15 @@ class RunDirectory:
             ) from None
 
     def _read(self) -> dict[str, Any]:
+        """Return the run's configuration, with fields that it was made without at their default."""
         try:
-            return dict(yaml.safe_load(self.config.read_text()))
+            content = dict(yaml.safe_load(self.config.read_text()))
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self.config}: must be the configuration of a run, got a damaged file "
                 f"({str(error).splitlines()[0]}). Restore it, or choose another run_dir."
             ) from None
+        try:
+            return to_plain(build(RunConfig, content))
+        except ConfigError:  # Of a version with other fields: the comparison names them.
+            return content

@@ -10,6 +10,7 @@ from relic.evaluation.learning_curve import (
     PACE,
     SHIPPED,
     Curve,
+    Run,
     Track,
     as_shipped,
     expected,
@@ -19,7 +20,8 @@ from relic.evaluation.learning_curve import (
     shipped_file,
     write_shipped,
 )
-from relic.schema import ConfigError
+from relic.run.config import RunConfig
+from relic.schema import ConfigError, build, to_plain
 
 CONFIG = {
     "experiment": "made_up",
@@ -199,3 +201,7 @@ def test_shipped_curves_are_of_their_experiment(file):
     assert shipped.score in shipped.curves
     for curves in shipped.curves.values():
         assert all((np.diff(curve.step_P) > 0).all() for curve in curves)
+    # A field that it lacks would be told to users as a change of theirs: add it, at its default.
+    complete = to_plain(build(RunConfig, shipped.config))
+    first = {name: curves[0] for name, curves in shipped.curves.items()}
+    assert not judge(Run("same", shipped.experiment, complete, first), shipped).changes

@@ -192,6 +192,20 @@ def test_a_damaged_run_is_refused_in_a_sentence(train, tmp_path):
     assert "run_dir: must be a directory that can be written" in refused
 
 
+def test_a_run_goes_on_in_a_version_with_new_fields(tmp_path):
+    config, run = composed("experiment=darkroom"), RunDirectory(tmp_path / "run")
+    run.open(config)
+    older = yaml.safe_load(run.config.read_text())
+    del older["ppo"]["place_coef"]
+    run.config.write_text(yaml.safe_dump(older))
+    run.open(config)
+    assert yaml.safe_load(run.config.read_text()) == to_plain(config)
+    older["ppo"]["dropped_later"] = 1
+    run.config.write_text(yaml.safe_dump(older))
+    with pytest.raises(ConfigError, match=r"ppo\.dropped_later: 1 -> None"):
+        run.open(config)
+
+
 def test_a_run_directory_is_opened_by_one_process_at_a_time(tmp_path):
     config = composed("experiment=darkroom")
     first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
