@@ -9,6 +9,7 @@ Run: python benchmarks/bench_policy_step.py [--device cuda] [--quick]
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 import torch
@@ -71,22 +72,25 @@ class GrowingCache:
 
 
 def decode_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
-    """Measure a step at each context."""
+    """Measure a step at each context; on CUDA with the cache that training has, and with half."""
     model = Transformer(TransformerConfig.preset(args.size), max_episode_steps=EPISODE_STEPS)
     model = model.to(device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtypes = [torch.float32, *([torch.bfloat16] if device.type == "cuda" else [])]
     bandwidth = copy_bandwidth(device, repeats)
     print(f"decode, size {args.size}, {args.rows} rows; a large copy moves {bandwidth:.1f} GB/s")
     print(
-        f"{'context':>8} {'step':>11} {'by cat':>11} {'ratio':>7} {'GB/s':>7} {'of copy':>8} graph"
+        f"{'context':>8} {'cache':>8} {'step':>11} {'by cat':>11} {'ratio':>7} {'GB/s':>7} "
+        f"{'of copy':>8} graph"
     )
     results = []
-    for steps in (256,) if args.quick else args.contexts:
+    for steps, dtype in itertools.product((256,) if args.quick else args.contexts, dtypes):
         row = decode_row(model, filled_state(model, args.rows, steps, dtype), steps, repeats)
+        row["cache"] = str(dtype).removeprefix("torch.")
         row["share_of_copy"] = row["gb_per_s"] / bandwidth
         results.append(row)
         print(
-            f"{steps:8} {row['step']['ms']:8.3f} ms {row['by_cat']['ms']:8.3f} ms "
+            f"{steps:8} {row['cache']:>8} {row['step']['ms']:8.3f} ms "
+            f"{row['by_cat']['ms']:8.3f} ms "
             f"{row['ratio']:6.1f}x {row['gb_per_s']:7.1f} {row['share_of_copy']:7.0%} "
             + (f"{row['graph']['ms']:.3f} ms" if "graph" in row else "")
         )

@@ -161,7 +161,8 @@ def setting(args: argparse.Namespace) -> dict[str, Any]:
     if args.device == "cuda":
         from envs.houses.cuda_renderer import cuda
 
-        device = cuda.get_current_device().name.decode()
+        name = cuda.get_current_device().name
+        device = name.decode() if isinstance(name, bytes) else name
     return {
         "device": device,
         "cores": os.cpu_count(),

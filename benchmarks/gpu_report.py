@@ -4,12 +4,14 @@
     python benchmarks/gpu_report.py runs/cpu_report --quick           # on a CPU, minutes
 
 Trains experiment=houses_64k, the paper's small policy with 20 rows at 64 x 64 pixels, for one whole
-rollout with all its updates, by reward alone. After `--limit-s` seconds it saves at the next update
-and leaves; the next call goes on exactly there. The last, full update begins only if half of the
-limit is left, so that a call can hold it. Then, once each: one decode step against the context, the
-attention of a full pass, the simulator, and beside them a large copy and a large matrix product,
-which are this device's limits. The report says environment steps per second including all updates,
-where the time went, and the share of the matrix product's speed that acting, refreshing and
+rollout with all its updates, by reward alone. Where the seconds of a call run out it saves and
+leaves, if it can just before a refresh of the context, where the cache need not be saved; the next
+call goes on exactly there. The last, full update begins only if half of the limit is left, so that
+a call can hold it. Then, once each and while there is time: a large matrix product and a large
+copy, which are this device's limits, one decode step against the context, the attention of a full
+pass, and the simulator. A part that fails says so and is not tried again, unless it is deleted from
+DIRECTORY/parts.json. The report says environment steps per second including all updates, where the
+time went, and the share of the product's speed, in the same precision, that acting, refreshing and
 learning reach (model-FLOP use: multiplications and additions of the transformer, the passes that
 checkpointing repeats not counted, encoder and heads neither).
 
@@ -21,6 +23,7 @@ the last line and in DIRECTORY/report.json.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import time
@@ -28,6 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from bench_attention import Pass, candidates
 from bench_attention import timed as timed_attention
@@ -35,6 +39,7 @@ from bench_policy_step import decode_rows, forward_flops
 from houses_parts import rate, stepper
 from timing import copy_bandwidth, finish, machine, measure
 
+from relic.ppo.config import Precision
 from relic.ppo.schedule import UpdateSchedule
 from relic.run.checkpoint import write_atomically
 from relic.run.cli import compose
@@ -44,6 +49,10 @@ from relic.run.metrics import read_metrics
 from relic.run.trainer import Trainer
 
 CHUNK = 256
+SAVE_S, PART_S = 30.0, 45.0
+"""Seconds that are kept for a checkpoint, and for each part, on a GPU."""
+STARTED = psutil.Process().create_time()
+"""The limit holds from here on: imports and compilation count."""
 PARTS_OF_TIME = ("simulate", "act", "learn", "refresh", "other")
 
 
@@ -62,7 +71,7 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
             "updates.per_rollout": args.steps // CHUNK,
             **refresh_every,
             "ppo.clone_steps": 0,
-            "env.options.threads": max(1, (os.cpu_count() or 1) // args.groups) if cuda else 1,
+            "env.options.threads": max(1, cpu_threads() // args.groups) if cuda else 1,
             "checkpoint.best_metric": None,
             "validation": {"every_rollouts": None, "final_trials": 0},
             "logging.progress": False,
@@ -70,28 +79,43 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
     )
 
 
+def cpu_threads() -> int:
+    """Return how many threads the simulator may use: more than sixteen are of no use to it here."""
+    return min(16, len(os.sched_getaffinity(0)))
+
+
+def seconds_left(limit_s: float) -> float:
+    """Return what is left of this call."""
+    return STARTED + limit_s - time.time()
+
+
 class Deadline:
     """Says after each update whether to save and leave."""
 
     def __init__(self, trainer: Trainer, limit_s: float):
         self._trainer, self._limit_s = trainer, limit_s
-        self._began = self._last = time.monotonic()
-        self._slowest = 0.0
+        self._updated = self._renewed = seconds_left(limit_s)
+        self._update_s = self._stretch_s = 0.0
 
     def __call__(self) -> bool:
-        """Judge by the slowest update so far, and before the full one by half of the limit."""
-        now = time.monotonic()
-        self._slowest, self._last = max(self._slowest, now - self._last), now
-        left = self._began + self._limit_s - now
+        """Judge by the slowest update and the slowest stretch between two refreshes so far."""
+        left = seconds_left(self._limit_s)
+        self._update_s, self._updated = max(self._update_s, self._updated - left), left
         config = self._trainer.config
-        chunk_steps = config.rollout.num_envs * CHUNK
-        if self._trainer.env_steps + chunk_steps >= config.total_steps and left < self._limit_s / 2:
-            return not self._trainer.is_finished
-        return left < 2 * self._slowest
+        index = self._trainer.parts.rollout.size // CHUNK - 1
+        last = config.schedule.per_rollout - 1
+        half = self._limit_s / 2
+        if index < last and (left < 2 * self._update_s or (index == last - 1 and left < half)):
+            return True
+        if index == last or not config.updates.renews_after(index):
+            return False
+        self._stretch_s, self._renewed = max(self._stretch_s, self._renewed - left), left
+        ends = index + config.updates.refresh_every >= last
+        return left < self._stretch_s + (half if ends else 2 * self._update_s)
 
 
 def train(config: RunConfig, limit_s: float) -> bool:
-    """Train until the rollout is done or the time is up; say whether it is done."""
+    """Train until the rollout is done or this call's time is up; say whether it is done."""
     trainer = Trainer(config, join_ranks(config.device))
     try:
         trainer.resume()
@@ -120,8 +144,12 @@ def model_flops(config: RunConfig, schedule: UpdateSchedule, done: int) -> dict[
     return {name: count * config.rollout.num_envs for name, count in flops.items()}
 
 
-def rollout_report(config: RunConfig, matmul_tflops: float) -> dict[str, Any]:
+def rollout_report(config: RunConfig, limits: dict[str, float]) -> dict[str, Any]:
     """Say of the updates so far what they took and reached, from the run's metrics."""
+    half = config.device == "cuda" and config.ppo.precision is Precision.BF16
+    products = dict.fromkeys(("act", "refresh", "learn"), limits.get("float32_tflops"))
+    if half:
+        products["learn"] = limits.get("bfloat16_tflops")
     lines = read_metrics(config.directory / "metrics.jsonl")
     times = {p: sum(line.get(f"time/{p}", 0.0) for line in lines) for p in PARTS_OF_TIME}
     steps, wall_s = lines[-1]["env_steps"], lines[-1]["wall_s"]
@@ -136,7 +164,7 @@ def rollout_report(config: RunConfig, matmul_tflops: float) -> dict[str, Any]:
         "env_steps_per_s": steps / wall_s,
         "seconds": times,
         "model_tflops": reached,
-        "share_of_matmul": {p: value / matmul_tflops for p, value in reached.items()},
+        "share_of_product": {p: reached[p] / best for p, best in products.items() if best},
         "last_update_s": lines[-1].get("time/learn"),
     }
     print(
@@ -145,18 +173,20 @@ def rollout_report(config: RunConfig, matmul_tflops: float) -> dict[str, Any]:
     )
     for name, seconds in times.items():
         use = f", {reached[name]:.3f} TFLOP/s" if name in reached else ""
-        use += f", {report['share_of_matmul'][name]:.1%} of the product" if name in reached else ""
+        share = report["share_of_product"].get(name)
+        use += f", {share:.1%} of the product" if share is not None else ""
         print(f"  {name:9} {seconds / wall_s:4.0%} of the time{use}")
     return report
 
 
 def limits(device: torch.device, repeats: int, *, quick: bool) -> dict[str, float]:
-    """Measure what the device does at most: a large product, as training computes, and a copy."""
+    """Measure what the device does at most: large products, and a copy."""
     side = 1024 if device.type == "cpu" or quick else 8192
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-    took = measure(lambda: a @ b, device, repeats)
-    reached = {"matmul_tflops": 2 * side**3 / took["ms"] / 1e9}
+    reached = {}
+    for dtype in (torch.float32, *([torch.bfloat16] if device.type == "cuda" else [])):
+        a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+        took = measure(lambda a=a, b=b: a @ b, device, repeats)
+        reached[f"{str(dtype).removeprefix('torch.')}_tflops"] = 2 * side**3 / took["ms"] / 1e9
     reached["copy_gb_per_s"] = copy_bandwidth(device, repeats)
     print(", ".join(f"{name} {value:.3f}" for name, value in reached.items()))
     return reached
@@ -168,18 +198,21 @@ def attention(device: torch.device, repeats: int, *, quick: bool) -> list[dict[s
     shape = (1, 8, 65_536, 32) if on_gpu else (1, 8, 512, 32)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     case = Pass("plain", shape, device, dtype)
-    rows = [timed_attention(case, b, device, repeats) for b in candidates(case, device, dtype)]
-    for row in rows:
-        print(
-            f"attention {shape}, {row['backend']}: forward {row['forward_tflops']:.3f}, "
-            f"with backward {row['both_tflops']:.3f} TFLOP/s"
-        )
-    return [{"sizes": shape, **row} for row in rows]
+    rows = []
+    for backend in candidates(case, device, dtype):
+        row = attempt(lambda b=backend: timed_attention(case, b, device, repeats))
+        rows.append({"sizes": shape, "backend": backend.value, **row})
+        if "error" not in row:
+            print(
+                f"attention {shape}, {row['backend']}: forward {row['forward_tflops']:.3f}, "
+                f"with backward {row['both_tflops']:.3f} TFLOP/s"
+            )
+    return rows
 
 
 def simulator(args: argparse.Namespace) -> dict[str, float]:
     """Measure environment steps per second of small houses: RGB, depth and semantics each."""
-    threads = os.cpu_count() or 1 if args.device == "cuda" else 1
+    threads = cpu_threads() if args.device == "cuda" else 1
     step, close = stepper("small", 64, args.rows, threads, 0.01)
     got = rate(step, 1.0 if args.quick else 5.0, 1 if args.quick else 5)
     close()
@@ -190,24 +223,43 @@ def simulator(args: argparse.Namespace) -> dict[str, float]:
     return {**got, "threads": threads}
 
 
-def parts_report(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the parts, or return what an earlier call has measured."""
-    path = args.directory / "parts.json"
-    if path.exists():
-        return json.loads(path.read_text())
+def attempt(run: Callable[[], Any]) -> Any:
+    """Return what is measured; an error too, as it must not take the other numbers with it."""
+    try:
+        return run()
+    except Exception as error:  # whatever a kernel or its compiler says
+        print(f"failed: {error}")
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+PARTS = ("machine", "limits", "decode", "attention", "simulator")
+
+
+def read_parts(path: Path) -> dict[str, Any]:
+    """Return the parts that have been measured."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def measure_parts(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """Measure the parts that no earlier call has measured, while there is time for them."""
+    parts = read_parts(path)
     device = torch.device(args.device)
     repeats = 1 if args.quick else 10
     asked = argparse.Namespace(
         size=args.size, rows=args.rows, quick=args.quick, contexts=args.contexts
     )
-    measured: dict[str, Callable[[], Any]] = {
+    runs: dict[str, Callable[[], Any]] = {
+        "machine": lambda: machine(device),
         "limits": lambda: limits(device, repeats, quick=args.quick),
         "decode": lambda: decode_rows(asked, device, repeats),
         "attention": lambda: attention(device, repeats, quick=args.quick),
         "simulator": lambda: simulator(args),
     }
-    parts = {"machine": machine(device)} | {name: run() for name, run in measured.items()}
-    write_atomically(path, json.dumps(parts))
+    for name in PARTS:
+        if name in parts or seconds_left(args.limit_s) < args.part_s:
+            continue
+        parts[name] = attempt(runs[name])
+        write_atomically(path, json.dumps(parts))
     return parts
 
 
@@ -219,7 +271,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--rows", type=int, help="default: 20, on a CPU 2")
     parser.add_argument("--steps", type=int, help="of the rollout; default: 65,536")
-    parser.add_argument("--limit-s", type=float, default=540.0, help="of one call's training")
+    parser.add_argument("--limit-s", type=float, default=540.0, help="of one call, all in all")
     parser.add_argument("--quick", action="store_true", help="rollout of 1,024 steps, tiny parts")
     args = parser.parse_args()
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -228,20 +280,25 @@ def parse() -> argparse.Namespace:
     args.rows = args.rows or (20 if cuda else 2)
     args.steps = args.steps or (4 * CHUNK if args.quick else 65_536)
     args.contexts = [4096, 65_536] if cuda else [4096]
+    args.save_s, args.part_s = (SAVE_S, PART_S) if cuda else (0.0, 0.0)
     return args
 
 
 def main() -> None:
     args = parse()
+    path = args.directory / "parts.json"
     config = rollout_config(args)
-    done = train(config, args.limit_s)
-    parts = parts_report(args)
+    missing = len(PARTS) - len(read_parts(path))
+    finished = train(config, args.limit_s - args.save_s - missing * args.part_s)
+    gc.collect()  # What the trainer held on the GPU is the parts' now.
+    rollout_report(config, {})  # In case that a part takes the process with it.
+    parts = measure_parts(args, path)
     report = {
-        "done": done,
-        "rollout": rollout_report(config, parts["limits"]["matmul_tflops"]),
+        "done": finished and all(name in parts for name in PARTS),
+        "rollout": rollout_report(config, parts.get("limits", {})),
         **parts,
     }
-    print("done" if done else "not done: the same command goes on from here")
+    print("done" if report["done"] else "not done: the same command goes on from here")
     write_atomically(args.directory / "report.json", json.dumps(report, indent=1))
     options = {**vars(args), "directory": str(args.directory)}
     finish("gpu", options, torch.device(args.device), report)

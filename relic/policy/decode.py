@@ -9,7 +9,9 @@ Shapes: N rows, H heads, D head dim, K sinks, C slots of steps.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,7 +60,8 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
     if state.fixed_shape or not state.kv.device.type == "cpu":
         half = state.kv.dtype in (torch.float16, torch.bfloat16)
-        packed = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
+        may = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
+        packed = may and _varlen_takes_lengths()
         return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed)
     if compiled:
         return DecodePlan(slot=slot_N, runs=[], compiled_N=used_N.numpy())
@@ -110,6 +113,14 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
         for rows, end in plan.runs
     ]
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).squeeze(2)
+
+
+@cache
+def _varlen_takes_lengths() -> bool:
+    """Say whether PyTorch's packed kernel can be told how much of each row to read (from 2.12)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "seqused_k" in inspect.signature(varlen_attn).parameters
 
 
 def _packed(q_NHD: Tensor, key: Tensor, value: Tensor, plan: DecodePlan) -> Tensor:

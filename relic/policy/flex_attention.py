@@ -6,15 +6,23 @@ compilation; it serves to check the rule there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from relic.policy.attention import Past, Sinks, joined_keys
 from relic.policy.segments import Segments
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""rule(row, head, query, key): whether the query sees the key."""
+
+_BLOCK = 128
+"""Queries and keys to a block, PyTorch's own size."""
 
 
 def flex_attend(
@@ -72,11 +80,38 @@ def _make_block_mask(
         is_sink = key_segment[row, key] == -1
         return is_sink | (together & (ahead >= 0) & (ahead < reach))
 
-    return create_block_mask(
-        seen,
-        B=segments.num_rows,
-        H=None,
-        Q_LEN=segments.num_steps,
-        KV_LEN=num_keys,
-        device=str(segments.device),
+    return in_blocks(seen, segments.num_rows, segments.num_steps, num_keys, segments.device)
+
+
+def in_blocks(
+    seen: Rule, num_rows: int, num_steps: int, num_keys: int, device: torch.device
+) -> BlockMask:
+    """Return what `create_block_mask` does, without ever holding all pairs of query and key."""
+    row_N = torch.arange(num_rows, device=device)[:, None, None]
+    head = torch.zeros((), dtype=torch.long, device=device)
+    key_J = torch.arange(num_keys, device=device)
+    beyond = -num_keys % _BLOCK
+    some: list[Tensor] = []
+    whole: list[Tensor] = []
+    for begin in range(0, num_steps, _BLOCK):
+        query_Q = torch.arange(begin, min(begin + _BLOCK, num_steps), device=device)[:, None]
+        seen_NQJ = F.pad(seen(row_N, head, query_Q, key_J), (0, beyond))
+        block_NQBJ = seen_NQJ.unflatten(-1, (-1, _BLOCK))
+        some.append(block_NQBJ.any(dim=(1, 3)))
+        # The last block of queries may be short, and then counts as seen in part.
+        whole.append(block_NQBJ.all(dim=(1, 3)) & (len(query_Q) == _BLOCK))
+    whole_N1QB = torch.stack(whole, dim=1)[:, None]
+    part_N1QB = torch.stack(some, dim=1)[:, None] & ~whole_N1QB
+    return BlockMask.from_kv_blocks(
+        *_ordered(part_N1QB),
+        *_ordered(whole_N1QB),
+        BLOCK_SIZE=_BLOCK,
+        mask_mod=seen,
+        seq_lengths=(num_steps, num_keys),
     )
+
+
+def _ordered(blocks_NHQB: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many blocks of keys each block of queries has, and their indices, these first."""
+    order = torch.argsort(blocks_NHQB.int(), dim=-1, descending=True, stable=True)
+    return blocks_NHQB.sum(-1, dtype=torch.int32), order.int().contiguous()

@@ -11,6 +11,7 @@ Shapes: N rows, T steps, A actions, E model dim; ``...`` stands for N or N, T.
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import gymnasium
 import torch
@@ -50,8 +51,15 @@ class Categorical:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw actions by inverse CDF from uniforms (..., 1) in [0, 1)."""
-        cdf_A = self.logits_A.double().exp().cumsum(-1)
+        cdf_A = _cumulative(self.logits_A.double().exp())
         return (cdf_A <= _inner(noise) * cdf_A[..., -1:]).sum(-1)
+
+
+def _cumulative(p_A: Tensor) -> Tensor:
+    """Return the sums of a few numbers so far, also where CUDA must be deterministic."""
+    if p_A.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return torch.stack(list(accumulate(p_A.unbind(-1))), dim=-1)  # cumsum would raise
+    return p_A.cumsum(-1)
 
 
 class DiagonalGaussian:

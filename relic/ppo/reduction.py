@@ -41,18 +41,23 @@ class RankReduction(Reduction):
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         """Take part in a group; None is the default group of all ranks."""
         self._group = group
+        # NCCL sums on the GPU alone, also what a rollout on the host has.
+        self._device = torch.device("cuda") if dist.get_backend(group) == "nccl" else None
         self.rank = dist.get_rank(group)
         self.world_size = dist.get_world_size(group)
 
     def sum(self, x: Tensor) -> Tensor:
-        """Return the sum over ranks; overwrites `x`."""
-        dist.all_reduce(x, dist.ReduceOp.SUM, group=self._group)
-        return x
+        """Return the sum over ranks; may overwrite `x`."""
+        return self._reduce(x, dist.ReduceOp.SUM)
 
     def max(self, x: Tensor) -> Tensor:
-        """Return the elementwise maximum over ranks; overwrites `x`."""
-        dist.all_reduce(x, dist.ReduceOp.MAX, group=self._group)
-        return x
+        """Return the elementwise maximum over ranks; may overwrite `x`."""
+        return self._reduce(x, dist.ReduceOp.MAX)
+
+    def _reduce(self, x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        there = x if self._device is None else x.to(self._device)
+        dist.all_reduce(there, how, group=self._group)
+        return there.to(x.device)
 
     def broadcast(self, module: nn.Module) -> None:
         """Give every rank the parameters and buffers of rank 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
@@ -276,4 +277,6 @@ def prepare_process(config: RunConfig) -> None:
     """Set what concerns a whole process that takes part in a run."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
     torch.use_deterministic_algorithms(config.deterministic)

@@ -1,9 +1,13 @@
 """What benchmarks compute from what they measure."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
 from relic.policy.config import TransformerConfig
+from relic.run.cli import compose
 
 
 def test_operations_of_a_forward_pass():
@@ -60,3 +64,33 @@ def test_the_library_sees_our_rows():
             last = said[0]["terminal_observation"]["position"]
             np.testing.assert_array_equal(last, infos["final_obs"][0]["position"])
         np.testing.assert_array_equal(observation["position"], expected["position"])
+
+
+@pytest.mark.parametrize(
+    ("update_s", "first", "stops_after"),
+    [
+        (1.0, 0, 239),  # the full update would not have half of the 500 seconds
+        (10.0, 0, 47),
+        (400.0, 0, 0),  # no refresh is in reach: the cache is saved
+        (1.0, 240, 255),
+        (20.0, 240, 254),
+    ],
+)
+def test_a_call_ends_just_before_a_refresh(monkeypatch, update_s, first, stops_after):
+    import gpu_report
+
+    config = compose({"experiment": "houses_64k"})
+    left = [500.0]
+    monkeypatch.setattr(gpu_report, "seconds_left", lambda limit_s: left[0])
+    rollout = SimpleNamespace(size=0)
+    trainer = SimpleNamespace(config=config, parts=SimpleNamespace(rollout=rollout))
+    deadline = gpu_report.Deadline(cast(Any, trainer), 500.0)
+    index = first
+    while True:
+        left[0] -= update_s
+        rollout.size = (index + 1) * gpu_report.CHUNK
+        if deadline() or index == 255:
+            break
+        index += 1
+    assert index == stops_after
+    assert left[0] > 0

@@ -38,9 +38,13 @@ def test_a_call_that_ran_out_of_time_goes_on_exactly(benchmarks, tmp_path):
     first = report(benchmarks, tmp_path / "cut", "--limit-s", "0")
     assert not first["done"]
     assert first["rollout"]["updates"] == "1 of 4"
+    assert "limits" not in first
     second = report(benchmarks, tmp_path / "cut")
     assert second["done"]
-    assert second["limits"] == first["limits"]  # measured once
+    assert second["rollout"]["share_of_product"].keys() == {"act", "refresh", "learn"}
+    assert not any("error" in row for row in second["attention"])
+    again = report(benchmarks, tmp_path / "cut")
+    assert again["limits"] == second["limits"]  # measured once
     lines, weights = outcome(tmp_path / "whole")
     lines_cut, weights_cut = outcome(tmp_path / "cut")
     assert lines == lines_cut

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask
 
 from relic.policy import attention
 from relic.policy import packed_attention as packed
 from relic.policy.attention import Past, Sinks, attend
 from relic.policy.config import AttentionBackend
+from relic.policy.flex_attention import in_blocks
 from relic.policy.packed_attention import packed_attention
 from relic.policy.segments import Segments
 
@@ -290,6 +292,25 @@ def test_versions_of_flash_attn_are_called_as_they_want(monkeypatch, name, funct
         case = Case(num_sinks, "ring", True, window).detach()
         out = case.run_packed(packed._flash_kernel())
         torch.testing.assert_close(out, case.run(REFERENCE), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "keys"), [(1, 2), (128, 128), (300, 301), (400, 900)])
+@pytest.mark.parametrize("window", [64, 2000])
+def test_blocks_of_a_mask_are_those_of_pytorch(steps, keys, window):
+    reach_N = torch.tensor([window, 10])
+
+    def seen(row, head, query, key):
+        ahead = query + keys - steps - key
+        return (key == 0) | ((ahead >= 0) & (ahead < reach_N[row]))
+
+    ours = in_blocks(seen, 2, steps, keys, torch.device("cpu"))
+    theirs = create_block_mask(seen, 2, None, steps, keys, device="cpu")
+    assert ours.shape == theirs.shape
+    assert ours.BLOCK_SIZE == theirs.BLOCK_SIZE
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        count, index = f"{kind}_num_blocks", f"{kind}_indices"
+        torch.testing.assert_close(getattr(ours, count), getattr(theirs, count))
+        torch.testing.assert_close(getattr(ours, index), getattr(theirs, index))
 
 
 def test_auto_says_once_what_it_takes(caplog):
