@@ -67,7 +67,12 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
             "device": args.device,
             "run_dir": str(args.directory),
             "total_steps": args.rows * args.steps,
-            "rollout": {"num_envs": args.rows, "num_steps": args.steps, "groups": args.groups},
+            "rollout": {
+                "num_envs": args.rows,
+                "num_steps": args.steps,
+                "groups": args.groups,
+                "cache_dtype": args.cache_dtype,
+            },
             "updates.per_rollout": args.steps // CHUNK,
             **refresh_every,
             "ppo.clone_steps": 0,
@@ -271,6 +276,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--rows", type=int, help="default: 20, on a CPU 2")
     parser.add_argument("--steps", type=int, help="of the rollout; default: 65,536")
+    parser.add_argument("--cache-dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--limit-s", type=float, default=540.0, help="of one call, all in all")
     parser.add_argument("--quick", action="store_true", help="rollout of 1,024 steps, tiny parts")
     args = parser.parse_args()

@@ -73,7 +73,13 @@ class RemoteCollector(RolloutSource):
             num_runners: EnvRunners of this rank; they share its rows evenly, in order.
             world_size: Ranks.
         """
-        super().__init__(policy, rollout, seed=config.seed, world_size=world_size)
+        super().__init__(
+            policy,
+            rollout,
+            seed=config.seed,
+            world_size=world_size,
+            cache_dtype=config.rollout.torch_cache_dtype,
+        )
         self._updates = config.updates
         self._cluster: ClusterConfig = config.cluster
         each = rollout.num_envs // num_runners

@@ -58,6 +58,7 @@ class Collector(RolloutSource):
         expert_share: float = 0.0,
         expert_steps: float = math.inf,
         world_size: int = 1,
+        cache_dtype: torch.dtype = torch.float32,
     ) -> None:
         """Set up; nothing is simulated before `begin_rollout`.
 
@@ -74,6 +75,7 @@ class Collector(RolloutSource):
             expert_steps: Environment steps before which a rollout must begin for the expert to be
                 asked.
             world_size: Ranks that collect alike, for counting environment steps.
+            cache_dtype: Of what the policy remembers.
         """
         env_list = [envs] if isinstance(envs, TrialVectorEnv) else list(envs)
         total = sum(env.num_envs for env in env_list)
@@ -87,7 +89,7 @@ class Collector(RolloutSource):
                 f"Collector: expert_share must be 0 in a rollout without demonstrations, got "
                 f"{expert_share}. Build the rollout with demonstrations=True."
             )
-        super().__init__(policy, rollout, seed=seed, world_size=world_size)
+        super().__init__(policy, rollout, seed=seed, world_size=world_size, cache_dtype=cache_dtype)
         self.credit = credit
         self.time_limit = time_limit or TimeLimit(env_list[0].time_limit_default)
         self._expert_share = expert_share

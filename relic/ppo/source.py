@@ -39,7 +39,15 @@ class Context:
 class RolloutSource(ABC):
     """Fills a rollout, chunk by chunk."""
 
-    def __init__(self, policy: Policy, rollout: Rollout, *, seed: int, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rollout: Rollout,
+        *,
+        seed: int,
+        world_size: int = 1,
+        cache_dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Set up the counters.
 
         Args:
@@ -47,11 +55,13 @@ class RolloutSource(ABC):
             rollout: What is filled.
             seed: Of trials and acting noise.
             world_size: Ranks that collect alike, for counting environment steps.
+            cache_dtype: Of what the policy remembers.
         """
         self.policy = policy
         self.rollout = rollout
         self.seed = seed
         self.world_size = world_size
+        self._cache_dtype = cache_dtype
         self.row_steps = 0
         """Steps that each row has done in the run."""
         self.times: dict[str, float] = defaultdict(float)
@@ -118,7 +128,9 @@ class RolloutSource(ABC):
 
     def _new_context(self, rows: slice) -> Context:
         """Allocate the memory of some rows."""
-        state = self.policy.initial_state(rows.stop - rows.start, self.rollout.num_steps)
+        state = self.policy.initial_state(
+            rows.stop - rows.start, self.rollout.num_steps, dtype=self._cache_dtype
+        )
         return Context(rows, state, state.memory.snapshot())
 
     def _draw_depth_mask(self, context: Context) -> None:

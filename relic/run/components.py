@@ -166,6 +166,7 @@ def build_collector(
         expert_share=config.ppo.expert_share if config.ppo.expert_steps else 0.0,
         expert_steps=config.ppo.expert_steps,
         world_size=world_size,
+        cache_dtype=config.rollout.torch_cache_dtype,
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from relic.policy.config import MemoryKind, PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule
@@ -41,6 +43,9 @@ class RolloutConfig:
     """Steps of one row in a rollout: the length of the context that is trained."""
     device: Literal["auto", "host", "policy"] = "auto"
     """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
+    cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the keys and values that acting attends to. Half of them take half the memory; the ratio
+    of an update's first step is then near 1, not equal to it. For GPUs and transformers."""
     groups: int = 1
     """Rows are cut into so many groups that take turns: while the policy acts for one, the others
     simulate in threads of their own. Divides num_envs."""
@@ -59,6 +64,11 @@ class RolloutConfig:
                 f"groups: must divide num_envs, got groups={self.groups}, "
                 f"num_envs={self.num_envs}. Use 1 or 2."
             )
+
+    @property
+    def torch_cache_dtype(self) -> torch.dtype:
+        """`cache_dtype` as PyTorch has it."""
+        return getattr(torch, self.cache_dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +195,14 @@ class RunConfig:
             at_least("threads", self.threads, 1)
         if self.updates.prefix_window:
             self._check_prefix_window()
+        if (
+            self.rollout.cache_dtype != "float32"
+            and self.policy.memory is not MemoryKind.TRANSFORMER
+        ):
+            raise ValueError(
+                "rollout.cache_dtype: must be float32 where the memory is not a transformer, got "
+                f"{self.rollout.cache_dtype}. Use float32."
+            )
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
             self._check_cluster()

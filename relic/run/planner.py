@@ -129,7 +129,7 @@ def plan_memory(
         policy.stored_space.spaces, policy.action_space,
         rows=rows, num_steps=num_steps, demonstrations=demonstrations,
     )  # fmt: skip
-    cache = policy.memory.bytes_per_row(num_steps) * rows
+    cache = policy.memory.bytes_per_row(num_steps, config.rollout.torch_cache_dtype) * rows
     weights = sum(p.nbytes for p in policy.parameters())
     learned = sum(p.nbytes for p in policy.parameters() if p.requires_grad)
     activations = activation_bytes(config, policy, rows)
@@ -192,7 +192,8 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
         footprint = learning_footprint(policy, length, autocast(config.ppo.precision, policy))
         size = footprint.bytes(taken * length)
         if begin and taken > 1 and config.updates.prefix_gradient is PrefixGradient.DETACHED:
-            size += policy.memory.bytes_per_row(begin) * taken  # scattered rows are copied
+            # Scattered rows are copied.
+            size += taken * policy.memory.bytes_per_row(begin, config.rollout.torch_cache_dtype)
         if runs_compiled(config, policy):
             size += scratch_bytes(begin + length, config.policy.transformer.head_dim)
         sizes.append(size)

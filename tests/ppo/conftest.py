@@ -139,6 +139,7 @@ def make_training(
     shards=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
+    cache_dtype=torch.float32,
 ):
     ppo = PPOConfig(**({"warmup_steps": 0, "update_epochs": 2, "num_minibatches": 1} | (ppo or {})))
     updates = UpdatesConfig(**({"per_rollout": 4} | (updates or {})))
@@ -171,6 +172,7 @@ def make_training(
         expert_share=ppo.expert_share if ppo.expert_steps else 0.0,
         expert_steps=ppo.expert_steps,
         world_size=world,
+        cache_dtype=cache_dtype,
     )
     learner = Learner(
         policy,

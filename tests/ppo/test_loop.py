@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from relic.policy.config import MemoryKind
+from relic.ppo.config import PrefixGradient
 from relic.ppo.loop import restore_memory, run_rollout
 from relic.ppo.refresh import refresh
 from relic.ppo.rollout import Rollout
@@ -61,6 +62,20 @@ def test_between_refreshes_the_learner_sees_what_the_agent_acted_on(training):
     assert (built.rollout.context_order_NT != order).any()
     partial = [r.metrics["ratio_drift_first"] for r in reports if not r.planned.last]
     assert max(partial) < 1e-5
+
+
+@pytest.mark.parametrize("prefix", [PrefixGradient.DETACHED, PrefixGradient.FULL])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_cache_of_half_the_precision_changes_little(training, prefix, groups):
+    updates = {"per_rollout": 8, "prefix_gradient": prefix}
+    exact, half = (
+        training({"lr": 3e-3}, updates, groups=groups, cache_dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    kv, kv_half = (t.collector.groups[0].state.memory.kv for t in (exact, half))
+    assert kv_half.nbytes * 2 == kv.nbytes
+    drift = [r.metrics["ratio_drift_first"] for r in half.run(1) if not r.planned.last]
+    assert 1e-4 < max(drift) < 0.01
 
 
 def test_reports_cover_the_rollout(training):

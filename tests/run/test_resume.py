@@ -104,7 +104,11 @@ def test_a_signal_saves_and_leaves(whole, tmp_path, train, start, number):
             3,
             id="without refresh",
         ),
-        pytest.param(("updates.refresh_every=3",), 2, id="between two refreshes"),
+        pytest.param(
+            ("updates.refresh_every=3", "rollout.cache_dtype=bfloat16"),
+            2,
+            id="between two refreshes, in half the precision",
+        ),
     ],
 )
 def test_a_memory_that_was_not_refreshed_is_saved_itself(tmp_path, train, start, overrides, lines):
