@@ -195,6 +195,8 @@ def main() -> None:
         total = {n: args.total_steps or setting.total_steps[n] for n in args.lengths}
         each(cases, args.jobs, lambda c: train(c, total[c.num_steps], args.limit_s, children))
     cases = [case for case in cases if case.accounts.exists() and case.reached]
+    if not cases:
+        parser.error(f"directory: must hold a case to be shown, found none in {args.directory}")
     rows = table(cases, setting)
     plot(cases, setting, args.directory / "partial_updates.png")
     options = {**vars(args), "directory": str(args.directory)}
