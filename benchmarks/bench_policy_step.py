@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import copy_bandwidth, finish, measure
+from timing import copy_bandwidth, finish, measure, precisions
 from torch import Tensor
 
 from relic.policy.blocks import Block
@@ -75,7 +75,6 @@ def decode_rows(args: argparse.Namespace, device: torch.device, repeats: int) ->
     """Measure a step at each context; on CUDA with the cache that training has, and with half."""
     model = Transformer(TransformerConfig.preset(args.size), max_episode_steps=EPISODE_STEPS)
     model = model.to(device)
-    dtypes = [torch.float32, *([torch.bfloat16] if device.type == "cuda" else [])]
     bandwidth = copy_bandwidth(device, repeats)
     print(f"decode, size {args.size}, {args.rows} rows; a large copy moves {bandwidth:.1f} GB/s")
     print(
@@ -83,9 +82,10 @@ def decode_rows(args: argparse.Namespace, device: torch.device, repeats: int) ->
         f"{'of copy':>8} graph"
     )
     results = []
-    for steps, dtype in itertools.product((256,) if args.quick else args.contexts, dtypes):
+    contexts = (256,) if args.quick else args.contexts
+    for steps, (name, dtype) in itertools.product(contexts, precisions(device).items()):
         row = decode_row(model, filled_state(model, args.rows, steps, dtype), steps, repeats)
-        row["cache"] = str(dtype).removeprefix("torch.")
+        row["cache"] = name
         row["share_of_copy"] = row["gb_per_s"] / bandwidth
         results.append(row)
         print(

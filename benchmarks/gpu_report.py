@@ -37,7 +37,7 @@ from bench_attention import Pass, candidates
 from bench_attention import timed as timed_attention
 from bench_policy_step import decode_rows, forward_flops
 from houses_parts import rate, stepper
-from timing import copy_bandwidth, finish, machine, measure
+from timing import copy_bandwidth, finish, machine, measure, precisions
 
 from relic.ppo.config import Precision
 from relic.ppo.schedule import UpdateSchedule
@@ -188,10 +188,10 @@ def limits(device: torch.device, repeats: int, *, quick: bool) -> dict[str, floa
     """Measure what the device does at most: large products, and a copy."""
     side = 1024 if device.type == "cpu" or quick else 8192
     reached = {}
-    for dtype in (torch.float32, *([torch.bfloat16] if device.type == "cuda" else [])):
+    for name, dtype in precisions(device).items():
         a, b = torch.randn(2, side, side, device=device, dtype=dtype)
         took = measure(lambda a=a, b=b: a @ b, device, repeats)
-        reached[f"{str(dtype).removeprefix('torch.')}_tflops"] = 2 * side**3 / took["ms"] / 1e9
+        reached[f"{name}_tflops"] = 2 * side**3 / took["ms"] / 1e9
     reached["copy_gb_per_s"] = copy_bandwidth(device, repeats)
     print(", ".join(f"{name} {value:.3f}" for name, value in reached.items()))
     return reached
@@ -237,33 +237,34 @@ def attempt(run: Callable[[], Any]) -> Any:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-PARTS = ("machine", "limits", "decode", "attention", "simulator")
-
-
 def read_parts(path: Path) -> dict[str, Any]:
     """Return the parts that have been measured."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def measure_parts(args: argparse.Namespace, path: Path) -> dict[str, Any]:
-    """Measure the parts that no earlier call has measured, while there is time for them."""
-    parts = read_parts(path)
+def parts_of(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """Return how each part is measured."""
     device = torch.device(args.device)
     repeats = 1 if args.quick else 10
     asked = argparse.Namespace(
         size=args.size, rows=args.rows, quick=args.quick, contexts=args.contexts
     )
-    runs: dict[str, Callable[[], Any]] = {
+    return {
         "machine": lambda: machine(device),
         "limits": lambda: limits(device, repeats, quick=args.quick),
         "decode": lambda: decode_rows(asked, device, repeats),
         "attention": lambda: attention(device, repeats, quick=args.quick),
         "simulator": lambda: simulator(args),
     }
-    for name in PARTS:
+
+
+def measure_parts(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """Measure the parts that no earlier call has measured, while there is time for them."""
+    parts = read_parts(path)
+    for name, run in parts_of(args).items():
         if name in parts or seconds_left(args.limit_s) < args.part_s:
             continue
-        parts[name] = attempt(runs[name])
+        parts[name] = attempt(run)
         write_atomically(path, json.dumps(parts))
     return parts
 
@@ -294,13 +295,13 @@ def main() -> None:
     args = parse()
     path = args.directory / "parts.json"
     config = rollout_config(args)
-    missing = len(PARTS) - len(read_parts(path))
-    finished = train(config, args.limit_s - args.save_s - missing * args.part_s)
+    missing = parts_of(args).keys() - read_parts(path).keys()
+    finished = train(config, args.limit_s - args.save_s - len(missing) * args.part_s)
     gc.collect()  # What the trainer held on the GPU is the parts' now.
     rollout_report(config, {})  # In case that a part takes the process with it.
     parts = measure_parts(args, path)
     report = {
-        "done": finished and all(name in parts for name in PARTS),
+        "done": finished and parts.keys() >= parts_of(args).keys(),
         "rollout": rollout_report(config, parts.get("limits", {})),
         **parts,
     }

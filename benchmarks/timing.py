@@ -83,6 +83,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def precisions(device: torch.device) -> dict[str, torch.dtype]:
+    """Return the number formats that are worth measuring on a device, by name."""
+    half = {"bfloat16": torch.bfloat16} if device.type == "cuda" else {}
+    return {"float32": torch.float32} | half
+
+
 def copy_bandwidth(device: torch.device, repeats: int) -> float:
     """Return the gigabytes per second that a large copy reads and writes."""
     # On a GPU so large that the start of the copy does not count.
