@@ -47,7 +47,10 @@ def flex_attend(
         )
     num_sinks = 0 if sinks is None else sinks.key.shape[-2]
     keys, values = joined_keys(k, v, sinks, past)
-    mask = _block_mask(segments, num_sinks, window, keys.shape[2])
+    mask = segments.once(
+        (BlockMask, num_sinks, window),
+        lambda: _make_block_mask(segments, num_sinks, window, keys.shape[2]),
+    )
     run = _compiled() if q.is_cuda else flex_attention
     out = run(q.contiguous(), keys, values, block_mask=mask, scale=scale)
     assert isinstance(out, Tensor)
@@ -57,14 +60,6 @@ def flex_attend(
 @cache
 def _compiled() -> Any:
     return torch.compile(flex_attention, dynamic=True)
-
-
-def _block_mask(segments: Segments, num_sinks: int, window: int | None, num_keys: int) -> BlockMask:
-    """Return the mask of a pass, made once for all layers."""
-    key = (BlockMask, num_sinks, window)
-    if key not in segments.made:
-        segments.made[key] = _make_block_mask(segments, num_sinks, window, num_keys)
-    return segments.made[key]
 
 
 def _make_block_mask(

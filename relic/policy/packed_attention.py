@@ -109,10 +109,7 @@ def packed_attention(
         )
     num_rows, num_heads, num_steps, head_dim = q.shape
     num_sinks = 0 if sinks is None else sinks.key.shape[-2]
-    made = (_Packing, num_sinks)
-    if made not in segments.made:  # the same for all layers
-        segments.made[made] = _pack(segments, num_sinks)
-    pack = segments.made[made]
+    pack = segments.once((_Packing, num_sinks), lambda: _pack(segments, num_sinks))
 
     def flat(x: Tensor) -> Tensor:
         return x.transpose(1, 2).reshape(-1, num_heads, x.shape[-1])

@@ -5,12 +5,15 @@ Shapes: N rows, T steps, K sinks, P cached steps, J = K + P + T keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Segments:
@@ -44,8 +47,13 @@ class Segments:
             np.zeros(num_rows, np.int64) if past_steps is None else past_steps
         )
         self.starts_NT = self._inner_starts(starts_NT)
-        self.made: dict[Any, Any] = {}
-        """What backends worked out from this for all layers, such as block masks."""
+        self._made: dict[Any, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what a backend works out for all layers, such as a block mask, made once."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def _inner_starts(self, starts_NT: Tensor | None) -> Tensor | None:
         """Return the starts, or None if they divide nothing."""
