@@ -38,6 +38,17 @@ CHOICES = {
     "no_shuffle": ["updates.prefix_gradient=detached", "updates.shuffle=false"],
     "window": ["updates.prefix_gradient=detached", f"updates.prefix_window={WINDOW}"],
     "full": ["updates.prefix_gradient=full"],
+    "several": [
+        "updates.prefix_gradient=detached",
+        "updates.shuffle=false",
+        "updates.loss_chunks={epochs}",
+        "ppo.update_epochs=1",
+    ],
+    "several_full": [
+        "updates.prefix_gradient=full",
+        "updates.loss_chunks={epochs}",
+        "ppo.update_epochs=1",
+    ],
 }
 LABELS = {
     "off": "no partial updates",
@@ -46,8 +57,10 @@ LABELS = {
     "no_shuffle": "partial, prefix detached, no shuffle",
     "window": f"partial, gradient through the last {WINDOW} steps of the prefix",
     "full": "partial, gradient through the prefix",
+    "several": "detached, no shuffle, loss on several chunks in one pass",
+    "several_full": "whole gradient, loss on several chunks in one pass",
 }
-LONG_ONLY = ("window", "no_shuffle")
+LONG_ONLY = ("window", "no_shuffle", "several", "several_full")
 """Choices for rollouts longer than the window, in which it is not the whole prefix."""
 LONG = ("rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16")
 
@@ -59,6 +72,8 @@ class Setting:
     rollouts: Mapping[int, tuple[str, ...]]
     """What is trained with each length of rollouts."""
     total_steps: Mapping[int, int]
+    epochs: int
+    """Of the experiment; a loss on so many chunks in one epoch has as many passes for a step."""
     score: str
     label: str
     top: float
@@ -70,6 +85,7 @@ SETTINGS = {
     "darkroom": Setting(
         rollouts={512: ("rollout.num_envs=128", "rollout.num_steps=512"), 4096: LONG},
         total_steps={512: 3_000_000, 4096: 1_500_000},
+        epochs=3,
         score="val/return",
         label="return on validation goals",
         top=95,
@@ -87,6 +103,7 @@ SETTINGS = {
             )
         },
         total_steps={4096: 1_000_000},
+        epochs=2,
         score="val/success",
         label="success in validation houses",
         top=0.6,
@@ -106,8 +123,9 @@ class Compared(Case):
 def case_of(directory: Path, experiment: str, num_steps: int, choice: str) -> Compared:
     """Return the run of a length and a choice."""
     # A single key beats what a group says, wherever it stands, so each is given once.
-    rollout = SETTINGS[experiment].rollouts[num_steps]
-    keys = dict(key.split("=") for key in (*rollout, *CHOICES[choice]))
+    setting = SETTINGS[experiment]
+    chosen = (key.format(epochs=setting.epochs) for key in CHOICES[choice])
+    keys = dict(key.split("=") for key in (*setting.rollouts[num_steps], *chosen))
     overrides = (f"experiment={experiment}", *(f"{key}={value}" for key, value in keys.items()))
     return Compared(directory / f"{num_steps}_{choice}", overrides, num_steps, choice)
 

@@ -164,6 +164,9 @@ class UpdatesConfig:
     prefix_window: int = 0
     """With prefix_gradient=detached, so many steps before the chunk are recomputed and let the
     gradient through; what comes before them stays constant. Transformer only."""
+    loss_chunks: int = 1
+    """Chunks that a partial update's loss covers, in the context's order: the newest, and those
+    before it once more. Transformer only, but for 1."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
@@ -185,6 +188,7 @@ class UpdatesConfig:
         _check("refresh_every", self.refresh_every, lambda v: v >= 1, "be at least 1")
         _check("refresh_tokens", self.refresh_tokens, lambda v: v >= 1, "be at least 1")
         _check("prefix_window", self.prefix_window, lambda v: v >= 0, "not be negative")
+        _check("loss_chunks", self.loss_chunks, lambda v: v >= 1, "be at least 1")
         if self.prefix_window and self.prefix_gradient is not PrefixGradient.DETACHED:
             raise ValueError(
                 f"prefix_window: must be 0 with prefix_gradient={self.prefix_gradient.value}, got "
@@ -229,7 +233,10 @@ def check_learning(
         ValueError: If rows or steps do not divide.
     """
     schedule = UpdateSchedule(
-        num_steps, per_rollout=updates.per_rollout, full_per_rollout=updates.full_per_rollout
+        num_steps,
+        per_rollout=updates.per_rollout,
+        full_per_rollout=updates.full_per_rollout,
+        loss_chunks=updates.loss_chunks,
     )
     check_divides("shards", shards, "num_envs", num_envs)
     whole = "num_envs" if shards == 1 else "num_envs / shards"

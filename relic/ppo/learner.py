@@ -71,6 +71,13 @@ class Job:
         columns = (rollout.log_prob_NT, rollout.value_NT, self.advantage_NT, self.ret_NT)
         return LossTargets(*(rollout.in_context(c, rows_K, *span).to(device) for c in columns))
 
+    def covered(self, column_NT: Tensor) -> Tensor:
+        """Gather all rows of a column where the loss counts, (N, C), in the context's order."""
+        rows_N = np.arange(self.rollout.num_envs)
+        return self.rollout.in_context(
+            column_NT, rows_N, self.planned.loss_from, self.planned.at_step
+        )
+
 
 class Judgement(NamedTuple):
     """What the policy says of the steps that carry loss, (K, C) each."""
@@ -357,10 +364,8 @@ class Learner:
         if not self.ppo.normalize_advantage:
             yield from ((rows, (0.0, 1.0)) for rows in batches)
             return
-        # All of an epoch's moments in one exchange. Shuffling moves no step across `loss_from`,
-        # so sums over time are sums over the context.
-        span = slice(job.planned.loss_from, job.planned.at_step)
-        advantage_NC = job.advantage_NT[:, span].double()
+        # All of an epoch's moments in one exchange.
+        advantage_NC = job.covered(job.advantage_NT).double()
         sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
         rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
         sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
@@ -387,8 +392,7 @@ class Learner:
         }
 
     def _describe_targets(self, job: Job) -> dict[str, float]:
-        span = slice(job.planned.loss_from, job.planned.at_step)
-        ret_NC, value_NC = job.ret_NT[:, span], job.rollout.value_NT[:, span]
+        ret_NC, value_NC = job.covered(job.ret_NT), job.covered(job.rollout.value_NT)
         explained = explained_variance(ret_NC, value_NC, self.reduction.sum)
         means = self.reduction.sum(torch.stack([ret_NC.mean(), value_NC.mean()]))
         ret_mean, value_mean = (means / self.reduction.world_size).tolist()

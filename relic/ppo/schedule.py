@@ -14,7 +14,7 @@ class UpdateKind(Enum):
     """What an update's loss covers."""
 
     PARTIAL = "partial"
-    """The chunk collected since the last update; the forward pass still sees all before it."""
+    """The newest chunk, or chunks; the forward pass still sees all before them."""
     FULL = "full"
     """Every step of the rollout so far."""
 
@@ -50,7 +50,14 @@ class PlannedUpdate:
 class UpdateSchedule:
     """The updates of one rollout, the same in every rollout."""
 
-    def __init__(self, num_steps: int, *, per_rollout: int = 1, full_per_rollout: int = 1):
+    def __init__(
+        self,
+        num_steps: int,
+        *,
+        per_rollout: int = 1,
+        full_per_rollout: int = 1,
+        loss_chunks: int = 1,
+    ):
         """Lay out the table.
 
         Args:
@@ -58,6 +65,7 @@ class UpdateSchedule:
             per_rollout: Updates per rollout, evenly spaced; 1 means no partial updates.
             full_per_rollout: How many of them are full, evenly spaced, the last one included. With
                 0 even the last is partial (truncated backpropagation for recurrent policies).
+            loss_chunks: Chunks that the loss of a partial update covers, the newest last.
 
         Raises:
             ValueError: If one number does not divide the next.
@@ -70,6 +78,7 @@ class UpdateSchedule:
         self.num_steps = num_steps
         self.per_rollout = per_rollout
         self.full_per_rollout = full_per_rollout
+        self.loss_chunks = loss_chunks
         self.updates = tuple(self._plan())
 
     @property
@@ -82,11 +91,12 @@ class UpdateSchedule:
         for index in range(self.per_rollout):
             at_step = (index + 1) * self.chunk
             full = full_every is not None and (index + 1) % full_every == 0
+            covered = index + 1 if full else min(self.loss_chunks, index + 1)
             yield PlannedUpdate(
                 index=index,
                 at_step=at_step,
                 chunk_from=at_step - self.chunk,
-                loss_from=0 if full else at_step - self.chunk,
+                loss_from=at_step - covered * self.chunk,
                 kind=UpdateKind.FULL if full else UpdateKind.PARTIAL,
                 last=index + 1 == self.per_rollout,
             )

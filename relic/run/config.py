@@ -193,8 +193,7 @@ class RunConfig:
         at_least("seed", self.seed, 0)
         if self.threads is not None:
             at_least("threads", self.threads, 1)
-        if self.updates.prefix_window:
-            self._check_prefix_window()
+        self._check_earlier_steps()
         if (
             self.rollout.cache_dtype != "float32"
             and self.policy.memory is not MemoryKind.TRANSFORMER
@@ -230,15 +229,18 @@ class RunConfig:
             shards=self.rollout.shards or 1,
         )
 
-    def _check_prefix_window(self) -> None:
-        """Refuse memories that cannot go back to an earlier step."""
-        policy = self.policy
+    def _check_earlier_steps(self) -> None:
+        """Refuse updates that go back to steps before the chunk where the memory cannot."""
+        policy, updates = self.policy, self.updates
         if policy.memory is MemoryKind.TRANSFORMER and policy.transformer.sees_whole_trial:
             return
-        raise ValueError(
-            "updates.prefix_window: must be 0 where the memory is not a transformer that sees the "
-            f"whole trial, got {self.updates.prefix_window}. Set updates.prefix_window=0."
-        )
+        for name, least in (("prefix_window", 0), ("loss_chunks", 1)):
+            if getattr(updates, name) > least:
+                raise ValueError(
+                    f"updates.{name}: must be {least} where the memory is not a transformer that "
+                    f"sees the whole trial, got {getattr(updates, name)}. Set "
+                    f"updates.{name}={least}."
+                )
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""

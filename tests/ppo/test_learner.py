@@ -40,6 +40,16 @@ def test_the_first_ratio_is_one_with_a_window_of_the_prefix(training, window):
     built.collector.close()
 
 
+@pytest.mark.parametrize("prefix", PASSES_GRADIENT)
+def test_the_first_ratio_of_the_newest_chunk_is_one_with_a_loss_on_several(training, prefix):
+    updates = {"prefix_gradient": prefix, "loss_chunks": 2}
+    built = training({"lr": 3e-3}, updates, env="ragged", groups=2)
+    reports = built.run(3)
+    assert max(r.metrics["ratio_drift_first"] for r in reports) <= 1e-5
+    assert max(r.metrics["ratio_drift_max"] for r in reports) > 0.01
+    built.collector.close()
+
+
 @pytest.mark.parametrize("memory", [MemoryKind.LSTM, MemoryKind.GRU])
 def test_the_first_ratio_is_one_with_a_recurrent_memory(training, memory):
     built = training(
@@ -136,11 +146,20 @@ def slow_parts(built, planned, bootstrap, normalize):
     return [m.mean() for m in means]
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_loss_equals_its_slow_definition(training, normalize):
+@pytest.mark.parametrize(
+    ("normalize", "updates"),
+    [
+        (False, {}),
+        (True, {}),
+        (True, {"loss_chunks": 2}),
+        (True, {"loss_chunks": 9, "prefix_gradient": PrefixGradient.FULL}),
+        (False, {"loss_chunks": 2, "prefix_window": 5}),
+    ],
+)
+def test_the_loss_equals_its_slow_definition(training, normalize, updates):
     ppo = {"lr": 3e-3, "update_epochs": 1, "normalize_advantage": normalize}
     ppo |= {"time_limit": TimeLimit.BOOTSTRAP}
-    built = training(ppo, num_envs=4, num_steps=32)
+    built = training(ppo, updates, num_envs=4, num_steps=32)
     kinds = []
     for planned, expected, report in watched_updates(built, normalize):
         got = [report.metrics[name] for name in PARTS]

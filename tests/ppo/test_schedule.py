@@ -39,6 +39,12 @@ def test_the_table(numbers, expected):
     assert [u.index for u in schedule.updates] == list(range(per_rollout))
 
 
+def test_a_loss_on_several_chunks_begins_earlier():
+    schedule = UpdateSchedule(10, per_rollout=5, loss_chunks=3)
+    assert [u.loss_from for u in schedule.updates] == [0, 0, 0, 2, 0]
+    assert [u.chunk_from for u in schedule.updates] == [0, 2, 4, 6, 8]
+
+
 def test_every_step_counts_in_one_partial_update_or_in_the_full_one():
     schedule = UpdateSchedule(4096, per_rollout=16)
     partial = [u for u in schedule.updates if u.kind is UpdateKind.PARTIAL]

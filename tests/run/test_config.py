@@ -137,6 +137,11 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
             ["updates.prefix_window=64", "policy.memory=lstm"],
             r"updates\.prefix_window: must be 0 where the memory is not a transformer",
         ),
+        (["updates.loss_chunks=0"], r"updates\.loss_chunks: must be at least 1"),
+        (
+            ["updates.loss_chunks=2", "policy.memory=lstm"],
+            r"updates\.loss_chunks: must be 1 where the memory is not a transformer",
+        ),
         (["rollout.cache_dtype=float64"], r"rollout\.cache_dtype: "),
         (
             ["rollout.cache_dtype=bfloat16", "policy.memory=gru"],
