@@ -144,7 +144,7 @@ def model_flops(config: RunConfig, schedule: UpdateSchedule, done: int) -> dict[
         passed = forward_flops(part, begin, planned.at_step)
         flops["learn"] += 3 * config.ppo.update_epochs * passed
         flops["act"] += forward_flops(part, planned.chunk_from, planned.at_step)
-        if not planned.last and updates.refresh_memory and updates.renews_after(planned.index):
+        if not planned.last and updates.renews_after(planned.index):
             flops["refresh"] += forward_flops(part, 0, planned.at_step)
     return {name: count * config.rollout.num_envs for name, count in flops.items()}
 

@@ -31,6 +31,12 @@ from timing import finish
 from relic.run.metrics import read_metrics
 
 WINDOW = 512
+NEVER_REFRESHED = (
+    "updates.prefix_gradient=detached",
+    "updates.shuffle=false",
+    "updates.refresh_memory=false",
+    "updates.refresh_values=false",
+)
 CHOICES = {
     "off": ["ablation=no_partial_updates", "updates.per_rollout=1"],
     "none": ["updates.prefix_gradient=none"],
@@ -49,6 +55,8 @@ CHOICES = {
         "updates.loss_chunks={epochs}",
         "ppo.update_epochs=1",
     ],
+    "as_acted": [*NEVER_REFRESHED, "updates.refresh_in_pass=false"],
+    "in_pass": [*NEVER_REFRESHED, "updates.refresh_in_pass=true"],
 }
 LABELS = {
     "off": "no partial updates",
@@ -59,9 +67,11 @@ LABELS = {
     "full": "partial, gradient through the prefix",
     "several": "detached, no shuffle, loss on several chunks in one pass",
     "several_full": "whole gradient, loss on several chunks in one pass",
+    "as_acted": "detached, no shuffle, keys and values as acted with",
+    "in_pass": "detached, no shuffle, keys and values of the last pass",
 }
-LONG_ONLY = ("window", "no_shuffle", "several", "several_full")
-"""Choices for rollouts longer than the window, in which it is not the whole prefix."""
+LONG_ONLY = ("window", "no_shuffle", "several", "several_full", "as_acted", "in_pass")
+"""Choices for rollouts of many updates, and longer than the window."""
 LONG = ("rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16")
 
 

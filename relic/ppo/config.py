@@ -175,6 +175,10 @@ class UpdatesConfig:
     """Shuffle and refresh after every so many updates of a rollout only. In between the agent acts
     on keys and values of older weights, and so does the learner where prefix_gradient=detached
     has no window."""
+    refresh_in_pass: bool = False
+    """Where no refresh follows a partial update, take over the keys and values of its last pass,
+    made under nearly the new weights at no cost, in place of those that the agent acted with.
+    Transformer only."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False
@@ -194,6 +198,8 @@ class UpdatesConfig:
                 f"prefix_window: must be 0 with prefix_gradient={self.prefix_gradient.value}, got "
                 f"{self.prefix_window}. Set prefix_window=0, or use prefix_gradient=detached."
             )
+        if self.refresh_in_pass:
+            self._check_in_pass()
         if self.refresh_memory:
             return
         for name in ("shuffle", "refresh_values", "refresh_log_probs"):
@@ -203,9 +209,26 @@ class UpdatesConfig:
                     f"Set refresh_memory=true or {name}=false."
                 )
 
+    def _check_in_pass(self) -> None:
+        """Refuse what would always be overwritten, or made without the steps before."""
+        if self.refresh_memory and self.refresh_every == 1:
+            raise ValueError(
+                "refresh_in_pass: must be off where every update is followed by a refresh, got "
+                "true. Set refresh_every to more than 1, or refresh_memory=false."
+            )
+        if self.prefix_gradient is PrefixGradient.NONE:
+            raise ValueError(
+                "refresh_in_pass: must be off with prefix_gradient=none, whose pass does not see "
+                "the context, got true. Use prefix_gradient=detached."
+            )
+
+    def keeps_pass(self, planned: PlannedUpdate) -> bool:
+        """Say whether an update leaves the keys and values of its last pass in the memory."""
+        return self.refresh_in_pass and not (planned.last or self.renews_after(planned.index))
+
     def renews_after(self, index: int) -> bool:
         """Say whether the context is renewed after an update of a rollout, by its number in it."""
-        return (index + 1) % self.refresh_every == 0
+        return self.refresh_memory and (index + 1) % self.refresh_every == 0
 
     def first_step(self, planned: PlannedUpdate) -> int:
         """Return where an update's pass begins; what comes before is a constant, or left out."""

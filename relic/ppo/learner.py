@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.kv_cache import KVCache
+from relic.policy.pass_keys import PassKeys, watch_keys
 from relic.policy.place import place_errors
 from relic.policy.policy import Policy
+from relic.policy.transformer import Transformer
 from relic.ppo.anneal import entropy_coefficient, learning_rate
 from relic.ppo.config import (
     Objective,
@@ -221,8 +224,9 @@ class Learner:
         )
         records: list[StepRecord] = []
         for epoch in range(self.ppo.update_epochs):
+            keeps = self.updates.keeps_pass(planned) and epoch + 1 == self.ppo.update_epochs
             for rows, moments in self._minibatches(job, epoch):
-                records.append(self._step(job, rows, moments, step=len(records)))
+                records.append(self._step(job, rows, moments, step=len(records), keeps=keeps))
                 if records[-1].skipped:
                     break
             if records[-1].skipped:
@@ -294,7 +298,9 @@ class Learner:
             columns += place_errors(output.place, batch.observation[place.target])
         return Judgement(*(column[:, skip:] for column in columns))
 
-    def _step(self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int) -> StepRecord:
+    def _step(
+        self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int, keeps: bool
+    ) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
         planned = job.planned
         device = self.policy.device
@@ -306,12 +312,18 @@ class Learner:
         passed = planned.at_step - self.updates.first_step(planned)
         limit = microbatch_rows(len(rows), passed, self.ppo.microbatch_tokens)
         for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
-            judged = self.evaluate(job, job.groups[index], rows_K)
+            group = job.groups[index]
+            with self._watch() if keeps else contextlib.nullcontext() as kept:
+                judged = self.evaluate(job, group, rows_K)
             targets = job.targets(rows_K, device)
             mean, deviation = moments
             scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
             loss = self._loss(judged, scaled, count=count, job=job)
             loss.total.backward()
+            if kept is not None:
+                assert isinstance(group.state.memory, KVCache)
+                begin = self.updates.first_step(planned)
+                kept.write(group.state.memory, rows_K - group.rows.start, begin)
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
             drift_max = torch.maximum(drift_max, loss.max_drift)
             if step == 0 and job.objective is not Objective.CLONE:  # the expert acted
@@ -330,6 +342,10 @@ class Learner:
             # Fused optimisers do not count their changes, by which caches know their sinks stale.
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
+
+    def _watch(self) -> contextlib.AbstractContextManager[PassKeys]:
+        assert isinstance(self.policy.memory, Transformer)
+        return watch_keys(self.policy.memory)
 
     def _loss(self, judged: Judgement, targets: LossTargets, *, count: int, job: Job) -> Loss:
         loss = self._policy_loss(judged, targets, count=count, job=job)

@@ -230,26 +230,28 @@ class RunConfig:
         )
 
     def _check_earlier_steps(self) -> None:
-        """Refuse updates that go back to steps before the chunk where the memory cannot."""
+        """Refuse updates that touch single steps of the memory where it does not keep them all."""
         policy, updates = self.policy, self.updates
         if policy.memory is MemoryKind.TRANSFORMER and policy.transformer.sees_whole_trial:
             return
-        for name, least in (("prefix_window", 0), ("loss_chunks", 1)):
-            if getattr(updates, name) > least:
+        for name, value in {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}.items():
+            given = getattr(updates, name)
+            if given != value:
+                rule = f"must be {value} where the memory is not a transformer that sees the"
                 raise ValueError(
-                    f"updates.{name}: must be {least} where the memory is not a transformer that "
-                    f"sees the whole trial, got {getattr(updates, name)}. Set "
-                    f"updates.{name}={least}."
+                    f"updates.{name}: {rule} whole trial, got {given}. Set updates.{name}={value}."
                 )
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
         split = self.cluster.placement is Placement.SPLIT
-        if split and self.updates.refresh_every > 1:
-            raise ValueError(
-                "updates.refresh_every: must be 1 with cluster.placement=split, got "
-                f"{self.updates.refresh_every}. Use placement=colocated."
-            )
+        for name, value in {"refresh_every": 1, "refresh_in_pass": False}.items():
+            given = getattr(self.updates, name)
+            if split and given != value:
+                raise ValueError(
+                    f"updates.{name}: must be {value} with cluster.placement=split, got {given}. "
+                    "Use placement=colocated."
+                )
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks

@@ -131,8 +131,7 @@ class RunSaver:
             save_state(path, "run", common)
         updates = parts.learner.updates
         newest = parts.rollout.size // parts.learner.schedule.chunk - 1
-        follows = updates.refresh_memory and updates.renews_after(newest)
-        keeps_memory = not finished and not follows
+        keeps_memory = not finished and not updates.renews_after(newest)
         memory = [g.state.state_dict() for g in parts.collector.groups] if keeps_memory else None
         own = {
             "chunks": self._written,

@@ -21,6 +21,16 @@ from relic.schema import ConfigError, build
         ),
         (
             UpdatesConfig,
+            {"refresh_in_pass": True},
+            r"updates\.refresh_in_pass: must be off where every update is followed by a refresh",
+        ),
+        (
+            UpdatesConfig,
+            {"refresh_in_pass": True, "refresh_every": 2, "prefix_gradient": "none"},
+            r"updates\.refresh_in_pass: must be off with prefix_gradient=none",
+        ),
+        (
+            UpdatesConfig,
             {"prefix_window": 64, "prefix_gradient": "none"},
             r"updates\.prefix_window: must be 0 with prefix_gradient=none, got 64.*detached",
         ),

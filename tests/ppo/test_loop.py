@@ -1,8 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from relic.policy.config import MemoryKind
+from relic.policy.sink import SinkKind
 from relic.ppo.config import PrefixGradient
 from relic.ppo.loop import restore_memory, run_rollout
 from relic.ppo.refresh import refresh
@@ -46,9 +49,11 @@ def test_without_refresh_values_stay_as_acted(training):
     assert kv is built.collector.groups[0].state.memory.kv
 
 
-def test_between_refreshes_the_learner_sees_what_the_agent_acted_on(training):
+@pytest.mark.parametrize("in_pass", [False, True])
+def test_between_refreshes_the_learner_sees_what_the_agent_acted_on(training, in_pass):
     """Keys and values of older weights stay, and they are the same for both."""
-    built = training({"lr": 3e-3}, {"refresh_every": 2, "per_rollout": 8})
+    updates = {"refresh_every": 2, "per_rollout": 8, "refresh_in_pass": in_pass}
+    built = training({"lr": 3e-3}, updates)
     stop_after(built, 2)
     order = built.rollout.context_order_NT.copy()
     kv = built.collector.groups[0].state.memory.kv.clone()
@@ -62,6 +67,66 @@ def test_between_refreshes_the_learner_sees_what_the_agent_acted_on(training):
     assert (built.rollout.context_order_NT != order).any()
     partial = [r.metrics["ratio_drift_first"] for r in reports if not r.planned.last]
     assert max(partial) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("updates", "transformer"),
+    [
+        ({}, {}),
+        ({"prefix_window": 4}, {"gradient_checkpointing": True}),
+        ({"loss_chunks": 2}, {"sink": SinkKind.TOKEN}),
+        ({"prefix_gradient": PrefixGradient.FULL}, {}),
+    ],
+)
+def test_the_last_pass_leaves_its_keys_in_the_cache(training, updates, transformer):
+    """They are what the weights before the last step make of the steps that it went over."""
+    updates = {"refresh_in_pass": True, "refresh_every": 4, "per_rollout": 8, **updates}
+    ppo = {"lr": 3e-3, "num_minibatches": 3}
+    built = training(ppo, updates, num_envs=12, groups=2, transformer=transformer)
+    passes = []
+    judge = built.learner.evaluate
+
+    def watch(job, group, rows_K):
+        kv = group.state.memory.kv.clone()
+        passes.append((job.planned, group, rows_K, copy.deepcopy(built.policy), kv))
+        return judge(job, group, rows_K)
+
+    built.learner.evaluate = watch
+    loop = run_rollout(built.collector, built.learner, built.learner.schedule)
+    for _ in range(3):
+        passes.clear()
+        next(loop)
+        last_epoch = passes[len(passes) // 2 :]
+        assert sorted(np.concatenate([rows_K for _, _, rows_K, *_ in last_epoch])) == list(
+            range(12)
+        )
+        for planned, group, rows_K, policy, before in last_epoch:
+            local_K, begin = rows_K - group.rows.start, built.learner.updates.first_step(planned)
+            state = state_at(begin, before[:, :, local_K], built, rows_K, policy)
+            policy.replay(built.rollout.batch(rows_K, begin, planned.at_step), state)
+            used = state.memory.num_sinks + planned.at_step
+            steps = slice(state.memory.num_sinks, used)  # sinks are written by the next step
+            got = group.state.memory.kv[:, :, local_K, :, steps]
+            torch.testing.assert_close(got, state.memory.kv[..., steps, :], atol=1e-5, rtol=1e-5)
+            assert (got - before[:, :, local_K, :, steps]).abs().max() > 1e-4
+    built.collector.close()
+
+
+def state_at(begin, kv, built, rows_K, policy):
+    """A state of some rows after their first steps, which left these keys and values."""
+    state = policy.initial_state(len(rows_K), built.rollout.num_steps)
+    memory = state.memory
+    used = memory.num_sinks + begin
+    memory.kv[..., :used, :] = kv[..., :used, :]
+    memory.host_lengths[:] = begin
+    memory.lengths.fill_(begin)
+    memory.segment_steps.fill_(begin)
+    for k, row in enumerate(rows_K):
+        for t in built.rollout.context_order_NT[row, :begin]:
+            starts = built.rollout.episode_starts_NT[row, t]
+            memory.last.in_episode[k] = 0 if starts else memory.last.in_episode[k] + 1
+            memory.last.episode[k] += int(starts and t != built.rollout.context_order_NT[row, 0])
+    return state
 
 
 @pytest.mark.parametrize("prefix", [PrefixGradient.DETACHED, PrefixGradient.FULL])

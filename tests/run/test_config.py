@@ -142,6 +142,10 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
             ["updates.loss_chunks=2", "policy.memory=lstm"],
             r"updates\.loss_chunks: must be 1 where the memory is not a transformer",
         ),
+        (
+            ["updates.refresh_in_pass=true", "updates.refresh_every=2", "policy.memory=gru"],
+            r"updates\.refresh_in_pass: must be False where the memory is not a transformer",
+        ),
         (["rollout.cache_dtype=float64"], r"rollout\.cache_dtype: "),
         (
             ["rollout.cache_dtype=bfloat16", "policy.memory=gru"],

@@ -105,7 +105,11 @@ def test_a_signal_saves_and_leaves(whole, tmp_path, train, start, number):
             id="without refresh",
         ),
         pytest.param(
-            ("updates.refresh_every=3", "rollout.cache_dtype=bfloat16"),
+            (
+                "updates.refresh_every=3",
+                "updates.refresh_in_pass=true",
+                "rollout.cache_dtype=bfloat16",
+            ),
             2,
             id="between two refreshes, in half the precision",
         ),
