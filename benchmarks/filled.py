@@ -33,7 +33,8 @@ def fill(parts: Components, planned: PlannedUpdate) -> None:
     rollout.truncated_NT[:] = np.roll(rollout.episode_starts_NT, -1, axis=1)
     rollout.size = planned.loss_from
     if rollout.size:
-        refresh(parts.policy, rollout, parts.collector.groups, parts.learner.updates)
+        learner, groups = parts.learner, parts.collector.groups
+        refresh(parts.policy, rollout, groups, learner.updates, learner.ppo.precision)
     for group in parts.collector.groups:
         group.prefix = group.state.memory.snapshot()
     rollout.size = planned.at_step

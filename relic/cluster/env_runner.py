@@ -117,7 +117,9 @@ class ReLICEnvRunner(EnvRunner):
         if order.begin == 0:
             collector.begin_rollout()
         elif not self._is_renewed:
-            renew_context(collector, self.run.updates, draw=order.draw)
+            renew_context(
+                collector, self.run.updates, draw=order.draw, precision=self.run.ppo.precision
+            )
         self._is_renewed = False
         collector.collect(order.until)
         span = slice(order.begin, order.until)
@@ -150,7 +152,7 @@ class ReLICEnvRunner(EnvRunner):
         collector.load_state_dict(state["collector"])
         if state["memory"] is not None:
             collector.groups[0].state.load_state_dict(state["memory"])
-        restore_memory(collector, self.run.updates)
+        restore_memory(collector, self.run.updates, precision=self.run.ppo.precision)
         self._is_renewed = True
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

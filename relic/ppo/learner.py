@@ -23,11 +23,11 @@ from relic.policy.place import place_errors
 from relic.policy.policy import Policy
 from relic.policy.transformer import Transformer
 from relic.ppo.anneal import entropy_coefficient, learning_rate
+from relic.ppo.autocast import autocast
 from relic.ppo.config import (
     Objective,
     OptimizerKind,
     PPOConfig,
-    Precision,
     UpdatesConfig,
     check_learning,
 )
@@ -106,13 +106,6 @@ class StepRecord:
     """The same over the newest chunk only, which the policy acted on as the loss sees it."""
     skipped: bool
     """The policy had moved too far already, so nothing was changed."""
-
-
-def autocast(precision: Precision, policy: Policy) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which a pass with gradient has the precision asked for."""
-    if precision is Precision.BF16 and policy.device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 class Learner:

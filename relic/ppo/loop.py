@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from relic.ppo.config import UpdatesConfig
+from relic.ppo.config import Precision, UpdatesConfig
 from relic.ppo.learner import Learner
 from relic.ppo.refresh import refresh
 from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
@@ -65,28 +65,38 @@ def run_rollout(
         times["learn"] = time.perf_counter() - began
         if not planned.last and learner.updates.renews_after(planned.index):
             began = time.perf_counter()
-            renew_context(collector, learner.updates, draw=learner.num_updates)
+            renew_context(
+                collector,
+                learner.updates,
+                draw=learner.num_updates,
+                precision=learner.ppo.precision,
+            )
             times["refresh"] = time.perf_counter() - began
         yield UpdateReport(planned, collector.env_steps, metrics, collector.take_episodes(), times)
 
 
-def renew_context(collector: RolloutSource, updates: UpdatesConfig, *, draw: int) -> None:
+def renew_context(
+    collector: RolloutSource, updates: UpdatesConfig, *, draw: int, precision: Precision
+) -> None:
     """Shuffle the completed episodes and refresh the memory, as far as the configuration says.
 
     Args:
         collector: Whose rollout and memory.
         updates: What is to be done.
         draw: Updates of the run so far, which number the shuffle.
+        precision: Of the refresh, as learning has it.
     """
     if updates.shuffle:
         collector.rollout.shuffle(collector.seed, draw)
-    restore_memory(collector, updates)
+    restore_memory(collector, updates, precision=precision)
 
 
-def restore_memory(collector: RolloutSource, updates: UpdatesConfig) -> None:
+def restore_memory(
+    collector: RolloutSource, updates: UpdatesConfig, *, precision: Precision
+) -> None:
     """Recompute the memory as it was at the last update boundary, after a restart.
 
     With refresh off it does not follow from weights and rollout, and nothing happens here.
     """
     if updates.refresh_memory and collector.rollout.size:
-        refresh(collector.policy, collector.rollout, collector.groups, updates)
+        refresh(collector.policy, collector.rollout, collector.groups, updates, precision)

@@ -13,13 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from relic.policy.policy import Policy
-from relic.ppo.config import UpdatesConfig
+from relic.ppo.autocast import autocast
+from relic.ppo.config import Precision, UpdatesConfig
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import Context
 
 
 def refresh(
-    policy: Policy, rollout: Rollout, groups: Sequence[Context], updates: UpdatesConfig
+    policy: Policy,
+    rollout: Rollout,
+    groups: Sequence[Context],
+    updates: UpdatesConfig,
+    precision: Precision = Precision.FP32,
 ) -> None:
     """Refill the memory, and the rollout's values and log-probs as far as `updates` says.
 
@@ -28,6 +33,7 @@ def refresh(
         rollout: Its context order must be the one that the policy will act on.
         groups: Whose memory is emptied and written.
         updates: Which columns are taken over, and how many tokens go through at once.
+        precision: Of the passes, as learning has it.
     """
     rows_at_once = rollout.num_envs
     if updates.refresh_tokens is not None:
@@ -38,7 +44,8 @@ def refresh(
             batch = rollout.batch(rows_K, 0, rollout.size, policy.device)
             local_K = rows_K - group.rows.start
             group.state.memory.reset(local_K)
-            output = policy.replay(batch, group.state, local_K)
+            with autocast(precision, policy):
+                output = policy.replay(batch, group.state, local_K)
             if updates.refresh_values:
                 rollout.scatter(rollout.value_NT, rows_K, output.value)
             if updates.refresh_log_probs:

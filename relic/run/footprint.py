@@ -63,19 +63,23 @@ def learning_footprint(
         policy.zero_grad(set_to_none=True)
 
 
-def reading_footprint(policy: Policy, steps: int) -> Footprint:
+def reading_footprint(
+    policy: Policy, steps: int, autocast: contextlib.AbstractContextManager[Any]
+) -> Footprint:
     """Measure a pass without gradient that fills a memory, without the memory itself.
 
     Args:
         policy: Unchanged afterwards.
         steps: Steps of a row in the real pass.
+        autocast: As refreshes have it; may be entered several times.
     """
     longest = min(steps, MEASURED_STEPS)
     state = policy.initial_state(1, longest)
 
     def read(batch: SequenceBatch) -> None:
         state.reset()
-        policy.replay(batch, state)
+        with autocast:
+            policy.replay(batch, state)
 
     return _measure(policy, steps, read)
 

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from relic.policy.compiled_attention import scratch_bytes
 from relic.policy.config import AttentionBackend, MemoryKind
 from relic.policy.policy import Policy
-from relic.ppo.learner import autocast
+from relic.ppo.autocast import autocast
 from relic.ppo.minibatches import microbatch_rows
 from relic.ppo.schedule import PrefixGradient
 from relic.run.config import RunConfig
@@ -178,7 +178,8 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
     """
     steps, limit = config.rollout.num_steps, config.updates.refresh_tokens
     at_once = rows if limit is None else min(max(limit // steps, 1), rows)
-    sizes = [reading_footprint(policy, steps).bytes(at_once * steps)]
+    format_of_passes = autocast(config.ppo.precision, policy)
+    sizes = [reading_footprint(policy, steps, format_of_passes).bytes(at_once * steps)]
     # The longest of each kind: a pass over the context, and one over what follows a prefix.
     longest: dict[bool, tuple[int, int]] = {}
     for update in config.schedule.updates:
@@ -189,7 +190,7 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
         taken = microbatch_rows(
             rows // config.ppo.num_minibatches, length, config.ppo.microbatch_tokens
         )
-        footprint = learning_footprint(policy, length, autocast(config.ppo.precision, policy))
+        footprint = learning_footprint(policy, length, format_of_passes)
         size = footprint.bytes(taken * length)
         if begin and taken > 1 and config.updates.prefix_gradient is PrefixGradient.DETACHED:
             # Scattered rows are copied.

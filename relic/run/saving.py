@@ -84,7 +84,8 @@ class RunSaver:
             parts.rollout.load_state_dict(own["rollout"], chunks)
         parts.collector.load_state_dict(own["collector"])
         if own["memory"] is None:
-            restore_memory(parts.collector, parts.learner.updates)
+            learner = parts.learner
+            restore_memory(parts.collector, learner.updates, precision=learner.ppo.precision)
         else:
             for group, memory in zip(parts.collector.groups, own["memory"], strict=True):
                 group.state.load_state_dict(memory)

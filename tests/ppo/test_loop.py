@@ -168,7 +168,8 @@ def test_a_restored_run_equals_one_that_went_on(training, memory, groups):
     resumed.learner.load_state_dict(stopped.learner.state_dict())
     resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
     resumed.collector.load_state_dict(stopped.collector.state_dict())
-    restore_memory(resumed.collector, resumed.learner.updates)
+    learner = resumed.learner
+    restore_memory(resumed.collector, learner.updates, precision=learner.ppo.precision)
     resumed.run(1)
     assert len(resumed.reports) == 2
     for a, b in zip(straight.reports[-2:], resumed.reports, strict=True):
@@ -205,6 +206,30 @@ def test_refresh_needs_nothing_but_weights_and_rollout(training):
     assert torch.equal(
         built.collector.groups[0].state.memory.kv[..., :size, :], before[..., :size, :]
     )
+
+
+@pytest.mark.parametrize("prefix", [PrefixGradient.DETACHED, PrefixGradient.FULL])
+def test_passes_of_half_the_precision_change_little(training, monkeypatch, prefix):
+    """As on a GPU, where learning and refreshes share the number format."""
+    built = training({"lr": 3e-3}, {"prefix_gradient": prefix})
+    for module in ("refresh", "learner"):
+        monkeypatch.setattr(
+            f"relic.ppo.{module}.autocast",
+            lambda precision, policy: torch.autocast("cpu", torch.bfloat16),
+        )
+    stop_after(built, 3)
+    drift = [r.metrics["ratio_drift_first"] for r in built.reports]
+    assert 1e-4 < max(drift) < 0.05
+    rollout, memory = built.rollout, built.collector.groups[0].state.memory
+    assert memory.kv.dtype == torch.float32
+    exact = built.policy.initial_state(rollout.num_envs, rollout.num_steps)
+    output = built.policy.replay(rollout.batch(np.arange(6), 0, rollout.size), exact)
+    order = torch.from_numpy(rollout.context_order_NT[:, : rollout.size])
+    for got, want in [
+        (memory.kv, exact.memory.kv),
+        (rollout.value_NT.gather(1, order), output.value),
+    ]:
+        assert 1e-4 < (got - want).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("env", ["ragged", "darkroom"])

@@ -45,11 +45,11 @@ def test_short_passes_foretell_long_ones(policy, steps, monkeypatch):
     built = policy(**{"policy.encoder.slice_steps": steps // 4})
     nothing = contextlib.nullcontext()
     direct = footprint.learning_footprint(built, steps, nothing).bytes(steps)
-    direct_reading = footprint.reading_footprint(built, steps).bytes(steps)
+    direct_reading = footprint.reading_footprint(built, steps, nothing).bytes(steps)
     monkeypatch.setattr(footprint, "MEASURED_STEPS", steps // 3)
     foretold = footprint.learning_footprint(built, steps, nothing).bytes(steps)
     assert foretold == pytest.approx(direct, rel=0.02)
-    assert footprint.reading_footprint(built, steps).bytes(steps) == pytest.approx(
+    assert footprint.reading_footprint(built, steps, nothing).bytes(steps) == pytest.approx(
         direct_reading, rel=0.02
     )
 
