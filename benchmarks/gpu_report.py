@@ -72,7 +72,9 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
                 "num_steps": args.steps,
                 "groups": args.groups,
                 "cache_dtype": args.cache_dtype,
+                "captured_steps": args.captured_steps,
             },
+            "ppo.precision": args.precision,
             "updates.per_rollout": args.steps // CHUNK,
             **refresh_every,
             "ppo.clone_steps": 0,
@@ -154,7 +156,7 @@ def rollout_report(config: RunConfig, limits: dict[str, float]) -> dict[str, Any
     half = config.device == "cuda" and config.ppo.precision is Precision.BF16
     products = dict.fromkeys(("act", "refresh", "learn"), limits.get("float32_tflops"))
     if half:
-        products["learn"] = limits.get("bfloat16_tflops")
+        products["learn"] = products["refresh"] = limits.get("bfloat16_tflops")
     lines = read_metrics(config.directory / "metrics.jsonl")
     times = {p: sum(line.get(f"time/{p}", 0.0) for line in lines) for p in PARTS_OF_TIME}
     steps, wall_s = lines[-1]["env_steps"], lines[-1]["wall_s"]
@@ -277,13 +279,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--rows", type=int, help="default: 20, on a CPU 2")
     parser.add_argument("--steps", type=int, help="of the rollout; default: 65,536")
-    parser.add_argument("--cache-dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--cache-dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32"
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="of learning and refreshes; default: likewise"
+    )
+    parser.add_argument(
+        "--captured-steps", action="store_true", help="replay the transformer's step from a graph"
+    )
     parser.add_argument("--limit-s", type=float, default=540.0, help="of one call, all in all")
     parser.add_argument("--quick", action="store_true", help="rollout of 1,024 steps, tiny parts")
     args = parser.parse_args()
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     cuda = args.device == "cuda"
     args.size, args.groups = ("small", 2) if cuda else ("tiny", 1)
+    args.cache_dtype = args.cache_dtype or ("bfloat16" if cuda else "float32")
+    args.precision = args.precision or ("bf16" if cuda else "fp32")
     args.rows = args.rows or (20 if cuda else 2)
     args.steps = args.steps or (4 * CHUNK if args.quick else 65_536)
     args.contexts = [4096, 65_536] if cuda else [4096]

@@ -35,6 +35,8 @@ class DecodePlan:
     """Slots that each row reads, int32."""
     packed: bool = False
     """Whether a packed kernel takes the lengths; else a mask does."""
+    read: int | None = None
+    """Slots that are looked at where a mask says which of them count; None: all."""
     compiled_N: np.ndarray | None = None
     """Slots that each row reads, int64, where our own kernel for the CPU reads them."""
 
@@ -50,19 +52,20 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     sinks, slots = state.num_sinks, state.slots
     lengths = state.host_lengths
     ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
-    compiled = ours and not state.fixed_shape and fits(state.kv)
-    if not (state.has_segments or state.fixed_shape) and (lengths == lengths[0]).all():
+    compiled = ours and not state.fixed_slots and fits(state.kv)
+    if not (state.has_segments or state.fixed_slots) and (lengths == lengths[0]).all():
         steps = int(lengths[0])
         used = sinks + min(steps + 1, slots)
         used_N = np.full(len(lengths), used) if compiled else None
         return DecodePlan(sinks + steps % slots, [(slice(None), used)], compiled_N=used_N)
     slot_N = segment_steps_N % slots + sinks
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
-    if state.fixed_shape or not state.kv.device.type == "cpu":
+    if state.fixed_slots or not state.kv.device.type == "cpu":
         half = state.kv.dtype in (torch.float16, torch.bfloat16)
         may = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
         packed = may and _varlen_takes_lengths()
-        return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed)
+        read = sinks + state.fixed_slots if state.fixed_slots else None
+        return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed, read=read)
     if compiled:
         return DecodePlan(slot=slot_N, runs=[], compiled_N=used_N.numpy())
     return DecodePlan(slot=slot_N, runs=_runs(used_N.tolist()))
@@ -105,6 +108,7 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
         return _packed(q, key, value, plan)
     q = q.unsqueeze(2)
     if plan.used_N is not None:
+        key, value = key[:, :, : plan.read], value[:, :, : plan.read]
         slot_S = torch.arange(key.shape[2], device=key.device)
         mask = (slot_S < plan.used_N[:, None])[:, None, None, :]
         return F.scaled_dot_product_attention(q, key, value, attn_mask=mask).squeeze(2)

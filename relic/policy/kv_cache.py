@@ -14,6 +14,7 @@ Shapes: N rows, L layers, H heads, D head dim, K sinks, C slots of steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,11 @@ class KVCache(SequenceState):
         self.max_episode_steps = max_episode_steps
         self.num_sinks = config.sink_slots
         self.slots = config.slots_for(capacity, max_episode_steps)
-        self.fixed_shape = False
-        """Read all slots at each step, under a mask: what a CUDA graph needs."""
+        self.fixed_slots = 0
+        """Steps' slots that each step reads under a mask, whatever it may see: what a CUDA graph
+        needs. 0: as many as the step sees."""
+        self.captured: Callable[[Tensor, Tensor], Tensor] | None = None
+        """Runs the device's part of a step that is written (`CapturedSteps`). None: the model."""
         device = torch.device(device)
         # Tensors made in inference mode could not stand before a forward pass with gradient.
         with torch.inference_mode(False):
@@ -237,6 +241,7 @@ class KVCache(SequenceState):
         """Return a cache like this one, with copies of chosen rows' facts and no slots yet."""
         view = object.__new__(KVCache)
         vars(view).update(vars(self))
+        view.captured = None
         with torch.inference_mode(False):
             view.lengths = self.lengths[where].clone()
             view.segment_steps = self.segment_steps[where].clone()

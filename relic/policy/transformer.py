@@ -10,6 +10,7 @@ Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cach
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -102,9 +103,11 @@ class Transformer(SequenceModel):
         cache = _as_cache(state)
         cache.make_room(1, look=0 if write else 1)
         self.sync_sinks(cache)
-        y_NE = self.decode(x_NE, episode_starts_N, cache, write)
-        if write:
-            cache.note_steps(1)
+        if not write:
+            return self.decode(x_NE, episode_starts_N, cache, write)
+        run = cache.captured or partial(self.decode, cache=cache)
+        y_NE = run(x_NE, episode_starts_N)
+        cache.note_steps(1)
         return y_NE
 
     @torch.no_grad()
@@ -202,7 +205,7 @@ class Transformer(SequenceModel):
     ) -> Tensor:
         """Run one step on the device alone; `step` does the host's part.
 
-        Nothing here waits for the device or depends on its values, so with `cache.fixed_shape` it
+        Nothing here waits for the device or depends on its values, so with `cache.fixed_slots` it
         can be captured as a CUDA graph.
         """
         facts = next_position(episode_starts_N, cache.last)

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from envs.vector import TrialVectorEnv
 from relic.noise import Stream, row_uniforms
+from relic.policy.captured import CapturedSteps
+from relic.policy.kv_cache import KVCache
 from relic.policy.observations import PREV_REWARD
 from relic.policy.policy import Policy
+from relic.policy.transformer import Transformer
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import Array, Context, RolloutSource
@@ -59,6 +62,7 @@ class Collector(RolloutSource):
         expert_steps: float = math.inf,
         world_size: int = 1,
         cache_dtype: torch.dtype = torch.float32,
+        captured_steps: bool = False,
     ) -> None:
         """Set up; nothing is simulated before `begin_rollout`.
 
@@ -76,6 +80,7 @@ class Collector(RolloutSource):
                 asked.
             world_size: Ranks that collect alike, for counting environment steps.
             cache_dtype: Of what the policy remembers.
+            captured_steps: Replay the memory's steps from CUDA graphs; for transformers.
         """
         env_list = [envs] if isinstance(envs, TrialVectorEnv) else list(envs)
         total = sum(env.num_envs for env in env_list)
@@ -99,6 +104,8 @@ class Collector(RolloutSource):
         self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
         self._groups = self._make_groups(env_list)
+        if captured_steps:
+            self._capture_steps()
 
     def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[Group]:
         groups, first = [], 0
@@ -109,6 +116,13 @@ class Collector(RolloutSource):
             groups.append(group)
             first += env.num_envs
         return groups
+
+    def _capture_steps(self) -> None:
+        for group in self._groups:
+            model, cache = self.policy.memory, group.state.memory
+            assert isinstance(model, Transformer)
+            assert isinstance(cache, KVCache)
+            cache.captured = CapturedSteps(model, cache)
 
     @property
     def groups(self) -> list[Group]:

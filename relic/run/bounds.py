@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def at_least(name: str, value: float, least: float) -> None:
     """Refuse a value that is too small."""
@@ -21,3 +23,20 @@ def between(name: str, value: float, low: float, high: float) -> None:
     """Refuse a value outside a range."""
     if not low <= value <= high:
         raise ValueError(f"{name}: must be between {low} and {high}, got {value}.")
+
+
+def all_equal(section: str, part: object, values: Mapping[str, object], *, when: str) -> None:
+    """Refuse fields of a section that are not what a choice made elsewhere asks of them.
+
+    Args:
+        section: Path of the section.
+        part: The section.
+        values: What each field must be.
+        when: The choice, to follow "must be ...".
+    """
+    for name, value in values.items():
+        given = getattr(part, name)
+        if given != value:
+            wanted, got = (str(x).lower() for x in (value, given))
+            path = f"{section}.{name}"
+            raise ValueError(f"{path}: must be {wanted} {when}, got {got}. Set {path}={wanted}.")

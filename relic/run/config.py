@@ -15,7 +15,7 @@ import torch
 from relic.policy.config import MemoryKind, PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule
-from relic.run.bounds import at_least, between
+from relic.run.bounds import all_equal, at_least, between
 from relic.run.cluster_config import ClusterConfig, Placement
 from relic.schema import nearest
 
@@ -46,6 +46,10 @@ class RolloutConfig:
     cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the keys and values that acting attends to. Half of them take half the memory; the ratio
     of an update's first step is then near 1, not equal to it. For GPUs and transformers."""
+    captured_steps: bool = False
+    """On CUDA, replay the transformer's step from a graph instead of launching its kernels one by
+    one. A step then reads up to twice the slots that it sees, but for a cache of half the precision
+    where PyTorch's packed kernel takes lengths (2.12 on)."""
     groups: int = 1
     """Rows are cut into so many groups that take turns: while the policy acts for one, the others
     simulate in threads of their own. Divides num_envs."""
@@ -193,20 +197,16 @@ class RunConfig:
         at_least("seed", self.seed, 0)
         if self.threads is not None:
             at_least("threads", self.threads, 1)
-        self._check_earlier_steps()
-        if (
-            self.rollout.cache_dtype != "float32"
-            and self.policy.memory is not MemoryKind.TRANSFORMER
-        ):
-            raise ValueError(
-                "rollout.cache_dtype: must be float32 where the memory is not a transformer, got "
-                f"{self.rollout.cache_dtype}. Use float32."
-            )
+        self._check_memory()
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
             self._check_cluster()
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
+        if self.rollout.captured_steps and self.device == "cpu":
+            raise ValueError(
+                "rollout.captured_steps: must be false on the CPU, got true. Use false."
+            )
         if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
             raise ValueError(
                 "checkpoint.best_metric: must come with a validation, got "
@@ -229,29 +229,25 @@ class RunConfig:
             shards=self.rollout.shards or 1,
         )
 
-    def _check_earlier_steps(self) -> None:
-        """Refuse updates that touch single steps of the memory where it does not keep them all."""
-        policy, updates = self.policy, self.updates
-        if policy.memory is MemoryKind.TRANSFORMER and policy.transformer.sees_whole_trial:
-            return
-        for name, value in {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}.items():
-            given = getattr(updates, name)
-            if given != value:
-                rule = f"must be {value} where the memory is not a transformer that sees the"
-                raise ValueError(
-                    f"updates.{name}: {rule} whole trial, got {given}. Set updates.{name}={value}."
-                )
+    def _check_memory(self) -> None:
+        """Refuse what only some memories can do."""
+        policy = self.policy
+        is_transformer = policy.memory is MemoryKind.TRANSFORMER
+        if not is_transformer:
+            cache = {"cache_dtype": "float32", "captured_steps": False}
+            when = "where the memory is not a transformer"
+            all_equal("rollout", self.rollout, cache, when=when)
+        if not (is_transformer and policy.transformer.sees_whole_trial):
+            single_steps = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
+            when = "where the memory is not a transformer that sees the whole trial"
+            all_equal("updates", self.updates, single_steps, when=when)
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
-        split = self.cluster.placement is Placement.SPLIT
-        for name, value in {"refresh_every": 1, "refresh_in_pass": False}.items():
-            given = getattr(self.updates, name)
-            if split and given != value:
-                raise ValueError(
-                    f"updates.{name}: must be {value} with cluster.placement=split, got {given}. "
-                    "Use placement=colocated."
-                )
+        if self.cluster.placement is Placement.SPLIT:
+            renewed = {"refresh_every": 1, "refresh_in_pass": False}
+            when = "with cluster.placement=split, unlike colocated"
+            all_equal("updates", self.updates, renewed, when=when)
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from relic.policy.attention import Past, Sinks, attend
+from relic.policy.captured import CapturedSteps
 from relic.policy.config import AttentionBackend, TransformerConfig
-from relic.policy.cuda_graph import GraphedStep
 from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.images import ImageEncoder, ImageSpec
 from relic.policy.segments import Segments
@@ -79,11 +79,13 @@ def test_a_captured_step_equals_a_step(dtype):
     lengths = [0, 3, 7, 7, 1]
     for state in (plain, captured):
         model.prefill(x[:, :7], starts[:, :7], state, lengths=lengths)
-    step = GraphedStep(model, captured)
+    captured.captured = CapturedSteps(model, captured, fewest_slots=8)
     for t in range(20):
         want = model.step(x[:, t], starts[:, t], plain)
-        got = step(x[:, t], starts[:, t])
+        with torch.inference_mode():  # as a policy acts
+            got = model.step(x[:, t], starts[:, t], captured)
         assert (got - want).abs().max() < (1e-4 if dtype == torch.float32 else 5e-2)
+    assert sorted(captured.captured._runs) == [8, 16, 31]
     captured.reset([2])
     assert captured.lengths.tolist() == [20, 23, 0, 27, 21]
 

@@ -6,6 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from relic.policy.captured import CapturedSteps
 from relic.policy.config import TransformerConfig
 from relic.policy.kv_cache import KVCache
 from relic.policy.sequence_model import ContextOverflowError, StaleStateError
@@ -54,12 +55,12 @@ def test_nothing_beyond_a_row_is_ever_read(trials_of, kind, limit):
     assert model(*tail, state).isfinite().all()
 
 
-@pytest.mark.parametrize("fixed_shape", [False, True])
-def test_a_nan_does_not_outlive_its_trial(trials_of, fixed_shape):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_nan_does_not_outlive_its_trial(trials_of, fixed):
     model = make()
     trials = trials_of(model)
     state = model.initial_state(4, 36)
-    state.fixed_shape = fixed_shape
+    state.fixed_slots = state.slots if fixed else 0
     for t in range(5):
         x = trials.x[:, t].clone()
         x[1] = math.nan
@@ -76,20 +77,41 @@ def test_fixed_shapes_give_the_same(trials_of, limit):
     model = make(**LIMITS[limit])
     trials = trials_of(model)
     state = model.initial_state(4, 36)
-    state.fixed_shape = True
+    state.fixed_slots = state.slots
     for t in range(36):
         y = model.step(trials.x[:, t], trials.starts[:, t], state)
         assert (y - trials.y[:, t]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("fixed_shape", [False, True])
-def test_a_step_never_waits_for_the_device(limit, fixed_shape):
+def test_captured_steps_give_the_same(trials_of, limit):
+    """All but the capturing itself, which takes a GPU (test_gpu.py)."""
+    model = make(**LIMITS[limit])
+    trials = trials_of(model)
+    state = model.initial_state(4, 36)
+    captured = state.captured = CapturedSteps(model, state, fewest_slots=8)
+    at = [0, 0, 0, 0]
+    for t in range(36):
+        if t == 20:
+            state.reset([1])
+            at[1] = 0
+        x, starts = trials.steps(at)
+        for write in (False, True):
+            y = model.step(x, starts, state, write=write)
+            assert (y - trials.outputs(at)).abs().max() < 1e-4
+        at = [k + 1 for k in at]
+    assert set(captured._runs) == {min(n, state.slots) for n in (8, 16, 32, 64)}
+    assert state.snapshot().captured is None
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_step_never_waits_for_the_device(limit, fixed):
     """Tensors without data refuse every question that a host could ask of a device."""
     model = make(**LIMITS[limit]).to("meta")
     state = model.initial_state(3, 20, device="meta")
     assert state.kv.is_meta
-    state.fixed_shape = fixed_shape
+    state.fixed_slots = state.slots if fixed else 0
     x = torch.empty(3, 16, device="meta")
     starts = torch.empty(3, dtype=torch.bool, device="meta")
     for write in (True, True, False):

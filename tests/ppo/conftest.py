@@ -140,6 +140,7 @@ def make_training(
     reduction: Reduction | None = None,
     total_steps=100_000,
     cache_dtype=torch.float32,
+    captured_steps=False,
 ):
     ppo = PPOConfig(**({"warmup_steps": 0, "update_epochs": 2, "num_minibatches": 1} | (ppo or {})))
     updates = UpdatesConfig(**({"per_rollout": 4} | (updates or {})))
@@ -173,6 +174,7 @@ def make_training(
         expert_steps=ppo.expert_steps,
         world_size=world,
         cache_dtype=cache_dtype,
+        captured_steps=captured_steps,
     )
     learner = Learner(
         policy,

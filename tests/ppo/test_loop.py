@@ -232,6 +232,17 @@ def test_passes_of_half_the_precision_change_little(training, monkeypatch, prefi
         assert 1e-4 < (got - want).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_captured_steps_collect_the_same(training, groups):
+    plain, captured = (
+        training({"lr": 3e-3}, groups=groups, captured_steps=on) for on in (False, True)
+    )
+    reports = plain.run(2), captured.run(2)
+    assert torch.equal(plain.rollout.action, captured.rollout.action)
+    torch.testing.assert_close(plain.rollout.log_prob_NT, captured.rollout.log_prob_NT)
+    assert max(r.metrics["ratio_drift_first"] for r in reports[1]) <= 1e-5
+
+
 @pytest.mark.parametrize("env", ["ragged", "darkroom"])
 def test_between_rollouts_rows_may_be_cut_otherwise(training, env):
     kinds = {"env": env, "num_envs": 4}

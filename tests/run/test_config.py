@@ -144,12 +144,20 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
         ),
         (
             ["updates.refresh_in_pass=true", "updates.refresh_every=2", "policy.memory=gru"],
-            r"updates\.refresh_in_pass: must be False where the memory is not a transformer",
+            r"updates\.refresh_in_pass: must be false where the memory is not a transformer",
         ),
         (["rollout.cache_dtype=float64"], r"rollout\.cache_dtype: "),
         (
             ["rollout.cache_dtype=bfloat16", "policy.memory=gru"],
             r"rollout\.cache_dtype: must be float32 where the memory is not a transformer",
+        ),
+        (
+            ["rollout.captured_steps=true", "policy.memory=gru"],
+            r"rollout\.captured_steps: must be false where the memory is not a transformer",
+        ),
+        (
+            ["rollout.captured_steps=true", "device=cpu"],
+            r"rollout\.captured_steps: must be false on the CPU",
         ),
         (["total_steps=0"], r"total_steps: must be at least 1"),
     ],
