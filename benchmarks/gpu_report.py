@@ -252,7 +252,6 @@ def parts_of(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         size=args.size, rows=args.rows, quick=args.quick, contexts=args.contexts
     )
     return {
-        "machine": lambda: machine(device),
         "limits": lambda: limits(device, repeats, quick=args.quick),
         "decode": lambda: decode_rows(asked, device, repeats),
         "attention": lambda: attention(device, repeats, quick=args.quick),
@@ -314,6 +313,7 @@ def main() -> None:
     parts = measure_parts(args, path)
     report = {
         "done": finished and parts.keys() >= parts_of(args).keys(),
+        "machine": machine(torch.device(args.device)),
         "rollout": rollout_report(config, parts.get("limits", {})),
         **parts,
     }

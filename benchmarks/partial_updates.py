@@ -130,14 +130,18 @@ class Compared(Case):
     choice: str
 
 
-def case_of(directory: Path, experiment: str, num_steps: int, choice: str) -> Compared:
+def case_of(
+    directory: Path, experiment: str, num_steps: int, choice: str, *, seed: int
+) -> Compared:
     """Return the run of a length and a choice."""
     # A single key beats what a group says, wherever it stands, so each is given once.
     setting = SETTINGS[experiment]
     chosen = (key.format(epochs=setting.epochs) for key in CHOICES[choice])
     keys = dict(key.split("=") for key in (*setting.rollouts[num_steps], *chosen))
-    overrides = (f"experiment={experiment}", *(f"{key}={value}" for key, value in keys.items()))
-    return Compared(directory / f"{num_steps}_{choice}", overrides, num_steps, choice)
+    keys |= {"experiment": experiment, "seed": str(seed)}
+    overrides = tuple(f"{key}={value}" for key, value in keys.items())
+    name = f"{num_steps}_{choice}" + (f"_seed{seed}" if seed else "")
+    return Compared(directory / name, overrides, num_steps, choice)
 
 
 def curve(case: Compared, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -204,6 +208,7 @@ def main() -> None:
     )
     parser.add_argument("--lengths", type=int, nargs="+", help="default: all of the experiment")
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=CHOICES)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--plot-only", action="store_true")
     args = parser.parse_args()
@@ -212,7 +217,7 @@ def main() -> None:
     if not set(args.lengths) <= set(setting.rollouts):
         parser.error(f"--lengths: {args.experiment} has {list(setting.rollouts)}")
     cases = [
-        case_of(args.directory, args.experiment, length, choice)
+        case_of(args.directory, args.experiment, length, choice, seed=args.seed)
         for length in args.lengths
         for choice in args.choices
         if choice not in LONG_ONLY or length > WINDOW

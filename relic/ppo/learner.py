@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from relic.ppo.config import (
     UpdatesConfig,
     check_learning,
 )
+from relic.ppo.job import Job, Judgement, Rows
 from relic.ppo.loss import (
     PARTS,
     PLACE_PARTS,
@@ -48,50 +49,9 @@ from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.ppo.source import Context
 
-Rows = np.ndarray[Any, Any]
-
 
 class NonFiniteLossError(RuntimeError):
     """A loss or gradient that is not a number; the policy has not been changed by it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One update: what it learns from."""
-
-    rollout: Rollout
-    planned: PlannedUpdate
-    groups: Sequence[Context]
-    advantage_NT: Tensor
-    """In time order, as the returns; never normalised."""
-    ret_NT: Tensor
-    ent_coef: float
-    objective: Objective
-
-    def targets(self, rows_K: Rows, device: torch.device) -> LossTargets:
-        """Gather what the loss compares with, in the context's order."""
-        rollout, span = self.rollout, (self.planned.loss_from, self.planned.at_step)
-        columns = (rollout.log_prob_NT, rollout.value_NT, self.advantage_NT, self.ret_NT)
-        return LossTargets(*(rollout.in_context(c, rows_K, *span).to(device) for c in columns))
-
-    def covered(self, column_NT: Tensor) -> Tensor:
-        """Gather all rows of a column where the loss counts, (N, C), in the context's order."""
-        rows_N = np.arange(self.rollout.num_envs)
-        return self.rollout.in_context(
-            column_NT, rows_N, self.planned.loss_from, self.planned.at_step
-        )
-
-
-class Judgement(NamedTuple):
-    """What the policy says of the steps that carry loss, (K, C) each."""
-
-    log_prob: Tensor
-    """Of the actions taken, or with the objective `clone` of the expert's."""
-    value: Tensor
-    entropy: Tensor
-    place_loss: Tensor | None = None
-    """Of the guesses of where what is asked for lies, where the policy makes them."""
-    place_error: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +287,13 @@ class Learner:
         *parts, total = self.reduction.sum(sums).tolist()
         grad_norm = float(self.gradients.clip(self.ppo.max_grad_norm))
         if not np.isfinite([total, grad_norm]).all():
-            raise NonFiniteLossError(self._describe_batch(job, rows, step, total, grad_norm))
+            raise NonFiniteLossError(
+                f"Learner.update: loss and gradient must be finite, got loss {total}, gradient "
+                f"norm {grad_norm} in update {self.num_updates} ({planned.kind.value}, steps "
+                f"{planned.loss_from} to {planned.at_step}), optimiser step {step}, rows "
+                f"{job.describe(rows)}. Lower the learning rate or look at the column that is out "
+                "of range."
+            )
         target = self.ppo.target_kl
         skipped = target is not None and parts[PARTS.index("approx_kl")] > 1.5 * target
         if not skipped:
@@ -408,29 +374,6 @@ class Learner:
         metrics = {"target_mean": ret_mean, "value_mean": value_mean}
         return metrics if explained is None else metrics | {"explained_variance": explained}
 
-    def _describe_batch(
-        self, job: Job, rows: Rows, step: int, total: float, grad_norm: float
-    ) -> str:
-        planned, rollout = job.planned, job.rollout
-        device = self.policy.device
-        targets = job.targets(rows, device)
-        columns = {
-            "log_prob": targets.log_prob,
-            "value": targets.value,
-            "advantage": targets.advantage,
-            "return": targets.ret,
-            "reward": torch.from_numpy(rollout.reward_NT[rows, : planned.at_step]),
-        }
-        columns |= {f"observation {k}": v[rows] for k, v in rollout.observation.items()}
-        seen = "; ".join(f"{name} {_describe(column)}" for name, column in columns.items())
-        return (
-            f"Learner.update: loss and gradient must be finite, got loss {total}, gradient norm "
-            f"{grad_norm} in update {self.num_updates} ({planned.kind.value}, steps "
-            f"{planned.loss_from} to {planned.at_step}), optimiser step {step}, rows "
-            f"{rollout.row_N[rows].tolist()}: {seen}. "
-            "Lower the learning rate or look at the column that is out of range."
-        )
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the policy's weights."""
         return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
@@ -439,11 +382,3 @@ class Learner:
         """Take over what `state_dict` returned; the weights must have been restored before."""
         self.num_updates = int(state["num_updates"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _describe(column: Tensor) -> str:
-    values = column.double()
-    finite = values[values.isfinite()]
-    bad = values.numel() - finite.numel()
-    span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.numel() else "nothing finite"
-    return f"{span} ({bad} not finite)" if bad else span

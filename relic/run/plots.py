@@ -143,6 +143,11 @@ def _series(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
     return [m["env_steps"] for m in rows], [m[key] for m in rows]
 
 
+def _marker(steps: Sequence[int]) -> str | None:
+    """Return a marker for a line that would not be seen: one of a single point."""
+    return "o" if len(steps) == 1 else None
+
+
 def _lines(metrics: Metrics, keys: dict[str, str], label: str) -> Figure | None:
     present = {k: name for k, name in keys.items() if any(k in m for m in metrics)}
     if not present:
@@ -150,7 +155,7 @@ def _lines(metrics: Metrics, keys: dict[str, str], label: str) -> Figure | None:
     figure, axes = _figure()
     for i, (key, name) in enumerate(present.items()):
         steps, values = _series(metrics, key)
-        marker = "o" if key.startswith("val/") else None
+        marker = "o" if key.startswith("val/") else _marker(steps)
         axes.plot(steps, values, label=name, color=_COLOURS(0.15 + 0.6 * i / len(present)),
                   marker=marker, markersize=3)  # fmt: skip
     axes.set(xlabel=STEPS_AXIS, ylabel=label)
@@ -182,7 +187,8 @@ def _panels(metrics: Metrics, keys: Sequence[str]) -> Figure | None:
         for i, kind in enumerate(("partial", "full")):
             steps, values = _series([m for m in metrics if m.get("update") == kind], key)
             if steps:
-                panel.plot(steps, values, label=kind, color=_COLOURS(0.15 + 0.55 * i), lw=1)
+                panel.plot(steps, values, label=kind, color=_COLOURS(0.15 + 0.55 * i), lw=1,
+                           marker=_marker(steps), markersize=3)  # fmt: skip
         panel.set_ylabel(key, fontsize=8)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
