@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,12 +28,14 @@ from relic.policy.transformer import Transformer
 CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
 EPISODE_STEPS = 500
 ROOM = 64
-"""Steps that a measured cache has room for beyond its context."""
+"""Steps that a measured cache has room for beyond its context, on a CPU."""
 
 
 def filled_state(model: Transformer, num_rows: int, steps: int, dtype: torch.dtype) -> KVCache:
     """Return a cache of rows that have seen so many random steps."""
-    state = model.initial_state(num_rows, steps + ROOM, dtype=dtype)
+    # A captured step reads up to the next power of two, as in training.
+    room = steps if model.norm.weight.is_cuda else ROOM
+    state = model.initial_state(num_rows, steps + room, dtype=dtype)
     kv = state.kv[..., : model.config.sink_slots + steps, :]
     count = torch.full((num_rows,), steps)
     state.load_state_dict(
@@ -106,7 +110,7 @@ def decode_row(model: Transformer, state: KVCache, steps: int, repeats: int) -> 
         ours = measure(lambda: model.step(x, starts, state, write=False), device, repeats)
     rival = GrowingCache(model, state, steps)
     theirs = measure(lambda: rival.step(x), device, repeats)
-    read = state.nbytes * steps / (steps + ROOM)
+    read = state.nbytes * steps / state.capacity
     row: dict[str, Any] = {
         "context": steps,
         "step": ours,
@@ -122,6 +126,7 @@ def decode_row(model: Transformer, state: KVCache, steps: int, repeats: int) -> 
                 lambda: model.step(x, starts, state), device, min(repeats, ROOM // 2)
             )
         row["graph"] = captured
+        state.captured = None
     return row
 
 
@@ -132,12 +137,11 @@ def forward_flops(config: TransformerConfig, begin: int, end: int) -> float:
     return 2.0 * weights * (end - begin) + config.num_layers * 4 * config.width * seen
 
 
-def size_times(
-    model: Transformer, x: Tensor, starts: Tensor, state: KVCache, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Measure one cached step, one full pass, and one with its gradients."""
-    device = x.device
-    half = device.type == "cuda"
+def size_calls(
+    model: Transformer, x: Tensor, starts: Tensor, state: KVCache
+) -> dict[str, Callable[[], None]]:
+    """Return one cached step, one full pass, and one with its gradients."""
+    half = x.is_cuda
 
     def learn() -> None:
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
@@ -153,8 +157,25 @@ def size_times(
     def act() -> None:
         model.step(x[:, 0], starts[:, 0], state, write=False)
 
-    calls = {"acting": act, "reading": read, "learning": learn}
-    return {name: measure(call, device, repeats) for name, call in calls.items()}
+    return {"acting": act, "reading": read, "learning": learn}
+
+
+def compiled_times(
+    model: Transformer, x: Tensor, starts: Tensor, state: KVCache, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Measure the passes with what surrounds attention compiled; says how long compiling took."""
+    torch.compiler.reset()
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        for part in ("_project", "_finish"):
+            setattr(block, part, torch.compile(getattr(block, part), dynamic=True))
+    began = time.perf_counter()
+    calls = size_calls(model, x, starts, state)
+    del calls["acting"]
+    for call in calls.values():
+        call()
+    print(f"{'':9} compiling took {time.perf_counter() - began:.0f} s")
+    return {name: measure(call, x.device, repeats) for name, call in calls.items()}
 
 
 def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
@@ -172,7 +193,8 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
         x = torch.randn(num_rows, steps, config.width, device=device)
         starts = (torch.arange(steps, device=device) % EPISODE_STEPS == 0).expand(num_rows, -1)
         state = filled_state(model, num_rows, steps, torch.float32)
-        took = size_times(model, x, starts, state, repeats)
+        calls = size_calls(model, x, starts, state)
+        took = {name: measure(call, device, repeats) for name, call in calls.items()}
         tokens = {"acting": num_rows, "reading": num_rows * steps, "learning": num_rows * steps}
         rate = {name: tokens[name] / took[name]["ms"] * 1e3 for name in took}
         row: dict[str, Any] = {
@@ -191,6 +213,14 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
             f"{size:9} {row['parameters']:11,} {row['bytes_per_step']:7} {rate['acting']:9,.0f} "
             f"{rate['reading']:9,.0f} {rate['learning']:9,.0f}"
         )
+        if args.compile:
+            compiled = compiled_times(model, x, starts, state, repeats)
+            ratio = {name: took[name]["ms"] / compiled[name]["ms"] for name in compiled}
+            row["compiled_ratio"] = ratio
+            print(
+                f"{'':9} {'compiled, times as fast':>29} "
+                f"{ratio['reading']:8.2f}x {ratio['learning']:8.2f}x"
+            )
     return results
 
 
@@ -206,6 +236,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--compile", action="store_true", help="sizes also by torch.compile")
     parser.add_argument("--quick", action="store_true", help="one repeat of the smallest case")
     args = parser.parse_args()
     if args.threads:

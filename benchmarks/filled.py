@@ -34,7 +34,7 @@ def fill(parts: Components, planned: PlannedUpdate) -> None:
     rollout.size = planned.loss_from
     if rollout.size:
         learner, groups = parts.learner, parts.collector.groups
-        refresh(parts.policy, rollout, groups, learner.updates, learner.ppo.precision)
+        refresh(parts.policy, rollout, groups, learner.updates, precision=learner.ppo.precision)
     for group in parts.collector.groups:
         group.prefix = group.state.memory.snapshot()
     rollout.size = planned.at_step

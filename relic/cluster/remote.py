@@ -1,8 +1,9 @@
 """A source of rollouts whose environments live in EnvRunner actors: the learner's side.
 
 The learner keeps the whole rollout and a memory of its own, which it refreshes as the actors
-refresh theirs; so its loss sees the context that they acted on. An actor that dies costs a chunk:
-the learner holds all that its successor needs to make the same chunk again.
+refresh theirs; so its loss sees the context that they acted on (in another number format where it
+has a GPU and bf16). An actor that dies costs a chunk: the learner holds all that its successor
+needs to make the same chunk again.
 
 Legend: N rows.
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from relic.policy.decode import takes_lengths
 from relic.policy.kv_cache import KVCache
 from relic.policy.transformer import Transformer
 
@@ -20,11 +21,12 @@ class CapturedSteps:
 
     A graph has fixed shapes, so each reads a fixed number of slots under a mask. There is one for
     each power of two of slots, captured when first needed: a step reads at most twice what it sees.
-    Without CUDA nothing is captured and each call runs the same step.
+    A packed kernel that is told the lengths reads what it sees, and takes one graph. Without CUDA
+    nothing is captured and each call runs the same step.
 
     Args:
-        model: Its weights may change, but not move.
-        state: Of the model; so is its cache.
+        model: Its weights may be written, but not replaced.
+        state: Of the model. Likewise: its tensors may be written, but not replaced.
         fewest_slots: Of the smallest graph.
     """
 
@@ -38,9 +40,13 @@ class CapturedSteps:
         with torch.inference_mode(False):
             self._x_NE = torch.zeros(state.num_rows, model.width, device=device)
             self._starts_N = torch.zeros(state.num_rows, dtype=torch.bool, device=device)
-        self._pool = torch.cuda.graph_pool_handle() if state.kv.is_cuda else None
+        if state.kv.is_cuda:
+            # One stream and one pool for all graphs: each further stream has its workspaces.
+            self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream(device)
         self._runs: dict[int, Callable[[], Tensor]] = {}
 
+    @torch.no_grad()
     def __call__(self, x_NE: Tensor, episode_starts_N: Tensor) -> Tensor:
         """Run `Transformer.decode` on the state.
 
@@ -55,22 +61,26 @@ class CapturedSteps:
         return self._runs[slots]()
 
     def _slots_to_read(self) -> int:
-        seen = self.state.most_steps() + 1
-        return min(max(1 << (seen - 1).bit_length(), self.fewest_slots), self.state.slots)
+        state = self.state
+        if takes_lengths(state, self.model.config.attention_backend):
+            return state.slots
+        seen = state.most_steps() + 1
+        return min(max(1 << (seen - 1).bit_length(), self.fewest_slots), state.slots)
 
     def _capture(self, slots: int) -> Callable[[], Tensor]:
         """Record one step. Warming up writes nothing that counts, and recording runs nothing."""
-        if self._pool is None:
+        if not self.state.kv.is_cuda:
             return lambda: self._decode(slots)
-        graph = torch.cuda.CUDAGraph()
+        graph, side = torch.cuda.CUDAGraph(), self._stream
         with torch.inference_mode(False):
-            side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(self.WARM_UP_STEPS):
                     self._decode(slots, write=False)
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Other threads, in which environments step, may use the device meanwhile.
+            mode = "thread_local"
+            with torch.cuda.graph(graph, self._pool, stream=side, capture_error_mode=mode):
                 y_NE = self._decode(slots)
 
         def replay() -> Tensor:

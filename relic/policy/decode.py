@@ -61,9 +61,7 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     slot_N = segment_steps_N % slots + sinks
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
     if state.fixed_slots or not state.kv.device.type == "cpu":
-        half = state.kv.dtype in (torch.float16, torch.bfloat16)
-        may = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
-        packed = may and _varlen_takes_lengths()
+        packed = takes_lengths(state, backend)
         read = sinks + state.fixed_slots if state.fixed_slots else None
         return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed, read=read)
     if compiled:
@@ -117,6 +115,13 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
         for rows, end in plan.runs
     ]
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).squeeze(2)
+
+
+def takes_lengths(state: KVCache, backend: AttentionBackend) -> bool:
+    """Say whether a packed kernel reads exactly what each row sees, without a mask."""
+    half = state.kv.dtype in (torch.float16, torch.bfloat16)
+    may = state.kv.is_cuda and half and backend is not AttentionBackend.REFERENCE
+    return may and _varlen_takes_lengths()
 
 
 @cache

@@ -54,7 +54,9 @@ class GRUGate(nn.Module):
         reset_x, update_x = self.of_stream(stream).chunk(2, dim=-1)
         update = torch.sigmoid(update_y + update_x - self.bias)
         kept = torch.sigmoid(reset_y + reset_x) * stream
-        return torch.lerp(stream, torch.tanh(candidate_y + self.of_reset(kept)), update)
+        candidate = torch.tanh(candidate_y + self.of_reset(kept))
+        # Under autocast the stream keeps its precision, and lerp takes one type only.
+        return torch.lerp(stream, candidate.to(stream.dtype), update.to(stream.dtype))
 
 
 def residual(width: int, *, gated: bool) -> nn.Module:

@@ -18,16 +18,20 @@ from relic.policy.transformer import Transformer
 
 
 class PassKeys:
-    """What each layer's attention saw of the steps of one pass."""
+    """What each layer's attention saw of the steps of one pass.
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    Args:
+        copies: Keep copies: views would hold on to what checkpointing means to free.
+    """
+
+    def __init__(self, *, copies: bool) -> None:
+        self._copies = copies
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def take(self, _block: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
         """Keep one layer's keys and values, (N, H, T, D) each; a block's forward hook."""
-        _, key, value = outputs
-        self._layers.append((key.detach(), value.detach()))
+        key, value = (x.detach() for x in outputs[1:])
+        self._layers.append((key.clone(), value.clone()) if self._copies else (key, value))
 
     @torch.no_grad()
     def write(self, cache: KVCache, rows: np.ndarray, first_step: int) -> None:
@@ -51,7 +55,7 @@ class PassKeys:
 @contextmanager
 def watch_keys(model: Transformer) -> Iterator[PassKeys]:
     """Yield what will hold the keys and values of the one pass that runs meanwhile."""
-    kept = PassKeys()
+    kept = PassKeys(copies=model.config.gradient_checkpointing)
     hooks = [block.register_forward_hook(kept.take) for block in model.blocks]
     try:
         yield kept

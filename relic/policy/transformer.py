@@ -291,7 +291,8 @@ class Transformer(SequenceModel):
             cache.sink_key.copy_(key)
         else:
             with torch.inference_mode(False):
-                cache.sink_key = key.detach().clone()
+                # In the weights' type whatever the pass: a later step may be the first to write it.
+                cache.sink_key = key.detach().to(self.norm.weight.dtype, copy=True)
 
 
 def _as_cache(state: SequenceState) -> KVCache:

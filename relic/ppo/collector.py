@@ -167,7 +167,10 @@ class Collector(RolloutSource):
         return torch.cat(values)
 
     def close(self) -> None:
-        """Stop the threads; environments stay open."""
+        """Stop the threads and free captured steps; environments stay open."""
+        for group in self._groups:
+            if isinstance(group.state.memory, KVCache):
+                group.state.memory.captured = None  # it knows the cache, and the cache it
         if self._threads is not None:
             self._threads.shutdown()
 

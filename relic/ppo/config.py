@@ -160,9 +160,9 @@ class UpdatesConfig:
     row_fraction: float = 1.0
     """Share of the rows that a partial update uses, drawn anew each time."""
     prefix_gradient: PrefixGradient = PrefixGradient.DETACHED
-    """What a partial update does with the steps before its chunk."""
+    """What a partial update does with the steps before those that carry its loss."""
     prefix_window: int = 0
-    """With prefix_gradient=detached, so many steps before the chunk are recomputed and let the
+    """With prefix_gradient=detached, so many steps before the loss are recomputed and let the
     gradient through; what comes before them stays constant. Transformer only."""
     loss_chunks: int = 1
     """Chunks that a partial update's loss covers, in the context's order: the newest, and those
@@ -176,9 +176,9 @@ class UpdatesConfig:
     on keys and values of older weights, and so does the learner where prefix_gradient=detached
     has no window."""
     refresh_in_pass: bool = False
-    """Where no refresh follows a partial update, take over the keys and values of its last pass,
-    made under nearly the new weights at no cost, in place of those that the agent acted with.
-    Transformer only."""
+    """Where no refresh follows a partial update, take over the keys and values of its last epoch's
+    passes, made under nearly the new weights at no cost, in place of those that the agent acted
+    with. Rows that this epoch left out (row_fraction, target_kl) keep theirs. Transformer only."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False
@@ -226,6 +226,12 @@ class UpdatesConfig:
         """Say whether an update leaves the keys and values of its last pass in the memory."""
         return self.refresh_in_pass and not (planned.last or self.renews_after(planned.index))
 
+    @property
+    def passes_the_chunk_alone(self) -> bool:
+        """Whether a partial update's pass begins with its chunk."""
+        is_full = self.prefix_gradient is PrefixGradient.FULL
+        return not (is_full or self.prefix_window or self.loss_chunks > 1)
+
     def renews_after(self, index: int) -> bool:
         """Say whether the context is renewed after an update of a rollout, by its number in it."""
         return self.refresh_memory and (index + 1) % self.refresh_every == 0
@@ -261,6 +267,13 @@ def check_learning(
         full_per_rollout=updates.full_per_rollout,
         loss_chunks=updates.loss_chunks,
     )
+    steps = ppo.update_epochs * ppo.num_minibatches
+    if updates.refresh_in_pass and updates.passes_the_chunk_alone and steps == 1:
+        raise ValueError(
+            "updates.refresh_in_pass: must be off where an update is a single optimiser step on "
+            "the chunk alone, whose pass has the weights that acted, got true. Use more of "
+            "ppo.update_epochs or ppo.num_minibatches, or set updates.refresh_in_pass=false."
+        )
     check_divides("shards", shards, "num_envs", num_envs)
     whole = "num_envs" if shards == 1 else "num_envs / shards"
     rows = num_envs // shards

@@ -99,4 +99,4 @@ def restore_memory(
     With refresh off it does not follow from weights and rollout, and nothing happens here.
     """
     if updates.refresh_memory and collector.rollout.size:
-        refresh(collector.policy, collector.rollout, collector.groups, updates, precision)
+        refresh(collector.policy, collector.rollout, collector.groups, updates, precision=precision)

@@ -24,7 +24,8 @@ def refresh(
     rollout: Rollout,
     groups: Sequence[Context],
     updates: UpdatesConfig,
-    precision: Precision = Precision.FP32,
+    *,
+    precision: Precision,
 ) -> None:
     """Refill the memory, and the rollout's values and log-probs as far as `updates` says.
 

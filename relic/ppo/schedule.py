@@ -20,14 +20,14 @@ class UpdateKind(Enum):
 
 
 class PrefixGradient(Enum):
-    """What a partial update does with the steps before its chunk."""
+    """What a partial update does with the steps before those that carry its loss."""
 
     FULL = "full"
     """Recomputes them and lets the gradient through."""
     DETACHED = "detached"
     """Uses their keys and values as they stand in the acting cache, as constants."""
     NONE = "none"
-    """Leaves them out: the chunk is seen as if the trial began with it."""
+    """Leaves them out: what carries the loss is seen as if the trial began with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,20 +234,21 @@ class RunConfig:
         policy = self.policy
         is_transformer = policy.memory is MemoryKind.TRANSFORMER
         if not is_transformer:
-            cache = {"cache_dtype": "float32", "captured_steps": False}
+            without_cache = {"cache_dtype": "float32", "captured_steps": False}
             when = "where the memory is not a transformer"
-            all_equal("rollout", self.rollout, cache, when=when)
+            all_equal("rollout", self.rollout, without_cache, when=when)
         if not (is_transformer and policy.transformer.sees_whole_trial):
-            single_steps = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
+            without_steps = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
             when = "where the memory is not a transformer that sees the whole trial"
-            all_equal("updates", self.updates, single_steps, when=when)
+            all_equal("updates", self.updates, without_steps, when=when)
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
         if self.cluster.placement is Placement.SPLIT:
-            renewed = {"refresh_every": 1, "refresh_in_pass": False}
             when = "with cluster.placement=split, unlike colocated"
-            all_equal("updates", self.updates, renewed, when=when)
+            only_local = {"refresh_every": 1, "refresh_in_pass": False}
+            all_equal("updates", self.updates, only_local, when=when)
+            all_equal("rollout", self.rollout, {"captured_steps": False}, when=when)
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks

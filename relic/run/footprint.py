@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from relic.policy.pass_keys import PassKeys, watch_keys
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
+from relic.policy.transformer import Transformer
 
 MEASURED_STEPS = 512
 """Steps of the longer of two passes; a pass this short is not scaled."""
@@ -39,7 +41,11 @@ class Footprint:
 
 
 def learning_footprint(
-    policy: Policy, steps: int, autocast: contextlib.AbstractContextManager[Any]
+    policy: Policy,
+    steps: int,
+    autocast: contextlib.AbstractContextManager[Any],
+    *,
+    keeps_keys: bool = False,
 ) -> Footprint:
     """Measure a pass with gradient, forward and back, its batch included.
 
@@ -47,12 +53,14 @@ def learning_footprint(
         policy: Unchanged afterwards.
         steps: Steps of a row in the real pass.
         autocast: As learning has it; may be entered several times.
+        keeps_keys: The transformer's keys and values are kept for the cache.
     """
 
     def learn(batch: SequenceBatch) -> None:
-        with autocast:
+        with autocast, _watch(policy) if keeps_keys else contextlib.nullcontext() as kept:
             output = policy.evaluate(batch)
         (output.log_prob.sum() + output.value.sum() + output.entropy.sum()).backward()
+        del kept
 
     learned = [p for p in policy.parameters() if p.requires_grad]
     for parameter in learned:
@@ -61,6 +69,11 @@ def learning_footprint(
         return _measure(policy, steps, learn)
     finally:
         policy.zero_grad(set_to_none=True)
+
+
+def _watch(policy: Policy) -> contextlib.AbstractContextManager[PassKeys]:
+    assert isinstance(policy.memory, Transformer)
+    return watch_keys(policy.memory)
 
 
 def reading_footprint(

@@ -181,16 +181,17 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
     format_of_passes = autocast(config.ppo.precision, policy)
     sizes = [reading_footprint(policy, steps, format_of_passes).bytes(at_once * steps)]
     # The longest of each kind: a pass over the context, and one over what follows a prefix.
-    longest: dict[bool, tuple[int, int]] = {}
+    longest: dict[bool, tuple[int, int, bool]] = {}
     for update in config.schedule.updates:
         begin = config.updates.first_step(update)
         length = update.at_step - begin
-        longest[begin > 0] = max(longest.get(begin > 0, (0, 0)), (length, begin))
-    for length, begin in longest.values():
+        found = (length, begin, config.updates.keeps_pass(update))
+        longest[begin > 0] = max(longest.get(begin > 0, (0, 0, False)), found)
+    for length, begin, keeps in longest.values():
         taken = microbatch_rows(
             rows // config.ppo.num_minibatches, length, config.ppo.microbatch_tokens
         )
-        footprint = learning_footprint(policy, length, format_of_passes)
+        footprint = learning_footprint(policy, length, format_of_passes, keeps_keys=keeps)
         size = footprint.bytes(taken * length)
         if begin and taken > 1 and config.updates.prefix_gradient is PrefixGradient.DETACHED:
             # Scattered rows are copied.

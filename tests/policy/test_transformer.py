@@ -199,6 +199,10 @@ def test_a_gate_starts_close_to_the_identity():
     update = torch.sigmoid(of_branch[1] + of_stream[1] - 2)
     candidate = torch.tanh(of_branch[2] + gates.of_reset(reset * s))
     torch.testing.assert_close(gates(s, b), (1 - update) * s + update * candidate)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(
+            gates(s, b), (1 - update) * s + update * candidate, atol=0.02, rtol=0.02
+        )
 
 
 @pytest.mark.parametrize(

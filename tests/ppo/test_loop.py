@@ -19,6 +19,14 @@ def stop_after(built, updates):
         built.reports.append(next(loop))
 
 
+def halve_passes(monkeypatch):
+    for module in ("refresh", "learner"):
+        monkeypatch.setattr(
+            f"relic.ppo.{module}.autocast",
+            lambda precision, policy: torch.autocast("cpu", torch.bfloat16),
+        )
+
+
 def test_after_a_refresh_the_cache_is_a_fresh_prefill(training):
     built = training({"lr": 3e-3}, {"refresh_tokens": None})
     stop_after(built, 3)
@@ -154,10 +162,22 @@ def test_reports_cover_the_rollout(training):
         assert all(np.isfinite(v) for v in report.metrics.values())
 
 
-@pytest.mark.parametrize("memory", [MemoryKind.TRANSFORMER, MemoryKind.GRU])
+@pytest.mark.parametrize(
+    ("memory", "transformer"),
+    [
+        (MemoryKind.TRANSFORMER, {"depth_dropout": 0.2}),
+        (MemoryKind.TRANSFORMER, {"sink": SinkKind.TOKEN, "rotate_sink_query": False}),
+        (MemoryKind.GRU, {}),
+    ],
+)
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_restored_run_equals_one_that_went_on(training, memory, groups):
-    kinds = {"memory": memory, "groups": groups, "transformer": {"depth_dropout": 0.2}}
+def test_a_restored_run_equals_one_that_went_on(
+    training, memory, transformer, half, groups, monkeypatch
+):
+    if half:
+        halve_passes(monkeypatch)
+    kinds = {"memory": memory, "groups": groups, "transformer": transformer}
     straight, stopped, resumed = (training({"lr": 3e-3}, **kinds) for _ in range(3))
     straight.run(2)
     stopped.run(1)
@@ -201,7 +221,8 @@ def test_refresh_needs_nothing_but_weights_and_rollout(training):
     stop_after(built, 2)
     before = built.collector.groups[0].state.memory.kv.clone()
     built.collector.groups[0].state.memory.kv.fill_(float("nan"))
-    refresh(built.policy, built.rollout, built.collector.groups, built.learner.updates)
+    groups, learner = built.collector.groups, built.learner
+    refresh(built.policy, built.rollout, groups, learner.updates, precision=learner.ppo.precision)
     size = built.rollout.size
     assert torch.equal(
         built.collector.groups[0].state.memory.kv[..., :size, :], before[..., :size, :]
@@ -211,12 +232,8 @@ def test_refresh_needs_nothing_but_weights_and_rollout(training):
 @pytest.mark.parametrize("prefix", [PrefixGradient.DETACHED, PrefixGradient.FULL])
 def test_passes_of_half_the_precision_change_little(training, monkeypatch, prefix):
     """As on a GPU, where learning and refreshes share the number format."""
+    halve_passes(monkeypatch)
     built = training({"lr": 3e-3}, {"prefix_gradient": prefix})
-    for module in ("refresh", "learner"):
-        monkeypatch.setattr(
-            f"relic.ppo.{module}.autocast",
-            lambda precision, policy: torch.autocast("cpu", torch.bfloat16),
-        )
     stop_after(built, 3)
     drift = [r.metrics["ratio_drift_first"] for r in built.reports]
     assert 1e-4 < max(drift) < 0.05

@@ -137,6 +137,15 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
             ["updates.prefix_window=64", "policy.memory=lstm"],
             r"updates\.prefix_window: must be 0 where the memory is not a transformer",
         ),
+        (
+            [
+                "updates.refresh_in_pass=true",
+                "updates.refresh_every=2",
+                "ppo.update_epochs=1",
+                "ppo.num_minibatches=1",
+            ],
+            r"updates\.refresh_in_pass: must be off where an update is a single optimiser step",
+        ),
         (["updates.loss_chunks=0"], r"updates\.loss_chunks: must be at least 1"),
         (
             ["updates.loss_chunks=2", "policy.memory=lstm"],

@@ -54,6 +54,18 @@ def test_short_passes_foretell_long_ones(policy, steps, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_keys_that_are_kept_are_planned_for(policy, checkpoints):
+    built = policy(**{"policy.transformer.gradient_checkpointing": checkpoints})
+    nothing = contextlib.nullcontext()
+    plain, keeping = (
+        footprint.learning_footprint(built, 400, nothing, keeps_keys=keeps).bytes(400)
+        for keeps in (False, True)
+    )
+    # Without checkpoints the pass holds them anyway; with them, a copy of 2 x 2 layers x 16.
+    assert keeping - plain == (400 * 4 * 2 * 2 * 16 if checkpoints else 0)
+
+
 def test_checkpoints_and_slices_hold_less(policy):
     nothing = contextlib.nullcontext()
     plain, saving, sliced = (
