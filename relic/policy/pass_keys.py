@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from relic.policy.kv_cache import KVCache
+from relic.policy.sequence_model import SequenceModel, SequenceState
 from relic.policy.transformer import Transformer
 
 
@@ -34,7 +35,7 @@ class PassKeys:
         self._layers.append((key.clone(), value.clone()) if self._copies else (key, value))
 
     @torch.no_grad()
-    def write(self, cache: KVCache, rows: np.ndarray, first_step: int) -> None:
+    def write(self, cache: SequenceState, rows: np.ndarray, first_step: int) -> None:
         """Put them where the same steps stand in a cache that keeps every step.
 
         To be called after the pass's own backward: that still reads the cache, and what it reads
@@ -45,6 +46,7 @@ class PassKeys:
             rows: Its rows that went through the pass, in order.
             first_step: Step of the trial at which the pass began.
         """
+        assert isinstance(cache, KVCache)
         index = torch.from_numpy(rows).to(cache.kv.device)
         first = cache.num_sinks + first_step
         for own, pair in zip(cache.kv, self._layers, strict=True):
@@ -53,8 +55,9 @@ class PassKeys:
 
 
 @contextmanager
-def watch_keys(model: Transformer) -> Iterator[PassKeys]:
-    """Yield what will hold the keys and values of the one pass that runs meanwhile."""
+def watch_keys(model: SequenceModel) -> Iterator[PassKeys]:
+    """Yield what will hold the keys and values of a transformer's one pass meanwhile."""
+    assert isinstance(model, Transformer)
     kept = PassKeys(copies=model.config.gradient_checkpointing)
     hooks = [block.register_forward_hook(kept.take) for block in model.blocks]
     try:

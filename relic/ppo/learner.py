@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.kv_cache import KVCache
-from relic.policy.pass_keys import PassKeys, watch_keys
+from relic.policy.pass_keys import watch_keys
 from relic.policy.place import place_errors
 from relic.policy.policy import Policy
-from relic.policy.transformer import Transformer
 from relic.ppo.anneal import entropy_coefficient, learning_rate
 from relic.ppo.autocast import autocast
 from relic.ppo.config import (
@@ -266,7 +264,7 @@ class Learner:
         limit = microbatch_rows(len(rows), passed, self.ppo.microbatch_tokens)
         for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
             group = job.groups[index]
-            with self._watch() if keeps else contextlib.nullcontext() as kept:
+            with watch_keys(self.policy.memory) if keeps else contextlib.nullcontext() as kept:
                 judged = self.evaluate(job, group, rows_K)
             targets = job.targets(rows_K, device)
             mean, deviation = moments
@@ -274,7 +272,6 @@ class Learner:
             loss = self._loss(judged, scaled, count=count, job=job)
             loss.total.backward()
             if kept is not None:
-                assert isinstance(group.state.memory, KVCache)
                 begin = self.updates.first_step(planned)
                 kept.write(group.state.memory, rows_K - group.rows.start, begin)
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
@@ -301,10 +298,6 @@ class Learner:
             # Fused optimisers do not count their changes, by which caches know their sinks stale.
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
-
-    def _watch(self) -> contextlib.AbstractContextManager[PassKeys]:
-        assert isinstance(self.policy.memory, Transformer)
-        return watch_keys(self.policy.memory)
 
     def _loss(self, judged: Judgement, targets: LossTargets, *, count: int, job: Job) -> Loss:
         loss = self._policy_loss(judged, targets, count=count, job=job)

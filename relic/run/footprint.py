@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.pass_keys import PassKeys, watch_keys
+from relic.policy.pass_keys import watch_keys
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
-from relic.policy.transformer import Transformer
 
 MEASURED_STEPS = 512
 """Steps of the longer of two passes; a pass this short is not scaled."""
@@ -57,7 +56,8 @@ def learning_footprint(
     """
 
     def learn(batch: SequenceBatch) -> None:
-        with autocast, _watch(policy) if keeps_keys else contextlib.nullcontext() as kept:
+        watch = watch_keys(policy.memory) if keeps_keys else contextlib.nullcontext()
+        with autocast, watch as kept:
             output = policy.evaluate(batch)
         (output.log_prob.sum() + output.value.sum() + output.entropy.sum()).backward()
         del kept
@@ -69,11 +69,6 @@ def learning_footprint(
         return _measure(policy, steps, learn)
     finally:
         policy.zero_grad(set_to_none=True)
-
-
-def _watch(policy: Policy) -> contextlib.AbstractContextManager[PassKeys]:
-    assert isinstance(policy.memory, Transformer)
-    return watch_keys(policy.memory)
 
 
 def reading_footprint(
