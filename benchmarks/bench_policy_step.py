@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import copy_bandwidth, finish, measure, precisions
+from timing import copy_bandwidth, finish, measure, precisions, product_tflops
 from torch import Tensor
 
 from relic.policy.blocks import Block
@@ -182,9 +182,17 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
     """Measure acting, reading and learning at each size."""
     num_rows, steps = (2, 64) if args.quick else (args.rows, 512)
     sizes = ("darkroom",) if args.quick else tuple(TRANSFORMER_SIZES)
-    print(f"tokens per second, {num_rows} rows, {steps} steps")
+    best = max(
+        product_tflops(device, repeats, dtype, 1024 if device.type == "cpu" else 8192)
+        for dtype in precisions(device).values()
+    )
     print(
-        f"{'size':9} {'parameters':>11} {'B/step':>7} {'acting':>9} {'reading':>9} {'learning':>9}"
+        f"tokens per second, {num_rows} rows, {steps} steps; a large product reaches "
+        f"{best:.3f} TFLOP/s, and passes so much of it (model-FLOP use)"
+    )
+    print(
+        f"{'size':9} {'parameters':>11} {'B/step':>7} {'acting':>9} {'reading':>9} {'learning':>9} "
+        f"{'use, reading':>12} {'learning':>8}"
     )
     results = []
     for size in sizes:
@@ -197,21 +205,22 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
         took = {name: measure(call, device, repeats) for name, call in calls.items()}
         tokens = {"acting": num_rows, "reading": num_rows * steps, "learning": num_rows * steps}
         rate = {name: tokens[name] / took[name]["ms"] * 1e3 for name in took}
+        flops = forward_flops(config, 0, steps) / steps / 1e12
         row: dict[str, Any] = {
             "size": size,
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes_per_step": 2 * config.num_layers * config.width * 4,
             "tokens_per_s": rate,
-            "learning_tflops": 3
-            * forward_flops(config, 0, steps)
-            / steps
-            * rate["learning"]
-            / 1e12,
+            "share_of_product": {
+                name: passes * flops * rate[name] / best
+                for name, passes in {"reading": 1, "learning": 3}.items()
+            },
         }
         results.append(row)
         print(
             f"{size:9} {row['parameters']:11,} {row['bytes_per_step']:7} {rate['acting']:9,.0f} "
-            f"{rate['reading']:9,.0f} {rate['learning']:9,.0f}"
+            f"{rate['reading']:9,.0f} {rate['learning']:9,.0f} "
+            f"{row['share_of_product']['reading']:12.0%} {row['share_of_product']['learning']:8.0%}"
         )
         if args.compile:
             compiled = compiled_times(model, x, starts, state, repeats)

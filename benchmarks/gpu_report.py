@@ -37,7 +37,7 @@ from bench_attention import Pass, candidates
 from bench_attention import timed as timed_attention
 from bench_policy_step import decode_rows, forward_flops
 from houses_parts import rate, stepper
-from timing import copy_bandwidth, finish, machine, measure, precisions
+from timing import copy_bandwidth, finish, machine, precisions, product_tflops
 
 from relic.ppo.config import Precision
 from relic.ppo.schedule import UpdateSchedule
@@ -189,11 +189,10 @@ def rollout_report(config: RunConfig, limits: dict[str, float]) -> dict[str, Any
 def limits(device: torch.device, repeats: int, *, quick: bool) -> dict[str, float]:
     """Measure what the device does at most: large products, and a copy."""
     side = 1024 if device.type == "cpu" or quick else 8192
-    reached = {}
-    for name, dtype in precisions(device).items():
-        a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-        took = measure(lambda a=a, b=b: a @ b, device, repeats)
-        reached[f"{name}_tflops"] = 2 * side**3 / took["ms"] / 1e9
+    reached = {
+        f"{name}_tflops": product_tflops(device, repeats, dtype, side)
+        for name, dtype in precisions(device).items()
+    }
     reached["copy_gb_per_s"] = copy_bandwidth(device, repeats)
     print(", ".join(f"{name} {value:.3f}" for name, value in reached.items()))
     return reached

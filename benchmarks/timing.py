@@ -89,6 +89,12 @@ def precisions(device: torch.device) -> dict[str, torch.dtype]:
     return {"float32": torch.float32} | half
 
 
+def product_tflops(device: torch.device, repeats: int, dtype: torch.dtype, side: int) -> float:
+    """Return the TFLOP/s of a product of square matrices: what a device does at most."""
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    return 2 * side**3 / measure(lambda: a @ b, device, repeats)["ms"] / 1e9
+
+
 def copy_bandwidth(device: torch.device, repeats: int) -> float:
     """Return the gigabytes per second that a large copy reads and writes."""
     # On a GPU so large that the start of the copy does not count.
