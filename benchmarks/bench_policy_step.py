@@ -183,7 +183,7 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
     num_rows, steps = (2, 64) if args.quick else (args.rows, 512)
     sizes = ("darkroom",) if args.quick else tuple(TRANSFORMER_SIZES)
     best = max(
-        product_tflops(device, repeats, dtype, 1024 if device.type == "cpu" else 8192)
+        product_tflops(device, repeats, dtype, quick=args.quick)
         for dtype in precisions(device).values()
     )
     print(

@@ -47,6 +47,7 @@ from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.metrics import read_metrics
 from relic.run.trainer import Trainer
+from relic.schema import ConfigError
 
 CHUNK = 256
 SAVE_S, PART_S = 30.0, 45.0
@@ -188,9 +189,8 @@ def rollout_report(config: RunConfig, limits: dict[str, float]) -> dict[str, Any
 
 def limits(device: torch.device, repeats: int, *, quick: bool) -> dict[str, float]:
     """Measure what the device does at most: large products, and a copy."""
-    side = 1024 if device.type == "cpu" or quick else 8192
     reached = {
-        f"{name}_tflops": product_tflops(device, repeats, dtype, side)
+        f"{name}_tflops": product_tflops(device, repeats, dtype, quick=quick)
         for name, dtype in precisions(device).items()
     }
     reached["copy_gb_per_s"] = copy_bandwidth(device, repeats)
@@ -304,7 +304,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     path = args.directory / "parts.json"
-    config = rollout_config(args)
+    try:
+        config = rollout_config(args)
+    except ConfigError as error:
+        raise SystemExit(f"gpu_report: {error}") from None
     missing = parts_of(args).keys() - read_parts(path).keys()
     finished = train(config, args.limit_s - args.save_s - len(missing) * args.part_s)
     gc.collect()  # What the trainer held on the GPU is the parts' now.

@@ -31,32 +31,20 @@ from timing import finish
 from relic.run.metrics import read_metrics
 
 WINDOW = 512
-NEVER_REFRESHED = (
-    "updates.prefix_gradient=detached",
-    "updates.shuffle=false",
-    "updates.refresh_memory=false",
-    "updates.refresh_values=false",
-)
+NO_SHUFFLE = ("updates.prefix_gradient=detached", "updates.shuffle=false")
+NO_REFRESH = (*NO_SHUFFLE, "updates.refresh_memory=false", "updates.refresh_values=false")
+SEVERAL = ("updates.loss_chunks={epochs}", "ppo.update_epochs=1")
 CHOICES = {
     "off": ["ablation=no_partial_updates", "updates.per_rollout=1"],
     "none": ["updates.prefix_gradient=none"],
     "detached": ["updates.prefix_gradient=detached"],
-    "no_shuffle": ["updates.prefix_gradient=detached", "updates.shuffle=false"],
+    "no_shuffle": [*NO_SHUFFLE],
     "window": ["updates.prefix_gradient=detached", f"updates.prefix_window={WINDOW}"],
     "full": ["updates.prefix_gradient=full"],
-    "several": [
-        "updates.prefix_gradient=detached",
-        "updates.shuffle=false",
-        "updates.loss_chunks={epochs}",
-        "ppo.update_epochs=1",
-    ],
-    "several_full": [
-        "updates.prefix_gradient=full",
-        "updates.loss_chunks={epochs}",
-        "ppo.update_epochs=1",
-    ],
-    "as_acted": [*NEVER_REFRESHED, "updates.refresh_in_pass=false"],
-    "in_pass": [*NEVER_REFRESHED, "updates.refresh_in_pass=true"],
+    "several": [*NO_SHUFFLE, *SEVERAL],
+    "several_full": ["updates.prefix_gradient=full", *SEVERAL],
+    "as_acted": [*NO_REFRESH],
+    "in_pass": [*NO_REFRESH, "updates.refresh_in_pass=true"],
 }
 LABELS = {
     "off": "no partial updates",

@@ -89,8 +89,11 @@ def precisions(device: torch.device) -> dict[str, torch.dtype]:
     return {"float32": torch.float32} | half
 
 
-def product_tflops(device: torch.device, repeats: int, dtype: torch.dtype, side: int) -> float:
-    """Return the TFLOP/s of a product of square matrices: what a device does at most."""
+def product_tflops(
+    device: torch.device, repeats: int, dtype: torch.dtype, *, quick: bool = False
+) -> float:
+    """Return the TFLOP/s of a large product of matrices: what a device does at most."""
+    side = 1024 if device.type == "cpu" or quick else 8192
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     return 2 * side**3 / measure(lambda: a @ b, device, repeats)["ms"] / 1e9
 

@@ -10,7 +10,6 @@ Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cach
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -103,11 +102,12 @@ class Transformer(SequenceModel):
         cache = _as_cache(state)
         cache.make_room(1, look=0 if write else 1)
         self.sync_sinks(cache)
-        if not write:
-            return self.decode(x_NE, episode_starts_N, cache, write)
-        run = cache.captured or partial(self.decode, cache=cache)
-        y_NE = run(x_NE, episode_starts_N)
-        cache.note_steps(1)
+        if write and cache.captured is not None:
+            y_NE = cache.captured(x_NE, episode_starts_N)
+        else:
+            y_NE = self.decode(x_NE, episode_starts_N, cache, write)
+        if write:
+            cache.note_steps(1)
         return y_NE
 
     @torch.no_grad()

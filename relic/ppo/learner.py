@@ -260,8 +260,8 @@ class Learner:
         self.gradients.zero()
         sums = torch.zeros(len(self._parts) + 1, device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
-        passed = planned.at_step - self.updates.first_step(planned)
-        limit = microbatch_rows(len(rows), passed, self.ppo.microbatch_tokens)
+        begin = self.updates.first_step(planned)
+        limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
         for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
             group = job.groups[index]
             with watch_keys(self.policy.memory) if keeps else contextlib.nullcontext() as kept:
@@ -272,7 +272,6 @@ class Learner:
             loss = self._loss(judged, scaled, count=count, job=job)
             loss.total.backward()
             if kept is not None:
-                begin = self.updates.first_step(planned)
                 kept.write(group.state.memory, rows_K - group.rows.start, begin)
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
             drift_max = torch.maximum(drift_max, loss.max_drift)

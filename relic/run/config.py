@@ -203,10 +203,8 @@ class RunConfig:
             self._check_cluster()
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
-        if self.rollout.captured_steps and self.device == "cpu":
-            raise ValueError(
-                "rollout.captured_steps: must be false on the CPU, got true. Use false."
-            )
+        if self.device == "cpu":
+            all_equal("rollout", self.rollout, {"captured_steps": False}, when="on the CPU")
         if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
             raise ValueError(
                 "checkpoint.best_metric: must come with a validation, got "

@@ -180,14 +180,14 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
     at_once = rows if limit is None else min(max(limit // steps, 1), rows)
     format_of_passes = autocast(config.ppo.precision, policy)
     sizes = [reading_footprint(policy, steps, format_of_passes).bytes(at_once * steps)]
-    # The longest of each kind: a pass over the context, and one over what follows a prefix.
-    longest: dict[bool, tuple[int, int, bool]] = {}
+    # The longest of each kind: over the context or what follows a prefix, with keys kept or not.
+    longest: dict[tuple[bool, bool], tuple[int, int]] = {}
     for update in config.schedule.updates:
         begin = config.updates.first_step(update)
         length = update.at_step - begin
-        found = (length, begin, config.updates.keeps_pass(update))
-        longest[begin > 0] = max(longest.get(begin > 0, (0, 0, False)), found)
-    for length, begin, keeps in longest.values():
+        kind = (begin > 0, config.updates.keeps_pass(update))
+        longest[kind] = max(longest.get(kind, (0, 0)), (length, begin))
+    for (_, keeps), (length, begin) in longest.items():
         taken = microbatch_rows(
             rows // config.ppo.num_minibatches, length, config.ppo.microbatch_tokens
         )

@@ -255,9 +255,14 @@ def test_captured_steps_collect_the_same(training, groups):
         training({"lr": 3e-3}, groups=groups, captured_steps=on) for on in (False, True)
     )
     reports = plain.run(2), captured.run(2)
+    for group in captured.collector.groups:
+        assert group.state.memory.captured._runs
     assert torch.equal(plain.rollout.action, captured.rollout.action)
     torch.testing.assert_close(plain.rollout.log_prob_NT, captured.rollout.log_prob_NT)
     assert max(r.metrics["ratio_drift_first"] for r in reports[1]) <= 1e-5
+    for built in (plain, captured):
+        built.collector.close()
+    assert all(group.state.memory.captured is None for group in captured.collector.groups)
 
 
 @pytest.mark.parametrize("env", ["ragged", "darkroom"])

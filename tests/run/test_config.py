@@ -165,6 +165,14 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
             r"rollout\.captured_steps: must be false where the memory is not a transformer",
         ),
         (
+            ["updates.refresh_every=2", "cluster=ray", "cluster.placement=split"],
+            r"updates\.refresh_every: must be 1 with cluster\.placement=split",
+        ),
+        (
+            ["rollout.captured_steps=true", "cluster=ray", "cluster.placement=split"],
+            r"rollout\.captured_steps: must be false with cluster\.placement=split",
+        ),
+        (
             ["rollout.captured_steps=true", "device=cpu"],
             r"rollout\.captured_steps: must be false on the CPU",
         ),
