@@ -15,9 +15,9 @@ import torch
 from timing import finish, measure
 from torch import Tensor
 
-from relic.policy.attention import Past, Sinks, attend
+from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.segments import Segments
 from relic.policy.config import AttentionBackend
-from relic.policy.segments import Segments
 
 # rows, heads, steps, head size
 SHAPES = {

@@ -25,7 +25,7 @@ from gymnasium import spaces
 from timing import finish
 
 from relic.cluster import ReLIC, ReLICConfig
-from relic.cluster.wire import pack, unpack
+from relic.cluster.remote import pack, unpack
 from relic.ppo.rollout import Rollout
 from relic.run.cli import compose
 from relic.run.config import RunConfig

@@ -26,11 +26,11 @@ import torch
 from machine import cpu_name, cpu_time, load
 from timing import finish
 
+from envs.core.vector import TrialVectorEnv
 from envs.habitat.env import HabitatVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
-from envs.houses.export import export_houses
-from envs.vector import TrialVectorEnv
+from envs.houses.export.__main__ import export_houses
 
 SENSORS = (("rgb",), ("rgb", "depth"), ("rgb", "depth", "semantic"))
 SEEDS = {"small": [1, 4], "medium": [1, 4]}

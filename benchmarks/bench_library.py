@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from timing import finish
 
-from envs.vector import TrialVectorEnv
+from envs.core.vector import TrialVectorEnv
 from relic.policy.policy import Policy
 from relic.ppo.loop import run_rollout
 from relic.run.cli import compose

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from timing import copy_bandwidth, finish, measure, precisions, product_tflops
 from torch import Tensor
 
-from relic.policy.blocks import Block
-from relic.policy.captured import CapturedSteps
 from relic.policy.config import TRANSFORMER_SIZES, TransformerConfig
-from relic.policy.kv_cache import KVCache
-from relic.policy.transformer import Transformer
+from relic.policy.memory.blocks import Block
+from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.transformer import Transformer
 
 CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
 EPISODE_STEPS = 500

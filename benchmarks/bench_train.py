@@ -25,7 +25,7 @@ from torch import Tensor
 
 from relic.ppo.loop import run_rollout
 from relic.ppo.returns import gae
-from relic.ppo.shuffle import shuffle_episodes, time_order
+from relic.ppo.rollout import shuffle_episodes, time_order
 from relic.run.cli import compose
 from relic.run.components import build_components
 from relic.run.distributed import join_ranks

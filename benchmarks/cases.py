@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from relic.jsonl import complete_lines
+from relic.files import complete_lines
 from relic.run.checkpoint import CheckpointStore
 from relic.run.metrics import read_metrics
 

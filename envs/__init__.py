@@ -5,7 +5,7 @@ Importing this package registers them with Gymnasium. Nothing here imports `reli
 
 from gymnasium.envs.registration import register
 
-from envs.checker import TrialEnvError, check_trial_env
+from envs.core.checker import TrialEnvError, check_trial_env
 
 __all__ = ["TrialEnvError", "check_trial_env"]
 

@@ -17,10 +17,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.errors import unknown_name
-from envs.single import SingleTrialEnv
-from envs.validation import check_count
-from envs.vector import Observation, Rows, State, TrialVectorEnv
+from envs.core.errors import unknown_name
+from envs.core.single import SingleTrialEnv
+from envs.core.validation import check_count
+from envs.core.vector import Observation, Rows, State, TrialVectorEnv
 
 DARKROOM_VERSION: Final = 1
 """Part of the dataset's name; any change to goals, splits or dynamics raises it."""

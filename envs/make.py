@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 
 import envs as _registers  # noqa: F401
-from envs.errors import unknown_name
-from envs.vector import TrialVectorEnv
+from envs.core.errors import unknown_name
+from envs.core.vector import TrialVectorEnv
 
 ROW_OPTIONS = ("seed", "first_row", "copy")
 """Options that every trial environment passes on to `TrialVectorEnv`."""
@@ -45,8 +45,8 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
     env = factory(num_envs=num_envs, **options)
     if not isinstance(env, TrialVectorEnv):
         raise TypeError(
-            f"env.id: {name} must build an envs.vector.TrialVectorEnv, got {type(env).__name__}. "
-            "Wrap it as docs/own_environment.md shows."
+            f"env.id: {name} must build an envs.core.vector.TrialVectorEnv, got "
+            f"{type(env).__name__}. Wrap it as docs/own_environment.md shows."
         )
     return env
 

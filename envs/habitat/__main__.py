@@ -12,12 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from envs.core.process_pool import WorkerError
 from envs.habitat.arrangements import arrange_scenes
-from envs.habitat.assets import DataError
-from envs.habitat.data import HabitatData, NavmeshMode
-from envs.habitat.known import KNOWN, status
-from envs.habitat.options import cache_directory
-from envs.process_handle import WorkerError
+from envs.habitat.data import KNOWN, HabitatData, NavmeshMode, status
+from envs.habitat.scene_files import DataError
+from envs.habitat.setting import cache_directory
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.core.process_pool import Lost
+from envs.core.row_states import Rows
 from envs.habitat.place import Place
 from envs.habitat.setting import Setting
-from envs.hooks import Rows
-from envs.objectnav import EpisodePlan, Goal, Pose, near_instances, succeeded
-from envs.objectnav_config import Action
-from envs.process_handle import Lost
+from envs.objectnav.config import Action
+from envs.objectnav.rules import EpisodePlan, Goal, Pose, near_instances, succeeded
 
 
 class Call(Protocol):

@@ -16,18 +16,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from envs.habitat.assets import DataError
+from envs.core.process_pool import Lost, WorkerError, WorkerPool
+from envs.core.validation import check_count
 from envs.habitat.data import NavmeshMode, navmesh_path
-from envs.habitat.episodes import Arrangement, MovableObject, write_episodes
 from envs.habitat.places import open_arguments
-from envs.habitat.scene_dataset import SceneDataset
+from envs.habitat.scene_files import (
+    Arrangement,
+    DataError,
+    MovableObject,
+    SceneDataset,
+    write_episodes,
+)
 from envs.habitat.setting import Setting
 from envs.habitat.start import start_pool
 from envs.habitat.worker.arranging import VERSION
-from envs.process_handle import Lost, WorkerError
-from envs.process_pool import WorkerPool
-from envs.validation import check_count
-from envs.ycb import YCB_NAMES, goal_of_asset
+from envs.objectnav.config import YCB_NAMES, goal_of_asset
 
 _SPACING: Final = 0.25
 """Of the grid on which viewpoints are looked for, to see that there is one: coarse is enough."""

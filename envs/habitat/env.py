@@ -1,8 +1,8 @@
 """ExtObjNav in Habitat's scenes, as a vector environment and as a single one.
 
 A trial is a scene with one arrangement of small objects, as a file of rearrangement episodes gives
-it. The rules are `envs.objectnav`'s and run here; each row's agent moves and sees in a process of
-its own (`envs.habitat.worker`), under any interpreter that has habitat-sim.
+it. The rules are those of `envs.objectnav.rules` and run here; each row's agent moves and sees in a
+process of its own (`envs.habitat.worker`), under any interpreter that has habitat-sim.
 
 Shape suffixes: N rows, K some of the rows, H and W picture height and width.
 """
@@ -19,24 +19,22 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs import objectnav
+from envs.core.process_env import ProcessVectorEnv
+from envs.core.process_pool import WorkerError
+from envs.core.replay import Outcome
+from envs.core.single import SingleTrialEnv
+from envs.core.vector import Observation, Rows, State, TrialVectorEnv
 from envs.habitat.agents import HabitatAgents
 from envs.habitat.data import HabitatData, NavmeshMode
-from envs.habitat.options import WHERE, parse_choice, parse_path
 from envs.habitat.place import Place, RowScene
 from envs.habitat.places import Places
-from envs.habitat.setting import Setting
+from envs.habitat.setting import WHERE, Setting, parse_choice, parse_path
 from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
 from envs.houses.scene import GOAL_CATEGORIES
-from envs.objectnav import EpisodePlan
-from envs.objectnav_config import Action, ObjectNavConfig
-from envs.objectnav_options import observation_space
-from envs.objectnav_rows import TaskRows, check_same_task
-from envs.process import ProcessVectorEnv
-from envs.process_handle import WorkerError
-from envs.replay import Outcome
-from envs.single import SingleTrialEnv
-from envs.vector import Observation, Rows, State, TrialVectorEnv
+from envs.objectnav import rules as objectnav
+from envs.objectnav.config import Action, ObjectNavConfig, observation_space
+from envs.objectnav.rows import TaskRows, check_same_task
+from envs.objectnav.rules import EpisodePlan
 
 MAX_SEMANTIC = np.iinfo(np.int16).max
 

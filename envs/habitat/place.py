@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.scene import GOAL_CATEGORIES
-from envs.objectnav import Goal
+from envs.objectnav.rules import Goal
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True)
 class RowScene:
-    """A place that a row is in. Answers the questions of `envs.objectnav.TaskScene`."""
+    """A place that a row is in. Answers the questions of `envs.objectnav.rules.TaskScene`."""
 
     place: Place
     ask: Callable[[tuple[float, float, float], Goal], float]

@@ -17,13 +17,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.core.process_pool import Lost
 from envs.habitat.agents import Call
 from envs.habitat.data import HabitatData, OpenScene
 from envs.habitat.place import Place, ViewpointStore
-from envs.habitat.scene_dataset import SceneDataset
+from envs.habitat.scene_files import SceneDataset
 from envs.habitat.setting import Setting
 from envs.habitat.worker.viewpoints import VERSION
-from envs.process_handle import Lost
 
 _KEPT: Final = 64
 """Places that are kept in memory."""

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from envs.core.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
 from envs.habitat.setting import Setting
-from envs.process_handle import Lost, SimulatorSpec, WorkerError
-from envs.process_pool import WorkerPool
 
 SERVER_FILE: Final = Path(__file__).parent / "worker" / "scene_server.py"
 INSTALL: Final = (

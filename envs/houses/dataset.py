@@ -11,10 +11,16 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from envs.errors import unknown_name
-from envs.houses.arrangement import arrange, check_scale
-from envs.houses.generator import SPLITS, check_seed, check_size, generate_house, split_of
-from envs.houses.navigation import NavGrid, build_grid
+from envs.core.errors import unknown_name
+from envs.houses.generation.arrangement import arrange, check_scale
+from envs.houses.generation.generator import (
+    SPLITS,
+    check_seed,
+    check_size,
+    generate_house,
+    split_of,
+)
+from envs.houses.navigation.navigation import NavGrid, build_grid
 from envs.houses.scene import GENERATOR_VERSION, House, Scene
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """ExtObjNav in the embedded houses, as a vector environment and as a single one.
 
 A trial is a house with one arrangement of small objects; each episode asks for one category of
-them. The rules are `envs.objectnav`'s, movement and pictures are `envs.houses.simulator`'s; this
-file joins them under the trial contract of `envs.vector`.
+them. The rules are in `envs.objectnav.rules`, movement and pictures in `envs.houses.simulator`;
+this file joins them under the trial contract of `envs.core.vector`.
 
 Shape suffixes: N rows, K some of the rows, H and W picture height and width.
 """
@@ -17,23 +17,24 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs import objectnav
+from envs.core.single import SingleTrialEnv
+from envs.core.validation import check_count
+from envs.core.vector import Observation, Rows, State, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.scene import GOAL_CATEGORIES
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
-from envs.objectnav import Goal
-from envs.objectnav_config import Action, ObjectNavConfig
-from envs.objectnav_options import (
+from envs.objectnav import rules as objectnav
+from envs.objectnav.config import (
     MAX_PLACES,
+    Action,
+    ObjectNavConfig,
     observation_space,
     parse_resolution,
     parse_sensors,
     parse_task,
 )
-from envs.objectnav_rows import TaskRows, check_same_task
-from envs.single import SingleTrialEnv
-from envs.validation import check_count
-from envs.vector import Observation, Rows, State, TrialVectorEnv
+from envs.objectnav.rows import TaskRows, check_same_task
+from envs.objectnav.rules import Goal
 
 
 class HousesVectorEnv(TrialVectorEnv):
@@ -47,7 +48,7 @@ class HousesVectorEnv(TrialVectorEnv):
     `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
     until there are K: to learn from, not to act on.
 
-    Actions: see `envs.objectnav_config.Action`. `stop` ends the episode, found or not. Records add
+    Actions: see `envs.objectnav.config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
     nearest place from which an instance can be seen), `house` (its number in the split) and `area`
     (of the house, in square metres).

@@ -17,15 +17,14 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.houses.fields import FieldCache, FieldPrefetcher
-from envs.houses.geodesic import sample
-from envs.houses.movement import Moves, Slabs, advance
-from envs.houses.navigation import AGENT_RADIUS, CELL, NavGrid, build_grid
-from envs.houses.places import Place, PlaceKey, place_key
-from envs.houses.renderer import BatchRenderer
+from envs.houses.navigation.geodesic import sample
+from envs.houses.navigation.movement import Moves, Slabs, advance
+from envs.houses.navigation.navigation import AGENT_RADIUS, CELL, NavGrid, build_grid
+from envs.houses.navigation.places import FieldCache, FieldPrefetcher, Place, PlaceKey, place_key
+from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
-from envs.objectnav import EpisodePlan, Goal, Pose, near_instances, succeeded
-from envs.objectnav_config import ObjectNavConfig
+from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.rules import EpisodePlan, Goal, Pose, near_instances, succeeded
 
 FIELD_BYTES: Final = 256 << 20
 """Default bound of the distance fields that are kept."""

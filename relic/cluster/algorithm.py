@@ -31,8 +31,7 @@ from relic.cluster.learner import Step
 from relic.cluster.options import run_of
 from relic.policy.loading import read_meta
 from relic.run.checkpoint import CheckpointStore
-from relic.run.cluster_config import Placement
-from relic.run.config import RunConfig
+from relic.run.config import Placement, RunConfig
 from relic.run.run_directory import RunDirectory
 from relic.schema import to_plain
 

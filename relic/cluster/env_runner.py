@@ -14,14 +14,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 
-from envs.vector import TrialVectorEnv
+from envs.core.vector import TrialVectorEnv
 from relic.cluster.module import FACTS, Facts
 from relic.cluster.options import run_of
 from relic.cluster.wire import pack, unpack
 from relic.ppo.collector import Collector
 from relic.ppo.loop import renew_context, restore_memory
+from relic.pretraining.pretrain import name_encoder
 from relic.run.components import build_collector, build_envs, build_policy, build_rollout
-from relic.run.pretrain import name_encoder
 from relic.run.run_directory import RunDirectory
 from relic.run.trainer import prepare_process
 

@@ -16,8 +16,7 @@ import ray
 from relic.cluster.algorithm import LostLearnerError, ReLIC
 from relic.cluster.config import ReLICConfig
 from relic.run.checkpoint import CheckpointStore
-from relic.run.cluster_config import ClusterConfig, Placement
-from relic.run.config import RunConfig
+from relic.run.config import ClusterConfig, Placement, RunConfig
 from relic.run.progress import Progress, tell, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.signals import StopRequest

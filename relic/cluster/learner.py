@@ -23,9 +23,8 @@ from relic.cluster.module import FACTS, Facts, ReLICModule
 from relic.cluster.options import run_of
 from relic.cluster.remote import RemoteCollector
 from relic.ppo.reduction import RankReduction, Reduction
-from relic.run.cluster_config import Placement
 from relic.run.components import Components, assemble, build_components, refusals
-from relic.run.config import RunConfig
+from relic.run.config import Placement, RunConfig
 from relic.run.distributed import Ranks
 from relic.run.trainer import Trainer
 

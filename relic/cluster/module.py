@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium import spaces
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from envs.vector import TrialVectorEnv
+from envs.core.vector import TrialVectorEnv
 from relic.policy.policy import Policy
 
 FACTS = "relic_facts"

@@ -29,8 +29,7 @@ from relic.cluster.wire import pack, unpack
 from relic.policy.policy import Policy
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import Context, RolloutSource
-from relic.run.cluster_config import ClusterConfig
-from relic.run.config import RunConfig
+from relic.run.config import ClusterConfig, RunConfig
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3

@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from relic.doctor.finding import Finding, World
+from relic.doctor.check import Finding, World
 from relic.doctor.habitat import check_data, check_egl, check_simulator
-from relic.doctor.machine import check_disk, check_kernels, check_shared_memory
-from relic.doctor.packages import check_packages, check_python
-from relic.doctor.services import check_ray, check_wandb
+from relic.doctor.machine import (
+    check_disk,
+    check_kernels,
+    check_packages,
+    check_python,
+    check_ray,
+    check_shared_memory,
+    check_wandb,
+)
 from relic.doctor.torch_checks import check_torch
 
 CHECKS: tuple[tuple[Callable[[World], list[Finding]], tuple[str, ...]], ...] = (

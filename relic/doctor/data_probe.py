@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from envs.habitat.known import KNOWN, status
+from envs.habitat.data import KNOWN, status
 
 
 def main(folder: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from relic.doctor.child import NoAnswer, ask_probe
-from relic.doctor.finding import Finding, State, World
+from relic.doctor.check import Finding, NoAnswer, State, World, ask_probe
 
 _START_S = 150.0
 _DRIVERS = "sudo apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from envs.core.process_pool import WorkerError
 from envs.habitat.start import check_simulator
-from envs.process_handle import WorkerError
 
 
 def main(python: str) -> None:

@@ -1,16 +1,27 @@
-"""Memory, disk and caches of this machine."""
+"""Memory, disk and caches of this machine.
+
+Python and the packages that the core needs.
+
+What other programs may be asked for: Ray, and Weights & Biases.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
 import shutil
+import socket
+import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
-from relic.doctor.finding import Finding, State, World
+from relic.doctor.check import Finding, NoAnswer, State, World, ask
 
 _GIB = 2**30
 ENOUGH_SHARED = 1 * _GIB
@@ -121,3 +132,114 @@ def _why_no_files(place: Path) -> str | None:
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GIB:.1f} GiB" if num_bytes >= _GIB else f"{num_bytes / 2**20:.0f} MiB"
+
+
+PROJECT = "relic-rl"
+OLDEST = (3, 11)
+"""As `requires-python` in pyproject.toml, which cannot be read where nothing is installed."""
+
+
+def check_python(world: World) -> list[Finding]:
+    """Look at the interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    found = f"{version}, {world.python}"
+    if sys.version_info >= OLDEST:
+        return [Finding("python", State.OK, found)]
+    oldest = ".".join(map(str, OLDEST))
+    repair = f"make setup PYTHON=python{oldest}"
+    return [Finding("python", State.BROKEN, f"{found}; needs {oldest} or newer", repair)]
+
+
+def check_packages(world: World) -> list[Finding]:
+    """Compare what is installed with what the project asks for."""
+    try:
+        asked = metadata.requires(PROJECT) or []
+    except metadata.PackageNotFoundError:
+        found = f"the project is not installed for {world.python}"
+        return [Finding("packages", State.BROKEN, found, world.pip_project())]
+    core = [line for line in asked if "extra ==" not in line]
+    wrong = [complaint for line in core if (complaint := check_requirement(line))]
+    if wrong:
+        return [Finding("packages", State.BROKEN, "; ".join(wrong), world.pip_project())]
+    return [Finding("packages", State.OK, f"all {len(core)} of the core")]
+
+
+def check_requirement(line: str) -> str | None:
+    """Say what is wrong with a requirement such as `numpy>=2`; None: it is met."""
+    match = re.match(r"[\w.-]+", line)
+    assert match, line
+    name = match[0]
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"{name} is missing"
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return None  # a package of the core brings it, and that one is missing then
+    asked = Requirement(line).specifier
+    return None if asked.contains(version, prereleases=True) else f"{name} {version}, not {asked}"
+
+
+def check_extra(extra: str, name: str) -> str | None:
+    """Say what is wrong with a package that an extra asks for; None: nothing, as far as is known.
+
+    Where the project is not installed, nothing is: `check_packages` says so.
+    """
+    try:
+        asked = metadata.requires(PROJECT) or []
+    except metadata.PackageNotFoundError:
+        return None
+    lines = [line for line in asked if re.match(rf"{name}\b", line) and f'"{extra}"' in line]
+    return check_requirement(lines[0]) if lines else None
+
+
+_CONNECT_S = 3.0
+_WANDB = "https://api.wandb.ai"
+
+
+def check_ray(world: World) -> list[Finding]:
+    """Import Ray, and knock at the cluster of RAY_ADDRESS."""
+    install = world.pip_project("cluster")
+    if importlib.util.find_spec("ray") is None:
+        found = "not installed; only cluster=ray needs it"
+        return [Finding("ray", State.ABSENT, found, install)]
+    wrong = check_extra("cluster", "ray")
+    if wrong:
+        return [Finding("ray", State.BROKEN, wrong, install)]
+    script = "import json, ray; print(json.dumps({'version': ray.__version__}))"
+    try:
+        answer = ask(world.python, ["-c", script], timeout=60.0, environment=world.environment)
+    except NoAnswer as error:
+        return [Finding("ray", State.BROKEN, f"does not start: {error}", install)]
+    return [_knock(answer["version"], world.environment.get("RAY_ADDRESS", ""))]
+
+
+def _knock(version: str, address: str) -> Finding:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return Finding("ray", State.OK, f"{version}; RAY_ADDRESS names no cluster")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        found = f"{version}, but nothing answers at RAY_ADDRESS={address}: {error}"
+        return Finding("ray", State.BROKEN, found, f"ray start --head --port={port}  # on {host}")
+    return Finding("ray", State.OK, f"{version}; {address} answers")
+
+
+def check_wandb(world: World) -> list[Finding]:
+    """Ask the server of Weights & Biases for any answer."""
+    if importlib.util.find_spec("wandb") is None:
+        found = "not installed; only logging.wandb needs it"
+        return [Finding("wandb", State.ABSENT, found, world.pip_project("logging"))]
+    server = world.environment.get("WANDB_BASE_URL", _WANDB)
+    try:
+        urllib.request.urlopen(server, timeout=_CONNECT_S).close()
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        found = f"installed, but {server} does not answer: {reason}"
+        repair = "python train.py logging.wandb=offline  # wandb sync sends the run later"
+        return [Finding("wandb", State.LIMITED, found, repair)]
+    return [Finding("wandb", State.OK, f"{server} answers")]

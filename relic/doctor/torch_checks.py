@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from relic.doctor.child import NoAnswer, ask_probe
-from relic.doctor.finding import Finding, State, World
+from relic.doctor.check import Finding, NoAnswer, State, World, ask_probe
 
 _TIMEOUT_S = 180.0
 """Kernels may have to be compiled first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from relic.policy.attention import Sinks, attend
+from relic.policy.attention.attend import Sinks, attend
 from relic.policy.config import AttentionBackend
 
 CUDA_ONLY = (AttentionBackend.VARLEN, AttentionBackend.FLASH)

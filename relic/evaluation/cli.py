@@ -16,14 +16,19 @@ from relic.evaluation.context import Context
 from relic.evaluation.context_limit import NO_LIMIT, limit_words
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.report.side_by_side import (
+    PAGE_FILE,
+    Entry,
+    describe_comparison,
+    write_comparison,
+)
+from relic.evaluation.report.text import describe
 from relic.evaluation.settings import Settings, parse, usage
-from relic.evaluation.side_by_side import PAGE_FILE, Entry, describe_comparison, write_comparison
 from relic.evaluation.store import RECORDS_FILES, Store, read_records
 from relic.evaluation.subject import Subject, find_subjects, fit_protocol
-from relic.evaluation.text import describe
 from relic.evaluation.tracks import check_trials, replayed_trials
 from relic.evaluation.workers import WorkerError
-from relic.locks import hold
+from relic.files import hold
 from relic.schema import ConfigError, in_lines, leaves, to_plain
 
 

@@ -29,7 +29,7 @@ from relic.evaluation.learning_curve import (
     shipped_file,
     write_shipped,
 )
-from relic.evaluation.plots import save_figures, tidy
+from relic.evaluation.report.plots import save_figures, tidy
 from relic.schema import in_lines
 
 _SHOWN_CHANGES = 5

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
-from envs.vector import Observation, TrialVectorEnv
 from relic.evaluation.context import (
     ClearedMemory,
     Context,
@@ -30,7 +30,7 @@ from relic.evaluation.context import (
 from relic.evaluation.context_limit import limited
 from relic.evaluation.protocol import Block, Protocol
 from relic.noise import key, row_uniforms
-from relic.policy.observations import PREV_REWARD
+from relic.policy.encoders.observations import PREV_REWARD
 from relic.policy.policy import Policy
 
 Record = dict[str, Any]

@@ -21,7 +21,7 @@ import yaml
 
 from relic.evaluation.store import write_json
 from relic.evaluation.subject import CONFIG_FILE
-from relic.jsonl import complete_lines
+from relic.files import PROJECT, complete_lines
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences
 
@@ -30,7 +30,7 @@ PACE = 1.5
 NOISE = 2.0
 """Standard deviations of the noise of a point that are allowed for."""
 METRICS_FILE = "metrics.jsonl"
-SHIPPED = Path(__file__).resolve().parents[2] / "pretrained"
+SHIPPED = PROJECT / "pretrained"
 SHIPPED_FILE = "learning_curve.json"
 SCORES = ("val/success", "val/return", "success_mean", "return_mean")
 """What a run is judged by where its configuration names nothing that it has measured."""

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from envs.vector import TrialVectorEnv
 from relic.evaluation.context import Context
-from relic.evaluation.curves import episodes_within, summarise
+from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.evaluator import Record
-from relic.evaluation.group_plots import plot_groups
-from relic.evaluation.groups import summarise_groups
-from relic.evaluation.plots import plot_summary
-from relic.evaluation.progress import progress
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.replay import replay_data
-from relic.evaluation.report import write_report
+from relic.evaluation.report.page import write_report
+from relic.evaluation.report.plots import plot_groups, plot_summary
+from relic.evaluation.report.replay import replay_data
+from relic.evaluation.report.video import write_videos
 from relic.evaluation.settings import Settings
 from relic.evaluation.store import Job, Store, identity, policy_digest, write_json
 from relic.evaluation.subject import Subject, trained_on
 from relic.evaluation.tracks import Track, missing_tracks, read_track, replayed_trials
-from relic.evaluation.video import write_videos
-from relic.evaluation.workers import Task, run_jobs
+from relic.evaluation.workers import Task, progress, run_jobs
 from relic.schema import ConfigError, to_plain
 
 SUMMARY_FILE = "summary.json"

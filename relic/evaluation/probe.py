@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from envs.demonstrations import (
+from envs.core.demonstrations import (
     EXPERT,
     Demonstrations,
     read_demonstrations,
     record_expert,
     rehearse,
 )
+from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
-from envs.objectnav_config import ObjectNavConfig
-from envs.vector import Observation, TrialVectorEnv
+from envs.objectnav.config import ObjectNavConfig
 from relic.evaluation.curves import Table, curve, measures, tabulate
 from relic.evaluation.evaluator import OnAct, Record, make_env, run_block
 from relic.evaluation.protocol import Protocol, load_protocol

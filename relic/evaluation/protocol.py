@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from relic.evaluation.context_limit import NO_LIMIT, limit_fields
+from relic.files import PROJECT
 from relic.schema import ConfigError, build, nearest, to_plain
 
-PROTOCOLS = Path(__file__).resolve().parents[2] / "configs" / "protocol"
+PROTOCOLS = PROJECT / "configs" / "protocol"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

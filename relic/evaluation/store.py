@@ -18,7 +18,7 @@ from typing import Any
 from relic.evaluation.context import CONTROLS, Context
 from relic.evaluation.evaluator import Record, in_order
 from relic.evaluation.protocol import Protocol
-from relic.jsonl import complete_lines
+from relic.files import complete_lines
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 

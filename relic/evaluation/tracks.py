@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.vector import Observation, TrialVectorEnv
-from relic.evaluation.grounds import Positions, ground_of, has_ground
+from envs.core.vector import Observation, TrialVectorEnv
+from relic.evaluation.maps import Positions, ground_of, has_ground
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.store import write_text
-from relic.jsonl import complete_lines
+from relic.files import complete_lines
 from relic.schema import ConfigError
 
 _FEW, _MOST = 3, 12

@@ -3,11 +3,15 @@
 Each worker process holds the policy and an environment and is sent one block after another. A
 worker that dies costs its block only: the block is tried once more in a fresh process, and the
 others go on.
+
+How far an evaluation is, and how long it will still take.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from relic.evaluation.context import Context
 from relic.evaluation.context_limit import limited
@@ -221,3 +226,51 @@ class _Pool:
     @property
     def _busy(self) -> int:
         return sum(job is not None for job in self._doing.values())
+
+
+_LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def progress(
+    protocol: Protocol, left: Sequence[Job], num_jobs: int, *, enabled: bool
+) -> Iterator[OnEpisode]:
+    """Show a bar with the time left on a terminal, and a line now and then elsewhere.
+
+    Episodes are counted, or steps where the protocol limits those.
+
+    Args:
+        protocol: That is evaluated.
+        left: Blocks to do.
+        num_jobs: Blocks altogether.
+        enabled: Off: show nothing.
+    """
+    terminal = sys.stderr.isatty()
+    blocks = list(protocol.blocks())
+    each, unit = protocol.episodes or protocol.steps or 0, "steps" if protocol.steps else "episodes"
+    total = sum(blocks[job.block].num_real * each for job in left)
+    if enabled and len(left) < num_jobs:
+        print(f"{num_jobs - len(left)} of {num_jobs} blocks are done already", file=sys.stderr)
+    bar = tqdm(total=total, unit=f" {unit}", disable=not (enabled and terminal))
+    began = last = time.monotonic()
+    done = 0
+
+    def on_episode(record: Record) -> None:
+        nonlocal last, done
+        amount = record["length"] if protocol.steps else 1
+        done += amount
+        bar.update(amount)
+        now = time.monotonic()
+        if enabled and not terminal and now - last >= _LINE_EVERY_S:
+            last = now
+            seconds = (now - began) / done * (total - done)
+            print(f"{done:,} of {total:,} {unit}, {_clock(seconds)} left", file=sys.stderr)
+
+    with bar:
+        yield on_episode
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from relic.policy.encoder_config import EncoderConfig
-from relic.policy.place import PlaceConfig
-from relic.policy.sink import SinkKind
+from relic.policy.attention.sinks import SinkKind
+from relic.policy.auxiliary import PlaceConfig
+from relic.policy.encoders.config import EncoderConfig
 
 
 class MemoryKind(Enum):

@@ -1,4 +1,6 @@
-"""The agent: observation to token, token to memory, memory to action and value.
+"""Long passes in slices of steps, so that what a step needs is not held for all steps at once.
+
+The agent: observation to token, token to memory, memory to action and value.
 
 A `Policy` acts by `step`, one cached decode for all rows, and is learned from by `evaluate`, one
 full pass with gradient; both see the same numbers. It knows no environment, rollout or loss.
@@ -8,22 +10,48 @@ Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from relic.policy.auxiliary import PlaceConfig, PlaceGuess, PlaceHead
 from relic.policy.config import PolicyConfig
-from relic.policy.encoders import Observation, ObservationEncoder
+from relic.policy.encoders.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
-from relic.policy.memories import make_memory
-from relic.policy.place import PlaceConfig, PlaceGuess, PlaceHead
-from relic.policy.sequence_model import Rows, SequenceState, row_indices
-from relic.policy.slicing import Columns, in_slices
+from relic.policy.memory.memories import make_memory
+from relic.policy.memory.sequence_model import Rows, SequenceState, row_indices
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
+
+Columns = Mapping[str, Tensor]
+"""Tensors (N, T, ...) by name."""
+
+
+def in_slices(function: Callable[[Columns], Tensor], columns: Columns, size: int) -> Tensor:
+    """Apply a function that treats steps one by one to slices of them.
+
+    With gradient, what a slice computes inside is dropped and computed again in the backward pass.
+
+    Args:
+        function: From columns to a tensor (N, T, ...), whatever T is.
+        columns: What it is given.
+        size: Steps of a slice. Where there are no more, nothing is computed again.
+    """
+    steps = next(iter(columns.values())).shape[1]
+    if steps <= size:
+        return function(columns)
+    parts = []
+    for begin in range(0, steps, size):
+        part = {name: column[:, begin : begin + size] for name, column in columns.items()}
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(function, part, use_reentrant=False))
+        else:
+            parts.append(function(part))
+    return torch.cat(parts, dim=1)
 
 
 class Policy(nn.Module):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.auxiliary import PlaceGuess
 from relic.policy.heads import ActionDistribution
-from relic.policy.place import PlaceGuess
-from relic.policy.sequence_model import Rows, SequenceState, row_indices
+from relic.policy.memory.sequence_model import Rows, SequenceState, row_indices
 
 
 @dataclass(slots=True)

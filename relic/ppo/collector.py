@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.vector import TrialVectorEnv
+from envs.core.vector import TrialVectorEnv
 from relic.noise import Stream, row_uniforms
-from relic.policy.captured import CapturedSteps
-from relic.policy.kv_cache import KVCache
-from relic.policy.observations import PREV_REWARD
+from relic.policy.encoders.observations import PREV_REWARD
+from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.transformer import Transformer
 from relic.policy.policy import Policy
-from relic.policy.transformer import Transformer
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import Array, Context, RolloutSource

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.pass_keys import watch_keys
-from relic.policy.place import place_errors
+from relic.policy.auxiliary import place_errors
+from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
 from relic.ppo.anneal import entropy_coefficient, learning_rate
 from relic.ppo.autocast import autocast
@@ -29,7 +29,6 @@ from relic.ppo.config import (
     UpdatesConfig,
     check_learning,
 )
-from relic.ppo.job import Job, Judgement, Rows
 from relic.ppo.loss import (
     PARTS,
     PLACE_PARTS,
@@ -46,6 +45,7 @@ from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.ppo.source import Context
+from relic.ppo.update_batch import Job, Judgement, Rows
 
 
 class NonFiniteLossError(RuntimeError):

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from relic.noise import Stream, key
+from relic.policy.memory.sequence_model import SequenceState
 from relic.policy.policy import Policy, PolicyState
-from relic.policy.sequence_model import SequenceState
 from relic.ppo.rollout import Rollout
 
 Array = np.ndarray[Any, Any]

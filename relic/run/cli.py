@@ -21,14 +21,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from relic.files import PROJECT
 from relic.policy.weights import CheckpointError
-from relic.run.comparison import compare_with_untrained
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
-from relic.run.state_io import StateError
+from relic.run.saving import StateError
 from relic.run.trainer import Outcome, Trainer
+from relic.run.validation import compare_with_untrained
 from relic.schema import (
     ConfigError,
     build,
@@ -40,7 +41,7 @@ from relic.schema import (
     to_plain,
 )
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = PROJECT / "configs"
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(@[^=]*)?(=(?P<value>.*))?$", re.S)
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--info", "-i")
 """Flags of Hydra whose value may follow as an argument of its own."""

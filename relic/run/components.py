@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from gymnasium import spaces
 
+from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from envs.vector import TrialVectorEnv
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector

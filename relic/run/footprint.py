@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.pass_keys import watch_keys
+from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 

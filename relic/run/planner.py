@@ -14,7 +14,7 @@ import psutil
 import torch
 from gymnasium import spaces
 
-from relic.policy.compiled_attention import scratch_bytes
+from relic.policy.attention.cpu.passes import scratch_bytes
 from relic.policy.config import AttentionBackend, MemoryKind
 from relic.policy.policy import Policy
 from relic.ppo.autocast import autocast

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import yaml
 
-from relic.locks import hold
+from relic.files import hold
 from relic.run.checkpoint import write_atomically
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, differences, to_plain

@@ -14,13 +14,19 @@ from typing import Any
 import torch
 
 from relic.ppo.loop import UpdateReport, run_rollout
+from relic.pretraining.pretrain import with_encoder
 from relic.run.checkpoint import CheckpointStore, Saved
 from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
-from relic.run.episodes import summarise_episodes
-from relic.run.metrics import MetricsLog, Mirror, TensorBoardMirror, WandbMirror, new_wandb_id
-from relic.run.pretrain import with_encoder
+from relic.run.metrics import (
+    MetricsLog,
+    Mirror,
+    TensorBoardMirror,
+    WandbMirror,
+    new_wandb_id,
+    summarise_episodes,
+)
 from relic.run.progress import Progress, verdict
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import RunSaver

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relic.cluster.launch import joined, needed
-from relic.run.cluster_config import ClusterConfig, Placement
+from relic.run.config import ClusterConfig, Placement
 from relic.schema import ConfigError
 from tests.ports import closed_port
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from relic.doctor.finding import World
+from relic.doctor.check import World
 
 
 @pytest.fixture

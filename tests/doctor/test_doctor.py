@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from relic.doctor.child import NoAnswer, ask
+from relic.doctor.check import ROOT, NoAnswer, State, ask
 from relic.doctor.cli import PARTS, main
-from relic.doctor.finding import ROOT, State
-from relic.doctor.packages import check_packages, check_requirement
+from relic.doctor.machine import check_packages, check_requirement
 from relic.doctor.torch_checks import check_torch
 
 from .tools import by_part, in_environment, only

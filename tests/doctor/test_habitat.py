@@ -4,8 +4,8 @@ import gzip
 import json
 from dataclasses import replace
 
-from envs.habitat.known import KNOWN
-from relic.doctor.finding import State
+from envs.habitat.data import KNOWN
+from relic.doctor.check import State
 from relic.doctor.habitat import check_data, check_egl, check_simulator
 
 from .tools import in_environment, only

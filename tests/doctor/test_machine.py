@@ -4,7 +4,7 @@ import os
 import subprocess
 from dataclasses import replace
 
-from relic.doctor.finding import State
+from relic.doctor.check import State
 from relic.doctor.machine import check_disk, check_kernels, check_shared_memory
 
 from .tools import in_environment, only

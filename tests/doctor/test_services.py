@@ -4,8 +4,8 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from relic.doctor.finding import State
-from relic.doctor.services import check_ray, check_wandb
+from relic.doctor.check import State
+from relic.doctor.machine import check_ray, check_wandb
 from tests.ports import closed_port
 
 from .tools import in_environment, only

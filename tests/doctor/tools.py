@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from relic.doctor.finding import Finding, World
+from relic.doctor.check import Finding, World
 
 
 def only(findings: list[Finding]) -> Finding:

@@ -1,8 +1,8 @@
 """Exact shortest paths among inflated obstacles, slowly: a visibility graph of their outlines.
 
-The reference for `envs.houses.geodesic`. No grid: every inflated obstacle becomes a convex
-polygon around it (with arcs at the corners), and Dijkstra runs over all polygon corners that see
-each other. Shares no code with the implementation.
+The reference for `envs.houses.navigation.geodesic`. No grid: every inflated obstacle becomes a
+convex polygon around it (with arcs at the corners), and Dijkstra runs over all polygon corners that
+see each other. Shares no code with the implementation.
 """
 
 from __future__ import annotations

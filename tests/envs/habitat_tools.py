@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.habitat.env import HabitatVectorEnv
-from envs.habitat.episodes import Arrangement, MovableObject, write_episodes
+from envs.habitat.scene_files import Arrangement, MovableObject, write_episodes
 
 PLAIN = Path(__file__).parent / "plain_backend.py"
 ROOMS = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.houses.env import HousesVectorEnv
-from envs.objectnav_config import Action
+from envs.objectnav.config import Action
 
 EVERYTHING = {
     "split": "val",

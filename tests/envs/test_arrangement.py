@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.arrangement import arrange
 from envs.houses.draws import Draws
-from envs.houses.generator import generate_house
-from envs.houses.goal_objects import SIZES, enclosing_radius, height_of, make_goal
-from envs.houses.navigation import build_grid
-from envs.houses.palette import MaterialTable
-from envs.houses.renderer import BatchRenderer
+from envs.houses.furniture.goal_objects import SIZES, enclosing_radius, height_of, make_goal
+from envs.houses.generation.arrangement import arrange
+from envs.houses.generation.generator import generate_house
+from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.viewpoints import viewpoints
+from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import (
     GENERATOR_VERSION,
     GOAL_CATEGORIES,
@@ -28,8 +28,8 @@ from envs.houses.scene import (
     Room,
     Scene,
 )
-from envs.houses.textures import atlas
-from envs.houses.viewpoints import viewpoints
+from envs.houses.textures.atlas import atlas
+from envs.houses.textures.palette import MaterialTable
 
 CASES = [
     (size, scale, seed)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.houses.renderer import BatchRenderer, RowWithoutSceneError
+from envs.houses.rendering.renderer import BatchRenderer, RowWithoutSceneError
 from tests.envs.random_scenes import free_poses, random_atlas, random_scene
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import nvidia.cuda_nvcc
 import pytest
 
-from envs.houses import raster_cuda
-from envs.houses.raster_atlas import Atlas
-from envs.houses.raster_pixel import SHAPE_SIZE
-from envs.houses.raster_tables import pack
-from envs.houses.renderer import BatchRenderer
+from envs.houses.rendering import cuda as raster_cuda
+from envs.houses.rendering.pixel import SHAPE_SIZE
+from envs.houses.rendering.renderer import BatchRenderer
+from envs.houses.rendering.tables import Atlas, pack
 from tests.envs.cuda_simulation import SETTINGS, draw
 from tests.envs.random_scenes import random_scene
 
@@ -96,7 +95,8 @@ def test_kernels_compile_for_sm_90_in_single_precision(name, tmp_path, monkeypat
 
 def test_without_numba_cuda_one_sentence_says_what_to_install():
     done = run(
-        "-c", "import sys; sys.modules['numba_cuda'] = None; import envs.houses.cuda_renderer"
+        "-c",
+        "import sys; sys.modules['numba_cuda'] = None; import envs.houses.rendering.cuda_renderer",
     )
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1] == (
@@ -106,7 +106,7 @@ def test_without_numba_cuda_one_sentence_says_what_to_install():
 
 
 def test_without_a_device_one_sentence_says_what_to_use():
-    program = "from envs.houses.cuda_renderer import CudaBatchRenderer as R; R(1)"
+    program = "from envs.houses.rendering.cuda_renderer import CudaBatchRenderer as R; R(1)"
     done = run("-c", program, CUDA_VISIBLE_DEVICES="")
     assert done.returncode != 0
     assert "a CUDA device must be available, found none. Use BatchRenderer" in done.stderr
@@ -115,7 +115,7 @@ def test_without_a_device_one_sentence_says_what_to_use():
 @pytest.mark.gpu
 @pytest.mark.skipif(not raster_cuda.cuda.is_available(), reason="no CUDA device")
 def test_a_device_draws_what_the_cpu_draws():
-    from envs.houses.cuda_renderer import CudaBatchRenderer
+    from envs.houses.rendering.cuda_renderer import CudaBatchRenderer
 
     settings = {**SETTINGS, "width": 64, "height": 64}
     device = draw(CudaBatchRenderer(2, **settings), lambda image: image.copy_to_host())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs.houses.dataset import DEFAULT_SCALE, HouseDataset
-from envs.houses.generator import SPLITS, split_of
+from envs.houses.generation.generator import SPLITS, split_of
 from envs.houses.scene import GENERATOR_VERSION
 
 

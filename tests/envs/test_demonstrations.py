@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from envs.demonstrations import (
+from envs.core.demonstrations import (
     DemonstrationError,
     Demonstrations,
     read_demonstrations,

@@ -4,15 +4,15 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.arrangement import arrange
-from envs.houses.export import main, to_habitat
-from envs.houses.furniture import FURNITURE_CATEGORIES
-from envs.houses.generator import generate_house
-from envs.houses.meshes import to_habitat_frame
-from envs.houses.navigation import build_grid
+from envs.houses.export.__main__ import main, to_habitat
+from envs.houses.export.meshes import to_habitat_frame
+from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES
+from envs.houses.generation.arrangement import arrange
+from envs.houses.generation.generator import generate_house
+from envs.houses.navigation.navigation import build_grid
 from envs.houses.scene import GOAL_SEMANTIC, Semantic
-from envs.houses.textures import atlas
-from envs.ycb import YCB_NAMES, goal_of_asset
+from envs.houses.textures.atlas import atlas
+from envs.objectnav.config import YCB_NAMES, goal_of_asset
 from tests.envs.glb_scene import find, look, pose_of, read_episodes, read_glb, scene_triangles
 from tests.envs.reference_renderer import rays, render
 

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.collision import slide
 from envs.houses.dataset import HouseDataset
-from envs.houses.follower import Follower
-from envs.houses.geodesic import distance_field, sample
-from envs.houses.navigation import build_grid
+from envs.houses.navigation.collision import slide
+from envs.houses.navigation.follower import Follower
+from envs.houses.navigation.geodesic import distance_field, sample
+from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.sight import EYE_HEIGHT, pack
+from envs.houses.navigation.viewpoints import scene_viewpoints
 from envs.houses.scene import Kind
-from envs.houses.sight import EYE_HEIGHT, pack
-from envs.houses.viewpoints import scene_viewpoints
-from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav.config import Action, ObjectNavConfig
 from tests.envs.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
 from tests.envs.pixel_count import count_pixels
 

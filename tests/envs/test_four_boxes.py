@@ -8,16 +8,20 @@ from gymnasium.utils.env_checker import check_env
 
 from envs import check_trial_env
 from envs.four_boxes import (
+    COLORS,
     FORWARD,
     REACH,
+    SIDE,
     STEP,
     TURN_LEFT,
     TURN_RIGHT,
     FourBoxesEnv,
     FourBoxesVectorEnv,
+    arrangement_colors,
+    is_free,
+    scene,
     tasks,
 )
-from envs.four_boxes_room import COLORS, SIDE, arrangement_colors, is_free, scene
 
 CORNERS = [(0.4, 0.4), (4.6, 0.4), (4.6, 4.6), (0.4, 4.6)]
 CHANNELS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from envs.houses.furniture import (
+from envs.houses.furniture.catalogue import (
     FURNITURE_CATEGORIES,
     make,
     semantic_name,
 )
-from envs.houses.generator import CELL, SPLITS, generate_house, split_of
+from envs.houses.generation.generator import CELL, SPLITS, generate_house, split_of
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     GENERATOR_VERSION,
@@ -27,7 +27,7 @@ from envs.houses.scene import (
     Kind,
     Semantic,
 )
-from envs.houses.textures import TILES, atlas, tile_index
+from envs.houses.textures.atlas import TILES, atlas, tile_index
 
 SIZES = {"small": 12, "medium": 8, "large": 3}
 HOUSES = [(size, seed) for size, count in SIZES.items() for seed in range(count)]
@@ -400,5 +400,5 @@ def test_bad_input_is_named(call, error, message) -> None:
 
 def test_version_is_part_of_every_draw(monkeypatch) -> None:
     before = digest(generate_house(3, "small"))
-    monkeypatch.setattr("envs.houses.generator.GENERATOR_VERSION", GENERATOR_VERSION + 1)
+    monkeypatch.setattr("envs.houses.generation.generator.GENERATOR_VERSION", GENERATOR_VERSION + 1)
     assert digest(generate_house(3, "small")) != before

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.houses.geodesic import distance_field, sample
-from envs.houses.navigation import AGENT_RADIUS, build_grid
-from envs.houses.shortest_paths import path_length, shortest_path
+from envs.houses.navigation.geodesic import distance_field, sample
+from envs.houses.navigation.navigation import AGENT_RADIUS, build_grid
+from envs.houses.navigation.shortest_paths import path_length, shortest_path
 from tests.envs.any_angle import AnyAngle
 from tests.envs.footprints import footprint_distances
 from tests.envs.hand_made_house import box, furnished_house, house_of, outer_walls

@@ -12,10 +12,10 @@ import pytest
 
 from envs import check_trial_env
 from envs.habitat.env import HabitatEnv
-from envs.habitat.geometry import GeometryName, base_rules, make_geometry
+from envs.habitat.setting import GeometryName, base_rules, make_geometry
 from envs.habitat.start import SERVER_FILE, HabitatStartError, check_simulator, explain
 from envs.make import make_trial_env
-from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav.config import Action, ObjectNavConfig
 from tests.envs.habitat_tools import PLACES, PLAIN, SMALL, make, write_dataset
 
 LONG = {**SMALL, "max_episode_steps": 100}

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 
 from envs.habitat.__main__ import main
-from envs.habitat.assets import DataError, damage, read_json
-from envs.habitat.data import HabitatData, NavmeshMode
-from envs.habitat.episodes import read_episodes, scene_name, write_episodes
-from envs.habitat.known import KNOWN
+from envs.habitat.data import KNOWN, HabitatData, NavmeshMode
 from envs.habitat.place import Place, ViewpointStore
+from envs.habitat.scene_files import (
+    DataError,
+    damage,
+    read_episodes,
+    read_json,
+    scene_name,
+    write_episodes,
+)
 from tests.envs.habitat_tools import glb, make, write_dataset, write_json
 
 

@@ -15,14 +15,14 @@ import pytest
 from envs import check_trial_env
 from envs.habitat.__main__ import main
 from envs.habitat.env import HabitatVectorEnv
-from envs.habitat.episodes import read_episodes
+from envs.habitat.scene_files import read_episodes
 from envs.habitat.start import HabitatStartError, check_simulator
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
-from envs.houses.export import export_houses
-from envs.houses.geodesic import distance_field, sample
-from envs.houses.navigation import slack_at
-from envs.objectnav_config import Action
+from envs.houses.export.__main__ import export_houses
+from envs.houses.navigation.geodesic import distance_field, sample
+from envs.houses.navigation.navigation import slack_at
+from envs.objectnav.config import Action
 
 PYTHON = os.environ.get("HABITAT_PYTHON", "")
 SIZE = os.environ.get("HABITAT_SIZE", "small")

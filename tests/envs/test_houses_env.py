@@ -15,7 +15,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import envs
 from envs.houses.env import HousesEnv, HousesVectorEnv
-from envs.objectnav_config import Action
+from envs.objectnav.config import Action
 from tests.envs.houses_tools import EVERYTHING, SHORT, make, play, random_actions
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.errors import EpisodeEndedError, StepBeforeResetError
+from envs.core.errors import EpisodeEndedError, StepBeforeResetError
 from envs.houses.env import HousesEnv
-from envs.objectnav_config import Action, ObjectNavConfig
+from envs.objectnav.config import Action, ObjectNavConfig
 from tests.envs.houses_tools import EVERYTHING, make, play, random_actions
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from envs.houses.env import HousesVectorEnv
-from envs.houses.geodesic import distance_field, sample
+from envs.houses.navigation.geodesic import distance_field, sample
+from envs.houses.navigation.viewpoints import viewpoints
 from envs.houses.scene import GOAL_SEMANTIC
-from envs.houses.viewpoints import viewpoints
-from envs.objectnav_config import Action
+from envs.objectnav.config import Action
 from tests.envs.houses_tools import SHORT, make, play, random_actions
 
 

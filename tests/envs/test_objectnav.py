@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from envs.objectnav import (
+from envs.objectnav.config import GoalSampling, ObjectNavConfig, StartMode
+from envs.objectnav.rules import (
     EpisodePlan,
     Goal,
     Pose,
@@ -25,7 +26,6 @@ from envs.objectnav import (
     spl,
     succeeded,
 )
-from envs.objectnav_config import GoalSampling, ObjectNavConfig, StartMode
 
 PLACES = {1: (2.0, 2.0), 2: (8.0, 2.0), 3: (8.0, 8.0), 4: (2.0, 8.0), 5: (5.0, 5.0), 6: (5.0, 9.0)}
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.fields import FieldCache, FieldPrefetcher
-from envs.houses.navigation import build_grid
-from envs.houses.places import Place, needed_pixels
+from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.places import FieldCache, FieldPrefetcher, Place, needed_pixels
 from envs.houses.scene import Scene
-from envs.objectnav import Goal
-from envs.objectnav_config import ObjectNavConfig
+from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.rules import Goal
 
 
 def field_of(value: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from envs import check_trial_env, process_worker
-from envs.process import ProcessVectorEnv, to_space
-from envs.process_handle import WORKER_FILE, WorkerError
+from envs import check_trial_env
+from envs.core import process_worker
+from envs.core.process_env import ProcessVectorEnv, to_space
+from envs.core.process_pool import WORKER_FILE, WorkerError
 
 SIMULATOR = Path(__file__).parent / "counting_simulator.py"
 TRIALS = {"trial": np.array([0, 1, 2])}
@@ -339,7 +340,7 @@ def still_there(pids):
 PARENT = """
     import sys, time
     import numpy as np
-    from envs.process import ProcessVectorEnv
+    from envs.core.process_env import ProcessVectorEnv
     if __name__ == "__main__":
         env = ProcessVectorEnv(
             {simulator!r}, 2, dataset_name="x", max_episode_steps=3,

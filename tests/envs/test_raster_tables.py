@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs.houses.arrangement import arrange
-from envs.houses.generator import generate_house
-from envs.houses.renderer import BatchRenderer
+from envs.houses.generation.arrangement import arrange
+from envs.houses.generation.generator import generate_house
+from envs.houses.rendering.renderer import BatchRenderer
 from tests.envs.random_scenes import free_poses, random_atlas, random_scene
 
 ALL = ("rgb", "depth", "semantic", "instance")

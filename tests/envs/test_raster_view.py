@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.renderer import BatchRenderer
+from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import FURNITURE_SEMANTIC, Kind, Primitives, Scene, Semantic
 from tests.envs.random_scenes import HALF_WALL, free_poses, random_atlas, random_scene
 from tests.envs.reference_renderer import NEAR

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses import raster_threads, textures
-from envs.houses.arrangement import arrange
-from envs.houses.generator import generate_house
-from envs.houses.renderer import BatchRenderer, RowWithoutSceneError
+from envs.houses.generation.arrangement import arrange
+from envs.houses.generation.generator import generate_house
+from envs.houses.rendering import raster as raster_threads
+from envs.houses.rendering.renderer import BatchRenderer, RowWithoutSceneError
+from envs.houses.textures import atlas as textures
 from tests.envs.random_scenes import free_poses, random_atlas, random_scene
 from tests.envs.reference_renderer import render
 

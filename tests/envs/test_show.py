@@ -22,12 +22,12 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from envs.demonstrations import DemonstrationError, read_demonstrations, rehearse
-from envs.houses import terminal, topdown
+from envs.core.demonstrations import DemonstrationError, read_demonstrations, rehearse
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesEnv
 from envs.houses.scene import Semantic
-from envs.houses.show import keep_in, main
+from envs.houses.show import terminal, topdown
+from envs.houses.show.__main__ import keep_in, main
 
 
 @pytest.fixture(scope="module")

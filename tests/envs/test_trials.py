@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from envs import TrialEnvError, check_trial_env
+from envs.core.trials import EpisodeTrials, by_method, by_option, by_seed, episode_seed
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
-from envs.trials import EpisodeTrials, by_method, by_option, by_seed, episode_seed
 
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 

@@ -8,9 +8,9 @@ from gymnasium.wrappers import vector as vector_wrappers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.core.draws import draw_trials, keyed_generator
+from envs.core.errors import ClosedError, EpisodeEndedError, StepBeforeResetError
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
-from envs.draws import draw_trials, keyed_generator
-from envs.errors import ClosedError, EpisodeEndedError, StepBeforeResetError
 from tests.envs.toy import ToyEnv, ToyVectorEnv
 
 PINNED_TRIALS = [433, 432, 915, 420]  # by the same formula on Python integers

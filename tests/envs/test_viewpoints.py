@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.navigation import build_grid
+from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.sight import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
+from envs.houses.navigation.viewpoints import MIN_PIXELS, scene_viewpoints, viewpoints
 from envs.houses.scene import Kind
-from envs.houses.sight import EYE_HEIGHT, full_pixels, pack
-from envs.houses.solids import blocks, silhouette
-from envs.houses.viewpoints import MIN_PIXELS, scene_viewpoints, viewpoints
 from tests.envs.hand_made_house import (
     box,
     furnished_house,

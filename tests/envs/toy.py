@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.draws import keyed_generator
-from envs.single import SingleTrialEnv
-from envs.vector import TrialVectorEnv
+from envs.core.draws import keyed_generator
+from envs.core.single import SingleTrialEnv
+from envs.core.vector import TrialVectorEnv
 
 SPACE = spaces.Dict(
     {

@@ -16,7 +16,7 @@ from relic.evaluation.protocol import load_protocol
 from relic.evaluation.settings import Settings, parse, usage
 from relic.evaluation.store import read_records
 from relic.evaluation.subject import Subject, find_subjects
-from relic.locks import hold
+from relic.files import hold
 from relic.schema import ConfigError
 from tests.evaluation.conftest import HORIZON, OPTIONS
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs.vector import TrialVectorEnv
+from envs.core.vector import TrialVectorEnv
 from relic.evaluation import context as context_module
 from relic.evaluation.context import Context, TokenLog, donor_block, refill
 from relic.evaluation.evaluator import evaluate, make_env

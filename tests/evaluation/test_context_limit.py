@@ -13,11 +13,11 @@ from relic.evaluation.context import Context
 from relic.evaluation.context_limit import check_memory, check_reach, limited
 from relic.evaluation.curves import episodes_within
 from relic.evaluation.evaluator import evaluate, make_env
-from relic.evaluation.plots import plot_curve, trained_context
+from relic.evaluation.report.plots import plot_curve, trained_context
 from relic.noise import key, row_uniforms
 from relic.policy.config import AttentionBackend, PolicyConfig
-from relic.policy.kv_cache import KVCache
 from relic.policy.loading import save_policy
+from relic.policy.memory.kv_cache import KVCache
 from relic.policy.policy import Policy
 from relic.schema import build
 from tests.evaluation.conftest import HORIZON, small_protocol

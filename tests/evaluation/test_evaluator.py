@@ -6,8 +6,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from envs.vector import TrialVectorEnv
 from relic.evaluation.context import Context
 from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_block
 from relic.policy.config import PolicyConfig

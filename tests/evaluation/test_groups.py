@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from relic.evaluation.curves import RISING, curve, tabulate
-from relic.evaluation.group_plots import plot_by_goal, plot_groups
-from relic.evaluation.groups import summarise_groups
-from relic.evaluation.plots import plot_summary
-from relic.evaluation.report import page
+from relic.evaluation.curves import RISING, curve, summarise_groups, tabulate
+from relic.evaluation.report.page import page
+from relic.evaluation.report.plots import plot_by_goal, plot_groups, plot_summary
 from tests.evaluation.test_report import FACTS
 
 CATEGORIES = ("apple", "ball", "cup", "dice")

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import yaml
 
-from envs.demonstrations import Demonstrations, record_expert, write_demonstrations
+from envs.core.demonstrations import Demonstrations, record_expert, write_demonstrations
 from envs.make import make_trial_env
 from relic.evaluation import probe
 from relic.evaluation.curves import curve, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_block
 from relic.evaluation.probe import playback
-from relic.evaluation.probe_plots import plot_probe
+from relic.evaluation.report.probe_plots import plot_probe
 from relic.policy.loading import load, save_policy
 from relic.policy.policy import Policy
 from relic.schema import ConfigError

@@ -1,9 +1,9 @@
 import pytest
 
-from relic.evaluation import progress as progress_module
+from relic.evaluation import workers as progress_module
 from relic.evaluation.context import Context
-from relic.evaluation.progress import progress
 from relic.evaluation.store import Job
+from relic.evaluation.workers import progress
 from tests.evaluation.conftest import small_protocol
 
 

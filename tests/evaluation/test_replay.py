@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from envs.darkroom import DarkroomVectorEnv
-from envs.houses.topdown import WALL_COLOUR
+from envs.houses.show.topdown import WALL_COLOUR
 from envs.make import make_trial_env
 from relic.evaluation.cli import main
 from relic.evaluation.evaluator import make_env, run_block
-from relic.evaluation.grounds import Cells, ground_of, has_ground
-from relic.evaluation.replay import replay_data, replay_section
+from relic.evaluation.maps import Cells, ground_of, has_ground
+from relic.evaluation.report.replay import replay_data, replay_section
 from relic.evaluation.store import read_records
 from relic.evaluation.tracks import Tracker, missing_tracks, read_track, replayed_trials, track_file
 from relic.policy.config import PolicyConfig

@@ -6,8 +6,8 @@ from matplotlib.patches import Rectangle
 
 from relic.evaluation.context import Context
 from relic.evaluation.curves import summarise
-from relic.evaluation.plots import plot_curve, plot_summary
-from relic.evaluation.report import page, write_report
+from relic.evaluation.report.page import page, write_report
+from relic.evaluation.report.plots import plot_curve, plot_summary
 
 FACTS = {
     "protocol": "mine & <others>",

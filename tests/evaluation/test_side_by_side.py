@@ -6,7 +6,7 @@ import pytest
 
 from relic.evaluation.cli import main
 from relic.evaluation.curves import summarise
-from relic.evaluation.side_by_side import (
+from relic.evaluation.report.side_by_side import (
     Entry,
     compare,
     describe_comparison,

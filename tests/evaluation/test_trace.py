@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs.demonstrations import DemonstrationError, Demonstrations
+from envs.core.demonstrations import DemonstrationError, Demonstrations
 from envs.make import make_trial_env
-from relic.evaluation.attention import attention_of
 from relic.evaluation.evaluator import evaluate
-from relic.evaluation.grounds import Cells, Floor, ground_of
-from relic.evaluation.trace import record_trial
-from relic.evaluation.trace_plots import plot_paths, plot_shares, plot_where
+from relic.evaluation.maps import Cells, Floor, ground_of
+from relic.evaluation.report.trace_plots import plot_paths, plot_shares, plot_where
+from relic.evaluation.trace import attention_of, record_trial
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import build
@@ -85,7 +84,7 @@ def test_shares_add_up_the_weights(policy, trace):
 def test_many_steps_are_looked_at_in_parts(policy, monkeypatch):
     trace = record_trial(policy, small_protocol(), 1, episodes=3)
     whole = attention_of(policy, trace).shares()
-    monkeypatch.setattr("relic.evaluation.attention._AT_ONCE", 7)
+    monkeypatch.setattr("relic.evaluation.trace._AT_ONCE", 7)
     parts = attention_of(policy, trace).shares()
     np.testing.assert_allclose(parts.episode_LHTI, whole.episode_LHTI, atol=1e-6)
     np.testing.assert_allclose(parts.sink_LHT, whole.sink_LHT, atol=1e-6)

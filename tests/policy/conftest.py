@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from relic.policy.sequence_model import SequenceModel
+from relic.policy.memory.sequence_model import SequenceModel
 
 TOLERANCE = 1e-5
 

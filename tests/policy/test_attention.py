@@ -10,13 +10,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask
 
-from relic.policy import attention
-from relic.policy import packed_attention as packed
-from relic.policy.attention import Past, Sinks, attend
+from relic.policy.attention import attend as attention
+from relic.policy.attention import packed
+from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.flex import in_blocks
+from relic.policy.attention.packed import packed_attention
+from relic.policy.attention.segments import Segments
 from relic.policy.config import AttentionBackend
-from relic.policy.flex_attention import in_blocks
-from relic.policy.packed_attention import packed_attention
-from relic.policy.segments import Segments
 
 N, H, T, D, SLOTS = 3, 2, 23, 8, 7
 REFERENCE, SDPA, FLEX = AttentionBackend.REFERENCE, AttentionBackend.SDPA, AttentionBackend.FLEX

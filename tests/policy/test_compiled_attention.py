@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention import Past, Sinks, attend
-from relic.policy.compiled_attention import fits
+from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.cpu.passes import fits
+from relic.policy.attention.segments import Segments
 from relic.policy.config import AttentionBackend
-from relic.policy.segments import Segments
 
 COMPILED, REFERENCE = AttentionBackend.COMPILED, AttentionBackend.REFERENCE
 

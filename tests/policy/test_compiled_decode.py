@@ -3,10 +3,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from relic.policy.compiled_decode import HEAD_DIM, compiled_decode, fits
+from relic.policy.attention.cpu.decode import HEAD_DIM, compiled_decode, fits
+from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import TransformerConfig
-from relic.policy.sink import SinkKind
-from relic.policy.transformer import Transformer
+from relic.policy.memory.transformer import Transformer
 
 
 def made(rows=5, heads=3, slots=3000):

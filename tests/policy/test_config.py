@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import (
     TRANSFORMER_SIZES,
     AttentionBackend,
@@ -12,11 +13,10 @@ from relic.policy.config import (
     TransformerConfig,
     TransformerXLConfig,
 )
-from relic.policy.memories import make_memory
-from relic.policy.recurrent import Recurrent
-from relic.policy.sink import SinkKind
-from relic.policy.transformer import Transformer
-from relic.policy.transformer_xl import TransformerXL
+from relic.policy.memory.memories import make_memory
+from relic.policy.memory.recurrent import Recurrent
+from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_xl import TransformerXL
 from relic.schema import ConfigError, build
 
 

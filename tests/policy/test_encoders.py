@@ -3,11 +3,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from relic.policy import encoders
-from relic.policy.encoder_config import EncoderConfig, ReadOutConfig, VisualKind, VitConfig
-from relic.policy.encoders import ObservationEncoder
-from relic.policy.images import ImageEncoder, ImageSpec, save_image_encoder
-from relic.policy.vit import VisionTransformer
+from relic.policy.encoders import encoders
+from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind, VitConfig
+from relic.policy.encoders.encoders import ObservationEncoder
+from relic.policy.encoders.images import ImageEncoder, ImageSpec, save_image_encoder
+from relic.policy.encoders.vit import VisionTransformer
 
 WIDTH = 16
 ACTIONS = spaces.Discrete(6)

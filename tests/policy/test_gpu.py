@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention import Past, Sinks, attend
-from relic.policy.captured import CapturedSteps
+from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.segments import Segments
 from relic.policy.config import AttentionBackend, TransformerConfig
-from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
-from relic.policy.images import ImageEncoder, ImageSpec
-from relic.policy.segments import Segments
-from relic.policy.transformer import Transformer
+from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.encoders.images import ImageEncoder, ImageSpec
+from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.transformer import Transformer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
-from relic.policy.images import (
+from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.encoders.images import (
     ImageEncoder,
     ImageSpec,
     image_spec,

@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces
 
 from relic.policy.config import PolicyConfig
-from relic.policy.inspection import watch_attention
+from relic.policy.memory.inspection import watch_attention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 from relic.schema import build

@@ -6,12 +6,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.captured import CapturedSteps
+from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import TransformerConfig
-from relic.policy.kv_cache import KVCache
-from relic.policy.sequence_model import ContextOverflowError, StaleStateError
-from relic.policy.sink import SinkKind
-from relic.policy.transformer import Transformer
+from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.sequence_model import ContextOverflowError, StaleStateError
+from relic.policy.memory.transformer import Transformer
 
 LIMITS = {
     "none": {},

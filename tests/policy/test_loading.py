@@ -8,11 +8,16 @@ from safetensors.torch import load_file, save_file
 
 import relic.policy
 from relic.policy.config import PolicyConfig, TransformerConfig
-from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
-from relic.policy.loading import load_policy_weights, read_meta, save_policy
+from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.encoders.vit import VisionTransformer
+from relic.policy.loading import (
+    load_policy_weights,
+    read_meta,
+    save_policy,
+    space_from_json,
+    space_to_json,
+)
 from relic.policy.policy import Policy
-from relic.policy.space_json import space_from_json, space_to_json
-from relic.policy.vit import VisionTransformer
 from relic.policy.weights import CheckpointError
 
 OBSERVATIONS = spaces.Dict(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs.objectnav import compass, gps
+from envs.objectnav.rules import compass, gps
+from relic.policy.auxiliary import PlaceConfig, PlaceGuess, PlaceHead, place_errors
 from relic.policy.config import PolicyConfig, TransformerConfig
-from relic.policy.encoder_config import EncoderConfig
-from relic.policy.place import PlaceConfig, PlaceGuess, PlaceHead, place_errors
+from relic.policy.encoders.config import EncoderConfig
 from relic.policy.policy import Policy, SequenceBatch
 
 ROWS, STEPS, WIDTH = 3, 12, 16

@@ -14,9 +14,9 @@ from relic.policy.config import (
     TransformerConfig,
     TransformerXLConfig,
 )
-from relic.policy.encoder_config import EncoderConfig, VisualKind
+from relic.policy.encoders.config import EncoderConfig, VisualKind
+from relic.policy.memory.sequence_model import ContextOverflowError
 from relic.policy.policy import Policy, SequenceBatch
-from relic.policy.sequence_model import ContextOverflowError
 
 ROWS, STEPS = 3, 14
 DISCRETE = spaces.Discrete(5)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from relic.policy.positions import Positions, next_position, positions, rotate, rotation
+from relic.policy.memory.positions import Positions, next_position, positions, rotate, rotation
 
 
 def by_hand(starts, in_episode=-1, episode=0):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from relic.policy.config import MemoryKind, RecurrentConfig
-from relic.policy.recurrent import Recurrent
+from relic.policy.memory.recurrent import Recurrent
 
 CELLS = [MemoryKind.LSTM, MemoryKind.GRU]
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from relic.policy.attention import Sinks, attend
+from relic.policy.attention.attend import Sinks, attend
+from relic.policy.attention.sinks import SinkKind, SinkKV
 from relic.policy.config import TransformerConfig
-from relic.policy.sink import SinkKind, SinkKV
-from relic.policy.transformer import Transformer
+from relic.policy.memory.transformer import Transformer
 
 KV_KINDS = [SinkKind.KV, SinkKind.KV0, SinkKind.K0V, SinkKind.K0V0]
 

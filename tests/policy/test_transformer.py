@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import AttentionBackend, PositionKind, TransformerConfig
-from relic.policy.sink import SinkKind
-from relic.policy.transformer import Transformer
+from relic.policy.memory.transformer import Transformer
 
 ROPE, LEARNED, NONE = PositionKind.ROPE, PositionKind.LEARNED, PositionKind.NONE
 

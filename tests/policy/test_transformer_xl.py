@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from relic.policy import transformer_xl
 from relic.policy.config import TransformerXLConfig
-from relic.policy.sequence_model import ContextOverflowError
-from relic.policy.transformer_xl import TransformerXL
+from relic.policy.memory import transformer_xl
+from relic.policy.memory.sequence_model import ContextOverflowError
+from relic.policy.memory.transformer_xl import TransformerXL
 
 
 def make(memory_steps=6, num_layers=2):

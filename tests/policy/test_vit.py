@@ -7,7 +7,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from relic.policy.vit import IMAGENET_MEAN, IMAGENET_STD, VisionTransformer, read_checkpoint
+from relic.policy.encoders.vit import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VisionTransformer,
+    read_checkpoint,
+)
 from relic.policy.weights import CheckpointError, load_weights
 
 SIZES = {"width": 24, "depth": 2, "heads": 3, "patch": 8, "image_size": 32}

@@ -6,12 +6,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from envs.core.draws import keyed_generator
+from envs.core.vector import TrialVectorEnv
 from envs.darkroom import DarkroomVectorEnv
-from envs.draws import keyed_generator
 from envs.houses.env import HousesVectorEnv
-from envs.vector import TrialVectorEnv
 from relic.policy.config import MemoryKind, PolicyConfig, RecurrentConfig, TransformerConfig
-from relic.policy.encoder_config import EncoderConfig
+from relic.policy.encoders.config import EncoderConfig
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import MemoryKind
-from relic.policy.sink import SinkKind
 from relic.ppo.config import PrefixGradient
 from relic.ppo.loop import restore_memory, run_rollout
 from relic.ppo.refresh import refresh

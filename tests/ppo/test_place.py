@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relic.policy.place import PlaceConfig, place_errors
+from relic.policy.auxiliary import PlaceConfig, place_errors
 from relic.ppo.loss import PLACE_PARTS
 from relic.ppo.schedule import PrefixGradient
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from relic.ppo.shuffle import shuffle_episodes, time_order
+from relic.ppo.rollout import shuffle_episodes, time_order
 
 
 def episodes(order, starts):

@@ -3,7 +3,7 @@ import torch
 
 from relic.ppo.reduction import Reduction
 from relic.run.distributed import Ranks
-from relic.run.episodes import summarise_episodes
+from relic.run.metrics import summarise_episodes
 
 
 def records(index, returns):

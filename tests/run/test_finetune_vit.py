@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from envs.houses.scene import GOAL_SEMANTIC
-from relic.policy.encoder_config import EncoderConfig, VisualKind, VitConfig
-from relic.policy.images import ImageEncoder, ImageSpec, load_pretrained
-from relic.policy.vit import VisionTransformer
-from relic.run import pictures as pictures_module
-from relic.run.finetune_vit import FinetuneSettings, finetune, main
-from relic.run.pictures import label_pictures
-from relic.run.presence import PresenceNetwork, draw_labelled, score
-from relic.run.pretrain import dice_loss
+from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
+from relic.policy.encoders.images import ImageEncoder, ImageSpec, load_pretrained
+from relic.policy.encoders.vit import VisionTransformer
+from relic.pretraining import pictures as pictures_module
+from relic.pretraining.finetune_vit import FinetuneSettings, finetune, main
+from relic.pretraining.pictures import label_pictures
+from relic.pretraining.pretrain import dice_loss
+from relic.pretraining.visibility import PresenceNetwork, draw_labelled, score
 
 TINY = VitConfig(width=48, depth=2, heads=3, patch=8, image_size=56)
 FLAGS = [f"--vit-{k}={v}" for k, v in

@@ -12,14 +12,12 @@ import torch
 from envs.houses.scene import GOAL_SEMANTIC
 from relic.policy import load
 from relic.policy.config import PolicyConfig
-from relic.policy.encoder_config import EncoderConfig
-from relic.policy.images import load_image_encoder
-from relic.run import pictures as pictures_module
-from relic.run import pretrain as pretrain_module
-from relic.run.cli import train
-from relic.run.config import EnvConfig, PretrainConfig, RunConfig
-from relic.run.pictures import CELLS, COLUMNS, label_pictures
-from relic.run.pretrain import (
+from relic.policy.encoders.config import EncoderConfig
+from relic.policy.encoders.images import load_image_encoder
+from relic.pretraining import pictures as pictures_module
+from relic.pretraining import pretrain as pretrain_module
+from relic.pretraining.pictures import CELLS, COLUMNS, label_pictures
+from relic.pretraining.pretrain import (
     HELD_OUT,
     _make_encoder,
     draw_part,
@@ -28,7 +26,9 @@ from relic.run.pretrain import (
     pretrain_encoder,
     recall_and_precision,
 )
-from relic.run.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
+from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
+from relic.run.cli import train
+from relic.run.config import EnvConfig, PretrainConfig, RunConfig
 from relic.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from relic.run.state_io import StateError, load_state, save_state
+from relic.run.saving import StateError, load_state, save_state
 
 STATE = {
     "none": None,

@@ -1,8 +1,8 @@
 """A Habitat worker: one agent in one scene, moved and drawn as its parent says.
 
 It knows no rules: what is asked for, what is earned and when an episode ends is decided by the
-trainer. Started by `envs/process_worker.py` from its path; Python 3.9, needs NumPy and whatever
-the backend needs.
+trainer. Started by `envs/core/process_worker.py` from its path; Python 3.9, needs NumPy and
+whatever the backend needs.
 
 Shape suffixes: V viewpoints, I goal instances, T triangles, H and W image sides.
 """

@@ -1,0 +1,203 @@
+"""Checks of what an environment does: resets, autoreset, seeds, rows, copies.
+
+Each check yields one sentence per finding, and nothing if all is well. They compare traces of
+the same environment under changes that must not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from envs.core.checker.traces import OPENING, SHORT, Subject, Trace, digest, first_difference
+
+
+def check_copies(subject: Subject) -> Iterator[str]:
+    """What was handed out stays as it is, and nothing that a user does to it comes back."""
+    env, tape = subject.env, subject.tape[:SHORT]
+    subject.begin()
+    clean = subject.play(tape)
+    subject.begin()
+    observation, *_ = env.step(tape[0])
+    before = {name: digest(value) for name, value in observation.items()}
+    subject.play(tape[1:4])
+    for name, value in observation.items():
+        if digest(value) != before[name]:
+            yield f"copies: observation[{name!r}] changed in the caller's hands at a later step"
+    observation, *_ = env.step(tape[4])
+    for value in observation.values():
+        value.fill(0)
+    subject.core.trial.fill(0)
+    if first_difference(subject.play(tape[5:]), clean[5:], subject.rows):
+        yield "copies: writing into arrays that the environment handed out changed what it does"
+
+
+def check_seeds(subject: Subject) -> Iterator[str]:
+    """A seed fixes everything; the next trials come from it alone."""
+    env = subject.env
+
+    def run(seed: int) -> tuple[Trace, list[list[int]]]:
+        observation, _ = env.reset(seed=seed)
+        trials = [subject.core.trial.tolist()]
+        trace = [subject.look(observation), *subject.play(subject.tape)]
+        for _ in range(3):
+            env.reset(options={"new_trial": np.ones(subject.num_envs, dtype=bool)})
+            trials.append(subject.core.trial.tolist())
+        return trace, trials
+
+    (one, trials_one), (other, trials_other) = run(7), run(7)
+    if trials_one != trials_other:
+        yield "seeds: two resets with the same seed drew different trials"
+        return
+    difference = first_difference(one, other, subject.rows)
+    if difference:
+        yield f"seeds: two runs with the same seed and actions are not equal: {difference}"
+    env.reset(seed=7)
+    env.reset(options={"new_trial": subject.mask(0)})
+    env.reset(options={"new_trial": np.ones(subject.num_envs, dtype=bool)})
+    if subject.core.trial[1:].tolist() != trials_one[1][1:]:
+        yield "seeds: the next trial of a row depends on how often other rows began a new one"
+    if subject.core.trial[0] != trials_one[2][0]:
+        yield "seeds: a row's second new trial is not the third trial of its seed"
+    if getattr(subject.core, "num_trials", 2) > 1:
+        drawn = set()
+        for seed in range(12):
+            env.reset(seed=seed)
+            drawn.add(tuple(subject.core.trial.tolist()))
+        if len(drawn) == 1:
+            yield "seeds: twelve seeds drew one and the same trial in each row"
+
+
+def check_resets(subject: Subject) -> Iterator[str]:
+    """Bare resets, masks and named trials move exactly the rows that they name."""
+    env, rows = subject.env, subject.rows
+    first = subject.begin()
+    subject.play(subject.opening)
+    second = subject.look(env.reset()[0])
+    if not np.array_equal(subject.core.trial, subject.trials):
+        yield "reset: a bare reset moved rows to another trial"
+    again = subject.begin()
+    if first_difference([again], [first], rows):
+        yield "reset: the first observation of a named trial is not always the same"
+    if first_difference([subject.look(env.reset()[0])], [second], rows):
+        yield "reset: the trial's second episode depends on what was done in the first"
+
+    subject.begin()
+    before = subject.play(subject.opening)[-1]
+    untouched = rows[1:]
+    options = {"reset_mask": subject.mask(0)}
+    now = subject.look(env.reset(options=options)[0])
+    if env is subject.core and list(options) != ["reset_mask"]:
+        yield "reset: it changed the options dict that it was given"
+    if first_difference([now], [second], rows[:1]):
+        yield "reset: options['reset_mask'] did not begin the next episode of the trial"
+    yield from _untouched(subject, before, now, "options['reset_mask']")
+    subject.begin()
+    expected = subject.play(subject.tape[: SHORT + OPENING])[OPENING:]
+    subject.begin()
+    subject.play(subject.opening)
+    env.reset(options={"reset_mask": subject.mask(0)})
+    if first_difference(subject.play(subject.tape[OPENING : SHORT + OPENING]), expected, untouched):
+        yield "reset: options['reset_mask'] changed how rows outside it go on"
+    if not np.array_equal(subject.core.trial, subject.trials):
+        yield "reset: options['reset_mask'] moved rows to another trial"
+    yield from _check_new_trial(subject, expected)
+
+
+def _check_new_trial(subject: Subject, expected: Trace) -> Iterator[str]:
+    """A mask of new trials, with names."""
+    env, rows = subject.env, subject.rows
+    target = subject.trials + 1
+    first = subject.begin(target)
+    subject.begin()
+    before = subject.play(subject.opening)[-1]
+    options = {"new_trial": subject.mask(0), "trial": target}
+    now = subject.look(env.reset(options=options)[0])
+    wanted = np.where(subject.mask(0), target, subject.trials)
+    if not np.array_equal(subject.core.trial, wanted):
+        yield "reset: options['new_trial'] did not move exactly its rows to the named trials"
+    if first_difference([now], [first], rows[:1]):
+        yield "reset: a new trial does not begin with the first observation of that trial"
+    yield from _untouched(subject, before, now, "options['new_trial']")
+    if first_difference(subject.play(subject.tape[OPENING : SHORT + OPENING]), expected, rows[1:]):
+        yield "reset: options['new_trial'] changed how rows outside it go on"
+
+
+def _untouched(subject: Subject, before: Any, now: Any, what: str) -> Iterator[str]:
+    """Rows outside a mask see again what they saw before."""
+    for row in range(1, subject.num_envs):
+        if any(before[row][name] != value for name, value in now[row].items()):
+            yield f"reset: {what} changed the observation of a row outside it"
+            return
+
+
+def check_autoreset(subject: Subject) -> Iterator[str]:
+    """After an episode's end the row sees the first observation of the next episode."""
+    env = subject.env
+    subject.begin()
+    second = subject.look(env.reset()[0])
+    subject.begin()
+    waiting = set(range(subject.num_envs))
+    for actions in subject.tape:
+        observation, _, terminations, truncations, infos = env.step(actions)
+        now = subject.look(observation)
+        for row in waiting & set(np.flatnonzero(terminations | truncations).tolist()):
+            waiting.remove(row)
+            if now[row] != second[row]:
+                yield (
+                    "autoreset: the observation after an episode's end is not the first one of "
+                    "the next episode"
+                )
+                return
+            last, first = infos["final_obs"][row], {k: v[row] for k, v in observation.items()}
+            if any(np.shares_memory(last[name], first[name]) for name in last):
+                yield "autoreset: final_obs shares memory with the returned observation"
+                return
+
+
+def check_rows(subject: Subject) -> Iterator[str]:
+    """A row's fate depends on its trial and its actions, not on its place or its neighbours."""
+    twins = np.repeat(subject.trials[:1], subject.num_envs)
+    tape = [np.repeat(actions[:1], subject.num_envs, axis=0) for actions in subject.tape]
+    first = subject.begin(twins)
+    trace = [first, *subject.play(tape)]
+    pairs = [(row, 0) for row in range(1, subject.num_envs)]
+    difference = first_difference(trace, trace, pairs)
+    if difference:
+        yield f"rows: rows with the same trial and actions are not equal: {difference}"
+    subject.begin()
+    alone = subject.play(subject.tape)
+    other = subject.trials + 5
+    other[0] = subject.trials[0]
+    subject.begin(other)
+    pairs_of_actions = zip(subject.tape, reversed(subject.tape), strict=True)
+    mixed = [np.concatenate([one[:1], two[1:]]) for one, two in pairs_of_actions]
+    difference = first_difference(subject.play(mixed), alone, subject.rows[:1])
+    if difference:
+        yield f"rows: row 0 depends on what other rows do: {difference}"
+
+
+def check_number_of_rows(subject: Subject) -> Iterator[str]:
+    """Row i of N is row 0 of an environment of one row whose `first_row` is i."""
+    if subject.make is None:
+        return
+    last = subject.num_envs - 1
+    observation, _ = subject.env.reset(seed=subject.seed)
+    whole = [subject.look(observation), *subject.play(subject.tape)]
+    trial = int(subject.core.trial[last])
+    first_row = int(getattr(subject.core, "first_row", 0))
+    alone = subject.make(num_envs=1, first_row=first_row + last)
+    try:
+        observation, _ = alone.reset(seed=subject.seed)
+        if int(alone.unwrapped.trial[0]) != trial:
+            yield "rows: the trials that a row draws depend on the number of rows"
+            return
+        tape = [actions[last:] for actions in subject.tape]
+        trace = [subject.look(observation), *subject.play(tape, alone)]
+        difference = first_difference(trace, whole, [(0, last)])
+        if difference:
+            yield f"rows: what a row sees depends on the number of rows: {difference}"
+    finally:
+        alone.close()

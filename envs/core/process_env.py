@@ -1,0 +1,226 @@
+"""Trials in simulators that run in processes of their own, under any Python.
+
+One worker process holds one simulator and one row (`envs.core.process_worker` says what a simulator
+file looks like). A worker that crashes, raises or gives no answer in time is killed and started
+again; the episode that it was in ends truncated, with `crashed` true in its record, and all other
+rows go on as if nothing had happened. State is saved by replay (`envs.core.replay`).
+
+Shape suffixes: N rows, K some of the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.core.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
+from envs.core.replay import Outcome, ReplayVectorEnv
+from envs.core.validation import check_count
+from envs.core.vector import Rows
+
+_log: Final = logging.getLogger(__name__)
+
+
+class ProcessVectorEnv(ReplayVectorEnv):
+    """N simulators in N processes. Records add `crashed`.
+
+    Attributes:
+        crashes: how often each row has lost its worker, int64 (N,). Not part of the state.
+    """
+
+    def __init__(
+        self,
+        simulator: str | Path,
+        num_envs: int = 1,
+        *,
+        dataset_name: str,
+        max_episode_steps: int,
+        python: str = sys.executable,
+        options: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        start_timeout: float = 300.0,
+        max_crashes: int = 5,
+        **kwargs: Any,
+    ) -> None:
+        """Start the workers, all at the same time.
+
+        Args:
+            simulator: path of the simulator's file.
+            num_envs: N.
+            dataset_name: names the tasks and their version.
+            max_episode_steps: time limit of an episode.
+            python: interpreter that runs the workers; it needs NumPy.
+            options: keyword arguments of the simulator's `make`; what JSON can say.
+            environment: variables added to the workers' environment.
+            timeout: seconds that a call may take before its worker counts as hung.
+            start_timeout: seconds that starting a simulator may take.
+            max_crashes: a row whose worker is lost more often than this, with no episode that
+                ended well in between, stops the run with an error.
+            kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
+                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
+                `TrialVectorEnv`.
+
+        Raises:
+            FileNotFoundError: There is no simulator file.
+            WorkerError: A simulator does not start.
+        """
+        check_count("ProcessVectorEnv", "max_crashes", max_crashes, least=0)
+        spec = SimulatorSpec(
+            Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
+        )
+        self._pool = WorkerPool(num_envs, spec)
+        try:
+            drawn = _observation_space(self._pool.description)
+            super().__init__(
+                num_envs,
+                self._row_space(drawn),
+                single_action_space=to_space(self._pool.description["action"]),
+                dataset_name=dataset_name,
+                max_episode_steps=max_episode_steps,
+                **kwargs,
+            )
+            shapes = {k: (s.shape or (), s.dtype) for k, s in drawn.items()}
+            self._shared = self._pool.share(shapes)
+        except BaseException:
+            self._pool.close()
+            raise
+        self._max_crashes = max_crashes
+        self._lost_N = np.zeros(self.num_envs, dtype=bool)  # until the next episode begins
+        self._crashes_in_a_row_N = np.zeros(self.num_envs, dtype=np.int64)
+        self.crashes = np.zeros(self.num_envs, dtype=np.int64)
+
+    def _row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+        """Return what one row sees, given what its simulator shows. Here they are the same."""
+        return drawn
+
+    def call(self, method: str, *arguments: Any, rows: Sequence[int] | None = None) -> list[Any]:
+        """Call a method of the simulators, all at the same time.
+
+        Args:
+            method: one that the simulator has beyond `begin` and `step`.
+            arguments: the same for all.
+            rows: whose simulators; all by default.
+
+        Returns:
+            What each returned; None for a worker that was lost, in this call or before.
+        """
+        rows = list(range(self.num_envs)) if rows is None else list(rows)
+        answers = self._call(np.array(rows), method, [arguments] * len(rows), show=False)
+        return [None if isinstance(answer, Lost) else answer for answer in answers]
+
+    def _call(
+        self, rows: Rows, method: str, arguments: Sequence[Sequence[Any]], *, show: bool
+    ) -> list[Any]:
+        """Call simulators, take note of workers that are lost, and of what the others show."""
+        answers: list[Any] = [Lost("was lost before")] * len(rows)
+        alive = np.flatnonzero(~self._lost_N[rows]).tolist()
+        called = [int(rows[k]) for k in alive]
+        got = self._pool.call(called, method, [arguments[k] for k in alive], show=show)
+        for k, row, answer in zip(alive, called, got, strict=True):
+            answers[k] = answer
+            if isinstance(answer, Lost):
+                self._lose(row, method, answer)
+            elif show:
+                self._show(row, {name: array[row] for name, array in self._shared.items()})
+        return answers
+
+    def _lose(self, row: int, method: str, lost: Lost) -> None:
+        """Take note of a lost worker; stop if that happens all the time."""
+        self._lost_N[row] = True
+        self.crashes[row] += 1
+        self._crashes_in_a_row_N[row] += 1
+        told = f"row {row}, trial {self._trial[row]}, episode {self._episode[row]}"
+        _log.warning("simulator of %s lost in %s: it %s", told, method, lost.reason)
+        if self._crashes_in_a_row_N[row] > self._max_crashes:
+            raise WorkerError(
+                f"ProcessVectorEnv: a worker must not be lost more than max_crashes="
+                f"{self._max_crashes} times in a row, but the simulator of {told} {lost.reason}"
+            )
+
+    def _begin_rows(self, rows: Rows) -> None:
+        waiting = rows
+        while len(waiting):
+            self._restart_lost(waiting)
+            arguments = [(self.task(row), int(self._episode[row])) for row in waiting]
+            answers = self._call(waiting, "begin", arguments, show=True)
+            waiting = waiting[[isinstance(answer, Lost) for answer in answers]]
+
+    def _restart_lost(self, rows: Rows) -> Rows:
+        """Start the workers that are lost, of those of some rows, again; return their rows."""
+        lost = rows[self._lost_N[rows]]
+        if len(lost):
+            self._pool.restart([int(row) for row in lost])
+            self._lost_N[lost] = False
+        return lost
+
+    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        reward_K = np.zeros(len(rows), dtype=np.float32)
+        terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+        answers = self._call(rows, "step", [(action,) for action in actions.tolist()], show=True)
+        for k, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            if isinstance(answer, Lost):
+                truncated_K[k], self._infos[row] = True, {}
+            else:
+                reward_K[k], terminated_K[k], truncated_K[k], self._infos[row] = answer
+                if terminated_K[k] or truncated_K[k]:
+                    self._crashes_in_a_row_N[row] = 0
+        return reward_K, terminated_K, truncated_K
+
+    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        return {**super()._record(rows), "crashed": self._lost_N[rows]}
+
+    def _expert_actions(self) -> NDArray[Any]:
+        if "expert_action" not in self._pool.description["methods"]:
+            return super()._expert_actions()
+        space = self.single_action_space
+        nothing = np.full(space.shape or (), getattr(space, "start", 0), dtype=space.dtype)
+        answers = self.call("expert_action")
+        return np.stack(
+            [nothing if a is None else np.asarray(a, dtype=space.dtype) for a in answers]
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the workers."""
+        if hasattr(self, "_pool"):  # else they did not start
+            self._pool.close()
+
+
+def _observation_space(description: Mapping[str, Any]) -> spaces.Dict:
+    """Return the observation space of a simulator."""
+    return spaces.Dict({k: to_space(v) for k, v in description["observation"].items()})
+
+
+def to_space(description: Mapping[str, Any]) -> gymnasium.Space[Any]:
+    """Return the Gymnasium space that a simulator file describes.
+
+    Args:
+        description: `{"n": 6}`, or `shape`, `dtype`, `low` and `high` of a Box.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if set(description) == {"n"}:
+        return spaces.Discrete(int(description["n"]))
+    if set(description) == {"shape", "dtype", "low", "high"}:
+        low, high = (np.asarray(description[name]) for name in ("low", "high"))
+        shape = tuple(description["shape"])
+        dtype = np.dtype(description["dtype"])
+        return spaces.Box(
+            np.broadcast_to(low, shape).astype(dtype),
+            np.broadcast_to(high, shape).astype(dtype),
+            shape,
+            dtype.type,
+        )
+    raise ValueError(
+        "ProcessVectorEnv: a space of the simulator must have the keys n, or shape, dtype, low and "
+        f"high, got {sorted(description)}. Correct observation_space or action_space in its file."
+    )

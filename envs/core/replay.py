@@ -1,0 +1,141 @@
+"""Trial environments around simulators that cannot save themselves: state by replay.
+
+The actions of the running episode are kept. A restored environment begins the same episode and
+takes them again; a checksum of what each row sees tells whether that led to the same place. So a
+simulator need only be a function of (trial, episode index, actions).
+
+Shape suffixes: N rows, K some of the rows, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.core.validation import check_count
+from envs.core.vector import Observation, Rows, State, TrialVectorEnv
+
+Outcome = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
+
+
+class ReplayVectorEnv(TrialVectorEnv):
+    """Rows with foreign simulators in them. Subclasses fill in `_begin_rows` and `_step_rows`.
+
+    Trial t is task `first_trial + t % num_trials`, so ranges that do not overlap are splits that
+    share no task.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        single_observation_space: spaces.Dict,
+        *,
+        single_action_space: gymnasium.Space[Any],
+        dataset_name: str,
+        first_trial: int = 0,
+        num_trials: int = 2**20,
+        record: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        """Set up the rows.
+
+        Args:
+            num_envs: N.
+            single_observation_space: what one row sees.
+            single_action_space: Discrete, MultiDiscrete or Box.
+            dataset_name: names the tasks and their version.
+            first_trial: number of the split's first task.
+            num_trials: number of tasks in the split.
+            record: entries of the simulator's last info that an episode's record shall hold, as
+                floats; NaN where absent.
+            kwargs: further arguments of `TrialVectorEnv`.
+        """
+        check_count(type(self).__name__, "first_trial", first_trial, least=0)
+        if isinstance(record, str):
+            raise TypeError(
+                f"{type(self).__name__}: record must be a list of names, got {record!r}. "
+                f"Use [{record!r}]."
+            )
+        super().__init__(
+            num_envs,
+            single_observation_space,
+            single_action_space=single_action_space,
+            dataset_name=f"{dataset_name}/{first_trial}+{num_trials}",
+            num_trials=num_trials,
+            **kwargs,
+        )
+        self.first_trial = first_trial
+        self._record_keys = tuple(record)
+        shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
+        self._actions = np.zeros(shape, dtype=single_action_space.dtype)
+        self._current = self._empty()
+        self._infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+
+    def task(self, row: int) -> int:
+        """Return the number of a row's trial among all tasks."""
+        return self.first_trial + int(self._trial[row]) % self.num_trials
+
+    def _begin_rows(self, rows: Rows) -> None:
+        """Begin episode `self._episode[row]` of `self.task(row)`; `_show` what is seen."""
+        raise NotImplementedError
+
+    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        """Act in some rows, (K,) or (K, A); `_show` what is seen and keep infos in `_infos`."""
+        raise NotImplementedError
+
+    def _show(self, row: int, observation: Any) -> None:
+        """Keep what a row sees until it is asked for."""
+        for name, value in self._current.items():
+            value[row] = observation[name]
+
+    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Do nothing: each episode begins with its task's number."""
+
+    def _begin_episodes(self, rows: Rows) -> None:
+        self._begin_rows(rows)
+
+    def _advance(self, actions: NDArray[Any]) -> Outcome:
+        rows = np.arange(self.num_envs)
+        self._actions[rows, self._elapsed] = actions
+        return self._step_rows(rows, actions)
+
+    def _observe(self, rows: Rows | None, out: Observation) -> None:
+        chosen = slice(None) if rows is None else rows
+        for name, value in self._current.items():
+            out[name][chosen] = value[chosen]
+
+    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        return {
+            key: np.array([float(self._infos[row].get(key, np.nan)) for row in rows])
+            for key in self._record_keys
+        }
+
+    def _state(self) -> State:
+        return {"actions": self._actions.copy(), "seen": self._seen()}
+
+    def _seen(self) -> NDArray[np.int64]:
+        """Return a checksum of what each row sees."""
+        checks = [0] * self.num_envs
+        for value in self._current.values():
+            checks = [zlib.crc32(v.tobytes(), c) for v, c in zip(value, checks, strict=True)]
+        return np.array(checks, dtype=np.int64)
+
+    def _load_state(self, state: State) -> None:
+        self._actions[:] = state["actions"]
+        self._begin_rows(np.arange(self.num_envs))
+        for step in range(int(self._elapsed.max())):
+            rows = np.flatnonzero(self._elapsed > step)
+            self._step_rows(rows, self._actions[rows, step])
+        changed = np.flatnonzero(self._seen() != state["seen"])
+        if len(changed):
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: replaying the actions of row "
+                f"{changed[0]} must lead to the saved observation, got another one. Episodes must "
+                "depend on (trial, episode index, actions) alone; run envs.check_trial_env."
+            )

@@ -1,0 +1,168 @@
+"""Turns any Gymnasium environment into trials: N copies in one process, as a `TrialVectorEnv`.
+
+A trial needs a task that stays the same while episodes follow each other, and Gymnasium has no
+word for that. Here an `EpisodeStart` says it: a function that begins one episode of one trial,
+and must depend on nothing else. Three are ready: `by_seed`, `by_option` and `by_method`.
+
+State is saved by replay (`envs.core.replay`).
+
+Shape suffix: K some of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.core.draws import keyed_generator
+from envs.core.replay import Outcome, ReplayVectorEnv
+from envs.core.vector import Rows
+
+EpisodeStart = Callable[[gymnasium.Env[Any, Any], int, int], tuple[Any, dict[str, Any]]]
+"""(environment, trial, episode index in the trial) -> what its `reset` returned."""
+
+
+def episode_seed(trial: int, episode: int) -> int:
+    """Return a seed for what differs between the episodes of a trial."""
+    return int(keyed_generator("episode", trial, episode).integers(2**31))
+
+
+def by_seed(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
+    """Reset with the trial's number as seed, in every episode.
+
+    For environments in which the seed fixes the task. It fixes starts and noise too: all
+    episodes of a trial are alike.
+    """
+    return env.reset(seed=trial)
+
+
+def by_option(name: str) -> EpisodeStart:
+    """Return a start for environments that take the task's number as `reset(options={name: ...})`.
+
+    The seed is another one in each episode, and so are starts and noise.
+    """
+
+    def start(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
+        return env.reset(seed=episode_seed(trial, episode), options={name: trial})
+
+    return start
+
+
+def by_method(set_task: Callable[[gymnasium.Env[Any, Any], int], Any]) -> EpisodeStart:
+    """Return a start for environments whose task is set by a call before `reset`.
+
+    Args:
+        set_task: sets the trial's task, e.g. `lambda env, trial: env.unwrapped.set_task(trial)`.
+    """
+
+    def start(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
+        set_task(env, trial)
+        return env.reset(seed=episode_seed(trial, episode))
+
+    return start
+
+
+class EpisodeTrials(ReplayVectorEnv):
+    """N copies of a Gymnasium environment whose episodes are grouped into trials.
+
+    Trial t of this environment is trial `first_trial + t % num_trials` of the task, so ranges
+    that do not overlap are splits that share no task.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        num_envs: int = 1,
+        *,
+        dataset_name: str,
+        start: EpisodeStart = by_seed,
+        max_episode_steps: int | None = None,
+        expert: Callable[[gymnasium.Env[Any, Any]], Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Build the copies.
+
+        Args:
+            make_env: builds one environment. Observations are a Dict of Box, Discrete,
+                MultiDiscrete or MultiBinary, or one of these alone, then named `observation`.
+            num_envs: N.
+            dataset_name: names the tasks and their version.
+            start: begins an episode; says how the task is fixed.
+            max_episode_steps: time limit; by default the one of the environment's spec.
+            expert: returns an expert's action for an environment, if there is an expert.
+            kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
+                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
+                `TrialVectorEnv`.
+
+        Raises:
+            ValueError: No time limit is known.
+            TypeError: The observation space cannot be batched as arrays.
+        """
+        self.envs = [make_env()]
+        self._start, self._expert = start, expert
+        spec = self.envs[0].spec
+        limit = max_episode_steps
+        if limit is None and spec is not None:
+            limit = spec.max_episode_steps
+        if limit is None:
+            raise ValueError(
+                "EpisodeTrials: max_episode_steps must be given where the environment's spec has "
+                "none, got None. Say how long an episode may last."
+            )
+        space = self.envs[0].observation_space
+        self._bare = not isinstance(space, spaces.Dict)
+        super().__init__(
+            num_envs,
+            _dict_space(space),
+            single_action_space=self.envs[0].action_space,
+            dataset_name=dataset_name,
+            max_episode_steps=limit,
+            **kwargs,
+        )
+        self.envs += [make_env() for _ in range(1, self.num_envs)]
+
+    def _begin_rows(self, rows: Rows) -> None:
+        for row in rows:
+            episode = int(self._episode[row])
+            observation, _ = self._start(self.envs[row], self.task(row), episode)
+            self._show(row, {"observation": observation} if self._bare else observation)
+
+    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        reward_K = np.zeros(len(rows), dtype=np.float32)
+        terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+        for k, row in enumerate(rows):
+            observation, reward_K[k], terminated_K[k], truncated_K[k], self._infos[row] = self.envs[
+                row
+            ].step(actions[k])
+            self._show(row, {"observation": observation} if self._bare else observation)
+        return reward_K, terminated_K, truncated_K
+
+    def _expert_actions(self) -> NDArray[Any]:
+        if self._expert is None:
+            return super()._expert_actions()
+        actions = [self._expert(env) for env in self.envs]
+        return np.stack([np.asarray(a, dtype=self.single_action_space.dtype) for a in actions])
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the copies."""
+        for env in getattr(self, "envs", ()):  # none if the first could not be built
+            env.close()
+
+
+def _dict_space(space: gymnasium.Space[Any]) -> spaces.Dict:
+    """Return an observation space as a Dict of array spaces."""
+    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"observation": space}
+    arrays = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    for name, part in parts.items():
+        if not isinstance(part, arrays):
+            raise TypeError(
+                f"EpisodeTrials: observation {name!r} must be a Box, Discrete, MultiDiscrete or "
+                f"MultiBinary space, got {type(part).__name__}. Put a wrapper such as "
+                "gymnasium.wrappers.FlattenObservation around the environment."
+            )
+    return spaces.Dict(parts)

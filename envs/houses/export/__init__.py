@@ -1,0 +1,1 @@
+"""Houses as a Habitat scene dataset: `python -m envs.houses.export`."""

@@ -1,0 +1,1 @@
+"""Pieces of furniture and the small objects that agents are asked for."""

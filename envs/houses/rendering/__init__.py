@@ -1,0 +1,1 @@
+"""The batched renderer; `renderer` is where to begin."""

@@ -1,0 +1,217 @@
+"""Drawing on CUDA: the CPU's culling, pixel tests and colours, one thread per solid or pixel.
+
+Two kernels per picture: `cull` lists what each camera may see, in the tables' order; `draw` tests
+each pixel against its camera's list and writes the images. They are plain functions here; who uses
+them compiles them with `numba.cuda.jit`. Needs numba-cuda, but no GPU to be imported.
+
+Shape suffixes as in `raster_draw.py`, and N rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numba_cuda  # noqa: F401  # before numba.cuda, whose place it takes
+import numpy as np
+from numba import cuda as numba_cuda_module
+from numba import njit
+
+from envs.houses.rendering.color import (
+    LOOK_SIZE,
+    blend,
+    colors_of,
+    curved_hit,
+    curved_row,
+    flat_hit,
+    flat_row,
+    is_flat,
+    make_look,
+    texel_of,
+)
+from envs.houses.rendering.lanes import Number
+from envs.houses.rendering.pixel import (
+    BOX,
+    CYLINDER,
+    ONE,
+    ZERO,
+    box_hit,
+    box_row,
+    cylinder_hit,
+    cylinder_row,
+    ellipsoid_hit,
+    ellipsoid_row,
+    faces_of,
+    make_shape,
+)
+from envs.houses.rendering.tables import (
+    INSTANCE,
+    KIND,
+    MATERIAL,
+    NUM_PRIMITIVES,
+    SEMANTIC,
+    Atlas,
+    Tables,
+)
+from envs.houses.rendering.view import Sight, frustum_of, open_windows, visible_rectangle
+
+cuda: Any = numba_cuda_module
+
+CULL_THREADS: Final = 64
+"""Threads that cull for one camera."""
+TILE: Final = 8
+"""Pixels along the edge of the square that one block draws."""
+
+
+class Lists(NamedTuple):
+    """What `cull` writes and `draw` reads, on the device."""
+
+    window_NR4: Any
+    count_N: Any
+    solid_NQ: Any
+    rectangle_NQ4: Any
+    shape_NQK: Any
+
+
+class Cameras(NamedTuple):
+    """Where the kernels draw, on the device."""
+
+    slot_N: Any
+    camera_NC: Any
+    size_W: Any
+
+
+class Images(NamedTuple):
+    """What `draw` writes, on the device; images that are not wanted have no rows."""
+
+    rgb_NHW3: Any
+    depth_NHW: Any
+    semantic_NHW: Any
+    instance_NHW: Any
+
+
+def cull(tables: Tables, cameras: Cameras, lists: Lists) -> None:
+    """List the solids in sight. One block of `CULL_THREADS` threads for each camera."""
+    n, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    slot, camera_C = cameras.slot_N[n], cameras.camera_NC[n]
+    size_W, window_R4 = cameras.size_W, lists.window_NR4[n]
+    seen = cuda.shared.array(1, np.int64)
+    in_sight = cuda.shared.array(CULL_THREADS, np.int32)
+    if lane == 0:
+        seen[0] = open_windows(tables, slot, camera_C, size_W, window_R4)
+    cuda.syncthreads()
+    sight = Sight(size_W, window_R4, seen[0], frustum_of(camera_C, size_W))
+    count = tables.count_S3[slot, NUM_PRIMITIVES]
+    listed = 0
+    for start in range(0, count, CULL_THREADS):
+        p = start + lane
+        x0, y0, x1, y1 = 0, 0, 0, 0
+        if p < count:
+            x0, y0, x1, y1 = visible_rectangle(tables, slot, p, camera_C, sight)
+        in_sight[lane] = 1 if x0 < x1 and y0 < y1 else 0
+        cuda.syncthreads()
+        before, together = 0, 0
+        for k in range(CULL_THREADS):  # keeps the order, on which ties of depth depend
+            together += in_sight[k]
+            before += in_sight[k] if k < lane else 0
+        if in_sight[lane] == 1:
+            q = listed + before
+            kind = tables.label_SPL[slot, p, KIND]
+            shape_K = lists.shape_NQK[n, q]
+            if not make_shape(tables.solid_SPG[slot, p], kind, camera_C, shape_K):
+                x1 = x0
+            lists.solid_NQ[n, q] = p
+            rectangle = lists.rectangle_NQ4[n, q]
+            rectangle[0], rectangle[1], rectangle[2], rectangle[3] = x0, y0, x1, y1
+        listed += together
+        cuda.syncthreads()
+    if lane == 0:
+        lists.count_N[n] = listed
+
+
+@njit
+def _hit(kind: int, shape_K: Any, i: int, j: int) -> tuple[Number, Number]:
+    """Return 1 / depth of a solid in pixel (i, j), 0 for a miss, and the face."""
+    column, row = np.float32(i), np.float32(j)
+    if kind == BOX:
+        return box_hit(box_row(shape_K, row), column, faces_of(shape_K, 0))
+    if kind == CYLINDER:
+        return cylinder_hit(cylinder_row(shape_K, row), column, faces_of(shape_K, 0))
+    return ellipsoid_hit(ellipsoid_row(shape_K, row), column), np.int32(0)
+
+
+@njit
+def _nearest(tables: Tables, slot: int, lists: Lists, n: int, pixel: tuple[int, int]) -> Any:
+    """Return the largest 1 / depth in a pixel, 0 for nothing, with its list entry and face."""
+    i, j = pixel
+    best, owner, side = ZERO, 0, np.int32(0)
+    for q in range(lists.count_N[n]):
+        rectangle = lists.rectangle_NQ4[n, q]
+        if i < rectangle[0] or j < rectangle[1] or i >= rectangle[2] or j >= rectangle[3]:
+            continue
+        kind = tables.label_SPL[slot, lists.solid_NQ[n, q], KIND]
+        inverse, face = _hit(kind, lists.shape_NQK[n, q], i, j)
+        if inverse > best:
+            best, owner, side = inverse, q, face
+    return best, owner, side
+
+
+@njit
+def _color(
+    tables: Tables, where: tuple[int, int, int], shape_K: Any, atlas: Atlas, look_A: Any, pixel: Any
+) -> Number:
+    """Return the packed colour of a pixel that shows face `where` = (slot, solid, face)."""
+    slot, p, side = where
+    i, j, depth = pixel
+    solid_G, kind = tables.solid_SPG[slot, p], tables.label_SPL[slot, p, KIND]
+    flat = is_flat(kind, side)
+    material_5 = tables.material_SM5[slot, tables.label_SPL[slot, p, MATERIAL + side]]
+    make_look(solid_G, material_5, side if flat else -1, shape_K, atlas, look_A)
+    colors, light = colors_of(look_A), ONE
+    if flat:
+        u, v, strength = flat_hit(flat_row(look_A, np.float32(j)), np.float32(i), depth)
+    else:
+        row = curved_row(solid_G, kind == CYLINDER, shape_K, look_A, np.float32(j))
+        u, v, strength, light = curved_hit(row, np.float32(i), depth)
+    return blend(colors, texel_of(atlas, colors, u, v), strength, light)
+
+
+def draw(tables: Tables, cameras: Cameras, lists: Lists, atlas: Atlas, images: Images) -> None:
+    """Write the images. Blocks of `TILE` x `TILE` threads; z is the camera."""
+    n = cuda.blockIdx.z
+    i = cuda.blockIdx.x * TILE + cuda.threadIdx.x
+    j = cuda.blockIdx.y * TILE + cuda.threadIdx.y
+    if i >= cameras.size_W[0] or j >= cameras.size_W[1]:
+        return
+    slot = cameras.slot_N[n]
+    inverse, q, side = _nearest(tables, slot, lists, n, (i, j))
+    hit = inverse > ZERO
+    depth = ONE / inverse if hit else ZERO
+    p = lists.solid_NQ[n, q]
+    if len(images.depth_NHW) > 0:
+        images.depth_NHW[n, j, i] = depth
+    if len(images.semantic_NHW) > 0:
+        images.semantic_NHW[n, j, i] = tables.label_SPL[slot, p, SEMANTIC] if hit else 0
+    if len(images.instance_NHW) > 0:
+        images.instance_NHW[n, j, i] = tables.label_SPL[slot, p, INSTANCE] if hit else 0
+    if len(images.rgb_NHW3) > 0:
+        look_A = cuda.local.array(LOOK_SIZE, np.float32)
+        color = np.int32(0)
+        if hit:
+            shape_K = lists.shape_NQK[n, q]
+            color = _color(tables, (slot, p, side), shape_K, atlas, look_A, (i, j, depth))
+        images.rgb_NHW3[n, j, i, 0] = color & 255
+        images.rgb_NHW3[n, j, i, 1] = (color >> 8) & 255
+        images.rgb_NHW3[n, j, i, 2] = (color >> 16) & 255
+
+
+def average(fine_NHW3: Any, rgb_NHW3: Any) -> None:
+    """Write the rounded mean of each 2 x 2 block of pixels. One thread for each pixel."""
+    at = cuda.grid(1)
+    num, height, width, _ = rgb_NHW3.shape
+    if at >= num * height * width:
+        return
+    i, j, n = at % width, at // width % height, at // (width * height)
+    for c in range(3):
+        above = int(fine_NHW3[n, 2 * j, 2 * i, c]) + int(fine_NHW3[n, 2 * j, 2 * i + 1, c])
+        below = int(fine_NHW3[n, 2 * j + 1, 2 * i, c]) + int(fine_NHW3[n, 2 * j + 1, 2 * i + 1, c])
+        rgb_NHW3[n, j, i, c] = (above + below + 2) >> 2

@@ -1,0 +1,1 @@
+"""Look at a house and walk in it: `python -m envs.houses.show`."""

@@ -1,0 +1,1 @@
+"""Colours and pattern tiles of surfaces; `atlas` gathers the tiles."""

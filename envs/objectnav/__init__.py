@@ -1,0 +1,1 @@
+"""The task ExtObjNav, free of any simulator: rules, configuration, rows."""

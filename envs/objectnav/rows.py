@@ -1,0 +1,168 @@
+"""What the rules of ExtObjNav know of N rows beyond where their agents are.
+
+Each row has its trial's history and the running episode: what is asked for, how far it was, how
+long it lasts, how it went. A simulator moves the agents; from what it says this file makes
+rewards, observations that are no pictures, records and state.
+
+Shape suffixes: N rows, K some of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.core.row_states import Observation, Rows, State
+from envs.objectnav import rules as objectnav
+from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.rules import EpisodePlan, Pose, TrialHistory
+
+
+def check_same_task(where: str, config: ObjectNavConfig, saved: str) -> None:
+    """Refuse a state that was saved under other rules.
+
+    Args:
+        where: the environment's name.
+        config: its rules.
+        saved: what the state says of its own, as `repr`.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if saved != repr(config):
+        raise ValueError(
+            f"{where}.load_state_dict: task of the state must be {config!r}, got {saved}. Build "
+            "the environment that the state was saved from."
+        )
+
+
+class TaskRows:
+    """Histories and running episodes of N rows. Methods that name rows change only those."""
+
+    def __init__(self, config: ObjectNavConfig, num_rows: int, num_categories: int) -> None:
+        """Allocate rows that wait for trials."""
+        self._config = config
+        self._num_categories = num_categories
+        self.history = [TrialHistory(num_categories) for _ in range(num_rows)]
+        self.category_N = np.zeros(num_rows, np.int64)
+        self._origin_N3 = np.zeros((num_rows, 3))
+        self._distance_start_N = np.zeros(num_rows)
+        self._length_N = np.zeros(num_rows, np.int64)
+        self._stopped_N = np.zeros(num_rows, bool)
+        self._success_N = np.zeros(num_rows, bool)
+        self._prev_reward_N = np.zeros(num_rows, np.float32)
+
+    def begin_trial(self, row: int) -> None:
+        """Forget a row's history."""
+        self.history[row] = TrialHistory(self._num_categories)
+
+    def close_episode(self, row: int, pose: Pose) -> None:
+        """Tell the history where a row's episode ended, and how; nothing if it has had none."""
+        history, length = self.history[row], int(self._length_N[row])
+        if history.episodes == 0:
+            return
+        history.last_end = pose
+        if self._stopped_N[row] or length >= self._config.max_episode_steps:
+            success = bool(self._success_N[row])
+            history.end(int(self.category_N[row]), success=success, steps=length)
+
+    def begin_episode(self, row: int, plan: EpisodePlan) -> None:
+        """Begin an episode in a row."""
+        history = self.history[row]
+        history.begin(plan, self._config)
+        self.category_N[row] = plan.goal.category
+        self._origin_N3[row] = history.origin[:3]
+        self._distance_start_N[row] = plan.distance
+        self._length_N[row] = 0
+        self._stopped_N[row] = self._success_N[row] = False
+        self._prev_reward_N[row] = 0.0
+
+    def act(
+        self,
+        rows: Rows,
+        *,
+        stopped_K: NDArray[np.bool_],
+        success_K: NDArray[np.bool_],
+        before_K: NDArray[np.float64],
+        after_K: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """Take note of a step of some rows; return its rewards.
+
+        Args:
+            rows: which.
+            stopped_K: whether the agent stopped.
+            success_K: whether that found the goal.
+            before_K: distance to the goal before the step.
+            after_K: the same after it.
+        """
+        reward = objectnav.reward(self._config, before_K, after_K, success_K).astype(np.float32)
+        self._stopped_N[rows] = stopped_K
+        self._success_N[rows] = success_K
+        self._length_N[rows] += 1
+        self._prev_reward_N[rows] = reward
+        return reward
+
+    def observe(self, rows: Rows | None, pose_N4: NDArray[np.float64], out: Observation) -> None:
+        """Write what no picture shows into `out[name][rows]` (None: all rows).
+
+        Args:
+            rows: which.
+            pose_N4: x, y, heading and whatever else, of all rows.
+            out: `gps`, `goal` and perhaps `compass` and `prev_reward`.
+        """
+        chosen = slice(None) if rows is None else rows
+        x_K, y_K, heading_K = pose_N4[chosen, :3].T
+        origin_K3 = self._origin_N3[chosen]
+        out["gps"][chosen] = objectnav.gps(x_K, y_K, tuple(origin_K3.T))
+        out["goal"][chosen] = self.category_N[chosen]
+        if "compass" in out:
+            out["compass"][chosen] = objectnav.compass(heading_K, origin_K3[:, 2])
+        if "prev_reward" in out:
+            out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+
+    def record(
+        self, rows: Rows, distance_N: NDArray[np.float64], path_N: NDArray[np.float64]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the scores of the episodes of some rows.
+
+        Args:
+            rows: which.
+            distance_N: distance to the goal now, of all rows.
+            path_N: metres walked in the episode, of all rows.
+        """
+        start_K, end_K = self._distance_start_N[rows], distance_N[rows]
+        success_K, path_K = self._success_N[rows], path_N[rows]
+        return {
+            "success": success_K,
+            "spl": objectnav.spl(success_K, start_K, path_K),
+            "soft_spl": objectnav.soft_spl(end_K, start_K, path_K),
+            "goal": self.category_N[rows],
+            "distance_start": start_K,
+            "distance_end": end_K,
+        }
+
+    def state(self) -> State:
+        """Return copies of everything."""
+        return {
+            "category": self.category_N.copy(),
+            "distance_start": self._distance_start_N.copy(),
+            "length": self._length_N.copy(),
+            "stopped": self._stopped_N.copy(),
+            "success": self._success_N.copy(),
+            "prev_reward": self._prev_reward_N.copy(),
+            "history": {str(n): h.state_dict() for n, h in enumerate(self.history)},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` returned."""
+        self.category_N[:] = state["category"]
+        self._distance_start_N[:] = state["distance_start"]
+        self._length_N[:] = state["length"]
+        self._stopped_N[:] = state["stopped"]
+        self._success_N[:] = state["success"]
+        self._prev_reward_N[:] = state["prev_reward"]
+        for row in range(len(self.history)):
+            self.history[row] = TrialHistory.from_state(state["history"][str(row)])
+            self._origin_N3[row] = self.history[row].origin[:3]

@@ -1,0 +1,1 @@
+"""Everything that draws or writes an evaluation: pages, plots, replays, videos."""

@@ -1,0 +1,249 @@
+"""Pieces of self-contained HTML pages: the document, tables, pictures.
+
+One self-contained HTML page about an evaluation: curves, gains, numbers, protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from relic.evaluation.report.plots import label
+from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
+from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, number
+from relic.evaluation.store import write_text
+from relic.schema import leaves
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
+       color: #1c2430; background: #fff; }
+h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #d8dde4;
+         white-space: nowrap; }
+.cards, .numbers { font-size: .95em; }
+.cards th, .numbers th { white-space: normal; vertical-align: bottom; }
+.cards th, .cards td, .numbers th, .numbers td { padding: .2rem .5rem; }
+th:first-child, td:first-child { text-align: left; }
+.facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+@media (max-width: 46rem) {
+  .cards thead { display: none; }
+  .cards, .cards tbody, .cards tr { display: block; }
+  .cards tr { border-bottom: 2px solid #9aa5b1; padding: .4rem 0; }
+  .cards td { display: flex; justify-content: space-between; gap: 1rem; padding: .1rem 0;
+              border: 0; }
+  .cards td:first-child { font-weight: 600; }
+  .cards td:not(:first-child)::before { content: attr(data-label); text-align: left;
+                                        white-space: normal; color: #52606d; }
+  .facts td { padding: .2rem .4rem; }
+  .facts td:first-child { white-space: normal; }
+}
+"""
+
+
+def document(title: str, sections: Iterable[str], *, style: str = "", script: str = "") -> str:
+    """Return a whole page.
+
+    Args:
+        title: Plain text; also the heading.
+        sections: HTML, in order.
+        style: Further CSS.
+        script: JavaScript that runs once the page is there.
+    """
+    end = f"<script>\n{script}</script>\n" if script else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + f"\n{end}</body>\n</html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
+    """Return a table of plain text.
+
+    Args:
+        head: Titles of the columns; empty for none.
+        rows: Cells.
+        kind: `numbers` scrolls sideways on narrow screens, `cards` shows each row as a list
+            there, `facts` is for pairs of a name and a text.
+    """
+    labels = [f' data-label="{escape(title)}"' for title in head] if kind == "cards" else []
+    body = ""
+    for row in rows:
+        labelled = zip(labels or [""] * len(row), row, strict=False)
+        body += "<tr>" + "".join(f"<td{label}>{escape(cell)}</td>" for label, cell in labelled)
+        body += "</tr>\n"
+    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    top = f"<thead><tr>{titles}</tr></thead>" if titles else ""
+    return f'<div class="wide"><table class="{kind}">{top}<tbody>\n{body}</tbody></table></div>'
+
+
+def picture(path: Path, text: str) -> str:
+    """Embed a PNG file; `text` says what it shows."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+
+def details(summary: str, content: str) -> str:
+    """Return HTML that is shown when its summary is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+_FACTS = {
+    "protocol": "Protocol",
+    "protocol_hash": "Protocol hash",
+    "env": "Environment",
+    "options": "Options",
+    "checkpoint": "Checkpoint",
+    "env_steps": "Environment steps trained",
+    "trained_on": "Trials were trained on",
+    "trials": "Trials",
+    "repeats": "Repeats of each",
+    "episodes": "Episodes",
+    "context_limit": "Limit of the context",
+    "trained_steps": "Steps of a trial in training",
+}
+_EXPLAINED = {
+    "cleared": "before each episode the agent forgets all earlier ones, so nothing can be learned "
+    "from them. What it gains here, it does not gain from its context.",
+    "shuffled": "before each episode the earlier ones of the trial are put into another order, "
+    "each whole. If order does not matter, this curve is the agent's.",
+    "foreign": "before each episode the agent remembers as many episodes, but those that it had in "
+    "another trial. What it gains here does not depend on the place.",
+}
+_GROUPS = {"by_area": ("size of the house", "houses"), "by_goal": ("goal category", "goal")}
+
+
+def write_report(
+    summary: Mapping[str, Any],
+    plots: Sequence[Path],
+    path: Path,
+    *,
+    replays: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write the page.
+
+    Args:
+        summary: Of the evaluation.
+        plots: Pictures, named by measure; they are embedded.
+        path: The file.
+        replays: Trials to be replayed, see `replay.replay_data`.
+    """
+    write_text(path, page(summary, plots, replays))
+
+
+def page(
+    summary: Mapping[str, Any],
+    plots: Sequence[Path],
+    replays: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return the page as text."""
+    pictures = {path.stem: path for path in plots}
+    sections = [
+        "<p>Each curve shows a measure against the number of episodes that the agent has in its "
+        "context. Bands are 95 % bootstrap intervals over houses or trials.</p>",
+        _controls(summary),
+        "<h2>Gain</h2>",
+        _gains(summary),
+    ]
+    for name, curve in summary["metrics"].items():
+        sections.append(f"<h2>{escape(label(name))}</h2>")
+        if name in pictures:
+            text = f"{label(name)} against the number of episodes in the context"
+            sections.append(picture(pictures[name], text))
+        sections.append(details("Numbers", _numbers(curve)))
+        sections += [_group(summary, kind, name, pictures) for kind in _GROUPS]
+    if replays:
+        sections.append(replay_section(replays))
+    sections += ["<h2>How it was measured</h2>", _facts(summary)]
+    title = f"Evaluation: {summary['protocol']}"
+    if not replays:
+        return document(title, sections)
+    return document(title, sections, style=STYLE, script=SCRIPT.read_text(encoding="utf-8"))
+
+
+def _controls(summary: Mapping[str, Any]) -> str:
+    """Explain the controls that there are."""
+    return "".join(
+        f"<p><b>{escape(CONTROL_WORDS[control]).capitalize()}</b>: {_EXPLAINED[control]}</p>"
+        for control in _all_controls(summary)
+    )
+
+
+def _all_controls(summary: Mapping[str, Any]) -> list[str]:
+    curves = summary["metrics"].values()
+    return list(dict.fromkeys(control for curve in curves for control in controls_of(curve)))
+
+
+def _gains(summary: Mapping[str, Any]) -> str:
+    controls = _all_controls(summary)
+    rows = []
+    for name, gain in summary["gain"].items():
+        competence = summary["episodes_to_competence"].get(name)
+        rows.append(
+            [
+                label(name),
+                f"{gain['from_episode']} to {gain['to_episode']}",
+                estimate(gain),
+                *(number(gain.get(f"{control}_mean")) for control in controls),
+                number(summary["area"][name]["mean"]),
+                "-" if competence is None else str(competence),
+            ]
+        )
+    head = [
+        "measure", "episodes", "gain and 95 % interval",
+        *(f"gain, {CONTROL_WORDS[control]}" for control in controls),
+        "mean over episodes", "episodes to 90 % of best",
+    ]  # fmt: skip
+    return table(head, rows, "cards")
+
+
+def _numbers(curve: Mapping[str, Any]) -> str:
+    controls = controls_of(curve)
+    head = ["episodes", "mean and 95 % interval", "trials", *(CONTROL_WORDS[c] for c in controls)]
+    rows = []
+    for i, count in enumerate(curve["count"]):
+        own, *others = (
+            estimate({k: at(curve[f"{prefix}{k}"], i) for k in ("mean", "low", "high")})
+            for prefix in ("", *(f"{control}_" for control in controls))
+        )
+        rows.append([str(i), own, str(count), *others])
+    return table(head, rows)
+
+
+def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[str, Path]) -> str:
+    """Show a measure of parts of the trials, folded; nothing where the summary has no parts."""
+    parts = summary.get(kind, {})
+    if not any(name in part["metrics"] for part in parts.values()):
+        return ""
+    title, head = _GROUPS[kind]
+    content = ""
+    if f"{name}_{kind}" in pictures:
+        content += picture(pictures[f"{name}_{kind}"], f"{label(name)} by {title}")
+    rows = []
+    for part, values in parts.items():
+        early, late = (estimate(values["metrics"][name][band]) for band in ("early", "late"))
+        rows.append([part.replace("_", " "), str(values["episodes"]), early, late])
+    titles = [head, "episodes", "first quarter", "last quarter"]
+    return details(f"By {title}", content + table(titles, rows, "cards"))
+
+
+def _facts(summary: Mapping[str, Any]) -> str:
+    return table([], [[text, _fact(summary[key])] for key, text in _FACTS.items()], "facts")
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_fact(content)}" for key, content in leaves(value).items())
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)

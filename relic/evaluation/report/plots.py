@@ -1,0 +1,209 @@
+"""Plots of an evaluation, drawn from its summary alone.
+
+Plots of parts of an evaluation: by the size of the house, by goal category.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import ColorType
+
+from relic.evaluation.report.text import CONTROL_WORDS, controls_of
+
+_LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
+AGENT, CONTROL = "#2a5f8f", "#b0601f"
+CONTROLS = {"cleared": CONTROL, "shuffled": "#5b8c3a", "foreign": "#8a5a9e"}
+
+
+def label(name: str) -> str:
+    """Return how a measure is called in pictures and tables."""
+    return _LABELS.get(name, name)
+
+
+def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Draw the curve of each measure into `directory` and return the files."""
+    figures = {}
+    for name, curve in summary["metrics"].items():
+        figures[name] = plot_curve(curve, label(name), trained=trained_context(summary))
+    return save_figures(figures, directory)
+
+
+def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
+    """Write figures as PNG files of their names, and return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        path = directory / f"{name}.png"
+        figure.savefig(path, dpi=110)
+        written.append(path)
+    return written
+
+
+def plot_curve(
+    curve: Mapping[str, Any], title: str, *, trained: tuple[float, str] | None = None
+) -> Figure:
+    """Draw a measure against the number of episodes in the context, with its control.
+
+    Where not all trials reach every index, a second panel says how many do.
+
+    Args:
+        curve: Of the measure.
+        title: How it is called.
+        trained: See `trained_context`.
+    """
+    counts = curve["count"]
+    uneven = len(set(counts)) > 1
+    rows = 2 if uneven else 1
+    # Not by pyplot, which would choose a backend for whoever imports this.
+    figure = Figure(figsize=(7, 4 + 1.2 * uneven), layout="constrained")
+    axes = figure.subplots(
+        rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": (4, 1)[:rows]}
+    )
+    main = axes[0, 0]
+    band(main, curve, colour=AGENT, label="context kept")
+    for control in controls_of(curve):
+        parts = {part: curve[f"{control}_{part}"] for part in ("mean", "low", "high")}
+        colour, words = CONTROLS[control], CONTROL_WORDS[control]
+        band(main, parts, colour=colour, label=words, line="--")
+    mark_trained(main, trained)
+    main.set_ylabel(title)
+    main.legend(frameon=False)
+    if uneven:
+        axes[1, 0].bar(range(len(counts)), counts, color=AGENT, alpha=0.5)
+        axes[1, 0].set_ylabel("trials")
+    for panel in axes[:, 0]:
+        tidy(panel)
+    count_episodes(axes[-1, 0])
+    return figure
+
+
+def band(
+    axes: Axes,
+    curve: Mapping[str, Any],
+    *,
+    colour: ColorType,
+    label: str,
+    line: str = "-",
+    index: Sequence[int] | None = None,
+) -> None:
+    """Draw `mean` over `low` to `high`.
+
+    Args:
+        axes: Drawn into.
+        curve: Lists of numbers, or None where there is none.
+        colour: Of line and band.
+        label: For the legend.
+        line: Matplotlib's style of the line.
+        index: Where the entries stand. Default: 0, 1, ...
+    """
+    mean, low, high = (numbers(curve[part]) for part in ("mean", "low", "high"))
+    where = np.arange(len(mean)) if index is None else index
+    axes.plot(where, mean, line, marker="o", markersize=3, color=colour, label=label)
+    axes.fill_between(where, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def trained_context(facts: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return the number of episodes at which the trained context ends, and words for it.
+
+    Args:
+        facts: `trained_episodes` and `trained_steps`, as a summary has them.
+    """
+    if facts["trained_episodes"] is None:
+        return None
+    return facts["trained_episodes"], f"trained context ends ({facts['trained_steps']:,} steps)"
+
+
+def mark_trained(axes: Axes, trained: tuple[float, str] | None) -> None:
+    """Draw a line where the trained context ends, if trials go on."""
+    if trained is not None:
+        episodes, words = trained
+        axes.axvline(episodes, color="#52606d", linestyle=":", label=words)
+
+
+def tidy(axes: Axes) -> None:
+    """Give a panel the look of the others."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def count_episodes(axes: Axes) -> None:
+    """Let the horizontal axis be the number of episodes in the context."""
+    axes.set_xlabel("episodes already in context")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """Return a list as an array; NaN where there is no number."""
+    return np.array([np.nan if v is None else v for v in values])
+
+
+Curves = Mapping[str, Mapping[str, Any]]
+"""A measure's entry of each part, as `groups.summarise_groups` gives it."""
+SHADES = colormaps["viridis"]
+
+
+def plot_groups(summary: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Draw each measure of the parts that a summary has, and return the files.
+
+    They are named by measure and kind, as in `success_by_goal.png`.
+    """
+    kinds: dict[str, Callable[[Curves, str], Figure]] = {
+        "by_area": plot_by_area,
+        "by_goal": plot_by_goal,
+    }
+    figures = {}
+    for kind, draw in kinds.items():
+        parts = summary.get(kind, {})
+        for name in dict.fromkeys(name for part in parts.values() for name in part["metrics"]):
+            chosen = {part: content["metrics"][name] for part, content in parts.items()}
+            figures[f"{name}_{kind}"] = draw(chosen, label(name))
+    return save_figures(figures, directory)
+
+
+def plot_by_area(parts: Curves, title: str) -> Figure:
+    """Draw the curve of each part of the houses, from small to large."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (part, curve) in enumerate(parts.items()):
+        band(axes, curve, colour=SHADES(0.85 * place / max(len(parts) - 1, 1)), label=part)
+    axes.set_ylabel(title)
+    axes.legend(frameon=False, title="houses of")
+    tidy(axes)
+    count_episodes(axes)
+    return figure
+
+
+def plot_by_goal(parts: Curves, title: str) -> Figure:
+    """Draw what each goal category reaches early and late in its trials, the best at the top."""
+    order = sorted(parts, key=lambda name: (_late_mean(parts[name]), name))
+    figure = Figure(figsize=(7, 1.2 + 0.26 * len(order)), layout="constrained")
+    axes = figure.subplots()
+    place_P = np.arange(len(order))
+    bands = (("early", "first", CONTROL, -0.13), ("late", "last", AGENT, 0.13))
+    for name, quarter, colour, shift in bands:
+        mean, low, high = (
+            numbers([parts[part][name][number] for part in order])
+            for number in ("mean", "low", "high")
+        )
+        axes.hlines(place_P + shift, low, high, color=colour, alpha=0.35, lw=3)
+        axes.plot(mean, place_P + shift, "o", color=colour, ms=5, label=f"{quarter} quarter")
+    axes.set_yticks(place_P, [part.replace("_", " ") for part in order])
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.set_xlabel(f"{title} in the first and last quarter of the episodes")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    tidy(axes)
+    return figure
+
+
+def _late_mean(curve: Mapping[str, Any]) -> float:
+    mean = curve["late"]["mean"]
+    return -math.inf if mean is None else mean

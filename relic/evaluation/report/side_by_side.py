@@ -1,0 +1,291 @@
+"""Evaluations of several runs or checkpoints side by side: one table, one plot per measure.
+
+All were made by one protocol, but for its limit of the context, so that they are of the same
+trials: differences are paired.
+
+Legend: U units (a trial, evaluated once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relic.evaluation.context_limit import limit_words
+from relic.evaluation.curves import RISING, Interval, interval, tabulate
+from relic.evaluation.evaluator import Record
+from relic.evaluation.report.page import document, picture, table
+from relic.evaluation.report.plots import (
+    band,
+    count_episodes,
+    label,
+    mark_trained,
+    save_figures,
+    tidy,
+    trained_context,
+)
+from relic.evaluation.report.text import estimate, number
+from relic.evaluation.store import write_json, write_text
+
+TABLE_FILE = "comparison.json"
+PAGE_FILE = "comparison.html"
+_FACTS = ("env_steps", "protocol_hash", "context_limit", "trained_steps", "trained_episodes")
+_STYLE = "body { max-width: 72rem; }"
+_HEAD = (
+    "run", "env steps", "first episode", "episode {late}", "gain", "last quarter of episodes",
+    "mean over episodes", "mean minus first row",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One evaluation."""
+
+    run: str
+    """The run, as it is called here."""
+    checkpoint: str
+    summary: Mapping[str, Any]
+    records: Sequence[Record]
+
+
+def compare(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the table of evaluations that were made by one protocol.
+
+    Returns:
+        `protocol`, `protocol_hash` and `entries`, each with `name`, `run`, `checkpoint`,
+        `env_steps`, `protocol_hash`, `context_limit`, `trained_steps`, `trained_episodes`, and
+        under `metrics.<name>`: `mean`, `low`, `high` by episode index, `first` and `late` (the
+        means at the indices that the gain is between, `to_episode` the later), `gain`, `area`,
+        `tail` (as the area, over the last quarter of the episodes) and `difference`: of the area
+        to the first entry's, paired over trials.
+    """
+    names = _names(entries)
+    return {
+        "format": 1,
+        "protocol": entries[0].summary["protocol"],
+        "protocol_hash": entries[0].summary["protocol_hash"],
+        "entries": [
+            {
+                "name": name,
+                "run": entry.run,
+                "checkpoint": entry.checkpoint,
+                **{fact: entry.summary[fact] for fact in _FACTS},
+                "metrics": {m: _measure(entry, entries[0], m) for m in _measures(entries)},
+            }
+            for name, entry in zip(names, entries, strict=True)
+        ],
+    }
+
+
+def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any]:
+    """Write table, plots and a page about them, and return the table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    comparison = compare(entries)
+    write_json(directory / TABLE_FILE, comparison)
+    figures = {}
+    for name in _measures(entries):
+        figures[name] = plot_curves(comparison, name)
+        if _is_sweep(comparison):
+            figures[f"{name}_by_steps"] = plot_by_steps(comparison, name)
+    plots = save_figures(figures, directory / "plots")
+    write_text(directory / PAGE_FILE, page(comparison, plots))
+    return comparison
+
+
+def describe_comparison(comparison: Mapping[str, Any]) -> str:
+    """Return the table as a short text."""
+    lines = [f"{comparison['protocol']} ({comparison['protocol_hash']}), 95 % intervals"]
+    for name in comparison["entries"][0]["metrics"]:
+        head, rows = _cells(comparison, name)
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines.append(f"\n{label(name)}")
+        for row in (head, *rows):
+            first, *rest = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+            lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
+    """Return the page as text."""
+    pictures = {path.stem: path for path in plots}
+    sections = [
+        f"<p>All were evaluated by protocol {escape(comparison['protocol'])} "
+        f"({escape(comparison['protocol_hash'])}), on the same trials. Intervals are 95 % "
+        "bootstrap intervals over houses or trials, in brackets; differences to the first row are "
+        "paired.</p>"
+    ]
+    if _has_limits(comparison["entries"]):
+        sections.append(
+            "<p>They differ in how much of its trial the agent remembers, and with it in the "
+            "protocol's hash; the one above is the first row's.</p>"
+        )
+    for name in comparison["entries"][0]["metrics"]:
+        sections.append(f"<h2>{escape(label(name))}</h2>")
+        for stem, text in (
+            (name, f"{label(name)} against the number of episodes in the context"),
+            (f"{name}_by_steps", f"{label(name)} against environment steps of training"),
+        ):
+            if stem in pictures:
+                sections.append(picture(pictures[stem], text))
+        sections.append(table(*_cells(comparison, name), "cards"))
+    return document("Evaluations side by side", sections, style=_STYLE)
+
+
+def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
+    """Draw a measure against the number of episodes in the context, a curve per entry."""
+    entries = comparison["entries"]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    ordered = len({entry["run"] for entry in entries}) == 1 and not _has_limits(entries)
+    for colour, entry in zip(_colours(len(entries), ordered=ordered), entries, strict=True):
+        band(axes, entry["metrics"][name], colour=colour, label=entry["name"])
+    if len({entry["trained_steps"] for entry in entries}) == 1:
+        mark_trained(axes, trained_context(entries[0]))
+    axes.set_ylabel(label(name))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    tidy(axes)
+    count_episodes(axes)
+    return figure
+
+
+def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
+    """Draw the first episode and a late one against environment steps, a colour per series."""
+    series = _series(comparison["entries"])
+    runs = list(dict.fromkeys(series))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    late = 0
+    for colour, run in zip(_colours(len(runs)), runs, strict=True):
+        entries = sorted(
+            (
+                entry
+                for entry, own in zip(comparison["entries"], series, strict=True)
+                if own == run and entry["env_steps"] is not None
+            ),
+            key=lambda entry: entry["env_steps"],
+        )
+        steps = [entry["env_steps"] for entry in entries]
+        metrics = [entry["metrics"][name] for entry in entries]
+        late = max([late, *(m["to_episode"] for m in metrics)])
+        for part, line in (("first", "--"), ("late", "-")):
+            curve = {k: [m[part][k] for m in metrics] for k in ("mean", "low", "high")}
+            text = run if part == "late" else "_"  # one entry of the legend per run
+            band(axes, curve, colour=colour, label=text, line=line, index=steps)
+    handles, _ = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], linestyle="--", color="#52606d", label="first episode"))
+    handles.append(Line2D([], [], color="#52606d", label=f"after {late} episodes"))
+    axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set(xlabel="environment steps", ylabel=label(name))
+    tidy(axes)
+    return figure
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    """Name entries as shortly as tells them apart."""
+    runs = [entry.run for entry in entries]
+    if len(set(runs)) == len(entries):
+        return runs
+    checkpoints = [entry.checkpoint for entry in entries]
+    limits = [limit_words(entry.summary["context_limit"]) for entry in entries]
+    places = [" ".join(p) for p in zip(*_differing(runs, checkpoints), strict=True)]
+    telling = _differing(places, limits) or [checkpoints]
+    return [", ".join(parts) for parts in zip(*telling, strict=True)]
+
+
+def _differing(*parts: list[str]) -> list[list[str]]:
+    """Return the parts of names that are not the same for all."""
+    return [part for part in parts if len(set(part)) > 1]
+
+
+def _has_limits(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether entries differ in the limit of the context."""
+    return len({entry["context_limit"] for entry in entries}) > 1
+
+
+def _series(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what each entry is a checkpoint of: a run, within one limit."""
+    if not _has_limits(entries):
+        return [entry["run"] for entry in entries]
+    return [f"{entry['run']}, {limit_words(entry['context_limit'])}" for entry in entries]
+
+
+def _measures(entries: Sequence[Entry]) -> list[str]:
+    having = [set(entry.summary["metrics"]) for entry in entries]
+    return [name for name in RISING if all(name in measures for measures in having)]
+
+
+def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
+    curve, gain = entry.summary["metrics"][name], entry.summary["gain"][name]
+
+    def at(index: int) -> Interval:
+        return {part: curve[part][index] for part in ("mean", "low", "high")}
+
+    table = tabulate(entry.records, name)
+    common = max(table.common, 1)
+    tail_U = table.value_UI[:, common - -(-common // 4) : common].mean(axis=1)
+    return {
+        **{part: curve[part] for part in ("mean", "low", "high", "count")},
+        "first": at(gain["from_episode"]),
+        "late": at(gain["to_episode"]),
+        "to_episode": gain["to_episode"],
+        "gain": {part: gain[part] for part in ("mean", "low", "high")},
+        "area": entry.summary["area"][name],
+        "tail": interval(tail_U, table.cluster_U),
+        "difference": None if entry is first else _difference(entry, first, name),
+    }
+
+
+def _difference(entry: Entry, first: Entry, name: str) -> Interval:
+    """Return how much a trial's mean is above the first entry's, over episodes both have."""
+    # Where trials are limited by steps, some may have no whole episode in one of the two.
+    units = set.intersection(*({_unit(r) for r in e.records} for e in (entry, first)))
+    own, other = (
+        tabulate([r for r in e.records if _unit(r) in units], name) for e in (entry, first)
+    )
+    common = max(min(own.common, other.common), 1)
+    own_U, other_U = (t.value_UI[:, :common].mean(axis=1) for t in (own, other))
+    return interval(own_U - other_U, own.cluster_U)
+
+
+def _unit(record: Record) -> tuple[int, int]:
+    return record["repeat"], record["trial"]
+
+
+def _cells(comparison: Mapping[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
+    entries = comparison["entries"]
+    late = max(entry["metrics"][name]["to_episode"] for entry in entries)
+    head = [title.format(late=late) for title in _HEAD]
+    return head, [list(_row(entry, name)) for entry in entries]
+
+
+def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
+    values = entry["metrics"][name]
+    yield entry["name"]
+    yield "-" if entry["env_steps"] is None else f"{entry['env_steps']:,}"
+    yield number(values["first"]["mean"])
+    yield number(values["late"]["mean"])
+    for part in ("gain", "tail", "area", "difference"):
+        yield "-" if values[part] is None else estimate(values[part])
+
+
+def _is_sweep(comparison: Mapping[str, Any]) -> bool:
+    """Say whether some run is there at several numbers of steps."""
+    entries = comparison["entries"]
+    series = _series(entries)
+    places = {(own, e["env_steps"]) for own, e in zip(series, entries, strict=True)}
+    return len(places) > len(set(series))
+
+
+def _colours(count: int, *, ordered: bool = False) -> list[Any]:
+    """Return as many colours: easily told apart, or from dark to light if ordered or many."""
+    if count <= 8 and not ordered:
+        return [colormaps["tab10"](i) for i in range(count)]
+    return [colormaps["viridis"](0.9 * x) for x in np.linspace(0.0, 1.0, count)]

@@ -1,0 +1,1 @@
+"""Attention with sinks; `attend` is the one function, the other files are its backends."""

@@ -1,0 +1,1 @@
+"""Compiled attention kernels for the CPU."""

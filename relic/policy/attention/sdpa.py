@@ -1,0 +1,192 @@
+"""Attention by PyTorch's scaled_dot_product_attention, cut so that a fused kernel always fits.
+
+Square causal attention needs no mask once sinks stand before keys, values and, as zero rows whose
+outputs are dropped, before queries: ``is_causal`` is aligned to the top left. Segments become rows
+of their own, windows become blocks of a fixed size, and only queries on a past need a mask, of T
+by the keys of one row at most. No mask of N x T x T or T x T is ever made for a long context.
+
+Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps, B segments, W window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relic.policy.attention.attend import Past, Sinks, joined_keys, per_row
+from relic.policy.attention.segments import Segments
+
+
+def sdpa_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    sinks: Sinks | None,
+    past: Past | None,
+    segments: Segments,
+    window: int | None,
+    scale: float,
+) -> Tensor:
+    """Attend as `attention.attend` says, with a fused kernel."""
+    if past is not None:
+        return _on_past(
+            q, k, v, sinks=sinks, past=past, segments=segments, window=window, scale=scale
+        )
+    if segments.starts_NT is not None:
+        return _by_segment(q, k, v, sinks, segments=segments, window=window, scale=scale)
+    return _one_segment(q, k, v, sinks, window=window, scale=scale)
+
+
+def _one_segment(
+    q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, window: int | None, scale: float
+) -> Tensor:
+    if window is not None and window < q.shape[2]:
+        return _windowed(q, k, v, sinks, window=window, scale=scale)
+    return _square(q, k, v, sinks, scale=scale)
+
+
+def _square(q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, scale: float) -> Tensor:
+    """Causal attention of T steps to themselves and to sinks."""
+    if sinks is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    num_sinks = sinks.key.shape[-2]
+    keys, values = joined_keys(k, v, sinks, None)
+    queries = F.pad(q, (0, 0, num_sinks, 0))
+    out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
+    return out[:, :, num_sinks:]
+
+
+def _windowed(
+    q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, window: int, scale: float
+) -> Tensor:
+    """Sliding window: blocks of W queries see their own block and the one before.
+
+    The first block is plain causal attention; all others share one mask of W x (K + 2 W).
+    """
+    num_rows, num_heads, num_steps, head_dim = q.shape
+    first = _square(q[:, :, :window], k[:, :, :window], v[:, :, :window], sinks, scale=scale)
+    num_blocks = -(-num_steps // window)
+    pad = num_blocks * window - num_steps
+
+    def blocks(x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, pad)).unflatten(2, (num_blocks, window)).transpose(1, 2)
+
+    def flat(x: Tensor) -> Tensor:
+        return x.reshape(num_rows * (num_blocks - 1), num_heads, -1, head_dim)
+
+    k_blocks, v_blocks = blocks(k), blocks(v)
+    keys = torch.cat([k_blocks[:, :-1], k_blocks[:, 1:]], dim=3)
+    values = torch.cat([v_blocks[:, :-1], v_blocks[:, 1:]], dim=3)
+    num_sinks = 0
+    if sinks is not None:
+        num_sinks = sinks.key.shape[-2]
+        repeat = [per_row(s, num_rows).unsqueeze(1) for s in sinks]
+        repeat = [r.expand(-1, num_blocks - 1, -1, -1, -1).to(k.dtype) for r in repeat]
+        keys = torch.cat([repeat[0], keys], dim=3)
+        values = torch.cat([repeat[1], values], dim=3)
+    mask = _window_mask(window, num_sinks, q.device)
+    out = F.scaled_dot_product_attention(
+        flat(blocks(q)[:, 1:]), flat(keys), flat(values), attn_mask=mask, scale=scale
+    )
+    rest = out.unflatten(0, (num_rows, num_blocks - 1)).transpose(1, 2).flatten(2, 3)
+    return torch.cat([first, rest[:, :, : num_steps - window]], dim=2)
+
+
+def _window_mask(window: int, num_sinks: int, device: torch.device) -> Tensor:
+    """Return which of [sinks, block before, own block] a block's queries see, bool (W, K + 2 W)."""
+    ahead = torch.arange(window, device=device)[:, None] + window
+    ahead = ahead - torch.arange(2 * window, device=device)[None, :]
+    return F.pad((ahead >= 0) & (ahead < window), (num_sinks, 0), value=True)
+
+
+def _by_segment(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Sinks | None,
+    *,
+    segments: Segments,
+    window: int | None,
+    scale: float,
+) -> Tensor:
+    """Give every segment a row of its own.
+
+    Segments of similar length (within a factor of two) share a batch, so that padding at most
+    doubles the work however the lengths are spread.
+    """
+    num_rows, num_heads, num_steps, head_dim = q.shape
+    flat = [x.transpose(1, 2).reshape(num_rows * num_steps, -1) for x in (q, k, v)]
+    outputs, places = [], []
+    for index_BT, valid_BT in _segment_batches(segments):
+        where = torch.from_numpy(index_BT.reshape(-1)).to(q.device)
+        shape = (*index_BT.shape, num_heads, -1)
+        q_B, k_B, v_B = (x.index_select(0, where).view(shape).transpose(1, 2) for x in flat)
+        own = _sinks_of(sinks, index_BT[:, 0] // num_steps)
+        out = _one_segment(q_B, k_B, v_B, own, window=window, scale=scale)
+        kept = torch.from_numpy(np.flatnonzero(valid_BT)).to(q.device)
+        outputs.append(out.transpose(1, 2).reshape(index_BT.size, -1).index_select(0, kept))
+        places.append(index_BT[valid_BT])
+    inverse = torch.from_numpy(np.argsort(np.concatenate(places))).to(q.device)
+    out = torch.cat(outputs).index_select(0, inverse)
+    return out.view(num_rows, num_steps, num_heads, head_dim).transpose(1, 2)
+
+
+def _segment_batches(segments: Segments) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield flat step indices of segments of similar length, (B, T'), and which are no padding."""
+    first, length = segments.bounds
+    size_class = np.ceil(np.log2(length)).astype(int)
+    for size in np.unique(size_class):
+        chosen = size_class == size
+        step = np.arange(length[chosen].max())
+        valid = step < length[chosen][:, None]
+        yield first[chosen][:, None] + np.minimum(step, length[chosen][:, None] - 1), valid
+
+
+def _sinks_of(sinks: Sinks | None, rows: np.ndarray) -> Sinks | None:
+    """Return the sinks of chosen rows, where rows differ."""
+    if sinks is None or sinks.key.dim() == 3 or sinks.key.shape[0] == 1:
+        return sinks
+    index = torch.from_numpy(rows).to(sinks.key.device)
+    return Sinks(sinks.key.index_select(0, index), sinks.value.index_select(0, index))
+
+
+def _on_past(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    sinks: Sinks | None,
+    past: Past,
+    segments: Segments,
+    window: int | None,
+    scale: float,
+) -> Tensor:
+    """Attend to cached steps too.
+
+    Rows that see alike share one mask; others go one by one, each with its own keys only, so that
+    no mask is larger than T x (K + P + T).
+    """
+    num_sinks = 0 if sinks is None else sinks.key.shape[-2]
+    counts = segments.past_counts
+    alike = segments.starts_NT is None and (segments.past_steps == segments.past_steps[0]).all()
+    outputs = []
+    for rows in [slice(None)] if alike else [slice(n, n + 1) for n in range(q.shape[0])]:
+        used = int(counts[rows].max())
+        own = Past(past.key[rows, :, :used], past.value[rows, :, :used])
+        own_sinks = sinks if alike else _sinks_of(sinks, np.arange(q.shape[0])[rows])
+        keys, values = joined_keys(k[rows], v[rows], own_sinks, own)
+        first = slice(0, 1) if alike else rows
+        mask_TJ = segments.mask(num_sinks, window, first)[0]
+        unused = segments.past_slots - used
+        if unused:
+            end = num_sinks + used
+            mask_TJ = torch.cat([mask_TJ[:, :end], mask_TJ[:, end + unused :]], dim=1)
+        outputs.append(
+            F.scaled_dot_product_attention(q[rows], keys, values, attn_mask=mask_TJ, scale=scale)
+        )
+    return torch.cat(outputs)

@@ -1,0 +1,1 @@
+"""From an observation to a token; `encoders` is where to begin."""

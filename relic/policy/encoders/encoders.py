@@ -1,0 +1,299 @@
+"""Observation encoders: a Gymnasium Dict observation, by space and configuration, to one vector.
+
+Each step becomes one vector: features of pictures, vectors as they are or through a linear layer,
+embedded categories, and the previous action, side by side. What a rollout has to store follows
+from the configuration: features where the pictures' encoders are frozen, else pixels.
+
+Shapes: ``...`` stands for N rows or N rows x T steps; F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from relic.files import PROJECT
+from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind
+from relic.policy.encoders.images import ImageEncoder, load_pretrained
+from relic.policy.encoders.inputs import (
+    CategoryEncoder,
+    PrevActionEncoder,
+    ReadOuts,
+    VectorEncoder,
+)
+from relic.policy.encoders.observations import (
+    PREV_REWARD,
+    ObservationPlan,
+    closest,
+    feature_key,
+    plan_observations,
+    vector_size,
+)
+
+Observation = Mapping[str, Tensor | np.ndarray]
+
+
+class ObservationEncoder(nn.Module):
+    """A Dict observation and the previous action to one vector per step.
+
+    Attributes:
+        num_features: Size of the vector.
+        is_frozen: Pictures are encoded by frozen encoders, so their features are stored.
+        stored_space: What a rollout has to store of an observation.
+        stored_dtypes: Its types; where a feature is bfloat16, `stored_space` says float32, as
+            numpy has no such type.
+
+    Args:
+        config: Which observations, and how.
+        observation_space: Space of one row's observation.
+        action_space: Space of one row's action.
+        width: Model width: of picture features and, by default, of embeddings.
+        pretrained: Read the weights of `config.checkpoint`. Off where weights are loaded next.
+        targets: Observations that are stored to be learned from, and are no inputs.
+
+    Raises:
+        ValueError: If a key is unknown, a space cannot be encoded, or nothing is left.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space,
+        *,
+        width: int,
+        pretrained: bool = True,
+        targets: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        plan = plan_observations(config, observation_space, targets=targets)
+        embedded = config.category_width or width
+        self.config = config
+        self.plan = plan
+        self.targets = tuple(targets)
+        self.is_frozen = config.is_frozen and bool(plan.images)
+        self.images = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+        self._encoder_names: dict[str, str] = {}
+        self._add_images(plan, width, pretrained=pretrained)
+        self.vectors = nn.ModuleDict()
+        for key, space in plan.vectors.items():
+            vector_width = config.vector_widths.get(key)
+            encoder = VectorEncoder(
+                space, vector_width, scaled=config.scale_vectors, angles=key in config.angles
+            )
+            self.vectors[_name(key)] = encoder
+        self.categories = nn.ModuleDict()
+        for key, space in plan.categories.items():
+            self.categories[_name(key)] = CategoryEncoder(space, embedded)
+        self.read_outs = self._read_outs(config.read_outs)
+        self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
+        self.num_features = self._count(width)
+        self.stored_space, self.stored_dtypes = self._stored(observation_space)
+        self.train()
+
+    def _add_images(self, plan: ObservationPlan, width: int, *, pretrained: bool) -> None:
+        for key, spec in plan.images.items():
+            # As published, cameras that are alike share one ViT.
+            shares = self.config.visual is VisualKind.VIT
+            name = f"vit_{spec.height}x{spec.width}" if shares else _name(key)
+            if name not in self.images:
+                encoder = ImageEncoder(self.config, spec)
+                if pretrained:
+                    self._fill(encoder)
+                self.images[name] = encoder.requires_grad_(not self.is_frozen)
+            self._encoder_names[key] = name
+            self.projections[_name(key)] = nn.Linear(self.image_encoder(key).num_features, width)
+
+    def _fill(self, encoder: ImageEncoder) -> None:
+        path = self.config.checkpoint
+        if path is not None:
+            load_pretrained(encoder, _located(Path(path)))
+        elif encoder.kind is VisualKind.VIT:
+            raise ValueError(
+                "encoder.checkpoint: must be given for a ViT, got null. Name a file of weights "
+                "with the names of timm, MAE or VC-1."
+            )
+
+    def image_encoder(self, key: str) -> ImageEncoder:
+        """Return the encoder of the pictures under a key."""
+        encoder = self.images[self._encoder_names[key]]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder
+
+    def _read_outs(self, config: ReadOutConfig | None) -> ReadOuts | None:
+        if config is None:
+            return None
+        if config.category not in self.plan.categories:
+            raise ValueError(
+                f"encoder.read_outs.category: must be an observed category, got "
+                f"{config.category!r}. {closest(config.category, self.plan.categories)}"
+            )
+        sources = {key: self.image_encoder(key).num_features for key in self.plan.images}
+        sources |= {key: vector_size(space) for key, space in self.plan.vectors.items()}
+        if config.source not in sources:
+            raise ValueError(
+                f"encoder.read_outs.source: must be observed pictures or a vector, got "
+                f"{config.source!r}. {closest(config.source, sources)}"
+            )
+        categories = self._category_encoder(config.category)
+        return ReadOuts(config, categories, sources[config.source])
+
+    def _count(self, width: int) -> int:
+        parts = [*self.vectors.values(), *self.categories.values(), self.prev_action]
+        parts.append(self.read_outs)
+        total = sum(int(part.num_features) for part in parts if part is not None)
+        total += width * len(self.projections) + self.plan.adds_reward
+        if total == 0:
+            raise ValueError(
+                "encoder.keys: must leave at least one input, got none. Name observations, or "
+                "set encoder.prev_action."
+            )
+        return total
+
+    def _stored(self, space: spaces.Dict) -> tuple[spaces.Dict, dict[str, torch.dtype]]:
+        plan = self.plan
+        stored: dict[str, spaces.Space] = {}
+        dtypes: dict[str, torch.dtype] = {}
+        for key in (*plan.images, *plan.vectors, *plan.categories, *self.targets):
+            if key in plan.images and self.is_frozen:
+                half = np.float16 if self.feature_dtype is torch.float16 else np.float32
+                shape = (self.image_encoder(key).num_features,)
+                stored[feature_key(key)] = spaces.Box(-np.inf, np.inf, shape, half)
+                dtypes[feature_key(key)] = self.feature_dtype
+            else:
+                stored[key] = space[key]
+                dtypes[key] = torch.from_numpy(np.zeros(1, space[key].dtype)).dtype
+        if plan.adds_reward:
+            stored[PREV_REWARD] = spaces.Box(-np.inf, np.inf, (), np.float32)
+            dtypes[PREV_REWARD] = torch.float32
+        return spaces.Dict(stored), dtypes
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """How features of frozen encoders are stored."""
+        return getattr(torch, self.config.feature_dtype)
+
+    def train(self, mode: bool = True) -> ObservationEncoder:
+        """Set training mode; frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.images.eval()
+        return self
+
+    def encode(self, observation: Observation) -> dict[str, Tensor]:
+        """Return what has to be stored of an observation, as `stored_space` says.
+
+        Pictures of frozen encoders become features; observations that are not used are dropped.
+        Targets may be missing: acting needs none.
+
+        Raises:
+            ValueError: If an observation is missing.
+        """
+        stored = {
+            k: torch.as_tensor(observation[k]) for k in self.stored_dtypes if k in observation
+        }
+        if self.is_frozen:
+            for key in self.plan.images:
+                if feature_key(key) not in stored:
+                    stored[feature_key(key)] = self._frozen_features(key, observation)
+        for key in self.stored_dtypes:
+            if key not in stored and key not in self.targets:
+                raise _missing(key, observation)
+        return stored
+
+    def forward(
+        self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
+    ) -> Tensor:
+        """Return (..., num_features).
+
+        Args:
+            observation: Raw, or as `encode` returned it: (..., *shape of the space).
+            prev_action: The action of the step before; not looked at where an episode starts.
+            episode_starts: bool (...,).
+
+        Raises:
+            ValueError: If an observation is missing.
+        """
+        plan, device, leading = self.plan, episode_starts.device, episode_starts.shape
+        features = {key: self._features(key, observation, device) for key in plan.images}
+        parts = [F.relu(self.projections[_name(key)](x)) for key, x in features.items()]
+        for key in plan.vectors:
+            vector = _get(observation, key, device).reshape(*leading, -1)
+            parts.append(self.vectors[_name(key)](vector))
+        if plan.adds_reward:
+            reward = _get(observation, PREV_REWARD, device).reshape(leading).float()
+            parts.append(reward.masked_fill(episode_starts, 0.0).unsqueeze(-1))
+        for key in plan.categories:
+            category = _get(observation, key, device).reshape(*leading, -1)
+            parts.append(self.categories[_name(key)](category))
+        if self.read_outs is not None:
+            source = features.get(self.read_outs.config.source)
+            parts.append(self._read(self.read_outs, source, observation, episode_starts))
+        if self.prev_action is not None:
+            parts.append(self.prev_action(prev_action, episode_starts))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _read(
+        self,
+        read_outs: ReadOuts,
+        features: Tensor | None,
+        observation: Observation,
+        episode_starts: Tensor,
+    ) -> Tensor:
+        config, device, leading = read_outs.config, episode_starts.device, episode_starts.shape
+        if features is None:
+            features = _get(observation, config.source, device).reshape(*leading, -1).float()
+        category = _get(observation, config.category, device).reshape(*leading, 1)
+        encoder = self._category_encoder(config.category)
+        row = encoder.rows(category).squeeze(-1)
+        return read_outs(features, row, encoder.table.weight)
+
+    def _category_encoder(self, key: str) -> CategoryEncoder:
+        encoder = self.categories[_name(key)]
+        assert isinstance(encoder, CategoryEncoder)
+        return encoder
+
+    def _features(self, key: str, observation: Observation, device: torch.device) -> Tensor:
+        if not self.is_frozen:
+            features = self.image_encoder(key)(_get(observation, key, None))
+        elif feature_key(key) in observation:
+            features = torch.as_tensor(observation[feature_key(key)], device=device)
+        else:
+            features = self._frozen_features(key, observation)
+        return features.float()
+
+    def _frozen_features(self, key: str, observation: Observation) -> Tensor:
+        # Rounded as they are stored, so that acting and learning see the same numbers.
+        return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
+
+
+def _located(path: Path) -> Path:
+    """Return a relative path from where it leads: here, or else from the project's folder."""
+    shipped = PROJECT / path
+    return shipped if not path.exists() and shipped.exists() else path
+
+
+def _get(observation: Observation, key: str, device: torch.device | None) -> Tensor:
+    try:
+        return torch.as_tensor(observation[key], device=device)
+    except KeyError:
+        raise _missing(key, observation) from None
+
+
+def _missing(key: str, observation: Observation) -> ValueError:
+    return ValueError(
+        f"observation: must hold {key!r}, got the keys {sorted(observation)}. "
+        f"{closest(key, observation)}"
+    )
+
+
+def _name(key: str) -> str:
+    # Some keys are names of module methods, and none may hold a dot.
+    return f"{key.replace('.', '_')}_in"

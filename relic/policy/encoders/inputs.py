@@ -1,0 +1,165 @@
+"""Encoders of what is not a picture: vectors, categories and the previous action.
+
+Shapes: ``...`` stands for N rows or N rows x T steps; A action dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from relic.policy.encoders.config import ReadOutConfig
+from relic.policy.encoders.observations import CategorySpace, VectorSpace, vector_scale, vector_size
+
+_STRENGTH = 0.25
+"""Read-outs are logits of a few units; hyperbolic tangents of a quarter keep them apart."""
+
+
+class VectorEncoder(nn.Module):
+    """Numbers as they are, scaled by their bounds, or through a linear layer.
+
+    Args:
+        space: Their space.
+        width: Width of the linear layer; None for none.
+        scaled: Scale finite bounds that leave [-1, 1] to [-1, 1].
+        angles: They are angles in radians, of which cosines and sines are taken; never scaled.
+    """
+
+    def __init__(
+        self, space: VectorSpace, width: int | None, *, scaled: bool, angles: bool = False
+    ) -> None:
+        super().__init__()
+        self.size = vector_size(space)
+        self.angles = angles
+        size = 2 * self.size if angles else self.size
+        self.linear = None if width is None else nn.Linear(size, width)
+        self.num_features = size if width is None else width
+        scale = vector_scale(space) if scaled and not angles else None
+        self.is_scaled = scale is not None
+        centre, half = scale or (np.zeros(self.size), np.ones(self.size))
+        self.register_buffer("centre", torch.as_tensor(centre).float(), persistent=False)
+        self.register_buffer("gain", torch.as_tensor(1 / half).float(), persistent=False)
+        self.centre: Tensor
+        self.gain: Tensor
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Return (..., num_features) of numbers (..., size)."""
+        vector = vector.float()
+        if self.angles:
+            vector = torch.cat([vector.cos(), vector.sin()], -1)
+        if self.is_scaled:
+            vector = (vector - self.centre) * self.gain
+        return vector if self.linear is None else self.linear(vector)
+
+
+class CategoryEncoder(nn.Module):
+    """Numbers that name categories to embeddings.
+
+    Args:
+        space: Their space; the embeddings of several dimensions are summed.
+        width: Width of an embedding.
+    """
+
+    def __init__(self, space: CategorySpace, width: int) -> None:
+        super().__init__()
+        nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec
+        sizes = [int(n) for n in nvec]
+        # Dimension after dimension has its rows in one table.
+        firsts = np.cumsum([0, *sizes[:-1]]) - np.atleast_1d(space.start)
+        self.size = len(sizes)
+        self.num_features = width
+        self.table = nn.Embedding(sum(sizes), width)
+        self.is_shifted = bool(firsts.any())
+        self.register_buffer("firsts", torch.as_tensor(firsts), persistent=False)
+        self.firsts: Tensor
+
+    def forward(self, category: Tensor) -> Tensor:
+        """Return (..., width) of numbers (..., dimensions)."""
+        rows = self.rows(category)
+        if self.size == 1:
+            return self.table(rows.squeeze(-1))
+        return self.table(rows).sum(-2)
+
+    def rows(self, category: Tensor) -> Tensor:
+        """Return the rows of the table (..., dimensions) of numbers (..., dimensions)."""
+        category = category.long()
+        return category + self.firsts if self.is_shifted else category
+
+
+class ReadOuts(nn.Module):
+    """Of features that tell categories apart: what they say of the one that is asked for, and all.
+
+    A linear layer would have to learn for each category apart that its embedding and its features
+    belong together; picked by number they do so from the start. What is in view is a sum of the
+    embeddings that also name what is asked for, so that attention from a goal to where it was seen
+    is one map for all categories.
+
+    Args:
+        config: Which features.
+        categories: The encoder of the category that is asked for.
+        num_source: Features of the source.
+
+    Raises:
+        ValueError: If the source has fewer features than the tables hold.
+    """
+
+    def __init__(self, config: ReadOutConfig, categories: CategoryEncoder, num_source: int) -> None:
+        super().__init__()
+        self.config = config
+        num_categories = categories.table.num_embeddings
+        self.shape = (config.tables, num_categories, config.columns)
+        self.num_used = math.prod(self.shape)
+        self.num_features = config.tables * config.columns + categories.num_features
+        if categories.size != 1 or num_source < self.num_used:
+            raise ValueError(
+                f"encoder.read_outs: {config.source} must have at least tables x categories x "
+                f"columns = {self.num_used} features and {config.category} one dimension, got "
+                f"{num_source} and {categories.size}. Check the sizes of the pretrained encoder."
+            )
+
+    def forward(self, features: Tensor, row: Tensor, embeddings: Tensor) -> Tensor:
+        """Return what they say.
+
+        Args:
+            features: (..., at least num_used).
+            row: Row of each table that is asked for, int64 (...,).
+            embeddings: Of the categories, (categories, width).
+
+        Returns:
+            (..., num_features): the row of each table, and the sum over what is in view.
+        """
+        tables = torch.tanh(features[..., : self.num_used] * _STRENGTH).unflatten(-1, self.shape)
+        index = row[..., None, None, None].expand(*row.shape, self.shape[0], 1, self.shape[2])
+        asked = tables.gather(-2, index).flatten(-3)
+        in_view = tables[..., 0, :, :].amax(-1) @ embeddings
+        return torch.cat([asked, in_view], -1)
+
+
+class PrevActionEncoder(nn.Module):
+    """The previous action, or at an episode's start a symbol for none.
+
+    Args:
+        action_space: `Discrete` from zero, or a flat float `Box`.
+        width: Width of an embedding.
+    """
+
+    def __init__(self, action_space: spaces.Space, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+        self.is_discrete = isinstance(action_space, spaces.Discrete)
+        if isinstance(action_space, spaces.Discrete):
+            self.table = nn.Embedding(int(action_space.n) + 1, width)
+        else:
+            self.linear = nn.Linear(spaces.flatdim(action_space) + 1, width)
+
+    def forward(self, prev_action: Tensor, episode_starts: Tensor) -> Tensor:
+        """Return (..., width); `prev_action` is not looked at where an episode starts."""
+        if self.is_discrete:
+            return self.table((prev_action + 1).masked_fill(episode_starts, 0))
+        none = episode_starts.unsqueeze(-1)
+        action_A = prev_action.float().masked_fill(none, 0.0)
+        return self.linear(torch.cat((action_A, none.float()), -1))

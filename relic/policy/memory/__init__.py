@@ -1,0 +1,1 @@
+"""What carries a trial from step to step; `sequence_model` is the interface."""

@@ -1,0 +1,119 @@
+"""One layer of the transformer, and its three ways of running.
+
+Shapes: N rows, T steps, E width, H heads, D head dim, K sinks, S slots of the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.segments import Segments
+from relic.policy.config import TransformerConfig
+from relic.policy.memory.decode import DecodePlan, decode_attend, write_step
+from relic.policy.memory.layers import NORM_EPS, GeGLU, residual
+from relic.policy.memory.positions import rotate
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each joined to the stream."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.attention_residual = residual(width, gated=config.gated_residual)
+        self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.mlp = GeGLU(width, config.mlp_width)
+        self.mlp_residual = residual(width, gated=config.gated_residual)
+
+    def forward(
+        self,
+        h_NTE: Tensor,
+        factor: Tensor | None,
+        sinks: Sinks | None,
+        past: Past | None,
+        segments: Segments,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read T steps at once.
+
+        Args:
+            h_NTE: The stream.
+            factor: Rotary factors (N, T, 1, 1, D / 2).
+            sinks: What every step sees.
+            past: Cached steps.
+            segments: Who sees whom.
+            scale: Depth dropout's factor of each row (N, 1, 1); None: one.
+
+        Returns:
+            The stream, and the steps' keys and values (N, H, T, D).
+        """
+        qkv = self._project(h_NTE)
+        qk = qkv[:, :, :2] if factor is None else rotate(qkv[:, :, :2], factor)
+        q, k = (x.transpose(1, 2) for x in qk.unbind(2))
+        raw_q, v = (qkv[:, :, i].transpose(1, 2) for i in (0, 2))
+        attended = attend(
+            q,
+            k,
+            v,
+            sinks=sinks,
+            sink_query=None if self.config.rotate_sink_query else raw_q,
+            past=past,
+            segments=segments,
+            window=self.config.attention_window,
+            backend=self.config.attention_backend,
+        )
+        return self._finish(h_NTE, attended.transpose(1, 2).flatten(2), scale), k, v
+
+    def decode(
+        self,
+        h_NE: Tensor,
+        factor: Tensor | None,
+        plan: DecodePlan,
+        cache_2NHSD: Tensor,
+        scale: Tensor | None,
+    ) -> Tensor:
+        """Read one step; writes its key and value into the layer's cache.
+
+        Args:
+            h_NE: The stream.
+            factor: Rotary factors (N, D / 2).
+            plan: Where to write and what to read.
+            cache_2NHSD: The layer's keys and values, sinks first.
+            scale: As in `forward`, (N, 1).
+        """
+        qkv = self._project(h_NE)
+        if factor is not None:
+            # Values turn by nothing, so that keys and values stay in one block to be written.
+            all_three = torch.stack([factor, factor, torch.ones_like(factor)], dim=1)
+            qkv = rotate(qkv, all_three[:, :, None])
+        write_step(cache_2NHSD, plan, qkv[:, 1:])
+        attended = decode_attend(qkv[:, 0], cache_2NHSD, plan).to(h_NE.dtype)
+        return self._finish(h_NE, attended.flatten(1), scale)
+
+    def read_sink(self, h_NKE: Tensor, scale: Tensor | None) -> tuple[Tensor, Sinks]:
+        """Read sink tokens, which come before everything and see nothing but each other.
+
+        Returns:
+            Their stream, and what they are to the steps of this layer.
+        """
+        q, k, v = (x.transpose(1, 2) for x in self._project(h_NKE).unbind(2))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self._finish(h_NKE, attended.transpose(1, 2).flatten(2), scale), Sinks(k, v)
+
+    def _project(self, h: Tensor) -> Tensor:
+        """Return queries, keys and values, (..., 3, H, D), not rotated."""
+        return self.qkv(self.attention_norm(h)).unflatten(-1, (3, self.config.num_heads, -1))
+
+    def _finish(self, h: Tensor, attended: Tensor, scale: Tensor | None) -> Tensor:
+        """Add both branches to the stream."""
+        branch = self.out(attended)
+        h = self.attention_residual(h, branch if scale is None else branch * scale)
+        branch = self.mlp(self.mlp_norm(h))
+        return self.mlp_residual(h, branch if scale is None else branch * scale)

@@ -1,0 +1,122 @@
+"""What all layers share in a pass over T steps, or in one step: positions, and who sees whom.
+
+Shapes: N rows, T steps, D head dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relic.policy.attention.attend import Past
+from relic.policy.attention.segments import Segments
+from relic.policy.config import PositionKind, TransformerConfig
+from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.positions import Positions, positions, rotation
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """One pass: T new steps of each row on what the prefix holds."""
+
+    facts: Positions
+    """Positions of the new steps, each (N, T)."""
+    trial_NT: Tensor
+    """Index of each step in its trial."""
+    segment_starts_NT: Tensor | None
+    """Where steps stop to see what came before; None: nowhere."""
+    segments: Segments
+    """The same for attention, with the past."""
+    prefix: KVCache | None
+    """The steps before, as constants."""
+
+    def past(self, layer: int) -> Past | None:
+        """Return the cached steps of a layer."""
+        if self.prefix is None or not self.segments.has_past:
+            return None
+        first = self.prefix.num_sinks
+        used = slice(first, first + self.segments.past_slots)
+        return Past(self.prefix.kv[layer, 0, :, :, used], self.prefix.kv[layer, 1, :, :, used])
+
+
+def plan_pass(
+    config: TransformerConfig,
+    episode_starts_NT: Tensor,
+    prefix: KVCache | None,
+    counts: np.ndarray | None = None,
+) -> PassPlan:
+    """Lay out one pass.
+
+    Args:
+        config: Of the transformer.
+        episode_starts_NT: Where episodes begin.
+        prefix: The steps before; None: there are none.
+        counts: Steps of each row that are no padding; None: all.
+
+    Raises:
+        ValueError: If the prefix has other rows.
+    """
+    num_rows, num_steps = episode_starts_NT.shape
+    device = episode_starts_NT.device
+    if prefix is not None and prefix.num_rows != num_rows:
+        raise ValueError(
+            f"Transformer: state must have the {num_rows} rows of x, got {prefix.num_rows}. Use "
+            "state.select(rows)."
+        )
+    facts = positions(episode_starts_NT, None if prefix is None else prefix.last)
+    index_T = torch.arange(num_steps, device=device)
+    trial_NT = index_T if prefix is None else prefix.lengths[:, None] + index_T
+    trial_NT = trial_NT.expand(num_rows, num_steps)
+    if counts is not None and (counts < num_steps).any():
+        # What stands in the padding has no position that a table would have a row for.
+        padding = index_T >= torch.from_numpy(counts).to(device)[:, None]
+        facts = Positions(*(fact.masked_fill(padding, 0) for fact in facts))
+        trial_NT = trial_NT.masked_fill(padding, 0)
+    starts = _segment_starts(config, episode_starts_NT, trial_NT)
+    steps = None if prefix is None else prefix.host_steps()
+    slots = 0 if prefix is None or steps is None else min(int(steps.max()), prefix.slots)
+    segments = Segments(
+        num_rows, num_steps, starts_NT=starts, past_steps=steps, past_slots=slots, device=device
+    )
+    return PassPlan(facts, trial_NT, starts, segments, prefix)
+
+
+def _segment_starts(
+    config: TransformerConfig, episode_starts_NT: Tensor, trial_NT: Tensor
+) -> Tensor | None:
+    """Return where steps stop to see what came before: at episodes, and after `drop_first`."""
+    starts = None if config.inter_episode_attention else episode_starts_NT.bool()
+    if config.drop_first:
+        cut = trial_NT == config.drop_first
+        starts = cut if starts is None else starts | cut
+    return starts
+
+
+def segment_steps(config: TransformerConfig, episode_starts_N: Tensor, cache: KVCache) -> Tensor:
+    """Return the steps that each row's next query sees before itself; as `_segment_starts`."""
+    steps_N = cache.segment_steps
+    if not config.inter_episode_attention:
+        steps_N = steps_N.masked_fill(episode_starts_N.bool(), 0)
+    if config.drop_first:
+        steps_N = steps_N.masked_fill(cache.lengths == config.drop_first, 0)
+    return steps_N
+
+
+def rotation_of(config: TransformerConfig, facts: Positions, trial: Tensor) -> Tensor | None:
+    """Return the rotary factors of steps, (..., D / 2); None where nothing is rotary.
+
+    Args:
+        config: Of the transformer.
+        facts: Positions of the steps.
+        trial: Index of each step in its trial.
+    """
+    if config.episode_position is PositionKind.ROPE:
+        index = facts.episode
+    elif config.in_episode_position is PositionKind.ROPE:
+        index = facts.in_episode if config.reset_position else trial
+    else:
+        return None
+    return rotation(index, config.head_dim, config.rope_base)

@@ -1,0 +1,1 @@
+"""Picture encoders, trained before they are frozen."""
