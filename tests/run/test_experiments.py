@@ -8,7 +8,7 @@ import pytest
 
 from relic.run.cli import groups
 from relic.run.metrics import read_metrics
-from tests.envs.habitat_tools import PLAIN, write_dataset
+from tests.envs.habitat.habitat_tools import PLAIN, write_dataset
 
 from .conftest import ROOT
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from envs.houses.rendering.renderer import BatchRenderer, RowWithoutSceneError
-from tests.envs.random_scenes import free_poses, random_atlas, random_scene
+from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
 
 
 @pytest.mark.parametrize("threads", [1, 3])

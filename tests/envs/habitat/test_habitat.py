@@ -16,7 +16,7 @@ from envs.habitat.setting import GeometryName, base_rules, make_geometry
 from envs.habitat.start import SERVER_FILE, HabitatStartError, check_simulator, explain
 from envs.make import make_trial_env
 from envs.objectnav.config import Action, ObjectNavConfig
-from tests.envs.habitat_tools import PLACES, PLAIN, SMALL, make, write_dataset
+from tests.envs.habitat.habitat_tools import PLACES, PLAIN, SMALL, make, write_dataset
 
 LONG = {**SMALL, "max_episode_steps": 100}
 SENSORS = ["rgb", "depth", "semantic", "instance"]

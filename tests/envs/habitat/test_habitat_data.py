@@ -20,7 +20,7 @@ from envs.habitat.scene_files import (
     scene_name,
     write_episodes,
 )
-from tests.envs.habitat_tools import glb, make, write_dataset, write_json
+from tests.envs.habitat.habitat_tools import glb, make, write_dataset, write_json
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from envs.core.draws import draw_trials, keyed_generator
 from envs.core.errors import ClosedError, EpisodeEndedError, StepBeforeResetError
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
-from tests.envs.toy import ToyEnv, ToyVectorEnv
+from tests.envs.core.toy import ToyEnv, ToyVectorEnv
 
 PINNED_TRIALS = [433, 432, 915, 420]  # by the same formula on Python integers
 PAIRS = [(ToyVectorEnv, ToyEnv), (DarkroomVectorEnv, DarkroomEnv)]

@@ -1,6 +1,6 @@
 """Draws a few small pictures with the CUDA renderer and saves them; see `test_cuda_renderer.py`.
 
-Run as `python -m tests.envs.cuda_simulation FILE`, under NUMBA_ENABLE_CUDASIM=1 with
+Run as `python -m tests.envs.houses.cuda_simulation FILE`, under NUMBA_ENABLE_CUDASIM=1 with
 NUMBA_DISABLE_JIT=1: the simulator's arrays exist in Python only.
 """
 
@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from envs.houses.scene import Scene
-from tests.envs.random_scenes import free_poses, random_atlas, random_scene
+from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
 
 SETTINGS = {
     "width": 9,

@@ -12,7 +12,7 @@ from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.viewpoints import viewpoints
 from envs.houses.scene import GOAL_SEMANTIC
 from envs.objectnav.config import Action
-from tests.envs.houses_tools import SHORT, make, play, random_actions
+from tests.envs.houses.houses_tools import SHORT, make, play, random_actions
 
 
 def slow_distance(env: HousesVectorEnv, row: int, goal: int) -> float:

@@ -6,7 +6,7 @@ import pytest
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
 from envs.houses.rendering.renderer import BatchRenderer
-from tests.envs.random_scenes import free_poses, random_atlas, random_scene
+from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
 
 ALL = ("rgb", "depth", "semantic", "instance")
 

@@ -16,7 +16,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 import envs
 from envs.houses.env import HousesEnv, HousesVectorEnv
 from envs.objectnav.config import Action
-from tests.envs.houses_tools import EVERYTHING, SHORT, make, play, random_actions
+from tests.envs.houses.houses_tools import EVERYTHING, SHORT, make, play, random_actions
 
 
 def assert_equal(a: Any, b: Any, where: str = "") -> None:

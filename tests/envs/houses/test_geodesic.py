@@ -9,9 +9,9 @@ import pytest
 from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.navigation import AGENT_RADIUS, build_grid
 from envs.houses.navigation.shortest_paths import path_length, shortest_path
-from tests.envs.any_angle import AnyAngle
-from tests.envs.footprints import footprint_distances
-from tests.envs.hand_made_house import box, furnished_house, house_of, outer_walls
+from tests.envs.houses.any_angle import AnyAngle
+from tests.envs.houses.footprints import footprint_distances
+from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls
 
 SEEDS = range(6)
 

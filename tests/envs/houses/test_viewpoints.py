@@ -9,14 +9,14 @@ from envs.houses.navigation.navigation import build_grid
 from envs.houses.navigation.sight import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
 from envs.houses.navigation.viewpoints import MIN_PIXELS, scene_viewpoints, viewpoints
 from envs.houses.scene import Kind
-from tests.envs.hand_made_house import (
+from tests.envs.houses.hand_made_house import (
     box,
     furnished_house,
     house_of,
     outer_walls,
     scene_of,
 )
-from tests.envs.pixel_count import count_pixels, hit_depth
+from tests.envs.houses.pixel_count import count_pixels, hit_depth
 
 MUG = (0.06, 0.06, 0.06)
 

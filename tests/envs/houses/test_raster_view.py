@@ -6,9 +6,9 @@ import pytest
 
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import FURNITURE_SEMANTIC, Kind, Primitives, Scene, Semantic
-from tests.envs.random_scenes import HALF_WALL, free_poses, random_atlas, random_scene
-from tests.envs.reference_renderer import NEAR
-from tests.envs.reference_renderer import render as render_slowly
+from tests.envs.houses.random_scenes import HALF_WALL, free_poses, random_atlas, random_scene
+from tests.envs.houses.reference_renderer import NEAR
+from tests.envs.houses.reference_renderer import render as render_slowly
 
 ALL = ("rgb", "depth", "semantic", "instance")
 

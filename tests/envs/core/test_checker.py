@@ -5,7 +5,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from envs import TrialEnvError, check_trial_env
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
-from tests.envs.toy import ToyVectorEnv
+from tests.envs.core.toy import ToyVectorEnv
 
 
 def findings(env_class, num_envs=3, *, make="class", **kwargs):

@@ -14,10 +14,10 @@ from envs.houses.rendering import cuda as raster_cuda
 from envs.houses.rendering.pixel import SHAPE_SIZE
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.rendering.tables import Atlas, pack
-from tests.envs.cuda_simulation import SETTINGS, draw
-from tests.envs.random_scenes import random_scene
+from tests.envs.houses.cuda_simulation import SETTINGS, draw
+from tests.envs.houses.random_scenes import random_scene
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PTXAS = Path(next(iter(nvidia.cuda_nvcc.__path__))) / "bin" / "ptxas"
 
 
@@ -57,7 +57,7 @@ def kernel_arguments() -> dict[str, tuple]:
 def test_simulated_device_draws_what_the_cpu_draws(tmp_path):
     file = tmp_path / "images.npz"
     done = run(
-        "-m", "tests.envs.cuda_simulation", str(file),
+        "-m", "tests.envs.houses.cuda_simulation", str(file),
         NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import pytest
 from envs.core.errors import EpisodeEndedError, StepBeforeResetError
 from envs.houses.env import HousesEnv
 from envs.objectnav.config import Action, ObjectNavConfig
-from tests.envs.houses_tools import EVERYTHING, make, play, random_actions
+from tests.envs.houses.houses_tools import EVERYTHING, make, play, random_actions
 
 
 def test_a_blind_agent_sees_no_image() -> None:

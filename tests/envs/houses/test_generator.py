@@ -310,7 +310,7 @@ def test_same_seed_gives_the_same_bits() -> None:
 
 def test_same_bits_in_another_process() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests/envs');"
+        "import sys; sys.path.insert(0, 'tests/envs/houses');"
         "from test_generator import digest, generate_house;"
         "print(*(digest(generate_house(s, z)) for z in ('small', 'medium') for s in (0, 7)))"
     )

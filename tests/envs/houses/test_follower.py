@@ -14,8 +14,8 @@ from envs.houses.navigation.sight import EYE_HEIGHT, pack
 from envs.houses.navigation.viewpoints import scene_viewpoints
 from envs.houses.scene import Kind
 from envs.objectnav.config import Action, ObjectNavConfig
-from tests.envs.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
-from tests.envs.pixel_count import count_pixels
+from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
+from tests.envs.houses.pixel_count import count_pixels
 
 CONFIG = ObjectNavConfig()
 

@@ -13,8 +13,15 @@ from envs.houses.navigation.navigation import build_grid
 from envs.houses.scene import GOAL_SEMANTIC, Semantic
 from envs.houses.textures.atlas import atlas
 from envs.objectnav.config import YCB_NAMES, goal_of_asset
-from tests.envs.glb_scene import find, look, pose_of, read_episodes, read_glb, scene_triangles
-from tests.envs.reference_renderer import rays, render
+from tests.envs.houses.glb_scene import (
+    find,
+    look,
+    pose_of,
+    read_episodes,
+    read_glb,
+    scene_triangles,
+)
+from tests.envs.houses.reference_renderer import rays, render
 
 SEED = 31
 

@@ -14,8 +14,8 @@ from envs.houses.navigation.navigation import (
     slack_at,
 )
 from envs.houses.scene import Kind
-from tests.envs.footprints import footprint_distances, outline
-from tests.envs.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
+from tests.envs.houses.footprints import footprint_distances, outline
+from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
 
 CROSS = ndimage.generate_binary_structure(2, 1)
 

@@ -10,8 +10,8 @@ from envs.houses.generation.generator import generate_house
 from envs.houses.rendering import raster as raster_threads
 from envs.houses.rendering.renderer import BatchRenderer, RowWithoutSceneError
 from envs.houses.textures import atlas as textures
-from tests.envs.random_scenes import free_poses, random_atlas, random_scene
-from tests.envs.reference_renderer import render
+from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
+from tests.envs.houses.reference_renderer import render
 
 ALL = ("rgb", "depth", "semantic", "instance")
 SIZES = ((64, 48, 90.0), (33, 41, 79.0))
