@@ -6,14 +6,13 @@ Shape suffixes: N rows, C grid cells, flat and padded.
 from __future__ import annotations
 
 import math
-import zlib
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from envs.core.kernels import source_fingerprint
 from envs.houses.navigation import collision, geodesic, navigation
 from envs.houses.navigation.collision import slide
 from envs.houses.navigation.geodesic import sample
@@ -52,16 +51,6 @@ class Slabs(NamedTuple):
     """Distances to the goal."""
 
 
-def _fingerprint() -> int:
-    """Return a number that changes with the sources that the step kernel is built from.
-
-    Numba's cache notices changes of this file only. The number sits in the kernel's closure, which
-    is part of its cache key.
-    """
-    sources = (collision, navigation, geodesic)
-    return zlib.crc32(b"".join(Path(str(m.__file__)).read_bytes() for m in sources))
-
-
 def _build(fingerprint: int) -> Any:
     """Return the step kernel."""
 
@@ -96,4 +85,4 @@ def _build(fingerprint: int) -> Any:
     return advance
 
 
-advance: Final = _build(_fingerprint())
+advance: Final = _build(source_fingerprint(collision, geodesic, navigation))

@@ -5,9 +5,8 @@ out one by one: a thread that is done early takes the next.
 
 The compiled entry points on the CPU: pictures and pixel counts of many rows in one call.
 
-Numba's cache notices a change of the file that holds a kernel, not of the files that the kernel
-is built from. The kernels here therefore carry a fingerprint of all those sources in a closure,
-which is part of the cache's key; everything else is compiled into them and never cached alone.
+The kernels here carry a fingerprint of all sources that they are built from (see
+`envs/core/kernels.py`); everything else is compiled into them and never cached alone.
 
 Shape suffixes as in `raster_draw.py`, and N rows.
 """
@@ -15,16 +14,16 @@ Shape suffixes as in `raster_draw.py`, and N rows.
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from envs.core.kernels import source_fingerprint
+from envs.houses import rendering, scene
 from envs.houses.rendering.camera import Camera
 from envs.houses.rendering.draw import Canvas, draw, new_canvas
 from envs.houses.rendering.paint import (
@@ -171,13 +170,6 @@ def _average(fine_HW3: NDArray[np.uint8], rgb_HW3: NDArray[np.uint8]) -> None:
 _compile: Final = cast("Any", njit)(cache=True, nogil=True, _nrt=False)
 
 
-def _fingerprint() -> int:
-    """Return a number that changes with the sources of the kernels."""
-    here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent / "scene.py"]
-    return zlib.crc32(b"".join(path.read_bytes() for path in sources))
-
-
 def _build(fingerprint: int) -> tuple[Any, Any]:
     """Return the two kernels."""
 
@@ -233,6 +225,6 @@ def _build(fingerprint: int) -> tuple[Any, Any]:
     return render, count
 
 
-_KERNELS: Final = _build(_fingerprint())
+_KERNELS: Final = _build(source_fingerprint(rendering, scene))
 render_rows: Final = _KERNELS[0]
 count_rows: Final = _KERNELS[1]
