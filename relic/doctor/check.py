@@ -17,7 +17,6 @@ from typing import Any
 
 from relic.files import PROJECT
 
-ROOT = PROJECT
 """The project's folder."""
 
 
@@ -61,7 +60,7 @@ class World:
     data: Path = Path()
     """Folder that holds `data`, with the scenes."""
     shared: Path = Path("/dev/shm")
-    source: Path = ROOT
+    source: Path = PROJECT
     environment: dict[str, str] = field(default_factory=dict)
     """Variables as the trainer would see them."""
 

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from relic.doctor.check import ROOT, NoAnswer, State, ask
+from relic.doctor.check import NoAnswer, State, ask
 from relic.doctor.cli import PARTS, main
 from relic.doctor.machine import check_packages, check_requirement
 from relic.doctor.torch_checks import check_torch
+from relic.files import PROJECT
 
 from .tools import by_part, in_environment, only
 
-DOCTOR = ROOT / "relic" / "doctor"
+DOCTOR = PROJECT / "relic" / "doctor"
 
 
-def doctor(python: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def doctor(python: str, *arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [python, "-m", "relic.doctor", *arguments],
         cwd=cwd,
@@ -52,6 +53,8 @@ def copy_doctor(folder: Path) -> None:
     (folder / "relic").mkdir()
     (folder / "relic" / "__init__.py").write_text("")
     shutil.copytree(DOCTOR, folder / "relic" / "doctor")
+    for name in ("files.py", "schema.py"):  # standard library alone, as all that the doctor imports
+        shutil.copy(DOCTOR.parent / name, folder / "relic")
 
 
 def test_an_interpreter_without_packages_is_diagnosed_and_not_a_traceback(bare_python, tmp_path):

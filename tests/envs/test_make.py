@@ -19,7 +19,7 @@ def test_own_factories_are_built(monkeypatch, tmp_path):
     assert make_trial_env("my_rooms:make", 2, {"side": 8}).single_action_space.n == 5
     with pytest.raises(ValueError, match=r"env\.options\.sid: .*Did you mean 'side'"):
         make_trial_env("my_rooms:make", 2, {"sid": 8})
-    with pytest.raises(TypeError, match=r"must build an envs\.vector\.TrialVectorEnv, got object"):
+    with pytest.raises(TypeError, match=r"must build an envs\.core\.vector\.Trial.*, got object"):
         make_trial_env("my_rooms:wrong", 2, {})
     with pytest.raises(ValueError, match="must name a function as module:function"):
         make_trial_env("my_rooms:absent", 2, {})

@@ -263,7 +263,7 @@ def test_a_relative_path_leads_from_here_or_else_from_the_project(tmp_path, monk
     save_image_encoder(tmp_path / "project" / "shipped", encoder)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(encoders, "_PROJECT", tmp_path / "project")
+    monkeypatch.setattr(encoders, "PROJECT", tmp_path / "project")
     fields = {"checkpoint": "shipped", "feature_width": 5}
     filled = _encoder(_space("rgb"), **fields).image_encoder("rgb")
     assert torch.equal(next(filled.parameters()), next(encoder.parameters()))
