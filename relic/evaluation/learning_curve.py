@@ -24,6 +24,7 @@ from relic.evaluation.subject import CONFIG_FILE
 from relic.files import PROJECT, complete_lines
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences
+from relic.upgrade import upgrade_config
 
 PACE = 1.5
 """A run may be this many times as slow or as fast as the shipped ones."""
@@ -244,7 +245,8 @@ def read_shipped(path: Path) -> Shipped:
             )
             for name, runs in content["curves"].items()
         }
-        return Shipped(content["experiment"], content["config"], content["score"], curves)
+        config = upgrade_config(content["config"])
+        return Shipped(content["experiment"], config, content["score"], curves)
     except KeyError as error:
         raise CheckpointError(
             f"{path}: must be a file of learning curves, got one without {error}. "
@@ -292,10 +294,10 @@ def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(file.read_text())
+        config = upgrade_config(yaml.safe_load(file.read_text()))
         config["experiment"]
         return config
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{file}: must be the configuration of a run, got a damaged file ({error}). Restore it."
         ) from None

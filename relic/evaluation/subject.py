@@ -16,6 +16,7 @@ from relic.evaluation.evaluator import check_fit
 from relic.evaluation.protocol import Protocol
 from relic.policy.loading import DESCRIPTION_FILE, find_checkpoint, load, read_meta
 from relic.schema import ConfigError
+from relic.upgrade import upgrade_config
 
 CONFIG_FILE = "config.yaml"
 DEFAULT_PROTOCOLS = {
@@ -186,7 +187,7 @@ def trained_on(subject: Subject, protocol: Protocol) -> list[int]:
 def _read_config(file: Path) -> tuple[str, dict[str, Any], int | None]:
     """Return the environment's id and options, and the steps of a rollout."""
     try:
-        content = yaml.safe_load(file.read_text())
+        content = upgrade_config(yaml.safe_load(file.read_text()))
         steps = (content.get("rollout") or {}).get("num_steps")
         env = content["env"]
         return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)

@@ -29,6 +29,7 @@ from relic.policy.weights import (
     write_weights,
 )
 from relic.schema import build, to_plain
+from relic.upgrade import upgrade_policy, upgrade_weights
 
 
 def space_to_json(space: spaces.Space) -> dict[str, Any]:
@@ -171,6 +172,7 @@ def load(
     file = directory / DESCRIPTION_FILE
     content = read_json(file, FORMAT)
     with naming(file):
+        content = upgrade_policy(content)
         policy = Policy(
             build(PolicyConfig, content["config"], "config"),
             cast("spaces.Dict", space_from_json(content["observation_space"])),
@@ -202,7 +204,7 @@ def load_policy_weights(
         with naming(directory / DESCRIPTION_FILE):
             checksums = read_json(directory / DESCRIPTION_FILE, FORMAT)["checksums"]
     path = directory / WEIGHTS_FILE
-    load_weights(policy, read_weights(path, checksums), path)
+    load_weights(policy, upgrade_weights(read_weights(path, checksums)), path)
 
 
 def read_meta(path: str | Path, *, which: Literal["latest", "best"] = "latest") -> dict[str, Any]:

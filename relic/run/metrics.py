@@ -26,6 +26,7 @@ import torch
 
 from relic.files import complete_lines
 from relic.run.distributed import Ranks
+from relic.upgrade import upgrade_metrics
 
 MEASURES = ("return", "length", "success", "spl")
 CURVES = ("return", "success")
@@ -89,7 +90,7 @@ def is_clock(key: str) -> bool:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`; a line that a kill cut short at the end is left out."""
-    return list(complete_lines(path)) if path.exists() else []
+    return [upgrade_metrics(line) for line in complete_lines(path)] if path.exists() else []
 
 
 class MetricsLog:

@@ -13,6 +13,7 @@ from relic.files import hold
 from relic.run.checkpoint import write_atomically
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, differences, to_plain
+from relic.upgrade import upgrade_config
 
 FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint", "cluster")
 """What may differ when a run is started again."""
@@ -98,6 +99,6 @@ class RunDirectory:
                 f"({str(error).splitlines()[0]}). Restore it, or choose another run_dir."
             ) from None
         try:
-            return to_plain(build(RunConfig, content))
+            return to_plain(build(RunConfig, upgrade_config(content)))
         except ConfigError:  # Of a version with other fields: the comparison names them.
             return content

@@ -1,0 +1,126 @@
+"""What older versions wrote, in today's names: the only place that knows the old ones.
+
+Whoever reads a stored configuration, policy, weights or metrics passes them through here first, so
+that nothing else has to accept two names. A change of a stored name adds a line to a table below.
+Every table is safe to apply to files of any age: names of today pass unchanged.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from relic.schema import ConfigError
+
+T = TypeVar("T")
+
+RENAMED: dict[str, str] = {
+    # "policy.place": "policy.goal_location",
+    # "ppo.place_coef": "policy.goal_location.weight",
+    # "rollout.captured_steps": "rollout.cuda_graph",
+}
+"""Keys of a run's configuration, old to new, in the order in which they move. A value whose new
+section is absent or null is dropped: nothing reads it."""
+
+REPLACED: dict[str, dict[Any, Any]] = {
+    # "policy.transformer.attention_backend": {"flex": "auto"},
+}
+"""By today's key: old values, and the values that do the same today."""
+
+REMOVED: dict[str, Any] = {
+    # "policy.transformer.gated_residual": False,
+}
+"""Keys that are gone, with the only value that still means something: that it was not used."""
+
+WEIGHTS: dict[str, str] = {
+    # "place.": "auxiliary.goal_location.",
+}
+"""Beginnings of names of weights, old to new."""
+
+METRICS: dict[str, str] = {
+    # "place_loss": "goal_location_loss",
+    # "place_error": "goal_location_error",
+}
+"""Names in `metrics.jsonl`, old to new."""
+
+
+def upgrade_config(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's plain configuration, or a part of it, with the names of today.
+
+    Raises:
+        ConfigError: If it uses what no longer exists.
+    """
+    upgraded = copy.deepcopy(dict(tree))
+    for old, new in RENAMED.items():
+        _move(upgraded, old, new)
+    for key, values in REPLACED.items():
+        section, name = _section(upgraded, key)
+        if section is not None and name in section and isinstance(section[name], str):
+            section[name] = values.get(section[name], section[name])
+    for key, unused in REMOVED.items():
+        section, name = _section(upgraded, key)
+        if section is None or name not in section:
+            continue
+        value = section.pop(name)
+        if value != unused:
+            raise ConfigError(
+                f"{key}: must be {_text(unused)}, as it was removed, got {_text(value)}. "
+                "Use the version that wrote this file."
+            )
+    return upgraded
+
+
+def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a `policy.json` with the names of today.
+
+    Its checksums keep the names in the weights' file beside it, which they belong to.
+
+    Raises:
+        ConfigError: If the policy uses what no longer exists.
+        KeyError: If it holds no configuration.
+    """
+    config = upgrade_config({"policy": content["config"]})["policy"]
+    return {**content, "config": config}
+
+
+def upgrade_weights(tensors: Mapping[str, T]) -> dict[str, T]:
+    """Return a policy's weights by the names of today, in the same order."""
+    return {_renamed_start(name, WEIGHTS): tensor for name, tensor in tensors.items()}
+
+
+def upgrade_metrics(line: Mapping[str, T]) -> dict[str, T]:
+    """Return one line of `metrics.jsonl` by the names of today."""
+    return {METRICS.get(name, name): value for name, value in line.items()}
+
+
+def _move(tree: dict[str, Any], old: str, new: str) -> None:
+    source, name = _section(tree, old)
+    if source is None or name not in source:
+        return
+    value = source.pop(name)
+    target, name = _section(tree, new)
+    if target is not None:
+        target.setdefault(name, value)
+
+
+def _section(tree: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the mapping that would hold a dotted key, None where there is none, and its name."""
+    *path, name = key.split(".")
+    section: Any = tree
+    for part in path:
+        section = section.get(part)
+        if not isinstance(section, dict):
+            return None, name
+    return section, name
+
+
+def _renamed_start(name: str, table: Mapping[str, str]) -> str:
+    for old, new in table.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _text(value: Any) -> str:
+    return str(value).lower()
