@@ -28,7 +28,7 @@ from relic.cluster.env_runner import Order
 from relic.cluster.wire import pack, unpack
 from relic.policy.policy import Policy
 from relic.ppo.rollout import Rollout
-from relic.ppo.source import Context, RolloutSource
+from relic.ppo.source import RolloutSource, RowGroup
 from relic.run.config import ClusterConfig, RunConfig
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class LostRunnerError(RuntimeError):
 class Link:
     """One EnvRunner, and what its successor would need."""
 
-    context: Context
+    group: RowGroup
     actor: ActorHandle | None = None
     state: dict[str, Any] | None = None
     """The collector as it was when the newest chunk began; None before the first."""
@@ -84,15 +84,15 @@ class RemoteCollector(RolloutSource):
         self._cluster: ClusterConfig = config.cluster
         each = rollout.num_envs // num_runners
         self._links = [
-            Link(self._new_context(slice(i * each, (i + 1) * each))) for i in range(num_runners)
+            Link(self._new_group(slice(i * each, (i + 1) * each))) for i in range(num_runners)
         ]
         self._bootstrap_N = torch.zeros(rollout.num_envs)
         self._chunk = config.schedule.chunk
 
     @property
-    def groups(self) -> Sequence[Context]:
-        """The contexts, one for each EnvRunner."""
-        return [link.context for link in self._links]
+    def groups(self) -> Sequence[RowGroup]:
+        """The groups of rows, one for each EnvRunner."""
+        return [link.group for link in self._links]
 
     def connect(self, actors: Sequence[ActorHandle]) -> None:
         """Name the EnvRunners, in the order of their rows."""
@@ -103,8 +103,8 @@ class RemoteCollector(RolloutSource):
         """Forget the last rollout; the EnvRunners do so with their next order."""
         self.rollout.clear()
         for link in self._links:
-            link.context.state.reset()
-            self._draw_depth_mask(link.context)
+            link.group.state.reset()
+            self._draw_depth_mask(link.group)
 
     def collect(self, until: int) -> None:
         """Have all EnvRunners make a chunk under the present weights, and take it in."""
@@ -112,7 +112,7 @@ class RemoteCollector(RolloutSource):
         order = Order(begin, until, self.row_steps, draw=self.row_steps // self._chunk)
         weights = ray.put(pack(self._moving_weights()))
         for link in self._links:
-            link.context.prefix = link.context.state.memory.snapshot()
+            link.group.prefix = link.group.state.memory.snapshot()
         calls = [self._ask(link, weights, order) for link in self._links]
         answers = [
             self._receive(link, call, weights, order)
@@ -148,8 +148,8 @@ class RemoteCollector(RolloutSource):
         for link, part in zip(self._links, parts, strict=True):
             link.state = {**state, "groups": part}
             link.current = False
-            link.context.state.reset()
-            self._draw_depth_mask(link.context)
+            link.group.state.reset()
+            self._draw_depth_mask(link.group)
 
     def close(self) -> None:
         """Let go of the EnvRunners; they belong to the algorithm."""
@@ -169,7 +169,7 @@ class RemoteCollector(RolloutSource):
 
     def _successor_state(self, link: Link) -> dict[str, Any]:
         """Return what another actor needs to begin the newest chunk."""
-        rollout, rows = self.rollout, link.context.rows
+        rollout, rows = self.rollout, link.group.rows
         under_way = rollout.size > 0
         keeps_memory = under_way and not self._updates.refresh_memory
         return pack(
@@ -177,7 +177,7 @@ class RemoteCollector(RolloutSource):
                 "collector": link.state,
                 "rollout": rollout.state_dict(rows) if under_way else None,
                 "chunks": [rollout.chunk_state(0, rollout.size, rows)],
-                "memory": link.context.state.state_dict() if keeps_memory else None,
+                "memory": link.group.state.state_dict() if keeps_memory else None,
             }
         )
 
@@ -189,7 +189,7 @@ class RemoteCollector(RolloutSource):
         Raises:
             LostRunnerError: If that does not help.
         """
-        rows = self.rollout.row_N[link.context.rows]
+        rows = self.rollout.row_N[link.group.rows]
         who = f"the EnvRunner of rows {rows[0]} to {rows[-1]}"
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -233,7 +233,7 @@ class RemoteCollector(RolloutSource):
 
     def _take(self, link: Link, answer: dict[str, Any], order: Order) -> None:
         """Write what an EnvRunner made into the rollout."""
-        rollout, rows = self.rollout, link.context.rows
+        rollout, rows = self.rollout, link.group.rows
         part = (rows, slice(order.begin, order.until))
         rollout.load_chunk(answer["chunk"], rows)
         rollout.log_prob_NT[part] = answer["log_prob"].to(rollout.device)
@@ -246,9 +246,9 @@ class RemoteCollector(RolloutSource):
     def _append_to_memory(self, begin: int, end: int) -> None:
         """Remember a chunk as its EnvRunner does, where no refresh will do it later."""
         for link in self._links:
-            rows_K = np.arange(link.context.rows.start, link.context.rows.stop)
+            rows_K = np.arange(link.group.rows.start, link.group.rows.stop)
             batch = self.rollout.batch(rows_K, begin, end, self.policy.device)
-            self.policy.replay(batch, link.context.state, rows_K - rows_K[0])
+            self.policy.replay(batch, link.group.state, rows_K - rows_K[0])
 
     def _moving_weights(self) -> dict[str, Tensor]:
         """Return what learning may change of the policy."""

@@ -2,7 +2,7 @@
 
 The agent: observation to token, token to memory, memory to action and value.
 
-A `Policy` acts by `step`, one cached decode for all rows, and is learned from by `evaluate`, one
+A `Policy` acts by `step`, one cached decode for all rows, and learns by `evaluate_actions`, one
 full pass with gradient; both see the same numbers. It knows no environment, rollout or loss.
 
 Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
@@ -134,7 +134,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def encode_observation(self, observation: Observation) -> dict[str, Tensor]:
-        """Return what a rollout keeps of an observation; `step` and `evaluate` take it too.
+        """Return what a rollout keeps of an observation; `step` and `evaluate_actions` take it too.
 
         Args:
             observation: (..., *shape of the space) by key; keys that are not used are dropped.
@@ -214,14 +214,14 @@ class Policy(nn.Module):
             value_N = self.critic(features_NE)
         return value_N.clone()
 
-    def evaluate(
+    def evaluate_actions(
         self,
         batch: SequenceBatch,
         state: PolicyState | SequenceState | None = None,
         *,
         depth_mask_NL: Tensor | None = None,
     ) -> PolicyOutput:
-        """Judge steps that were taken, with gradient.
+        """Evaluate actions that were taken, with gradient.
 
         Args:
             batch: The steps.
@@ -233,16 +233,6 @@ class Policy(nn.Module):
         memory = state.memory if isinstance(state, PolicyState) else state
         y_NTE = self.memory(x_NTE, batch.episode_starts, memory, depth_mask_NL=depth_mask_NL)
         return self._judge(y_NTE, batch)
-
-    def forward(
-        self,
-        batch: SequenceBatch,
-        state: PolicyState | SequenceState | None = None,
-        *,
-        depth_mask_NL: Tensor | None = None,
-    ) -> PolicyOutput:
-        """Same as `evaluate`, for wrappers that call a module."""
-        return self.evaluate(batch, state, depth_mask_NL=depth_mask_NL)
 
     @torch.no_grad()
     def replay(
@@ -274,16 +264,6 @@ class Policy(nn.Module):
         state.prev_action[index] = last.to(state.prev_action)
         state.started[index] = True
         return self._judge(y_NTE, batch)
-
-    def prefill(
-        self,
-        batch: SequenceBatch,
-        state: PolicyState,
-        rows: Rows | None = None,
-        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
-    ) -> Tensor:
-        """Return the values (N, T) of `replay`; advances `state`."""
-        return self.replay(batch, state, rows, lengths).value
 
     def clip_action(self, action: Tensor) -> Tensor:
         """Return what the environment may be given: vectors clipped to the action space."""

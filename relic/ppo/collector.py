@@ -25,13 +25,13 @@ from relic.policy.memory.transformer import Transformer
 from relic.policy.policy import Policy
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
-from relic.ppo.source import Array, Context, RolloutSource
+from relic.ppo.source import Array, RolloutSource, RowGroup
 
 Observation = dict[str, Array]
 
 
 @dataclass(slots=True)
-class Group(Context):
+class EnvGroup(RowGroup):
     """Rows that act together while the other groups' environments simulate."""
 
     env: TrialVectorEnv
@@ -107,11 +107,11 @@ class Collector(RolloutSource):
         if captured_steps:
             self._capture_steps()
 
-    def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[Group]:
+    def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[EnvGroup]:
         groups, first = [], 0
         for env in env_list:
-            context = self._new_context(slice(first, first + env.num_envs))
-            group = Group(context.rows, context.state, context.prefix, env)
+            made = self._new_group(slice(first, first + env.num_envs))
+            group = EnvGroup(made.rows, made.state, made.prefix, env)
             group.demonstrates_N = np.zeros(env.num_envs, bool)
             groups.append(group)
             first += env.num_envs
@@ -125,7 +125,7 @@ class Collector(RolloutSource):
             cache.captured = CapturedSteps(model, cache)
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[EnvGroup]:
         """The groups of rows, in their order."""
         return self._groups
 
@@ -174,7 +174,7 @@ class Collector(RolloutSource):
         if self._threads is not None:
             self._threads.shutdown()
 
-    def _act(self, group: Group, column: int) -> None:
+    def _act(self, group: EnvGroup, column: int) -> None:
         """Choose actions, write their column and hand them to the environment."""
         began = time.perf_counter()
         rollout, rows = self.rollout, group.rows
@@ -207,7 +207,7 @@ class Collector(RolloutSource):
         group.answer.set_result(group.env.step(actions))
         self.times["simulate"] += time.perf_counter() - began
 
-    def _receive(self, group: Group, column: int) -> None:
+    def _receive(self, group: EnvGroup, column: int) -> None:
         """Write what the environment said to the newest action, if one is under way."""
         if group.answer is None:
             return
@@ -230,7 +230,7 @@ class Collector(RolloutSource):
         group.episode_starts_N = ended_N
 
     def _write_final_values(
-        self, group: Group, column: int, observation: Observation, infos: dict[str, Any]
+        self, group: EnvGroup, column: int, observation: Observation, infos: dict[str, Any]
     ) -> None:
         """Value the final observations that returns will be bootstrapped from."""
         rollout, rows = self.rollout, group.rows
@@ -260,7 +260,7 @@ class Collector(RolloutSource):
         rollout.final_value_NT[rows, column] = torch.where(wanted, value_N, 0.0)
         self.times["act"] += time.perf_counter() - began
 
-    def _keep_records(self, group: Group, infos: dict[str, Any]) -> None:
+    def _keep_records(self, group: EnvGroup, infos: dict[str, Any]) -> None:
         has_N = infos.get("_episode_record")
         if has_N is None or not has_N.any():
             return
@@ -268,7 +268,7 @@ class Collector(RolloutSource):
         record["row"] = self.rollout.row_N[group.rows][has_N]
         self._episodes.append(record)
 
-    def _demonstrate(self, group: Group, column: int, action: Tensor) -> Tensor:
+    def _demonstrate(self, group: EnvGroup, column: int, action: Tensor) -> Tensor:
         """Keep the expert's actions, and let it act in the episodes that it was given."""
         rollout, rows = self.rollout, group.rows
         assert rollout.expert_action is not None
@@ -292,7 +292,7 @@ class Collector(RolloutSource):
         if self._adds_reward:
             observation[PREV_REWARD] = reward_N
 
-    def _value(self, group: Group, observation: Observation, starts_N: Array) -> Tensor:
+    def _value(self, group: EnvGroup, observation: Observation, starts_N: Array) -> Tensor:
         starts = torch.from_numpy(starts_N).to(self._device)
         return self.policy.value(self._encode(observation), group.state, episode_starts=starts)
 

@@ -44,8 +44,8 @@ from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
-from relic.ppo.source import Context
-from relic.ppo.update_batch import Job, Judgement, Rows
+from relic.ppo.source import RowGroup
+from relic.ppo.update_batch import ActionEvaluation, Rows, UpdateBatch
 
 
 class NonFiniteLossError(RuntimeError):
@@ -148,7 +148,7 @@ class Learner:
         rollout: Rollout,
         planned: PlannedUpdate,
         *,
-        groups: Sequence[Context],
+        groups: Sequence[RowGroup],
         bootstrap_N: Tensor,
         env_steps: int,
     ) -> dict[str, float]:
@@ -170,31 +170,31 @@ class Learner:
         rate = learning_rate(self.ppo, env_steps, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        job = self.prepare(
+        update = self.prepare(
             rollout, planned, groups=groups, bootstrap_N=bootstrap_N, env_steps=env_steps
         )
         records: list[StepRecord] = []
         for epoch in range(self.ppo.update_epochs):
             keeps = self.updates.keeps_pass(planned) and epoch + 1 == self.ppo.update_epochs
-            for rows, moments in self._minibatches(job, epoch):
-                records.append(self._step(job, rows, moments, step=len(records), keeps=keeps))
+            for rows, moments in self._minibatches(update, epoch):
+                records.append(self._step(update, rows, moments, step=len(records), keeps=keeps))
                 if records[-1].skipped:
                     break
             if records[-1].skipped:
                 break
         self.num_updates += 1
-        metrics = self._summarise(records) | {"lr": rate, "ent_coef": job.ent_coef}
-        return metrics | self._describe_targets(job)
+        metrics = self._summarise(records) | {"lr": rate, "ent_coef": update.ent_coef}
+        return metrics | self._describe_targets(update)
 
     def prepare(
         self,
         rollout: Rollout,
         planned: PlannedUpdate,
         *,
-        groups: Sequence[Context],
+        groups: Sequence[RowGroup],
         bootstrap_N: Tensor,
         env_steps: int,
-    ) -> Job:
+    ) -> UpdateBatch:
         """Estimate advantages over the whole rollout so far; changes nothing."""
         size = planned.at_step
         device = rollout.device
@@ -219,11 +219,11 @@ class Learner:
         ent_coef = entropy_coefficient(self.ppo, env_steps, self.total_steps)
         rows = rollout.num_envs * self.reduction.world_size
         objective = self.ppo.objective_at(env_steps - size * rows)
-        return Job(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
+        return UpdateBatch(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
 
-    def evaluate(self, job: Job, group: Context, rows_K: Rows) -> Judgement:
+    def evaluate_rows(self, update: UpdateBatch, group: RowGroup, rows_K: Rows) -> ActionEvaluation:
         """Run the policy over the contexts of some rows of one group, with gradient."""
-        rollout, planned = job.rollout, job.planned
+        rollout, planned = update.rollout, update.planned
         device = self.policy.device
         local_K = rows_K - group.rows.start
         begin, prefix = self.updates.first_step(planned), None
@@ -233,7 +233,7 @@ class Learner:
                 starts_NT = torch.from_numpy(rollout.episode_starts_NT)
                 prefix = prefix.rewound(rollout.in_context(starts_NT, rows_K, 0, begin))
         batch = rollout.batch(rows_K, begin, planned.at_step, device)
-        if job.objective is Objective.CLONE:
+        if update.objective is Objective.CLONE:
             assert rollout.expert_action is not None
             shown = rollout.in_context(rollout.expert_action, rows_K, begin, planned.at_step)
             batch = replace(batch, action=shown.to(device))
@@ -241,19 +241,25 @@ class Learner:
         if dropped is not None:
             dropped = dropped[torch.from_numpy(local_K).to(dropped.device)]
         with autocast(self.ppo.precision, self.policy):
-            output = self.policy.evaluate(batch, prefix, depth_mask_NL=dropped)
+            output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
         columns = [output.log_prob, output.value, output.entropy]
         place = self.policy.config.place
         if place is not None and output.place is not None:
             columns += place_errors(output.place, batch.observation[place.target])
-        return Judgement(*(column[:, skip:] for column in columns))
+        return ActionEvaluation(*(column[:, skip:] for column in columns))
 
     def _step(
-        self, job: Job, rows: Rows, moments: tuple[float, float], *, step: int, keeps: bool
+        self,
+        update: UpdateBatch,
+        rows: Rows,
+        moments: tuple[float, float],
+        *,
+        step: int,
+        keeps: bool,
     ) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
-        planned = job.planned
+        planned = update.planned
         device = self.policy.device
         length = planned.at_step - planned.loss_from
         count = len(rows) * length * self.reduction.world_size
@@ -262,22 +268,22 @@ class Learner:
         drift_max, first_drift = torch.zeros(2, device=device)
         begin = self.updates.first_step(planned)
         limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
-        for index, rows_K in split_rows(rows, [g.rows for g in job.groups], limit):
-            group = job.groups[index]
+        for index, rows_K in split_rows(rows, [g.rows for g in update.groups], limit):
+            group = update.groups[index]
             with watch_keys(self.policy.memory) if keeps else contextlib.nullcontext() as kept:
-                judged = self.evaluate(job, group, rows_K)
-            targets = job.targets(rows_K, device)
+                evaluation = self.evaluate_rows(update, group, rows_K)
+            targets = update.targets(rows_K, device)
             mean, deviation = moments
             scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
-            loss = self._loss(judged, scaled, count=count, job=job)
+            loss = self._loss(evaluation, scaled, count=count, update=update)
             loss.total.backward()
             if kept is not None:
                 kept.write(group.state.memory, rows_K - group.rows.start, begin)
             sums += torch.cat([loss.parts, loss.total.detach()[None]])
             drift_max = torch.maximum(drift_max, loss.max_drift)
-            if step == 0 and job.objective is not Objective.CLONE:  # the expert acted
+            if step == 0 and update.objective is not Objective.CLONE:  # the expert acted
                 newest = slice(planned.chunk_from - planned.loss_from, None)
-                ratio = (judged.log_prob.detach() - targets.log_prob)[:, newest].exp()
+                ratio = (evaluation.log_prob.detach() - targets.log_prob)[:, newest].exp()
                 first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())
         self.reduction.sum(self.gradients.flat)
         *parts, total = self.reduction.sum(sums).tolist()
@@ -287,8 +293,8 @@ class Learner:
                 f"Learner.update: loss and gradient must be finite, got loss {total}, gradient "
                 f"norm {grad_norm} in update {self.num_updates} ({planned.kind.value}, steps "
                 f"{planned.loss_from} to {planned.at_step}), optimiser step {step}, rows "
-                f"{job.describe(rows)}. Lower the learning rate or look at the column that is out "
-                "of range."
+                f"{update.describe(rows)}. Lower the learning rate or look at the column that is "
+                "out of range."
             )
         target = self.ppo.target_kl
         skipped = target is not None and parts[PARTS.index("approx_kl")] > 1.5 * target
@@ -298,18 +304,22 @@ class Learner:
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
 
-    def _loss(self, judged: Judgement, targets: LossTargets, *, count: int, job: Job) -> Loss:
-        loss = self._policy_loss(judged, targets, count=count, job=job)
-        if judged.place_loss is None or judged.place_error is None:
+    def _loss(
+        self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
+    ) -> Loss:
+        loss = self._policy_loss(evaluation, targets, count=count, update=update)
+        if evaluation.place_loss is None or evaluation.place_error is None:
             return loss
         coef = self.ppo.place_coef
-        return with_place(loss, judged.place_loss, judged.place_error, count=count, place_coef=coef)
+        return with_place(
+            loss, evaluation.place_loss, evaluation.place_error, count=count, place_coef=coef
+        )
 
     def _policy_loss(
-        self, judged: Judgement, targets: LossTargets, *, count: int, job: Job
+        self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
     ) -> Loss:
-        ppo, (log_prob, value, entropy, *_) = self.ppo, judged
-        if job.objective is Objective.CLONE:
+        ppo, (log_prob, value, entropy, *_) = self.ppo, evaluation
+        if update.objective is Objective.CLONE:
             return clone_loss(log_prob, value, entropy, targets, count=count, vf_coef=ppo.vf_coef)
         return ppo_loss(
             log_prob,
@@ -319,20 +329,22 @@ class Learner:
             count=count,
             clip_coef=ppo.clip_coef,
             vf_coef=ppo.vf_coef,
-            ent_coef=job.ent_coef,
+            ent_coef=update.ent_coef,
             clip_value=ppo.clip_value,
         )
 
-    def _minibatches(self, job: Job, epoch: int) -> Iterator[tuple[Rows, tuple[float, float]]]:
+    def _minibatches(
+        self, update: UpdateBatch, epoch: int
+    ) -> Iterator[tuple[Rows, tuple[float, float]]]:
         """Yield the local rows of each minibatch, and the moments its advantages are scaled by."""
-        partial = job.planned.kind is UpdateKind.PARTIAL
-        fraction = self.updates.row_fraction if partial and not job.planned.last else 1.0
+        partial = update.planned.kind is UpdateKind.PARTIAL
+        fraction = self.updates.row_fraction if partial and not update.planned.last else 1.0
         batches = self._sampler.minibatches(self.num_updates, epoch, fraction)
         if not self.ppo.normalize_advantage:
             yield from ((rows, (0.0, 1.0)) for rows in batches)
             return
         # All of an epoch's moments in one exchange.
-        advantage_NC = job.covered(job.advantage_NT).double()
+        advantage_NC = update.covered(update.advantage_NT).double()
         sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
         rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
         sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
@@ -358,8 +370,8 @@ class Learner:
             "optimizer_steps": float(sum(not r.skipped for r in records)),
         }
 
-    def _describe_targets(self, job: Job) -> dict[str, float]:
-        ret_NC, value_NC = job.covered(job.ret_NT), job.covered(job.rollout.value_NT)
+    def _describe_targets(self, update: UpdateBatch) -> dict[str, float]:
+        ret_NC, value_NC = update.covered(update.ret_NT), update.covered(update.rollout.value_NT)
         explained = explained_variance(ret_NC, value_NC, self.reduction.sum)
         means = self.reduction.sum(torch.stack([ret_NC.mean(), value_NC.mean()]))
         ret_mean, value_mean = (means / self.reduction.world_size).tolist()

@@ -16,13 +16,13 @@ from relic.policy.policy import Policy
 from relic.ppo.autocast import autocast
 from relic.ppo.config import Precision, UpdatesConfig
 from relic.ppo.rollout import Rollout
-from relic.ppo.source import Context
+from relic.ppo.source import RowGroup
 
 
 def refresh(
     policy: Policy,
     rollout: Rollout,
-    groups: Sequence[Context],
+    groups: Sequence[RowGroup],
     updates: UpdatesConfig,
     *,
     precision: Precision,

@@ -79,7 +79,7 @@ class UpdateSchedule:
         self.per_rollout = per_rollout
         self.full_per_rollout = full_per_rollout
         self.loss_chunks = loss_chunks
-        self.updates = tuple(self._plan())
+        self.table = tuple(self._plan())
 
     @property
     def chunk(self) -> int:
@@ -103,12 +103,12 @@ class UpdateSchedule:
 
     def remaining(self, size: int) -> tuple[PlannedUpdate, ...]:
         """Return the updates still to come when `size` steps are collected and learned from."""
-        return tuple(u for u in self.updates if u.at_step > size)
+        return tuple(u for u in self.table if u.at_step > size)
 
     def tokens_per_epoch(self, prefix_gradient: PrefixGradient) -> int:
         """Count the tokens that one row sends through a pass with gradient, over a rollout."""
         whole_prefix = prefix_gradient is PrefixGradient.FULL
-        return sum(u.at_step if whole_prefix else u.at_step - u.loss_from for u in self.updates)
+        return sum(u.at_step if whole_prefix else u.at_step - u.loss_from for u in self.table)
 
 
 def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:

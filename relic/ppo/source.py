@@ -27,8 +27,8 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True)
-class Context:
-    """What the policy remembers of the trials of some rows, which act together."""
+class RowGroup:
+    """Rows that act together, and what the policy remembers of their trials."""
 
     rows: slice
     state: PolicyState
@@ -72,8 +72,8 @@ class RolloutSource(ABC):
 
     @property
     @abstractmethod
-    def groups(self) -> Sequence[Context]:
-        """The contexts of all rows, in their order."""
+    def groups(self) -> Sequence[RowGroup]:
+        """The groups of rows, in their order."""
 
     @abstractmethod
     def begin_rollout(self) -> None:
@@ -126,19 +126,19 @@ class RolloutSource(ABC):
         times, self.times = dict(self.times), defaultdict(float)
         return times
 
-    def _new_context(self, rows: slice) -> Context:
-        """Allocate the memory of some rows."""
+    def _new_group(self, rows: slice) -> RowGroup:
+        """Make a group of some rows, with an empty memory."""
         state = self.policy.initial_state(
             rows.stop - rows.start, self.rollout.num_steps, dtype=self._cache_dtype
         )
-        return Context(rows, state, state.memory.snapshot())
+        return RowGroup(rows, state, state.memory.snapshot())
 
-    def _draw_depth_mask(self, context: Context) -> None:
+    def _draw_depth_mask(self, group: RowGroup) -> None:
         """Draw, row by row, which layers are dropped until the next trial."""
         masks = []
-        for row in self.rollout.row_N[context.rows]:
+        for row in self.rollout.row_N[group.rows]:
             generator = torch.Generator()
             generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.rollout_began)))
             masks.append(self.policy.memory.draw_depth_mask(1, generator))
         if masks[0] is not None:
-            context.state.memory.set_depth_mask(torch.cat(masks))
+            group.state.memory.set_depth_mask(torch.cat(masks))

@@ -17,18 +17,18 @@ from relic.ppo.config import Objective
 from relic.ppo.loss import LossTargets
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate
-from relic.ppo.source import Context
+from relic.ppo.source import RowGroup
 
 Rows = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class UpdateBatch:
     """One update: what it learns from."""
 
     rollout: Rollout
     planned: PlannedUpdate
-    groups: Sequence[Context]
+    groups: Sequence[RowGroup]
     advantage_NT: Tensor
     """In time order, as the returns; never normalised."""
     ret_NT: Tensor
@@ -64,7 +64,7 @@ class Job:
         return f"{rollout.row_N[rows_K].tolist()}: {seen}"
 
 
-class Judgement(NamedTuple):
+class ActionEvaluation(NamedTuple):
     """What the policy says of the steps that carry loss, (K, C) each."""
 
     log_prob: Tensor

@@ -58,7 +58,7 @@ def learning_footprint(
     def learn(batch: SequenceBatch) -> None:
         watch = watch_keys(policy.memory) if keeps_keys else contextlib.nullcontext()
         with autocast, watch as kept:  # held until the backward pass is done, as by the learner
-            output = policy.evaluate(batch)
+            output = policy.evaluate_actions(batch)
         (output.log_prob.sum() + output.value.sum() + output.entropy.sum()).backward()
         del kept
 

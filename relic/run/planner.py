@@ -182,7 +182,7 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
     sizes = [reading_footprint(policy, steps, format_of_passes).bytes(at_once * steps)]
     # The longest of each kind: over the context or what follows a prefix, with keys kept or not.
     longest: dict[tuple[bool, bool], tuple[int, int]] = {}
-    for update in config.schedule.updates:
+    for update in config.schedule.table:
         begin = config.updates.first_step(update)
         length = update.at_step - begin
         kind = (begin > 0, config.updates.keeps_pass(update))

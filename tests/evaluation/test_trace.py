@@ -48,7 +48,7 @@ def test_the_batch_holds_what_the_policy_saw(policy):
     protocol = replace(small_protocol(), deterministic=True)
     trace = record_trial(policy, protocol, 0, episodes=3)
     with torch.no_grad():
-        chosen = policy.evaluate(trace.batch).distribution.mode()
+        chosen = policy.evaluate_actions(trace.batch).distribution.mode()
     assert torch.equal(chosen, trace.batch.action)
 
 

@@ -92,9 +92,9 @@ def test_cached_decoding_attends_alike():
 
 def test_watching_leaves_nothing_behind():
     policy, batch = make_policy(), make_batch()
-    before = policy.evaluate(batch).value
+    before = policy.evaluate_actions(batch).value
     watch_attention(policy, batch)
-    assert torch.equal(policy.evaluate(batch).value, before)
+    assert torch.equal(policy.evaluate_actions(batch).value, before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in policy.modules())
 
 

@@ -90,7 +90,7 @@ def test_errors_are_those_to_the_nearest_place() -> None:
 
 def test_steps_say_what_a_full_pass_says() -> None:
     policy, batch = make_policy(), make_batch()
-    whole = policy.evaluate(batch)
+    whole = policy.evaluate_actions(batch)
     state = policy.initial_state(ROWS, STEPS)
     for t in range(STEPS):
         # Acting is told nothing of where the goal is.
@@ -106,17 +106,20 @@ def test_no_output_depends_on_the_target() -> None:
         batch, observation={**batch.observation, "goal_places": torch.zeros(ROWS, STEPS, 5, 2)}
     )
     for name in ("log_prob", "value", "entropy"):
-        assert torch.equal(getattr(policy(batch), name), getattr(policy(other), name))
+        assert torch.equal(
+            getattr(policy.evaluate_actions(batch), name),
+            getattr(policy.evaluate_actions(other), name),
+        )
 
 
 def test_only_its_own_loss_moves_the_guess() -> None:
     policy, batch = make_policy(), make_batch()
     assert policy.place is not None
-    output = policy(batch)
+    output = policy.evaluate_actions(batch)
     (output.log_prob.sum() + output.value.sum()).backward()
     assert policy.place.guess.weight.grad is None
     assert policy.place.told[0].weight.grad.abs().sum() > 0
-    place = policy(batch).place
+    place = policy.evaluate_actions(batch).place
     assert place is not None
     place_errors(place, batch.observation["goal_places"])[0].sum().backward()
     assert policy.place.guess.weight.grad.abs().sum() > 0

@@ -104,7 +104,7 @@ def judged_with_final_observation(built, row, column):
         episode_starts=torch.cat([starts, zero.bool()], 1),
     )
     with torch.no_grad():
-        return built.policy.evaluate(batch).value[0, -1]
+        return built.policy.evaluate_actions(batch).value[0, -1]
 
 
 @pytest.mark.parametrize("time_limit", list(TimeLimit))
@@ -151,7 +151,7 @@ def test_demonstrations_are_acted_and_remembered(training):
     # What was executed is what the context says was executed.
     batch = rollout.batch(np.arange(rollout.num_envs), 0, rollout.num_steps)
     with torch.no_grad():
-        output = built.policy.evaluate(batch)
+        output = built.policy.evaluate_actions(batch)
     torch.testing.assert_close(output.value, rollout.value_NT, atol=1e-5, rtol=0)
 
 

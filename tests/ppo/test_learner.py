@@ -245,10 +245,10 @@ def test_a_window_lies_between_a_detached_prefix_and_the_whole_gradient(training
 def test_row_fraction_learns_from_fewer_rows(training):
     seen = []
     built = training(updates={"row_fraction": 0.5}, num_envs=6)
-    evaluate = built.learner.evaluate
-    built.learner.evaluate = lambda job, group, rows: (
-        seen.append((job.planned.kind, rows)),
-        evaluate(job, group, rows),
+    evaluate_rows = built.learner.evaluate_rows
+    built.learner.evaluate_rows = lambda update, group, rows: (
+        seen.append((update.planned.kind, rows)),
+        evaluate_rows(update, group, rows),
     )[1]
     built.run(1)
     sizes = {kind: {len(r) for k, r in seen if k is kind} for kind in UpdateKind}
@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(training):
     with pytest.raises(NonFiniteLossError, match=message):
         built.learner.update(
             built.rollout,
-            built.learner.schedule.updates[0],
+            built.learner.schedule.table[0],
             groups=built.collector.groups,
             bootstrap_N=bootstrap,
             env_steps=built.collector.env_steps,

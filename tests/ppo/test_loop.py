@@ -92,14 +92,14 @@ def test_the_last_pass_leaves_its_keys_in_the_cache(training, updates, transform
     ppo = {"lr": 3e-3, "num_minibatches": 3}
     built = training(ppo, updates, num_envs=12, groups=2, transformer=transformer)
     passes = []
-    judge = built.learner.evaluate
+    evaluate_rows = built.learner.evaluate_rows
 
-    def watch(job, group, rows_K):
+    def watch(update, group, rows_K):
         kv = group.state.memory.kv.clone()
-        passes.append((job.planned, group, rows_K, copy.deepcopy(built.policy), kv))
-        return judge(job, group, rows_K)
+        passes.append((update.planned, group, rows_K, copy.deepcopy(built.policy), kv))
+        return evaluate_rows(update, group, rows_K)
 
-    built.learner.evaluate = watch
+    built.learner.evaluate_rows = watch
     loop = run_rollout(built.collector, built.learner, built.learner.schedule)
     for _ in range(3):
         passes.clear()

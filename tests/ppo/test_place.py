@@ -31,7 +31,7 @@ def test_the_loss_that_is_reported_is_that_of_the_whole_contexts(training):
     rows = torch.arange(4).numpy()
     with torch.no_grad():
         batch = built.rollout.batch(rows, 0, built.rollout.size)
-        guess = built.policy(batch).place
+        guess = built.policy.evaluate_actions(batch).place
     loss, error = place_errors(guess, batch.observation["goal_places"])
     for name, want in zip(PLACE_PARTS, (loss, error), strict=True):
         assert metrics[name] == pytest.approx(float(want.mean()), rel=1e-4)

@@ -4,7 +4,7 @@ from relic.ppo.schedule import PrefixGradient, UpdateKind, UpdateSchedule
 
 
 def table(schedule):
-    return [(u.at_step, u.loss_from, u.kind.value, u.last) for u in schedule.updates]
+    return [(u.at_step, u.loss_from, u.kind.value, u.last) for u in schedule.table]
 
 
 @pytest.mark.parametrize(
@@ -36,21 +36,21 @@ def test_the_table(numbers, expected):
     num_steps, per_rollout, full = numbers
     schedule = UpdateSchedule(num_steps, per_rollout=per_rollout, full_per_rollout=full)
     assert table(schedule) == expected
-    assert [u.index for u in schedule.updates] == list(range(per_rollout))
+    assert [u.index for u in schedule.table] == list(range(per_rollout))
 
 
 def test_a_loss_on_several_chunks_begins_earlier():
     schedule = UpdateSchedule(10, per_rollout=5, loss_chunks=3)
-    assert [u.loss_from for u in schedule.updates] == [0, 0, 0, 2, 0]
-    assert [u.chunk_from for u in schedule.updates] == [0, 2, 4, 6, 8]
+    assert [u.loss_from for u in schedule.table] == [0, 0, 0, 2, 0]
+    assert [u.chunk_from for u in schedule.table] == [0, 2, 4, 6, 8]
 
 
 def test_every_step_counts_in_one_partial_update_or_in_the_full_one():
     schedule = UpdateSchedule(4096, per_rollout=16)
-    partial = [u for u in schedule.updates if u.kind is UpdateKind.PARTIAL]
+    partial = [u for u in schedule.table if u.kind is UpdateKind.PARTIAL]
     covered = [t for u in partial for t in range(u.loss_from, u.at_step)]
     assert covered == list(range(4096 - 256))
-    assert schedule.updates[-1].loss_from == 0
+    assert schedule.table[-1].loss_from == 0
 
 
 def test_remaining_updates():

@@ -83,7 +83,7 @@ def watch_attention(policy: Policy, batch: SequenceBatch) -> list[LayerAttention
         )
     layers: list[LayerAttention] = []
     with _watched(memory, layers):
-        policy.evaluate(batch)
+        policy.evaluate_actions(batch)
     return layers
 
 
