@@ -1,7 +1,8 @@
 """Typed, frozen configuration from plain mappings, with errors that name the nearest valid key.
 
-Dataclasses say what a configuration holds, their ``__post_init__`` what it may hold; this module
-only converts. It knows nothing of any component.
+Dataclasses say what a configuration holds: `Annotated[int, at_least(1)]` the range of one field,
+and ``__post_init__``, which begins with `check_bounds(self)`, what several ask of each other. This
+module knows nothing of any component.
 """
 
 from __future__ import annotations
@@ -10,16 +11,50 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration that is refused; its text is what the user is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a field's number must satisfy; None, where a field takes it, always passes."""
+
+    rule: str
+    """To follow "must"."""
+    fits: Callable[[float], bool]
+    """False for NaN too."""
+    advice: str
+    """A sentence that says what to use instead."""
+
+
+def at_least(least: float) -> Bound:
+    """Return the bound of numbers from `least` on."""
+    return Bound(f"be at least {least}", lambda v: v >= least, f"Use {least} or more.")
+
+
+POSITIVE = Bound("be positive", lambda v: v > 0, "Choose a larger one.")
+FRACTION = Bound("be in [0, 1]", lambda v: 0 <= v <= 1, "Use a number from 0 to 1.")
+
+
+def check_bounds(config: object) -> None:
+    """Check the fields of a dataclass whose annotations have a `Bound`.
+
+    Raises:
+        ValueError: If one lies outside; it names field, rule and value.
+    """
+    for name, bound in _bounds(type(config)).items():
+        value = getattr(config, name)
+        if value is not None and not bound.fits(value):
+            raise ValueError(f"{name}: must {bound.rule}, got {value}. {bound.advice}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -237,7 +272,19 @@ def _choice(value: Any, valid: Iterable[Any], path: str) -> Any:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls)  # without what `Annotated` adds
+
+
+@cache
+def _bounds(cls: type) -> dict[str, Bound]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        name: extra
+        for name, hint in hints.items()
+        if get_origin(hint) is Annotated
+        for extra in hint.__metadata__
+        if isinstance(extra, Bound)
+    }
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

@@ -1,10 +1,21 @@
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from relic.schema import ConfigError, build, check_key, differences, leaves, nearest, to_plain
+from relic.schema import (
+    POSITIVE,
+    ConfigError,
+    at_least,
+    build,
+    check_bounds,
+    check_key,
+    differences,
+    leaves,
+    nearest,
+    to_plain,
+)
 
 
 class Colour(Enum):
@@ -15,11 +26,11 @@ class Colour(Enum):
 @dataclass(frozen=True, kw_only=True)
 class Inner:
     lr: float = 1e-3
-    epochs: int = 4
+    epochs: Annotated[int, at_least(1)] = 4
+    scale: Annotated[float | None, POSITIVE] = None
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f"epochs: must be at least 1, got {self.epochs}. Use 1 or more.")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +84,11 @@ def test_a_plain_dump_builds_the_same_configuration():
         ({"name": 3}, r"name: must be text, got 3"),
         ({"name": "x", "ppo": {"epochs": 1.5}}, r"ppo\.epochs: must be a whole number, got 1\.5"),
         ({"name": "x", "ppo": {"epochs": True}}, r"ppo\.epochs: must be a whole number, got True"),
-        ({"name": "x", "ppo": {"epochs": 0}}, r"^ppo\.epochs: must be at least 1, got 0\."),
+        (
+            {"name": "x", "ppo": {"epochs": 0}},
+            r"^ppo\.epochs: must be at least 1, got 0\. Use 1 or more\.",
+        ),
+        ({"name": "x", "ppo": {"scale": float("nan")}}, r"^ppo\.scale: must be positive, got nan"),
         ({"name": "x", "ppo": {"lr": "fast"}}, r"ppo\.lr: must be a number, got 'fast'"),
         ({"name": "x", "ppo": 3}, r"ppo: must be a mapping, got 3"),
         ({"name": "x", "colour": "rad"}, r"colour: unknown 'rad'.*red, none.*mean 'red'"),

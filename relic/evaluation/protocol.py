@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from relic.evaluation.context_limit import NO_LIMIT, limit_fields
 from relic.files import PROJECT
-from relic.schema import ConfigError, build, nearest, to_plain
+from relic.schema import ConfigError, at_least, build, check_bounds, nearest, to_plain
 
 PROTOCOLS = PROJECT / "configs" / "protocol"
 
@@ -28,22 +28,22 @@ class Protocol:
     """What is evaluated and how."""
 
     name: str
-    version: int = 1
+    version: Annotated[int, at_least(1)] = 1
     """Raised whenever a field below changes, so that a name and version mean one thing."""
     env: str
     """Gymnasium id of the environment."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment: the split and all that defines the task."""
-    first_trial: int = 0
-    trials: int
+    first_trial: Annotated[int, at_least(0)] = 0
+    trials: Annotated[int, at_least(1)]
     """Trials `first_trial`, `first_trial` + 1, ... are evaluated."""
-    repeats: int = 1
+    repeats: Annotated[int, at_least(1)] = 1
     """Times that each trial is evaluated, with other acting noise."""
-    episodes: int | None = None
+    episodes: Annotated[int | None, at_least(1)] = None
     """Every trial lasts this many episodes."""
-    steps: int | None = None
+    steps: Annotated[int | None, at_least(1)] = None
     """Every trial lasts this many steps, as in the paper; its unfinished episode is dropped."""
-    block: int = 16
+    block: Annotated[int, at_least(1)] = 16
     """Rows that are stepped together."""
     deterministic: bool = False
     """Take the most likely action; the paper samples."""
@@ -55,18 +55,12 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("version", "trials", "repeats", "block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
-        if self.first_trial < 0:
-            raise ValueError(f"first_trial: must be at least 0, got {self.first_trial}.")
+        check_bounds(self)
         if (self.episodes is None) == (self.steps is None):
             raise ValueError(
                 "episodes: must be given where steps is not, and only there, got "
                 f"episodes={self.episodes}, steps={self.steps}. Set one of them."
             )
-        if (self.episodes or self.steps or 0) < 1:
-            raise ValueError("episodes: must be at least 1. Use 1 or more.")
         limit_fields(self.context_limit)
 
     @property

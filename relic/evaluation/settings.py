@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from relic.evaluation.context_limit import limit_fields
 from relic.evaluation.protocol import Protocol
-from relic.schema import ConfigError, build, check_key, nearest
+from relic.schema import ConfigError, at_least, build, check_bounds, check_key, nearest
 
 _FIXED = ("name", "version", "env")
 """Fields of a protocol that cannot be overridden."""
@@ -29,8 +29,8 @@ class Settings:
     or checkpoints, each has a directory in it, beside the comparison."""
     checkpoint: Literal["latest", "best", "all"] = "latest"
     """Of a run directory. With `all` they are compared."""
-    workers: int = 1
-    threads: int = 1
+    workers: Annotated[int, at_least(1)] = 1
+    threads: Annotated[int, at_least(1)] = 1
     device: str = "cpu"
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
     """Other contexts that the same trials are evaluated with, see `context.Context`."""
@@ -46,11 +46,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        check_bounds(self)
         if not self.run:
             raise ValueError("run: must name at least one run, got none. Set run=DIR.")
-        for name in ("workers", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
         for limit in self.context_limits:

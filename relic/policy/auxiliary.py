@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from relic.policy.encoders.observations import GOAL_PLACES
+from relic.schema import POSITIVE, check_bounds
 
 TOLD = 5
 """Numbers that say how a guess looks from where the agent stands."""
@@ -40,13 +41,12 @@ class PlaceConfig:
     """Observed position (forward, right), in the frame and the unit of the places."""
     heading: str = "compass"
     """Observed heading in radians, counter-clockwise in that frame."""
-    scale: float = 5.0
+    scale: Annotated[float, POSITIVE] = 5.0
     """Distance that is far, in the unit of the places."""
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if not self.scale > 0:
-            raise ValueError(f"scale: must be positive, got {self.scale}. Use about a room's size.")
+        check_bounds(self)
 
     @property
     def sizes(self) -> dict[str, int]:

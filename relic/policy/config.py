@@ -1,17 +1,17 @@
-"""Configuration of the policy: one frozen dataclass per component.
-
-Values are checked where they are made; ``relic.schema.build`` adds the dotted path to a message.
-"""
+"""Configuration of the policy: one frozen dataclass per component."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from relic.policy.attention.sinks import SinkKind
 from relic.policy.auxiliary import PlaceConfig
 from relic.policy.encoders.config import EncoderConfig
+from relic.schema import POSITIVE, Bound, at_least, check_bounds
+
+_DROPOUT = Bound("be in [0, 1)", lambda v: 0 <= v < 1, "Use 0 to switch it off.")
 
 
 class MemoryKind(Enum):
@@ -48,17 +48,17 @@ class PositionKind(Enum):
 class TransformerConfig:
     """The ReLIC memory: a causal transformer over the whole trial."""
 
-    num_layers: int = 4
+    num_layers: Annotated[int, POSITIVE] = 4
     """Blocks of attention and MLP."""
-    num_heads: int = 8
+    num_heads: Annotated[int, POSITIVE] = 8
     """Attention heads; must divide the width."""
-    width: int = 256
+    width: Annotated[int, POSITIVE] = 256
     """Size of a token."""
-    mlp_width: int = 1024
+    mlp_width: Annotated[int, POSITIVE] = 1024
     """Hidden size of the GeGLU."""
     sink: SinkKind = SinkKind.KV0
     """What attention can fall back on; 0 marks a part fixed at zero."""
-    num_sinks: int = 1
+    num_sinks: Annotated[int, POSITIVE] = 1
     """Sinks per layer; ignored by the kind none."""
     rotate_sink_query: bool = True
     """Score sinks with the rotated query, as published, so that the episode index matters."""
@@ -66,43 +66,37 @@ class TransformerConfig:
     """Which code computes attention; auto takes the fastest that is there."""
     inter_episode_attention: bool = True
     """Let a step see earlier episodes of its trial."""
-    attention_window: int | None = None
+    attention_window: Annotated[int | None, POSITIVE] = None
     """Newest steps that a step sees, itself included; null sees all."""
-    drop_first: int = 0
+    drop_first: Annotated[int, at_least(0)] = 0
     """From this step of the trial on, the steps before it are forgotten; 0 keeps all."""
     in_episode_position: PositionKind = PositionKind.LEARNED
     """How the step's position in its episode enters."""
     episode_position: PositionKind = PositionKind.ROPE
     """How the episode's index in its trial enters."""
-    rope_base: float = 10_000.0
+    rope_base: Annotated[float, POSITIVE] = 10_000.0
     """Base of the rotary wavelengths."""
     reset_position: bool = True
     """Restart the in-episode position at each episode; off counts through the trial."""
-    max_positions: int | None = None
+    max_positions: Annotated[int | None, POSITIVE] = None
     """Rows of the learned position table; null takes max_episode_steps + 1."""
-    max_episodes: int = 1024
+    max_episodes: Annotated[int, POSITIVE] = 1024
     """Rows of the learned episode table; unused where the index is rotary."""
     gated_residual: bool = False
     """Replace residual sums by the GRU gates of GTrXL."""
-    depth_dropout: float = 0.0
+    depth_dropout: Annotated[float, _DROPOUT] = 0.0
     """Chance that a row skips a layer for a whole rollout while training."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model can be built from."""
-        _check_positive(self, "num_layers", "num_heads", "width", "mlp_width", "num_sinks")
-        _check_positive(self, "attention_window", "max_positions", "max_episodes", "rope_base")
+        check_bounds(self)
         _check_divides("num_heads", self.num_heads, self.width)
         if self.head_dim % 2:
             raise ValueError(
                 f"num_heads: must leave an even head size, got {self.head_dim} = width "
                 f"{self.width} / {self.num_heads}. Rotary positions turn pairs."
-            )
-        _check_fraction(self, "depth_dropout")
-        if self.drop_first < 0:
-            raise ValueError(
-                f"drop_first: must be at least 0, got {self.drop_first}. Use 0 or more."
             )
         self._check_combinations()
 
@@ -201,34 +195,34 @@ TRANSFORMER_SIZES: dict[str, dict[str, Any]] = {
 class RecurrentConfig:
     """The memory of RL²: an LSTM or GRU whose state lives as long as the trial."""
 
-    num_layers: int = 1
+    num_layers: Annotated[int, POSITIVE] = 1
     """Stacked recurrent layers."""
-    width: int = 512
+    width: Annotated[int, POSITIVE] = 512
     """Size of a token and of the hidden state."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model can be built from."""
-        _check_positive(self, "num_layers", "width")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerXLConfig:
     """The memory of Transformer-XL: relative positions, and layer inputs of recent steps."""
 
-    num_layers: int = 4
+    num_layers: Annotated[int, POSITIVE] = 4
     """Blocks of attention and MLP."""
-    num_heads: int = 8
+    num_heads: Annotated[int, POSITIVE] = 8
     """Attention heads; must divide the width."""
-    width: int = 256
+    width: Annotated[int, POSITIVE] = 256
     """Size of a token."""
-    mlp_width: int = 1024
+    mlp_width: Annotated[int, POSITIVE] = 1024
     """Hidden size of the GeGLU."""
-    memory_steps: int = 256
+    memory_steps: Annotated[int, POSITIVE] = 256
     """Steps before itself that each layer of a step sees."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model can be built from."""
-        _check_positive(self, "num_layers", "num_heads", "width", "mlp_width", "memory_steps")
+        check_bounds(self)
         _check_divides("num_heads", self.num_heads, self.width)
         if self.width % 2:
             raise ValueError(f"width: must be even, got {self.width}. Sines and cosines pair up.")
@@ -271,19 +265,6 @@ class PolicyConfig:
     def width(self) -> int:
         """Size of the token that the encoder makes and the memory reads."""
         return self.memory_config.width
-
-
-def _check_positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}: must be positive, got {value}. Use 1 or more.")
-
-
-def _check_fraction(config: object, name: str) -> None:
-    value = getattr(config, name)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: must be in [0, 1), got {value}. Use 0 to switch it off.")
 
 
 def _check_divides(name: str, count: int, whole: int) -> None:

@@ -1,15 +1,14 @@
 """Configuration of learning: PPO itself, and when and on what a rollout is learned from.
 
-Values are checked where they are made; ``relic.schema.build`` adds the dotted path to a message.
 What depends on two sections at once is checked in `check_learning`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.schedule import (
@@ -19,6 +18,9 @@ from relic.ppo.schedule import (
     UpdateSchedule,
     check_divides,
 )
+from relic.schema import FRACTION, POSITIVE, Bound, at_least, check_bounds
+
+_SHARE = Bound("be in (0, 1]", lambda v: 0 < v <= 1, "Use 1 for all rows.")
 
 
 class OptimizerKind(Enum):
@@ -59,80 +61,71 @@ class PPOConfig:
 
     objective: Objective = Objective.PPO
     """What is learned."""
-    clone_steps: int = 0
+    clone_steps: Annotated[int, at_least(0)] = 0
     """Rollouts that begin before this many environment steps clone, whatever the objective: a
     start for what the reward alone would take long to find."""
-    expert_share: float = 1.0
+    expert_share: Annotated[float, FRACTION] = 1.0
     """Share of episodes in which the expert acts while cloning; else the policy does."""
 
-    lr: float = 2e-4
+    lr: Annotated[float, at_least(0)] = 2e-4
     """Learning rate after the warm-up."""
     lr_anneal: Anneal = Anneal.COSINE
     """How the learning rate moves after the warm-up."""
-    lr_end: float = 0.0
+    lr_end: Annotated[float, FRACTION] = 0.0
     """Learning rate at the end, as a fraction of lr."""
-    warmup_steps: int = 100_000
+    warmup_steps: Annotated[int, at_least(0)] = 100_000
     """Environment steps over which the learning rate rises linearly from a thousandth of lr."""
     optimizer: OptimizerKind = OptimizerKind.ADAM
     """Which optimiser."""
-    adam_eps: float = 1e-5
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
     """Added to the denominator of Adam's step."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, at_least(0)] = 0.0
     """Decoupled weight decay; needs adamw."""
-    max_grad_norm: float = 0.2
+    max_grad_norm: Annotated[float, POSITIVE] = 0.2
     """The norm of the gradient over all parameters is clipped to this."""
 
-    update_epochs: int = 4
+    update_epochs: Annotated[int, at_least(1)] = 4
     """Passes over the rows in each update."""
-    num_minibatches: int = 2
+    num_minibatches: Annotated[int, at_least(1)] = 2
     """Optimiser steps per epoch; must divide num_envs. Rows are never cut."""
-    microbatch_tokens: int | None = None
+    microbatch_tokens: Annotated[int | None, at_least(1)] = None
     """Tokens that go through the policy at once; null takes a whole minibatch. Never fewer than
     one row. Gradients of a minibatch add up, so this changes memory and speed only."""
 
-    gamma: float = 0.99
+    gamma: Annotated[float, FRACTION] = 0.99
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, FRACTION] = 0.95
     """Decay of the advantage trace."""
     credit: Credit = Credit.EPISODE
     """How far a reward is credited back."""
     time_limit: TimeLimit | None = None
     """What a time limit is worth; null takes what the environment recommends."""
-    reward_scale: float = 1.0
+    reward_scale: Annotated[float, POSITIVE] = 1.0
     """Rewards are multiplied by this before anything is learned from them."""
     normalize_advantage: bool = False
     """Bring each minibatch's advantages to mean 0 and deviation 1."""
 
-    clip_coef: float = 0.2
+    clip_coef: Annotated[float, POSITIVE] = 0.2
     """Half-width of the trusted interval of the ratio."""
     clip_value: bool = True
     """Clip moves of the value by clip_coef too."""
-    vf_coef: float = 0.5
+    vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value loss."""
-    place_coef: float = 0.03
+    place_coef: Annotated[float, at_least(0)] = 0.03
     """Weight of the loss of the policy's guess of places, where `policy.place` makes one. So its
     gradient is about as long as the others'; at 0.2 it is ten times as long, and drowns them."""
-    ent_coef: float = 0.1
+    ent_coef: Annotated[float, at_least(0)] = 0.1
     """Weight of the entropy bonus."""
-    ent_coef_end: float | None = None
+    ent_coef_end: Annotated[float | None, at_least(0)] = None
     """Its weight at the end; null keeps it. The move is linear."""
-    target_kl: float | None = None
+    target_kl: Annotated[float | None, POSITIVE] = None
     """An update stops before a step whose minibatch is 1.5 times this far off; null never."""
     precision: Precision = Precision.FP32
     """Number format of matrix products."""
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be learned with."""
-        for name in ("adam_eps", "max_grad_norm", "clip_coef", "target_kl", "reward_scale"):
-            _check(name, getattr(self, name), lambda v: v > 0, "be positive")
-        for name in ("update_epochs", "num_minibatches", "microbatch_tokens"):
-            _check(name, getattr(self, name), lambda v: v >= 1, "be at least 1")
-        for name in ("lr", "weight_decay", "vf_coef", "place_coef", "ent_coef", "ent_coef_end"):
-            _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
-        for name in ("warmup_steps", "clone_steps"):
-            _check(name, getattr(self, name), lambda v: v >= 0, "not be negative")
-        for name in ("gamma", "gae_lambda", "lr_end", "expert_share"):
-            _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "be in [0, 1]")
+        check_bounds(self)
         if self.weight_decay and self.optimizer is not OptimizerKind.ADAMW:
             raise ValueError(
                 f"weight_decay: must be 0 with optimizer=adam, got {self.weight_decay}. "
@@ -157,21 +150,21 @@ class UpdatesConfig:
     """Updates per rollout; must divide num_steps. 1 means no partial updates."""
     full_per_rollout: int = 1
     """How many of them cover the whole rollout; must divide per_rollout. 0: none."""
-    row_fraction: float = 1.0
+    row_fraction: Annotated[float, _SHARE] = 1.0
     """Share of the rows that a partial update uses, drawn anew each time."""
     prefix_gradient: PrefixGradient = PrefixGradient.DETACHED
     """What a partial update does with the steps before those that carry its loss."""
-    prefix_window: int = 0
+    prefix_window: Annotated[int, at_least(0)] = 0
     """With prefix_gradient=detached, so many steps before the loss are recomputed and let the
     gradient through; what comes before them stays constant. Transformer only."""
-    loss_chunks: int = 1
+    loss_chunks: Annotated[int, at_least(1)] = 1
     """Chunks that a partial update's loss covers, in the context's order: the newest, and those
     before it once more. Transformer only, but for 1."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
     """Recompute the context's keys and values under the new weights."""
-    refresh_every: int = 1
+    refresh_every: Annotated[int, at_least(1)] = 1
     """Shuffle and refresh after every so many updates of a rollout only. In between the agent acts
     on keys and values of older weights, and so does the learner where prefix_gradient=detached
     has no window."""
@@ -183,16 +176,12 @@ class UpdatesConfig:
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False
     """Take over the log-probs too: older chunks are then compared with the newest policy."""
-    refresh_tokens: int | None = 65_536
+    refresh_tokens: Annotated[int | None, at_least(1)] = 65_536
     """Tokens that are recomputed at once; null takes all rows. Never fewer than one row."""
 
     def __post_init__(self) -> None:
         """Refuse combinations whose context would be wrong."""
-        _check("row_fraction", self.row_fraction, lambda v: 0 < v <= 1, "be in (0, 1]")
-        _check("refresh_every", self.refresh_every, lambda v: v >= 1, "be at least 1")
-        _check("refresh_tokens", self.refresh_tokens, lambda v: v >= 1, "be at least 1")
-        _check("prefix_window", self.prefix_window, lambda v: v >= 0, "not be negative")
-        _check("loss_chunks", self.loss_chunks, lambda v: v >= 1, "be at least 1")
+        check_bounds(self)
         if self.prefix_window and self.prefix_gradient is not PrefixGradient.DETACHED:
             raise ValueError(
                 f"prefix_window: must be 0 with prefix_gradient={self.prefix_gradient.value}, got "
@@ -286,8 +275,3 @@ def check_learning(
             f"minibatches. Use a multiple of {ppo.num_minibatches / rows:g}."
         )
     return schedule
-
-
-def _check(name: str, value: float | None, fits: Callable[[float], bool], rule: str) -> None:
-    if value is not None and not fits(value):
-        raise ValueError(f"{name}: must {rule}, got {value}.")

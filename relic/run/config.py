@@ -8,18 +8,18 @@ properties, and nothing changes a configuration after it is built.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from relic.policy.config import MemoryKind, PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule, check_divides
-from relic.run.bounds import all_equal, at_least, at_most, between
-from relic.schema import nearest
+from relic.schema import POSITIVE, at_least, check_bounds, nearest
 
 
 class Placement(Enum):
@@ -38,31 +38,26 @@ class ClusterConfig:
     backend: Literal["none", "ray"] = "none"
     """None: no cluster; the run is this process, or the ranks that torchrun starts."""
     placement: Placement = Placement.COLOCATED
-    num_learners: int = 1
+    num_learners: Annotated[int, at_least(1)] = 1
     """Ranks that learn; the rows are cut evenly among them."""
-    num_env_runners: int = 1
+    num_env_runners: Annotated[int, at_least(1)] = 1
     """Actors that simulate for the learners, as many for each; only with placement=split."""
     address: str | None = None
     """Cluster to join, as host:port or auto. None: the one of RAY_ADDRESS, or one of its own."""
-    cpus_per_learner: int = 1
-    gpus_per_learner: int | None = None
+    cpus_per_learner: Annotated[int, at_least(1)] = 1
+    gpus_per_learner: Annotated[int | None, at_least(0)] = None
     """None: one each where device is not cpu and the cluster has as many."""
-    cpus_per_env_runner: int = 1
-    start_timeout_s: float = 60.0
+    cpus_per_env_runner: Annotated[int, at_least(1)] = 1
+    start_timeout_s: Annotated[float, at_least(1)] = 60.0
     """Longest wait for a cluster's resources, or for an actor to come back."""
-    timeout_s: float = 1800.0
+    timeout_s: Annotated[float, at_least(1)] = 1800.0
     """An actor or exchange that takes longer for one update counts as dead."""
-    max_failures: int = 3
+    max_failures: Annotated[int, at_least(0)] = 3
     """How often a run that lost a learner starts again from its last checkpoint."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("num_learners", "num_env_runners", "cpus_per_learner", "cpus_per_env_runner"):
-            at_least(name, getattr(self, name), 1)
-        at_least("gpus_per_learner", self.gpus_per_learner or 0, 0)
-        at_least("max_failures", self.max_failures, 0)
-        for name in ("start_timeout_s", "timeout_s"):
-            at_least(name, getattr(self, name), 1)
+        check_bounds(self)
 
     @property
     def env_runners(self) -> int:
@@ -71,14 +66,14 @@ class ClusterConfig:
 
     def check_rows(self, num_envs: int, groups: int) -> None:
         """Refuse actors that cannot share the rows evenly."""
-        at_most("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
+        _check_at_most("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
         check_divides("cluster.num_learners", self.num_learners, "rollout.num_envs", num_envs)
         if self.placement is Placement.COLOCATED:
             rows = num_envs // self.num_learners
             check_divides("rollout.groups", groups, "rows of a learner", rows)
         if self.placement is Placement.SPLIT:
             runners, name = self.num_env_runners, "cluster.num_env_runners"
-            at_most(name, runners, "rollout.num_envs", num_envs)
+            _check_at_most(name, runners, "rollout.num_envs", num_envs)
             check_divides(name, runners, "rollout.num_envs", num_envs)
             check_divides("cluster.num_learners", self.num_learners, name, runners)
 
@@ -101,9 +96,9 @@ class EnvConfig:
 class RolloutConfig:
     """How much is collected between two full updates."""
 
-    num_envs: int = 128
+    num_envs: Annotated[int, at_least(1)] = 128
     """Rows of the vector environment, over all ranks."""
-    num_steps: int = 512
+    num_steps: Annotated[int, at_least(1)] = 512
     """Steps of one row in a rollout: the length of the context that is trained."""
     device: Literal["auto", "host", "policy"] = "auto"
     """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
@@ -114,20 +109,17 @@ class RolloutConfig:
     """On CUDA, replay the transformer's step from a graph instead of launching its kernels one by
     one. A step then reads up to twice the slots that it sees, but for a cache of half the precision
     where PyTorch's packed kernel takes lengths (2.12 on)."""
-    groups: int = 1
+    groups: Annotated[int, at_least(1)] = 1
     """Rows are cut into so many groups that take turns: while the policy acts for one, the others
     simulate in threads of their own. Divides num_envs."""
-    shards: int | None = None
+    shards: Annotated[int | None, at_least(1)] = None
     """Strata of the rows in minibatches; ranks must divide them. Equal shards give equal results
     on any number of ranks. None: one for each rank."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least("num_envs", self.num_envs, 1)
-        at_least("num_steps", self.num_steps, 1)
-        if self.shards is not None:
-            at_least("shards", self.shards, 1)
-        if self.groups < 1 or self.num_envs % self.groups:
+        check_bounds(self)
+        if self.num_envs % self.groups:
             raise ValueError(
                 f"groups: must divide num_envs, got groups={self.groups}, "
                 f"num_envs={self.num_envs}. Use 1 or 2."
@@ -143,20 +135,18 @@ class RolloutConfig:
 class PretrainConfig:
     """Training of the picture encoder on labelled pictures, before the policy begins."""
 
-    pictures: int = 0
+    pictures: Annotated[int, at_least(0)] = 0
     """Labelled pictures of train houses. 0: the encoder is not pretrained."""
-    epochs: int = 2
+    epochs: Annotated[int, at_least(1)] = 2
     """Passes over each part of them."""
-    batch: int = 64
+    batch: Annotated[int, at_least(1)] = 64
     """Pictures per optimiser step."""
-    lr: float = 3e-3
+    lr: Annotated[float, POSITIVE] = 3e-3
     """Largest learning rate; it rises quickly and falls to nothing."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least("pictures", self.pictures, 0)
-        at_least("epochs", self.epochs, 1)
-        at_least("batch", self.batch, 1)
+        check_bounds(self)
         if 0 < self.pictures < 2 * self.batch:
             raise ValueError(
                 f"pictures: must be 0 or at least two batches of {self.batch}, got "
@@ -168,21 +158,18 @@ class PretrainConfig:
 class CheckpointConfig:
     """When the run is saved, and what is kept."""
 
-    interval_s: float = 600.0
+    interval_s: Annotated[float, at_least(0)] = 600.0
     """Seconds between two checkpoints, taken at the next update boundary."""
-    keep: int = 2
+    keep: Annotated[int, at_least(1)] = 2
     """How many of the newest stay."""
-    milestone_steps: int | None = None
+    milestone_steps: Annotated[int | None, at_least(1)] = None
     """Keep one checkpoint for good for each so many environment steps."""
     best_metric: str | None = None
     """Validation metric that picks the best checkpoint, such as val/return. None: no best."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least("interval_s", self.interval_s, 0)
-        at_least("keep", self.keep, 1)
-        if self.milestone_steps is not None:
-            at_least("milestone_steps", self.milestone_steps, 1)
+        check_bounds(self)
         if self.best_metric is not None and self.best_metric not in BEST_METRICS:
             hint = nearest(self.best_metric, BEST_METRICS)
             raise ValueError(f"best_metric: unknown {self.best_metric!r}. {hint}")
@@ -192,27 +179,27 @@ class CheckpointConfig:
 class ValidationConfig:
     """A small evaluation during training, on trials that are not trained on."""
 
-    every_rollouts: int | None = None
+    every_rollouts: Annotated[int | None, at_least(1)] = None
     """Rollouts between two validations. None: never."""
-    trials: int = 16
-    episodes: int = 8
+    trials: Annotated[int, at_least(1)] = 16
+    episodes: Annotated[int, at_least(1)] = 8
     """Episodes per trial."""
     options: dict[str, Any] = field(default_factory=dict)
     """Environment options that differ from training, usually the split."""
-    score_from_episode: int = 0
+    score_from_episode: Annotated[int, at_least(0)] = 0
     """`val/return` and `val/success` average the episodes from this index in the context on."""
-    final_trials: int = 0
+    final_trials: Annotated[int, at_least(0)] = 0
     """Trials on which a finished run's agent is compared with the untrained one; they follow those
     of the validation. 0: no comparison."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.every_rollouts is not None:
-            at_least("every_rollouts", self.every_rollouts, 1)
-        at_least("trials", self.trials, 1)
-        at_least("episodes", self.episodes, 1)
-        at_least("final_trials", self.final_trials, 0)
-        between("score_from_episode", self.score_from_episode, 0, self.episodes - 1)
+        check_bounds(self)
+        if self.score_from_episode >= self.episodes:
+            raise ValueError(
+                f"score_from_episode: must be below episodes, got {self.score_from_episode} of "
+                f"{self.episodes}. Use {self.episodes - 1} or less."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,13 +219,13 @@ class RunConfig:
 
     experiment: str = "custom"
     """Name of the experiment, for the run directory's default."""
-    seed: int = 0
-    total_steps: int = 3_000_000
+    seed: Annotated[int, at_least(0)] = 0
+    total_steps: Annotated[int, at_least(1)] = 3_000_000
     """Environment steps over all rows; the run ends with the rollout that reaches it."""
     run_dir: str | None = None
     """Where everything is written. None: runs/<experiment>-seed<seed>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = None
+    threads: Annotated[int | None, at_least(1)] = None
     """CPU threads of torch. None: torch's own choice."""
     deterministic: bool = False
     """Ask CUDA for bit-equal results at some cost in speed."""
@@ -257,10 +244,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns several components."""
-        at_least("total_steps", self.total_steps, 1)
-        at_least("seed", self.seed, 0)
-        if self.threads is not None:
-            at_least("threads", self.threads, 1)
+        check_bounds(self)
         self._check_memory()
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
@@ -268,7 +252,7 @@ class RunConfig:
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
         if self.device == "cpu":
-            all_equal("rollout", self.rollout, {"captured_steps": False}, when="on the CPU")
+            _check_all_equal("rollout", self.rollout, {"captured_steps": False}, when="on the CPU")
         if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
             raise ValueError(
                 "checkpoint.best_metric: must come with a validation, got "
@@ -298,19 +282,19 @@ class RunConfig:
         if not is_transformer:
             without_cache = {"cache_dtype": "float32", "captured_steps": False}
             when = "where the memory is not a transformer"
-            all_equal("rollout", self.rollout, without_cache, when=when)
+            _check_all_equal("rollout", self.rollout, without_cache, when=when)
         if not (is_transformer and policy.transformer.sees_whole_trial):
             without_steps = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
             when = "where the memory is not a transformer that sees the whole trial"
-            all_equal("updates", self.updates, without_steps, when=when)
+            _check_all_equal("updates", self.updates, without_steps, when=when)
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
         if self.cluster.placement is Placement.SPLIT:
             when = "with cluster.placement=split, unlike colocated"
             only_local = {"refresh_every": 1, "refresh_in_pass": False}
-            all_equal("updates", self.updates, only_local, when=when)
-            all_equal("rollout", self.rollout, {"captured_steps": False}, when=when)
+            _check_all_equal("updates", self.updates, only_local, when=when)
+            _check_all_equal("rollout", self.rollout, {"captured_steps": False}, when=when)
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks
@@ -331,3 +315,30 @@ class RunConfig:
     def steps_per_rollout(self) -> int:
         """Environment steps of one rollout, over all rows."""
         return self.rollout.num_envs * self.rollout.num_steps
+
+
+def _check_at_most(name: str, value: int, most_name: str, most: int) -> None:
+    """Refuse a value that is larger than another field's."""
+    if value > most:
+        raise ValueError(
+            f"{name}: must be at most {most_name}, got {value} for {most}. Use {most} or fewer."
+        )
+
+
+def _check_all_equal(
+    section: str, part: object, values: Mapping[str, object], *, when: str
+) -> None:
+    """Refuse fields of a section that are not what a choice made elsewhere asks of them.
+
+    Args:
+        section: Path of the section.
+        part: The section.
+        values: What each field must be.
+        when: The choice, to follow "must be ...".
+    """
+    for name, value in values.items():
+        given = getattr(part, name)
+        if given != value:
+            wanted, got = (str(x).lower() for x in (value, given))
+            path = f"{section}.{name}"
+            raise ValueError(f"{path}: must be {wanted} {when}, got {got}. Set {path}={wanted}.")

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from relic.run.cli import CONFIGS, check_overrides, complete, from_hydra, groups
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS, RunDirectory
-from relic.schema import ConfigError, build, differences, to_plain
+from relic.schema import Bound, ConfigError, build, differences, to_plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,7 +109,7 @@ def test_values_of_flags_are_no_overrides(train):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--cfg", "job", "ppo.lr=-1"), "ppo.lr: must not be negative"),
+        (("--cfg", "job", "ppo.lr=-1"), "ppo.lr: must be at least 0"),
         (("ppo.lr=abc", "-c", "job"), "ppo.lr: must be a number"),
         (("-m", "--cfg", "job", "seed=0,1"), "got --multirun"),
     ],
@@ -132,7 +133,7 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
         (["validation.every_rollouts=null"], r"best_metric: must come with a validation"),
         (["ppo.precision=bf16", "device=cpu"], r"ppo\.precision: must be fp32 on the CPU"),
         (["updates.refresh_memory=false"], r"updates\.shuffle: must be off without refresh_memory"),
-        (["updates.prefix_window=-1"], r"updates\.prefix_window: must not be negative"),
+        (["updates.prefix_window=-1"], r"updates\.prefix_window: must be at least 0"),
         (
             ["updates.prefix_window=64", "policy.memory=lstm"],
             r"updates\.prefix_window: must be 0 where the memory is not a transformer",
@@ -182,6 +183,22 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
 def test_values_that_cannot_work_are_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):
         composed("experiment=darkroom", *overrides)
+
+
+def bounded(cls):
+    """Yield each dataclass in a configuration with the name of each field that has a bound."""
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if any(isinstance(extra, Bound) for extra in getattr(hint, "__metadata__", ())):
+            yield cls, name
+        for option in (hint, *get_args(hint)):
+            if isinstance(option, type) and dataclasses.is_dataclass(option):
+                yield from bounded(option)
+
+
+@pytest.mark.parametrize(("cls", "name"), list(bounded(RunConfig)))
+def test_every_bound_is_checked_where_a_configuration_is_made(cls, name):
+    with pytest.raises(ValueError, match=rf"^{name}: must .*, got -1\. [A-Z].*\.$"):
+        cls(**{name: -1})
 
 
 def test_the_command_line_refuses_in_three_lines(train):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Annotated, Literal
+
+from relic.schema import POSITIVE, check_bounds
 
 
 class VisualKind(Enum):
@@ -24,18 +26,17 @@ class VisualKind(Enum):
 class VitConfig:
     """Sizes of a vision transformer; the defaults are ViT-B/16, the size of VC-1."""
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    patch: int = 16
+    width: Annotated[int, POSITIVE] = 768
+    depth: Annotated[int, POSITIVE] = 12
+    heads: Annotated[int, POSITIVE] = 12
+    patch: Annotated[int, POSITIVE] = 16
     """Side of a patch in pixels."""
-    image_size: int = 224
+    image_size: Annotated[int, POSITIVE] = 224
     """Side of the crop that it sees, in pixels."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("width", "depth", "heads", "patch", "image_size"):
-            _positive(name, getattr(self, name))
+        check_bounds(self)
         if self.width % self.heads:
             raise ValueError(
                 f"heads: must divide width, got heads={self.heads}, width={self.width}. "
@@ -60,13 +61,12 @@ class ReadOutConfig:
     """Pictures, or a vector, whose features they are."""
     category: str = "goal"
     """Observation that names the category that is asked for."""
-    tables: int = 2
-    columns: int = 4
+    tables: Annotated[int, POSITIVE] = 2
+    columns: Annotated[int, POSITIVE] = 4
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("tables", "columns"):
-            _positive(name, getattr(self, name))
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +81,14 @@ class EncoderConfig:
     """Weights that the pictures' encoders start from: a directory that `save_image_encoder` wrote,
     or for a ViT a file with the names of timm, MAE or VC-1. A relative path that leads nowhere from
     the working directory is taken from the project's folder."""
-    feature_width: int | None = None
+    feature_width: Annotated[int | None, POSITIVE] = None
     """Features per picture, by a layer of their own. None: as many as the encoder has."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """How features of frozen encoders are stored, and on CUDA computed."""
-    channels: int | None = None
+    channels: Annotated[int | None, POSITIVE] = None
     """Channels of a CNN's first layer. None: 16, for ResNet-18 32."""
     vit: VitConfig = field(default_factory=VitConfig)
-    slice_size: int = 2048
+    slice_size: Annotated[int, POSITIVE] = 2048
     """Pictures that are encoded at once; bounds memory."""
     recompute: bool = True
     """Where there are several slices, recompute them in the backward pass, so that the memory
@@ -97,7 +97,7 @@ class EncoderConfig:
     """Memory layout of convolutions."""
     keys: tuple[str, ...] | None = None
     """Observations to use. None: all but pictures of class numbers, which are privileged."""
-    slice_steps: int = 4096
+    slice_steps: Annotated[int, POSITIVE] = 4096
     """Steps of a row that become tokens at once. Where there are more, each slice is computed again
     in the backward pass, so that the memory which it takes does not grow with the context."""
     vector_widths: dict[str, int] = field(default_factory=lambda: {"gps": 32})
@@ -107,9 +107,9 @@ class EncoderConfig:
     then changes nothing, and places can be turned into directions by products."""
     scale_vectors: bool = True
     """Scale vectors whose finite bounds leave [-1, 1] to [-1, 1]."""
-    category_width: int | None = None
+    category_width: Annotated[int | None, POSITIVE] = None
     """Width of embedded categories and of the previous action. None: the model's."""
-    depth_max: float = 10.0
+    depth_max: Annotated[float, POSITIVE] = 10.0
     """Depth in metres that stands for infinity."""
     read_outs: ReadOutConfig | None = None
     """Features of which the rows of the category that is asked for enter the token once more, and
@@ -123,10 +123,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
-        sizes = ("feature_width", "channels", "slice_size", "slice_steps", "category_width")
-        for name in (*sizes, "depth_max"):
-            if getattr(self, name) is not None:
-                _positive(name, getattr(self, name))
+        check_bounds(self)
         for key, width in self.vector_widths.items():
             if not isinstance(width, int) or width < 1:
                 raise ValueError(
@@ -138,8 +135,3 @@ class EncoderConfig:
     def is_frozen(self) -> bool:
         """Whether the encoders of pictures are frozen."""
         return self.visual is VisualKind.VIT if self.frozen is None else self.frozen
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}: must be positive, got {value}. Choose a larger one.")
