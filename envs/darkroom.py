@@ -115,18 +115,21 @@ class DarkroomVectorEnv(TrialVectorEnv):
         known = set(other.goals.tolist())
         return [trial for trial in trials if int(self.goals[trial % len(self.goals)]) in known]
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Hide the goal where the number of the trial says."""
         cells = self.goals[trials % len(self.goals)]
         self._goal_N2[rows] = np.stack([cells // self.size, cells % self.size], axis=-1)
 
-    def _begin_episodes(self, rows: Rows) -> None:
+    def begin_episodes(self, rows: Rows) -> None:
+        """Go back to the corner."""
         self._cell_N2[rows] = 0
         self._prev_reward_N[rows] = 0.0
         self._found_N[rows] = False
 
-    def _advance(
+    def advance(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Move; a row that is on its goal earns 1."""
         self._cell_N2 += MOVES[actions]
         np.clip(self._cell_N2, 0, self.size - 1, out=self._cell_N2)
         on_goal_N = (self._cell_N2 == self._goal_N2).all(axis=1)
@@ -135,13 +138,15 @@ class DarkroomVectorEnv(TrialVectorEnv):
         never_N = np.zeros(self.num_envs, dtype=bool)
         return on_goal_N.astype(np.float32), never_N, never_N.copy()
 
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
+        """Show the cell, scaled to [-1, 1], and the last reward."""
         chosen = slice(None) if rows is None else rows
         scaled = self._cell_N2[chosen] * (2.0 / (self.size - 1)) - 1.0
         out["position"][chosen] = scaled
         out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Say whether the goal was found, and how far off it was."""
         goal, cell = self._goal_N2[rows], self._cell_N2[rows]
         return {
             "success": self._found_N[rows],
@@ -150,7 +155,7 @@ class DarkroomVectorEnv(TrialVectorEnv):
             "distance_end": np.abs(goal - cell).sum(axis=1),
         }
 
-    def _expert_actions(self) -> NDArray[np.int64]:
+    def ask_expert(self) -> NDArray[np.int64]:
         """Walk along x, then along y, then stay: no path is shorter."""
         to_go_N2 = self._goal_N2 - self._cell_N2
         along_x_N = np.where(to_go_N2[:, 0] > 0, 1, 2)
@@ -158,14 +163,16 @@ class DarkroomVectorEnv(TrialVectorEnv):
         moving_y_N = np.where(to_go_N2[:, 1] != 0, along_y_N, 0)
         return np.where(to_go_N2[:, 0] != 0, along_x_N, moving_y_N)
 
-    def _state(self) -> State:
+    def save_rows(self) -> State:
+        """Return what changes within an episode."""
         return {
             "cell": self._cell_N2.copy(),
             "prev_reward": self._prev_reward_N.copy(),
             "found": self._found_N.copy(),
         }
 
-    def _load_state(self, state: State) -> None:
+    def load_rows(self, state: State) -> None:
+        """Take it over."""
         self._cell_N2[:] = state["cell"]
         self._prev_reward_N[:] = state["prev_reward"]
         self._found_N[:] = state["found"]

@@ -242,16 +242,18 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         known = set(other.tasks[:, 0].tolist())
         return [trial for trial in trials if int(self.tasks[trial % len(self.tasks), 0]) in known]
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Arrange the boxes and choose the one that pays."""
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             arrangement, corner = self.tasks[trial % len(self.tasks)].tolist()
             self._corner_N[row] = corner
             self._color_N[row] = arrangement_colors(arrangement)[corner]
             self._renderer.set_scene(row, scene(arrangement))
 
-    def _begin_episodes(self, rows: Rows) -> None:
+    def begin_episodes(self, rows: Rows) -> None:
+        """Place the agent near the centre, facing anywhere."""
         for row in rows.tolist():
-            keys = (self.dataset_name, int(self._trial[row]), int(self._episode[row]))
+            keys = (self.dataset_name, int(self.trial[row]), int(self.episode[row]))
             u, v, w = keyed_generator(*keys).random(3)
             self._position_N2[row] = CENTER + START_HALF * (2.0 * np.array([u, v]) - 1.0)
             self._heading_N[row] = 2.0 * math.pi * w
@@ -263,9 +265,10 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         """Return each agent's distance from the centre of the box that pays."""
         return np.linalg.norm(CORNERS[self._corner_N] - self._position_N2, axis=1)
 
-    def _advance(
+    def advance(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Turn and walk; a row beside the box that pays earns 1."""
         self._heading_N += TURN * ((actions == TURN_LEFT).astype(float) - (actions == TURN_RIGHT))
         rows = np.flatnonzero(actions == FORWARD)
         heading_K = self._heading_N[rows]
@@ -278,7 +281,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         never_N = np.zeros(self.num_envs, dtype=bool)
         return beside_N.astype(np.float32), never_N, never_N.copy()
 
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
+        """Show the picture, the heading and the last reward."""
         chosen = slice(None) if rows is None else rows
         heading_K = self._heading_N[chosen]
         out["heading"][chosen] = np.stack([np.cos(heading_K), np.sin(heading_K)], axis=-1)
@@ -290,7 +294,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         if rows is not None:
             out["rgb"][rows] = drawn["rgb"]
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Say whether the box was reached, its colour, and how far off it was."""
         return {
             "success": self._reached_N[rows],
             "goal": self._color_N[rows],
@@ -298,7 +303,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
             "distance_end": self._distance()[rows],
         }
 
-    def _expert_actions(self) -> NDArray[np.int64]:
+    def ask_expert(self) -> NDArray[np.int64]:
         """Turn to the box and walk; by way of the room's centre where another box is between."""
         goal_N2 = CORNERS[self._corner_N]
         aim_N2 = np.where(self._sees_way(goal_N2)[:, None], goal_N2, CENTER)
@@ -317,7 +322,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         free_SN = is_free(way_SN2)
         return (free_SN | arrived_SN).all(axis=0)
 
-    def _state(self) -> State:
+    def save_rows(self) -> State:
+        """Return what changes within an episode."""
         return {
             "position": self._position_N2.copy(),
             "heading": self._heading_N.copy(),
@@ -326,7 +332,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
             "reached": self._reached_N.copy(),
         }
 
-    def _load_state(self, state: State) -> None:
+    def load_rows(self, state: State) -> None:
+        """Take it over."""
         self._position_N2[:] = state["position"]
         self._heading_N[:] = state["heading"]
         self._distance_start_N[:] = state["distance_start"]

@@ -82,7 +82,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             drawn = _observation_space(self._pool.description)
             super().__init__(
                 num_envs,
-                self._row_space(drawn),
+                self.row_space(drawn),
                 single_action_space=to_space(self._pool.description["action"]),
                 dataset_name=dataset_name,
                 max_episode_steps=max_episode_steps,
@@ -98,7 +98,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         self._crashes_in_a_row_N = np.zeros(self.num_envs, dtype=np.int64)
         self.crashes = np.zeros(self.num_envs, dtype=np.int64)
 
-    def _row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+    def row_space(self, drawn: spaces.Dict) -> spaces.Dict:
         """Return what one row sees, given what its simulator shows. Here they are the same."""
         return drawn
 
@@ -130,7 +130,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             if isinstance(answer, Lost):
                 self._lose(row, method, answer)
             elif show:
-                self._show(row, {name: array[row] for name, array in self._shared.items()})
+                self.show(row, {name: array[row] for name, array in self._shared.items()})
         return answers
 
     def _lose(self, row: int, method: str, lost: Lost) -> None:
@@ -138,7 +138,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         self._lost_N[row] = True
         self.crashes[row] += 1
         self._crashes_in_a_row_N[row] += 1
-        told = f"row {row}, trial {self._trial[row]}, episode {self._episode[row]}"
+        told = f"row {row}, trial {self.trial[row]}, episode {self.episode[row]}"
         _log.warning("simulator of %s lost in %s: it %s", told, method, lost.reason)
         if self._crashes_in_a_row_N[row] > self._max_crashes:
             raise WorkerError(
@@ -146,11 +146,12 @@ class ProcessVectorEnv(ReplayVectorEnv):
                 f"{self._max_crashes} times in a row, but the simulator of {told} {lost.reason}"
             )
 
-    def _begin_rows(self, rows: Rows) -> None:
+    def begin_rows(self, rows: Rows) -> None:
+        """Begin episodes; a worker that is lost on the way is started again, and tries again."""
         waiting = rows
         while len(waiting):
             self._restart_lost(waiting)
-            arguments = [(self.task(row), int(self._episode[row])) for row in waiting]
+            arguments = [(self.task(row), int(self.episode[row])) for row in waiting]
             answers = self._call(waiting, "begin", arguments, show=True)
             waiting = waiting[[isinstance(answer, Lost) for answer in answers]]
 
@@ -162,25 +163,28 @@ class ProcessVectorEnv(ReplayVectorEnv):
             self._lost_N[lost] = False
         return lost
 
-    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        """Act; an episode whose worker is lost is truncated."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         answers = self._call(rows, "step", [(action,) for action in actions.tolist()], show=True)
         for k, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if isinstance(answer, Lost):
-                truncated_K[k], self._infos[row] = True, {}
+                truncated_K[k], self.last_info[row] = True, {}
             else:
-                reward_K[k], terminated_K[k], truncated_K[k], self._infos[row] = answer
+                reward_K[k], terminated_K[k], truncated_K[k], self.last_info[row] = answer
                 if terminated_K[k] or truncated_K[k]:
                     self._crashes_in_a_row_N[row] = 0
         return reward_K, terminated_K, truncated_K
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        return {**super()._record(rows), "crashed": self._lost_N[rows]}
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Add whether the worker was lost."""
+        return {**super().record_rows(rows), "crashed": self._lost_N[rows]}
 
-    def _expert_actions(self) -> NDArray[Any]:
+    def ask_expert(self) -> NDArray[Any]:
+        """Ask the simulators; a row without a worker does nothing."""
         if "expert_action" not in self._pool.description["methods"]:
-            return super()._expert_actions()
+            return super().ask_expert()
         space = self.single_action_space
         nothing = np.full(space.shape or (), getattr(space, "start", 0), dtype=space.dtype)
         answers = self.call("expert_action")

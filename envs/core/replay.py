@@ -25,7 +25,7 @@ Outcome = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
 
 
 class ReplayVectorEnv(TrialVectorEnv):
-    """Rows with foreign simulators in them. Subclasses fill in `_begin_rows` and `_step_rows`.
+    """Rows with foreign simulators in them. Subclasses fill in `begin_rows` and `step_rows`.
 
     Trial t is task `first_trial + t % num_trials`, so ranges that do not overlap are splits that
     share no task.
@@ -74,64 +74,70 @@ class ReplayVectorEnv(TrialVectorEnv):
         self._record_keys = tuple(record)
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
-        self._current = self._empty()
-        self._infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        self.shown = self._empty()
+        self.last_info: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
 
     def task(self, row: int) -> int:
         """Return the number of a row's trial among all tasks."""
-        return self.first_trial + int(self._trial[row]) % self.num_trials
+        return self.first_trial + int(self.trial[row]) % self.num_trials
 
-    def _begin_rows(self, rows: Rows) -> None:
-        """Begin episode `self._episode[row]` of `self.task(row)`; `_show` what is seen."""
+    def begin_rows(self, rows: Rows) -> None:
+        """Begin episode `self.episode[row]` of `self.task(row)`; `show` what is seen."""
         raise NotImplementedError
 
-    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
-        """Act in some rows, (K,) or (K, A); `_show` what is seen and keep infos in `_infos`."""
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        """Act in some rows, (K,) or (K, A); `show` what is seen and keep infos in `last_info`."""
         raise NotImplementedError
 
-    def _show(self, row: int, observation: Any) -> None:
+    def show(self, row: int, observation: Any) -> None:
         """Keep what a row sees until it is asked for."""
-        for name, value in self._current.items():
+        for name, value in self.shown.items():
             value[row] = observation[name]
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Do nothing: each episode begins with its task's number."""
 
-    def _begin_episodes(self, rows: Rows) -> None:
-        self._begin_rows(rows)
+    def begin_episodes(self, rows: Rows) -> None:
+        """Begin them in the simulators."""
+        self.begin_rows(rows)
 
-    def _advance(self, actions: NDArray[Any]) -> Outcome:
+    def advance(self, actions: NDArray[Any]) -> Outcome:
+        """Act in all simulators, and keep the actions for a replay."""
         rows = np.arange(self.num_envs)
-        self._actions[rows, self._elapsed] = actions
-        return self._step_rows(rows, actions)
+        self._actions[rows, self.elapsed_steps] = actions
+        return self.step_rows(rows, actions)
 
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
+        """Hand out what was last shown."""
         chosen = slice(None) if rows is None else rows
-        for name, value in self._current.items():
+        for name, value in self.shown.items():
             out[name][chosen] = value[chosen]
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Read the entries that were asked for from the last infos."""
         return {
-            key: np.array([float(self._infos[row].get(key, np.nan)) for row in rows])
+            key: np.array([float(self.last_info[row].get(key, np.nan)) for row in rows])
             for key in self._record_keys
         }
 
-    def _state(self) -> State:
+    def save_rows(self) -> State:
+        """Return the actions of the running episodes, and what they led to."""
         return {"actions": self._actions.copy(), "seen": self._seen()}
 
     def _seen(self) -> NDArray[np.int64]:
         """Return a checksum of what each row sees."""
         checks = [0] * self.num_envs
-        for value in self._current.values():
+        for value in self.shown.values():
             checks = [zlib.crc32(v.tobytes(), c) for v, c in zip(value, checks, strict=True)]
         return np.array(checks, dtype=np.int64)
 
-    def _load_state(self, state: State) -> None:
+    def load_rows(self, state: State) -> None:
+        """Take the saved actions again."""
         self._actions[:] = state["actions"]
-        self._begin_rows(np.arange(self.num_envs))
-        for step in range(int(self._elapsed.max())):
-            rows = np.flatnonzero(self._elapsed > step)
-            self._step_rows(rows, self._actions[rows, step])
+        self.begin_rows(np.arange(self.num_envs))
+        for step in range(int(self.elapsed_steps.max())):
+            rows = np.flatnonzero(self.elapsed_steps > step)
+            self.step_rows(rows, self._actions[rows, step])
         changed = np.flatnonzero(self._seen() != state["seen"])
         if len(changed):
             raise ValueError(

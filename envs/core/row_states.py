@@ -27,15 +27,15 @@ State = dict[str, Any]
 class TrialHooks:
     """The methods in which trial environments differ. The first four must be filled in."""
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Set up the tasks of these trials. `_begin_episodes` or `_load_state` follows."""
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
         raise NotImplementedError
 
-    def _begin_episodes(self, rows: Rows) -> None:
+    def begin_episodes(self, rows: Rows) -> None:
         """Place these rows at the start of episode `self._episode[rows]` of their trials."""
         raise NotImplementedError
 
-    def _advance(
+    def advance(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         """Act in all rows; return fresh rewards, terminations and truncations.
@@ -44,29 +44,29 @@ class TrialHooks:
         """
         raise NotImplementedError
 
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
         """Write what these rows (None: all) see now into `out[name][rows]`.
 
         Must be a function of the state alone: it is called again for rows that do not move.
         """
         raise NotImplementedError
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return entries of the episode record beyond the common ones, (K,) each."""
         return {}
 
-    def _expert_actions(self) -> NDArray[Any]:
+    def ask_expert(self) -> NDArray[Any]:
         """Return expert actions, (N,) or (N, A)."""
         raise NotImplementedError(
             f"{type(self).__name__}.expert_actions: this environment has no expert."
         )
 
-    def _state(self) -> State:
-        """Return copies of what `_begin_trials` does not restore."""
+    def save_rows(self) -> State:
+        """Return copies of what `begin_trials` does not restore."""
         return {}
 
-    def _load_state(self, state: State) -> None:
-        """Take over what `_state` returned. The trials have been begun before."""
+    def load_rows(self, state: State) -> None:
+        """Take over what `save_rows` returned. The trials have been begun before."""
 
 
 COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
@@ -140,7 +140,7 @@ class RowStates(TrialHooks):
             **self._identity(),
             "seed": self._seed,
             **{name: getattr(self, f"_{name}").copy() for name in COUNTERS},
-            "env": self._state(),
+            "env": self.save_rows(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -157,8 +157,8 @@ class RowStates(TrialHooks):
         self._seed = int(state["seed"])
         for name in COUNTERS:
             getattr(self, f"_{name}")[:] = state[name]
-        self._begin_trials(np.arange(self.num_envs), self._trial)
-        self._load_state(state["env"])
+        self.begin_trials(np.arange(self.num_envs), self._trial)
+        self.load_rows(state["env"])
         self._started = True
 
     def _identity(self) -> State:

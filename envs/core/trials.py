@@ -126,25 +126,27 @@ class EpisodeTrials(ReplayVectorEnv):
         )
         self.envs += [make_env() for _ in range(1, self.num_envs)]
 
-    def _begin_rows(self, rows: Rows) -> None:
+    def begin_rows(self, rows: Rows) -> None:
+        """Reset the environments into their episodes."""
         for row in rows:
-            episode = int(self._episode[row])
+            episode = int(self.episode[row])
             observation, _ = self._start(self.envs[row], self.task(row), episode)
-            self._show(row, {"observation": observation} if self._bare else observation)
+            self.show(row, {"observation": observation} if self._bare else observation)
 
-    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        """Step the environments one after the other."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         for k, row in enumerate(rows):
-            observation, reward_K[k], terminated_K[k], truncated_K[k], self._infos[row] = self.envs[
-                row
-            ].step(actions[k])
-            self._show(row, {"observation": observation} if self._bare else observation)
+            result = self.envs[row].step(actions[k])
+            observation, reward_K[k], terminated_K[k], truncated_K[k], self.last_info[row] = result
+            self.show(row, {"observation": observation} if self._bare else observation)
         return reward_K, terminated_K, truncated_K
 
-    def _expert_actions(self) -> NDArray[Any]:
+    def ask_expert(self) -> NDArray[Any]:
+        """Ask the expert about each environment."""
         if self._expert is None:
-            return super()._expert_actions()
+            return super().ask_expert()
         actions = [self._expert(env) for env in self.envs]
         return np.stack([np.asarray(a, dtype=self.single_action_space.dtype) for a in actions])
 

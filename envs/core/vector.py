@@ -198,7 +198,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         rows = np.flatnonzero(ended_N)
         infos = self._final_infos(rows, observation)
         self._begin(rows, self._episode[rows] + 1)
-        self._observe(rows, observation)
+        self.observe_rows(rows, observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
     def transition(
@@ -212,7 +212,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         where = f"{type(self).__name__}.step"
         self._check_running("step")
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
-        reward_N, terminated_N, truncated_N = self._advance(actions)
+        reward_N, terminated_N, truncated_N = self.advance(actions)
         self._elapsed += 1
         self._return += reward_N
         truncated_N = (truncated_N | (self._elapsed >= self.max_episode_steps)) & ~terminated_N
@@ -226,7 +226,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         if self._buffers:
             self._buffers.reverse()
         observation = self._buffers[0] if self._buffers else self._empty()
-        self._observe(None, observation)
+        self.observe_rows(None, observation)
         return observation
 
     def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -239,7 +239,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
             "episode": self._episode[rows],
             "length": self._elapsed[rows],
             "return": self._return[rows],
-            **self._record(rows),
+            **self.record_rows(rows),
         }
         kinds = {"i": np.int64, "u": np.int64, "f": np.float64}
         return {k: v.astype(kinds.get(v.dtype.kind, v.dtype)) for k, v in record.items()}
@@ -258,7 +258,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
             NotImplementedError: This environment has no expert.
         """
         self._check_running("expert_actions")
-        return self._expert_actions()
+        return self.ask_expert()
 
     def _apply(self, request: ResetRequest) -> None:
         """Move the rows of a checked reset request."""
@@ -275,7 +275,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
                 )
                 self._drawn[rows] += 1
             self._trial[rows] = trials
-            self._begin_trials(rows, trials)
+            self.begin_trials(rows, trials)
             self._begin(rows, np.zeros_like(rows))
         rows = np.flatnonzero(request.new_episode_N)
         if len(rows):
@@ -286,7 +286,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self._episode[rows] = episodes
         self._elapsed[rows] = 0
         self._return[rows] = 0.0
-        self._begin_episodes(rows)
+        self.begin_episodes(rows)
 
     def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
         """Return the infos of a step in which the episodes of `rows` ended."""

@@ -171,20 +171,24 @@ class HabitatVectorEnv(ProcessVectorEnv):
         mine = self.data.arrangements
         return [t for t in trials if mine[t % len(mine)].scene in theirs]
 
-    def _row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+    def row_space(self, drawn: spaces.Dict) -> spaces.Dict:
+        """Return the space of the task, which adds to the pictures what the rules know."""
         return self._space
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Forget what happened in the trials before."""
         for row in rows.tolist():
             self._rows.begin_trial(row)
 
-    def _begin_episodes(self, rows: Rows) -> None:
+    def begin_episodes(self, rows: Rows) -> None:
+        """Close the episodes before, and begin the next."""
         for row in rows.tolist():
             self._rows.close_episode(row, self.agents.base_pose(row))
             self._before[row] = self._rows.history[row].state_dict()
-        self._begin_rows(rows)
+        self.begin_rows(rows)
 
-    def _begin_rows(self, rows: Rows) -> None:
+    def begin_rows(self, rows: Rows) -> None:
+        """Open the scenes, draw the episodes and begin them, until no worker is lost on the way."""
         waiting = rows
         while len(waiting):
             for row in self._restart_lost(waiting).tolist():
@@ -205,19 +209,21 @@ class HabitatVectorEnv(ProcessVectorEnv):
             RowScene(place, partial(self.agents.distance, row, place)),
             self._rows.history[row],
             dataset=self.dataset_name,
-            trial=int(self._trial[row]),
+            trial=int(self.trial[row]),
         )
         return None if self._lost_N[row] else plan
 
     def _note(self, rows: Rows) -> None:
         """Keep what rows see beside pictures."""
-        self._rows.observe(rows, self.agents.pose_N4, self._current)
+        self._rows.observe(rows, self.agents.pose_N4, self.shown)
 
-    def _show(self, row: int, observation: Observation) -> None:
+    def show(self, row: int, observation: Observation) -> None:
+        """Keep the pictures of a row; the rest of its observation comes from the rules."""
         for name in self._setting.images:
-            self._current[name][row] = observation[name]
+            self.shown[name][row] = observation[name]
 
-    def _step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+        """Move in the scenes; the rules say what that earns."""
         before_K = self.agents.distance_N[rows]
         stopped_K = actions == Action.STOP
         success_K = np.zeros(len(rows), bool)
@@ -236,27 +242,31 @@ class HabitatVectorEnv(ProcessVectorEnv):
         self._note(rows)
         return reward_K, stopped_K, lost_K
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Add the entries of the task, the scene and its area."""
         return {
-            **super()._record(rows),
+            **super().record_rows(rows),
             **self._rows.record(rows, self.agents.distance_N, self.agents.path_N),
             "scene": np.array([self.data.scene_number(self.task(row)) for row in rows.tolist()]),
             "area": np.array([self.agents.area(row) for row in rows.tolist()]),
         }
 
-    def _expert_actions(self) -> NDArray[np.int64]:
+    def ask_expert(self) -> NDArray[np.int64]:
+        """Follow the shortest paths."""
         return self.agents.expert_actions()
 
-    def _state(self) -> State:
+    def save_rows(self) -> State:
+        """Add the task, and the history of each trial before its running episode."""
         histories = {str(n): before for n, before in enumerate(self._before)}
-        return {**super()._state(), "task": repr(self.rules), "before": histories}
+        return {**super().save_rows(), "task": repr(self.rules), "before": histories}
 
-    def _load_state(self, state: State) -> None:
+    def load_rows(self, state: State) -> None:
+        """Take over the histories, then replay."""
         check_same_task("HabitatVectorEnv", self.rules, state["task"])
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
             self._rows.history[row] = objectnav.TrialHistory.from_state(self._before[row])
-        super()._load_state(state)
+        super().load_rows(state)
 
 
 class HabitatEnv(SingleTrialEnv):

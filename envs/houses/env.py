@@ -138,7 +138,8 @@ class HousesVectorEnv(TrialVectorEnv):
         houses = ((trial, self.dataset.locate(trial)[0]) for trial in trials)
         return [t for t, house in houses if other.dataset.has_house(self.dataset.house_seed(house))]
 
-    def _begin_trials(self, rows: Rows, trials: Rows) -> None:
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Build the houses."""
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
@@ -147,7 +148,8 @@ class HousesVectorEnv(TrialVectorEnv):
             self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
 
-    def _begin_episodes(self, rows: Rows) -> None:
+    def begin_episodes(self, rows: Rows) -> None:
+        """Close the episodes before, draw the next and place the agents."""
         for row in rows.tolist():
             self._rows.close_episode(row, self.simulator.base_pose(row))
             plan = objectnav.plan_episode(
@@ -155,15 +157,16 @@ class HousesVectorEnv(TrialVectorEnv):
                 self.simulator.place(row),
                 self._rows.history[row],
                 dataset=self.dataset_name,
-                trial=int(self._trial[row]),
+                trial=int(self.trial[row]),
             )
             self._rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
             self._note_goal_places(row)
 
-    def _advance(
+    def advance(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Move in the houses; the rules say what that earns."""
         before_N = self.simulator.distance_N.copy()
         self.simulator.advance(actions)
         stopped_N = actions == Action.STOP
@@ -179,7 +182,8 @@ class HousesVectorEnv(TrialVectorEnv):
         )
         return reward_N, stopped_N, np.zeros(self.num_envs, bool)
 
-    def _observe(self, rows: Rows | None, out: Observation) -> None:
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
+        """Draw the pictures; the rules add the rest."""
         if self._images:
             self.simulator.render(rows, {name: out[name] for name in self._images})
         self._rows.observe(rows, self.simulator.pose_N4, out)
@@ -197,17 +201,20 @@ class HousesVectorEnv(TrialVectorEnv):
         places_I2 = objectnav.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))
         self._goal_places_NK2[row] = np.resize(places_I2, (MAX_PLACES, 2))
 
-    def _record(self, rows: Rows) -> dict[str, NDArray[Any]]:
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Add the entries of the task, the house and its area."""
         return {
             **self._rows.record(rows, self.simulator.distance_N, self.simulator.path_N),
             "house": self._house_N[rows],
             "area": self._area_N[rows],
         }
 
-    def _expert_actions(self) -> NDArray[np.int64]:
+    def ask_expert(self) -> NDArray[np.int64]:
+        """Follow the shortest paths."""
         return np.array([self.simulator.expert_action(n) for n in range(self.num_envs)])
 
-    def _state(self) -> State:
+    def save_rows(self) -> State:
+        """Return where the agents are, their goals, and the state of the rules."""
         goals = [self.simulator.goal(n).instances for n in range(self.num_envs)]
         width = max(map(len, goals))
         return {
@@ -219,7 +226,8 @@ class HousesVectorEnv(TrialVectorEnv):
             **self._rows.state(),
         }
 
-    def _load_state(self, state: State) -> None:
+    def load_rows(self, state: State) -> None:
+        """Take it over; distance fields are computed again."""
         check_same_task("HousesVectorEnv", self.task, state["task"])
         self._rows.load_state(state)
         self.simulator.pose_N4[:] = state["pose"]

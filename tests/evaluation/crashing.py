@@ -14,8 +14,8 @@ class CrashingVectorEnv(DarkroomVectorEnv):
         super().__init__(num_envs, **kwargs)
         self._fatal, self._marker = fatal, marker
 
-    def _begin_trials(self, rows, trials):
-        super()._begin_trials(rows, trials)
+    def begin_trials(self, rows, trials):
+        super().begin_trials(rows, trials)
         if self._fatal not in trials or (self._marker and Path(self._marker).exists()):
             return
         if self._marker:

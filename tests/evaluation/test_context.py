@@ -162,18 +162,18 @@ class Quitter(TrialVectorEnv):
             num_trials=9, max_episode_steps=9, **kwargs,
         )  # fmt: skip
 
-    def _begin_trials(self, rows, trials):
+    def begin_trials(self, rows, trials):
         pass
 
-    def _begin_episodes(self, rows):
+    def begin_episodes(self, rows):
         pass
 
-    def _advance(self, actions):
+    def advance(self, actions):
         return np.ones(self.num_envs, np.float32), actions == 1, np.zeros(self.num_envs, bool)
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         chosen = slice(None) if rows is None else rows
-        out["zero"][chosen, 0] = (self._elapsed / 9 - 0.5)[chosen]
+        out["zero"][chosen, 0] = (self.elapsed_steps / 9 - 0.5)[chosen]
 
 
 @pytest.mark.parametrize("limit", [{"episodes": 6}, {"episodes": None, "steps": 40}])

@@ -111,18 +111,18 @@ class Slider(TrialVectorEnv):
             **kwargs,
         )
 
-    def _begin_trials(self, rows, trials):
+    def begin_trials(self, rows, trials):
         pass
 
-    def _begin_episodes(self, rows):
+    def begin_episodes(self, rows):
         pass
 
-    def _advance(self, actions):
+    def advance(self, actions):
         never = np.zeros(self.num_envs, bool)
         assert (np.abs(actions) <= np.float32(0.1)).all()
         return actions[:, 0].astype(np.float32), never, never.copy()
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         out["zero"][slice(None) if rows is None else rows] = 0.0
 
 

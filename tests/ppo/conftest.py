@@ -44,41 +44,41 @@ class RaggedEnv(TrialVectorEnv):
         self._end = np.zeros(num_envs, np.int64)
         self._kind = np.zeros(num_envs, np.int64)
 
-    def _begin_trials(self, rows, trials):
+    def begin_trials(self, rows, trials):
         pass
 
-    def _begin_episodes(self, rows):
+    def begin_episodes(self, rows):
         for row in rows:
-            draw = keyed_generator(int(self._trial[row]), int(self._episode[row]))
+            draw = keyed_generator(int(self.trial[row]), int(self.episode[row]))
             self._end[row] = draw.integers(2, self.max_episode_steps + 3)
             self._kind[row] = draw.integers(3)
 
-    def _advance(self, actions):
-        reward = (actions == self._trial % 3).astype(np.float32)
-        over = self._elapsed + 1 >= self._end
+    def advance(self, actions):
+        reward = (actions == self.trial % 3).astype(np.float32)
+        over = self.elapsed_steps + 1 >= self._end
         return reward, over & (self._kind == 0), over & (self._kind != 0)
 
     def step(self, actions):
         kind = self._kind.copy()
-        over = self._elapsed + 1 >= self._end
+        over = self.elapsed_steps + 1 >= self._end
         *answer, infos = super().step(actions)
         if (over & (kind == 2)).any():
             infos["crashed"] = over & (kind == 2)
         return *answer, infos
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         where = slice(None) if rows is None else rows
-        out["seen"][where, 0] = (self._trial[where] % 7) / 7.0
-        out["seen"][where, 1] = self._elapsed[where] / 10.0
-        out["seen"][where, 2] = np.sin(self._trial[where] + self._episode[where])
+        out["seen"][where, 0] = (self.trial[where] % 7) / 7.0
+        out["seen"][where, 1] = self.elapsed_steps[where] / 10.0
+        out["seen"][where, 2] = np.sin(self.trial[where] + self.episode[where])
 
-    def _expert_actions(self):
-        return self._trial % 3
+    def ask_expert(self):
+        return self.trial % 3
 
-    def _state(self):
+    def save_rows(self):
         return {"end": self._end.copy(), "kind": self._kind.copy()}
 
-    def _load_state(self, state):
+    def load_rows(self, state):
         self._end[:] = state["end"]
         self._kind[:] = state["kind"]
 

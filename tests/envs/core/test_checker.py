@@ -35,8 +35,8 @@ def test_registered_environments_are_rebuilt_from_their_spec():
     class Depends(DarkroomVectorEnv):
         """The observation depends on the number of rows."""
 
-        def _observe(self, rows, out):
-            super()._observe(rows, out)
+        def observe_rows(self, rows, out):
+            super().observe_rows(rows, out)
             out["prev_reward"][:] = self.num_envs / 10
 
     gymnasium.register(id="test/Depends-v0", vector_entry_point=Depends)
@@ -100,14 +100,14 @@ class WrongDtype(ToyVectorEnv):
         observation = super().observe()
         return {**observation, "position": observation["position"].astype(np.float64)}
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         if out["position"].dtype == np.float32:
-            super()._observe(rows, out)
+            super().observe_rows(rows, out)
 
 
 class OutsideSpace(ToyVectorEnv):
-    def _observe(self, rows, out):
-        super()._observe(rows, out)
+    def observe_rows(self, rows, out):
+        super().observe_rows(rows, out)
         out["position"] += 1000.0
 
 
@@ -117,9 +117,9 @@ class MissingKey(ToyVectorEnv):
         del observation["goal"]
         return observation
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         if "goal" in out:
-            super()._observe(rows, out)
+            super().observe_rows(rows, out)
 
 
 class WrongRewards(ToyVectorEnv):
@@ -129,8 +129,8 @@ class WrongRewards(ToyVectorEnv):
 
 
 class InfiniteReward(ToyVectorEnv):
-    def _advance(self, actions):
-        reward, *ends = super()._advance(actions)
+    def advance(self, actions):
+        reward, *ends = super().advance(actions)
         return reward + np.float32(np.inf), *ends
 
 
@@ -194,8 +194,8 @@ class FinalObsBatched(ToyVectorEnv):
 
 
 class WrongLength(ToyVectorEnv):
-    def _record(self, rows):
-        return {**super()._record(rows), "length": self._elapsed[rows] + 1}
+    def record_rows(self, rows):
+        return {**super().record_rows(rows), "length": self.elapsed_steps[rows] + 1}
 
 
 class LacksReturn(ToyVectorEnv):
@@ -243,16 +243,16 @@ class HandsOutState(ToyVectorEnv):
     def _empty(self):
         return getattr(self, "shown", None) or super()._empty()
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         self.value += 0 if "shown" not in vars(self) else self.shown["position"].sum() == 0
-        super()._observe(rows, out)
+        super().observe_rows(rows, out)
 
 
 class GlobalRandomness(ToyVectorEnv):
     randomness = np.random.default_rng(0)
 
-    def _begin_episodes(self, rows):
-        super()._begin_episodes(rows)
+    def begin_episodes(self, rows):
+        super().begin_episodes(rows)
         self.value[rows] = self.randomness.integers(10, size=len(rows))
 
 
@@ -306,15 +306,15 @@ class EatsOptions(ToyVectorEnv):
 
 
 class StartDependsOnPast(ToyVectorEnv):
-    def _begin_episodes(self, rows):
+    def begin_episodes(self, rows):
         past = self.value[rows].copy()
-        super()._begin_episodes(rows)
-        self.value[rows] += np.where(self._episode[rows] > 0, past % 7, 0)
+        super().begin_episodes(rows)
+        self.value[rows] += np.where(self.episode[rows] > 0, past % 7, 0)
 
 
 class NewTrialShakesAll(ToyVectorEnv):
-    def _begin_trials(self, rows, trials):
-        super()._begin_trials(rows, trials)
+    def begin_trials(self, rows, trials):
+        super().begin_trials(rows, trials)
         if len(rows) < self.num_envs:
             self.value += 1
 
@@ -337,21 +337,21 @@ class FinalObsIsView(ToyVectorEnv):
 
 
 class RowNumberMatters(ToyVectorEnv):
-    def _begin_episodes(self, rows):
-        super()._begin_episodes(rows)
+    def begin_episodes(self, rows):
+        super().begin_episodes(rows)
         self.value[rows] += rows
 
 
 class Neighbours(ToyVectorEnv):
-    def _advance(self, actions):
-        result = super()._advance(actions)
+    def advance(self, actions):
+        result = super().advance(actions)
         self.value += actions.sum() % 2
         return result
 
 
 class CountMatters(ToyVectorEnv):
-    def _begin_episodes(self, rows):
-        super()._begin_episodes(rows)
+    def begin_episodes(self, rows):
+        super().begin_episodes(rows)
         self.value[rows] += self.num_envs
 
 
@@ -362,7 +362,7 @@ class TrialsByCount(ToyVectorEnv):
 
 
 class ForgetsValue(ToyVectorEnv):
-    def _load_state(self, state):
+    def load_rows(self, state):
         self.start[:] = state["start"]
 
 
@@ -377,21 +377,21 @@ class ForgetsQuietly(ToyVectorEnv):
         self.hidden = 0
         return super().reset(seed=seed, options=options)
 
-    def _advance(self, actions):
+    def advance(self, actions):
         self.hidden += 1
-        result = super()._advance(actions)
+        result = super().advance(actions)
         self.value += self.hidden % 2
         return result
 
 
 class StateIsView(ToyVectorEnv):
-    def _state(self):
+    def save_rows(self):
         return {"value": self.value, "start": self.start}
 
 
 class StateHasObjects(ToyVectorEnv):
-    def _state(self):
-        return {**super()._state(), "clock": 0.5, "list": [1], "rows": np.array([None])}
+    def save_rows(self):
+        return {**super().save_rows(), "clock": 0.5, "list": [1], "rows": np.array([None])}
 
 
 class TakesAnyState(ToyVectorEnv):
@@ -400,22 +400,22 @@ class TakesAnyState(ToyVectorEnv):
 
 
 class ExpertActs(ToyVectorEnv):
-    def _expert_actions(self):
+    def ask_expert(self):
         self.value += 1
-        return super()._expert_actions()
+        return super().ask_expert()
 
 
 class ExpertOutside(ToyVectorEnv):
-    def _expert_actions(self):
-        return super()._expert_actions() + 10
+    def ask_expert(self):
+        return super().ask_expert() + 10
 
 
 class ExpertWavers(ToyVectorEnv):
     calls = 0
 
-    def _expert_actions(self):
+    def ask_expert(self):
         self.calls += 1
-        return (super()._expert_actions() + self.calls) % 4
+        return (super().ask_expert() + self.calls) % 4
 
 
 class Lenient(ToyVectorEnv):

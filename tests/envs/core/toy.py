@@ -37,46 +37,46 @@ class ToyVectorEnv(TrialVectorEnv):
         self.value = np.zeros(num_envs, dtype=np.int64)
         self.start = np.zeros(num_envs, dtype=np.int64)
 
-    def _begin_trials(self, rows, trials):
+    def begin_trials(self, rows, trials):
         for row, trial in zip(rows, trials, strict=True):
             self.secret[row] = keyed_generator(self.dataset_name, trial).integers(4)
 
-    def _begin_episodes(self, rows):
+    def begin_episodes(self, rows):
         for row in rows:
-            rng = keyed_generator(self.dataset_name, self._trial[row], self._episode[row])
+            rng = keyed_generator(self.dataset_name, self.trial[row], self.episode[row])
             self.value[row] = self.start[row] = rng.integers(5)
 
-    def _advance(self, actions):
+    def advance(self, actions):
         if self.continuous:
             actions = np.floor(np.abs(actions).sum(axis=1) * 1.9).astype(np.int64)
-        wind = (self._trial * 7 + self._elapsed * 3) % 2
+        wind = (self.trial * 7 + self.elapsed_steps * 3) % 2
         self.value += actions + wind
         ended = (actions == self.secret) & (self.value % 3 == 0)
         reward = (self.value % 5).astype(np.float32) / 4
         return reward, ended, np.zeros(self.num_envs, dtype=bool)
 
-    def _observe(self, rows, out):
+    def observe_rows(self, rows, out):
         rows = np.arange(self.num_envs) if rows is None else rows
-        out["goal"][rows] = self._trial[rows] % 4
+        out["goal"][rows] = self.trial[rows] % 4
         out["image"][rows] = (self.value[rows] * 11 % 256)[:, None, None, None]
-        out["position"][rows] = np.stack([self.value[rows], self._elapsed[rows]], axis=-1)
+        out["position"][rows] = np.stack([self.value[rows], self.elapsed_steps[rows]], axis=-1)
 
-    def _record(self, rows):
+    def record_rows(self, rows):
         return {
             "success": self.value[rows] % 3 == 0,
             "distance": self.value[rows] / 7,
             "start": self.start[rows].astype(np.int16),
         }
 
-    def _expert_actions(self):
+    def ask_expert(self):
         if self.continuous:
-            return super()._expert_actions()
+            return super().ask_expert()
         return self.secret.copy()
 
-    def _state(self):
+    def save_rows(self):
         return {"value": self.value.copy(), "start": self.start.copy()}
 
-    def _load_state(self, state):
+    def load_rows(self, state):
         self.value[:] = state["value"]
         self.start[:] = state["start"]
 
