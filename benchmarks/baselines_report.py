@@ -15,12 +15,11 @@ matplotlib.use("Agg")
 from cases import Case, cpu_seconds
 from matplotlib import pyplot as plt
 
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import LATE, curve, gain, tabulate
-from relic.evaluation.evaluator import Record
 from relic.evaluation.protocol import load_protocol
-from relic.evaluation.store import RECORDS_FILES, read_records, write_text
-from relic.evaluation.subject import find_subject
+from relic.evaluation.records import RECORDS_FILES, Record, read_records, write_text
+from relic.evaluation.trained_agent import find_agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,9 @@ class Run:
     def evaluation(self) -> Path:
         """The records of its best checkpoint, which need not exist yet."""
         protocol = load_protocol(self.setting.protocol)
-        checkpoint = find_subject(self.case.directory, "best").checkpoint
+        checkpoint = find_agent(self.case.directory, "best").checkpoint
         place = self.case.directory / "evaluations" / f"{protocol.name}-{protocol.hash}"
-        return place / checkpoint.name / RECORDS_FILES[Context.KEPT]
+        return place / checkpoint.name / RECORDS_FILES[ContextControl.KEPT]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.protocol import load_protocol
-from relic.evaluation.subject import find_subject, fit_protocol
+from relic.evaluation.trained_agent import find_agent, fit_protocol
 from relic.policy import load
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 
 
 def test_the_darkroom_agent_learns_in_its_context():
-    subject = find_subject(PRETRAINED / "darkroom")
-    assert subject.default_protocol == "darkroom_test"
-    named = load_protocol(subject.default_protocol, repeats=1, episodes=3)
-    records = evaluate(load(subject.root), fit_protocol(subject, replace(named, block=20)))
+    agent = find_agent(PRETRAINED / "darkroom")
+    assert agent.default_protocol == "darkroom_test"
+    named = load_protocol(agent.default_protocol, repeats=1, episodes=3)
+    records = evaluate(load(agent.root), fit_protocol(agent, replace(named, block=20)))
     by_episode = [np.mean([r["return"] for r in records if r["episode"] == i]) for i in range(3)]
     # Measured over four repeats: 31, 72 and 84.
     assert by_episode[0] < 50 < by_episode[1] < by_episode[2]
@@ -26,14 +26,14 @@ def test_the_darkroom_agent_learns_in_its_context():
 
 
 def test_the_houses_agent_remembers_where_things_are_in_houses_that_it_has_not_seen():
-    subject = find_subject(PRETRAINED / "houses_small")
-    assert subject.default_protocol == "houses_small_val"
-    named = load_protocol(subject.default_protocol, trials=60, episodes=10)
-    protocol = fit_protocol(subject, replace(named, block=20))
-    policy = load(subject.root)
+    agent = find_agent(PRETRAINED / "houses_small")
+    assert agent.default_protocol == "houses_small_val"
+    named = load_protocol(agent.default_protocol, trials=60, episodes=10)
+    protocol = fit_protocol(agent, replace(named, block=20))
+    policy = load(agent.root)
     kept, cleared = (
-        np.mean([r["success"] for r in evaluate(policy, protocol, context=c) if r["episode"] >= 5])
-        for c in (Context.KEPT, Context.CLEARED)
+        np.mean([r["success"] for r in evaluate(policy, protocol, control=c) if r["episode"] >= 5])
+        for c in (ContextControl.KEPT, ContextControl.CLEARED)
     )
     # Measured over episodes 5 to 15 of 100 trials: 0.39 and 0.25. An untrained agent finds nothing.
     assert kept > 0.3

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
-from relic.evaluation.context import Context
 from relic.evaluation.context_limit import NO_LIMIT, limit_words
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.maps import check_trials, replayed_trials
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
 from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.records import RECORDS_FILES, RecordStore, read_records
 from relic.evaluation.report.side_by_side import (
     PAGE_FILE,
     Entry,
-    describe_comparison,
-    write_comparison,
+    describe_side_by_side,
+    write_side_by_side,
 )
 from relic.evaluation.report.text import describe
 from relic.evaluation.settings import Settings, parse, usage
-from relic.evaluation.store import RECORDS_FILES, Store, read_records
-from relic.evaluation.subject import Subject, find_subjects, fit_protocol
-from relic.evaluation.tracks import check_trials, replayed_trials
+from relic.evaluation.trained_agent import TrainedAgent, find_agents, fit_protocol
 from relic.evaluation.workers import WorkerError
 from relic.files import hold
 from relic.schema import ConfigError, in_lines, leaves, to_plain
@@ -38,7 +38,7 @@ class Plan:
 
     run: str
     """How its run is called."""
-    subject: Subject
+    agent: TrainedAgent
     named: Protocol
     """As it is named and hashed."""
     fitted: Protocol
@@ -53,16 +53,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     try:
         settings, changes = parse(arguments)
-        subjects = [s for run in settings.run for s in find_subjects(run, settings.checkpoint)]
-        protocols = _protocols(subjects[0], settings, changes)
+        agents = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
+        protocols = _protocols(agents[0], settings, changes)
         _check_controls(settings, protocols[0])
-        plans = _plan(subjects, settings, protocols)
+        plans = _plan(agents, settings, protocols)
         _check_tracks(settings, plans[0].fitted)
         stores = [
-            Store(plan.directory, identity_of(plan.subject, plan.fitted, settings))
+            RecordStore(plan.directory, identity_of(plan.agent, plan.fitted, settings))
             for plan in plans
         ]
-        shared = _shared_directory(subjects, settings, protocols)
+        shared = _shared_directory(agents, settings, protocols)
         if len(plans) > 1:
             shared.mkdir(parents=True, exist_ok=True)
         locks = [hold(store.directory, "out") for store in stores]
@@ -77,44 +77,46 @@ def main(arguments: Sequence[str]) -> int:
         for lock in locks:
             lock.close()
     if len(entries) > 1:
-        print(describe_comparison(write_comparison(entries, shared)))
+        print(describe_side_by_side(write_side_by_side(entries, shared)))
         print(f"{shared / PAGE_FILE}")
     return 0
 
 
-def _evaluate(plans: Sequence[Plan], stores: Sequence[Store], settings: Settings) -> list[Entry]:
+def _evaluate(
+    plans: Sequence[Plan], stores: Sequence[RecordStore], settings: Settings
+) -> list[Entry]:
     """Do what is planned, one after another, and say how it went."""
     entries = []
     for number, (plan, store) in enumerate(zip(plans, stores, strict=True), 1):
         which = f"[{number}/{len(plans)}] " if len(plans) > 1 else ""
         named = plan.named
         limit = "" if named.context_limit == NO_LIMIT else f", {limit_words(named.context_limit)}"
-        print(f"{which}{plan.subject.checkpoint}: {named.name} ({named.hash}){limit}")
-        summary = evaluate_into(store, plan.subject, plan.fitted, settings, named=named)
+        print(f"{which}{plan.agent.checkpoint}: {named.name} ({named.hash}){limit}")
+        summary = evaluate_into(store, plan.agent, plan.fitted, settings, named=named)
         print(describe(summary))
         print(f"{store.directory / REPORT_FILE}")
-        records = read_records(store.directory / RECORDS_FILES[Context.KEPT])
-        entries.append(Entry(plan.run, plan.subject.checkpoint.name, summary, records))
+        records = read_records(store.directory / RECORDS_FILES[ContextControl.KEPT])
+        entries.append(Entry(plan.run, plan.agent.checkpoint.name, summary, records))
     return entries
 
 
-def _protocols(subject: Subject, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
+def _protocols(agent: TrainedAgent, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
     """Return the protocol that is asked for, once for each limit of the context."""
     if not settings.context_limits:
-        return [chosen_protocol(subject, settings, changes)]
+        return [chosen_protocol(agent, settings, changes)]
     return [
-        chosen_protocol(subject, settings, {**changes, "context_limit": limit})
+        chosen_protocol(agent, settings, {**changes, "context_limit": limit})
         for limit in settings.context_limits
     ]
 
 
-def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any]) -> Protocol:
+def chosen_protocol(agent: TrainedAgent, settings: Settings, changes: dict[str, Any]) -> Protocol:
     """Load the protocol that is asked for, with its fields changed.
 
     Raises:
         ConfigError: If its name or a value is refused.
     """
-    name = settings.protocol or subject.default_protocol
+    name = settings.protocol or agent.default_protocol
     plain = to_plain(load_protocol(name))
     for key, value in changes.items():
         *path, last = key.split(".")
@@ -129,7 +131,7 @@ def chosen_protocol(subject: Subject, settings: Settings, changes: dict[str, Any
 
 
 def _check_controls(settings: Settings, protocol: Protocol) -> None:
-    if Context.FOREIGN.value in settings.controls and protocol.trials < 2:
+    if ContextControl.FOREIGN.value in settings.controls and protocol.trials < 2:
         raise ConfigError(
             "controls: foreign needs another trial to take the context from, got trials=1. "
             "Raise trials, or leave foreign out."
@@ -152,26 +154,26 @@ def _check_tracks(settings: Settings, protocol: Protocol) -> None:
 
 
 def _plan(
-    subjects: Sequence[Subject], settings: Settings, protocols: Sequence[Protocol]
+    agents: Sequence[TrainedAgent], settings: Settings, protocols: Sequence[Protocol]
 ) -> list[Plan]:
     """Check each evaluation and give it a directory of its own."""
-    names = _names([subject.root.absolute() for subject in subjects])
+    names = _names([agent.root.absolute() for agent in agents])
     plans = []
-    for subject, protocol in product(subjects, protocols):
-        name = names[subject.root.absolute()]
+    for agent, protocol in product(agents, protocols):
+        name = names[agent.root.absolute()]
         fitted = fit_protocol(
-            subject,
+            agent,
             protocol,
             allow_trained=settings.allow_trained,
             device=settings.device,
             workers=settings.workers,
         )
-        directory = _directory(subject, settings, protocol)
-        if settings.out is not None and len(subjects) > 1:
-            directory = directory / name / subject.checkpoint.name
+        directory = _directory(agent, settings, protocol)
+        if settings.out is not None and len(agents) > 1:
+            directory = directory / name / agent.checkpoint.name
         if settings.out is not None and len(protocols) > 1:
             directory = directory / protocol.context_limit.replace(":", "-")
-        plans.append(Plan(name, subject, protocol, fitted, directory))
+        plans.append(Plan(name, agent, protocol, fitted, directory))
     return plans
 
 
@@ -185,20 +187,20 @@ def _names(roots: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _directory(subject: Subject, settings: Settings, protocol: Protocol) -> Path:
+def _directory(agent: TrainedAgent, settings: Settings, protocol: Protocol) -> Path:
     if settings.out is not None:
         return Path(settings.out)
-    return _in(subject.root, protocol) / subject.checkpoint.name
+    return _in(agent.root, protocol) / agent.checkpoint.name
 
 
 def _shared_directory(
-    subjects: Sequence[Subject], settings: Settings, protocols: Sequence[Protocol]
+    agents: Sequence[TrainedAgent], settings: Settings, protocols: Sequence[Protocol]
 ) -> Path:
     """Return where a comparison goes: into the only run, beside the runs, or into the first."""
     if settings.out is not None:
         return Path(settings.out)
-    first = subjects[0].root.absolute()
-    roots = {subject.root.absolute() for subject in subjects}
+    first = agents[0].root.absolute()
+    roots = {agent.root.absolute() for agent in agents}
     root = first if len(roots) == 1 else Path(os.path.commonpath({r.parent for r in roots}))
     if root == Path(root.anchor):  # they have nothing in common
         root = first

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from relic.evaluation.context import Context
-from relic.evaluation.evaluator import Record
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.records import Record
 
 MEASURES = ("success", "spl", "soft_spl", "return", "length")
 RISING = ("success", "spl", "soft_spl", "return")
@@ -146,7 +146,7 @@ def episodes_within(records: Sequence[Record], steps: int | None) -> float | Non
 
 
 def summarise(
-    records: Sequence[Record], controls: Mapping[Context, Sequence[Record]] | None = None
+    records: Sequence[Record], controls: Mapping[ContextControl, Sequence[Record]] | None = None
 ) -> dict[str, Any]:
     """Return all numbers that an evaluation reports.
 

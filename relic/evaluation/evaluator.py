@@ -8,7 +8,7 @@ Legend: N rows, K numbers per row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -17,9 +17,10 @@ from gymnasium import spaces
 
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
-from relic.evaluation.context import (
+from relic.evaluation.context_limit import limited
+from relic.evaluation.controls import (
     ClearedMemory,
-    Context,
+    ContextControl,
     ForeignMemory,
     LoggedMemory,
     Memory,
@@ -27,13 +28,12 @@ from relic.evaluation.context import (
     TokenLog,
     donor_block,
 )
-from relic.evaluation.context_limit import limited
 from relic.evaluation.protocol import Block, Protocol
+from relic.evaluation.records import Record, in_order
 from relic.noise import key, row_uniforms
 from relic.policy.encoders.observations import PREV_REWARD
 from relic.policy.policy import Policy
 
-Record = dict[str, Any]
 OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarray]
 """Called before each step with the environment, what the policy sees (its own copy), which rows
 begin an episode, and the policy's actions. Returns the actions that are executed, which the policy
@@ -79,7 +79,7 @@ def run_block(
     protocol: Protocol,
     block: Block,
     *,
-    context: Context = Context.KEPT,
+    control: ContextControl = ContextControl.KEPT,
     on_act: OnAct | None = None,
 ) -> Iterator[Record]:
     """Evaluate one block, and yield a record as each episode of a real unit ends.
@@ -92,26 +92,26 @@ def run_block(
         env: As `make_env` builds it.
         protocol: The rules.
         block: One of the protocol's.
-        context: What the policy remembers when an episode begins.
+        control: What the policy remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
     policy = limited(policy, protocol.context_limit)
-    memory = _begin_memory(policy, env, protocol, block, context)
+    memory = _begin_memory(policy, env, protocol, block, control)
     runner = _BlockRunner(policy, env, protocol, block, memory, on_act)
     while not runner.finished:
         yield from runner.step()
 
 
 def _begin_memory(
-    policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block, context: Context
+    policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block, control: ContextControl
 ) -> Memory:
     longest = env.max_episode_steps
     capacity = protocol.capacity(longest)
-    if context is Context.CLEARED:
+    if control is ContextControl.CLEARED:
         return ClearedMemory(policy, block, longest)
-    if context is Context.SHUFFLED:
+    if control is ContextControl.SHUFFLED:
         return ShuffledMemory(policy, block, capacity, seed=protocol.seed)
-    if context is Context.FOREIGN:
+    if control is ContextControl.FOREIGN:
         donors = _run_donors(policy, env, protocol, donor_block(protocol, block))
         return ForeignMemory(policy, block, capacity + longest, donors=donors)
     return Memory(policy, block, capacity)
@@ -132,11 +132,11 @@ def run_blocks(
     env: TrialVectorEnv,
     protocol: Protocol,
     *,
-    context: Context = Context.KEPT,
+    control: ContextControl = ContextControl.KEPT,
 ) -> Iterator[Record]:
     """Evaluate all blocks of a protocol, and yield a record as each episode ends."""
     for block in protocol.blocks():
-        yield from run_block(policy, env, protocol, block, context=context)
+        yield from run_block(policy, env, protocol, block, control=control)
 
 
 class _BlockRunner:
@@ -230,20 +230,16 @@ class _BlockRunner:
 
 
 def evaluate(
-    policy: Policy, protocol: Protocol, *, context: Context = Context.KEPT
+    policy: Policy, protocol: Protocol, *, control: ContextControl = ContextControl.KEPT
 ) -> list[Record]:
     """Evaluate a whole protocol in this process and return its records in order.
 
-    For evaluations that should be kept, resumed or shared by workers, see `relic.evaluation.store`.
+    An evaluation that is kept, resumed or shared by workers goes through `relic.evaluation.workers`
+    and `relic.evaluation.records`.
     """
     env = make_env(protocol)
     try:
         check_fit(policy, env)
-        return in_order(run_blocks(policy, env, protocol, context=context))
+        return in_order(run_blocks(policy, env, protocol, control=control))
     finally:
         env.close()
-
-
-def in_order(records: Iterable[Record]) -> list[Record]:
-    """Sort records by repeat, trial and episode."""
-    return sorted(records, key=lambda r: (r["repeat"], r["trial"], r["episode"]))

@@ -5,10 +5,12 @@ Shape suffixes: N rows, K goals, H and W picture height and width.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+import typing
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,9 +23,13 @@ from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.houses.show.film import Frame
 from envs.houses.show.topdown import Map, draw_map, mark_objects, plot_map
+from relic.evaluation.protocol import Block, Protocol
+from relic.evaluation.records import write_text
+from relic.files import complete_lines
+from relic.schema import ConfigError
 
 Positions = NDArray[np.float64]
-"""(..., 2): x and y in the units of the ground."""
+"""(..., 2): x and y in the units of the map."""
 
 _GOAL, _LINE = (250, 214, 165), (205, 211, 219)
 SIDE = 640
@@ -32,21 +38,21 @@ SIDE = 640
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A ground from above, whose first row is the far side, of greatest y."""
+    """A map, whose first row is the far side, of greatest y."""
 
     plan: Map
-    """Its own origin is the picture's lower left corner, and its metre the ground's unit."""
+    """Its own origin is the picture's lower left corner, and its metre the map's unit."""
     left: float
     bottom: float
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top in the units of the ground."""
+        """Left, right, bottom and top in the units of the map."""
         height, width = (n / self.plan.pixels_per_metre for n in self.plan.image.shape[:2])
         return self.left, self.left + width, self.bottom, self.bottom + height
 
 
-class Ground(Protocol):
+class TrialMap(typing.Protocol):
     """What one trial's positions are drawn on."""
 
     def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
@@ -70,32 +76,32 @@ class Ground(Protocol):
         ...
 
     def draw(self, axes: Axes) -> None:
-        """Draw the ground itself, and set the limits of the axes."""
+        """Draw the map itself, and set the limits of the axes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class DarkroomMap:
     """Darkroom: cells of a square, which the agent knows by their numbers."""
 
     size: int
 
     def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return the cell of each row; see `Ground`."""
+        """Return the cell of each row; see `TrialMap`."""
         scaled_N2 = observation["position"].astype(np.float64)
         return np.rint((scaled_N2 + 1.0) * 0.5 * (self.size - 1))
 
     def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return the cell of each row, with NaN for heading and pitch; see `Ground`."""
+        """Return the cell of each row, with NaN for heading and pitch; see `TrialMap`."""
         position_N2 = self.positions(env, observation)
         return np.concatenate([position_N2, np.full_like(position_N2, np.nan)], axis=1)
 
     def goals(self, goal: int) -> Positions:
-        """Return the hidden cell; see `Ground`."""
+        """Return the hidden cell; see `TrialMap`."""
         return np.array([divmod(goal, self.size)], np.float64)
 
     def draw(self, axes: Axes) -> None:
-        """Draw the lines between cells; see `Ground`."""
+        """Draw the lines between cells; see `TrialMap`."""
         edges = np.arange(self.size + 1) - 0.5
         axes.hlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
         axes.vlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
@@ -103,7 +109,7 @@ class Cells:
         axes.set_axis_off()
 
     def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Paint the lines between cells, and the hidden cell; see `Ground`."""
+        """Paint the lines between cells, and the hidden cell; see `TrialMap`."""
         scale = max(side // self.size, 2)
         side = scale * self.size
         image_HW3 = np.full((side, side, 3), 255, np.uint8)
@@ -116,43 +122,43 @@ class Cells:
         return Picture(Map(image_HW3, float(scale)), -0.5, -0.5)
 
     def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
-        """Return None: it is dark; see `Ground`."""
+        """Return None: it is dark; see `TrialMap`."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class HouseMap:
     """A furnished house, in metres."""
 
     scene: Scene
 
     def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return where the agents stand; see `Ground`."""
+        """Return where the agents stand; see `TrialMap`."""
         assert isinstance(env, HousesVectorEnv)
         return env.simulator.pose_N4[:, :2].copy()
 
     def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return how the agents stand; see `Ground`."""
+        """Return how the agents stand; see `TrialMap`."""
         assert isinstance(env, HousesVectorEnv)
         return env.simulator.pose_N4.copy()
 
     def goals(self, goal: int) -> Positions:
-        """Return the objects of the category; see `Ground`."""
+        """Return the objects of the category; see `TrialMap`."""
         return np.array([(o.x, o.y) for o in self.scene.objects if o.category == goal])
 
     def draw(self, axes: Axes) -> None:
-        """Draw rooms and furniture, pale, as more is drawn over them; see `Ground`."""
+        """Draw rooms and furniture, pale, as more is drawn over them; see `TrialMap`."""
         plot_map(axes, self.scene, pixels_per_metre=32.0)
         axes.images[-1].set_alpha(0.5)
         axes.set_axis_off()
 
     def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Paint rooms and furniture, and ring the objects; see `Ground`."""
+        """Paint rooms and furniture, and ring the objects; see `TrialMap`."""
         plan = draw_map(self.scene, side / max(self.scene.house.extent))
         return Picture(mark_objects(plan, self.scene, names=goal is None, goal=goal), 0.0, 0.0)
 
     def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
-        """Render what the camera saw, in finer pictures than the agent's; see `Ground`."""
+        """Render what the camera saw, in finer pictures than the agent's; see `TrialMap`."""
         assert isinstance(env, HousesVectorEnv)
         return _render(self.scene, pose_T4, side, math.radians(env.task.hfov_deg))
 
@@ -167,22 +173,152 @@ def _render(scene: Scene, pose_T4: Positions, side: int, hfov: float) -> Iterato
         renderer.close()
 
 
-def has_ground(env: TrialVectorEnv) -> bool:
+def has_map(env: TrialVectorEnv) -> bool:
     """Say whether an environment shows where its agents are."""
     return isinstance(env, DarkroomVectorEnv | HousesVectorEnv)
 
 
-def ground_of(env: TrialVectorEnv, row: int = 0) -> Ground:
-    """Return the ground of the trial that a row is in.
+def map_of(env: TrialVectorEnv, row: int = 0) -> TrialMap:
+    """Return the map of the trial that a row is in.
 
     Raises:
         ValueError: If the environment shows no positions.
     """
     if isinstance(env, DarkroomVectorEnv):
-        return Cells(env.size)
+        return DarkroomMap(env.size)
     if isinstance(env, HousesVectorEnv):
-        return Floor(env.simulator.place(row).scene)
+        return HouseMap(env.simulator.place(row).scene)
     raise ValueError(
-        f"ground_of: the environment must be Darkroom or Houses, got {type(env).__name__}. "
+        f"map_of: the environment must be Darkroom or Houses, got {type(env).__name__}. "
         "Others have no map."
     )
+
+
+_FEW, _MOST = 3, 12
+"""Trials that are kept if none are named, and that may be named."""
+_DECIMALS = 3
+"""Of metres and radians: a tenth of a pixel is coarser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One trial."""
+
+    trial: int
+    episodes: tuple[Positions, ...]
+    """Of each episode, in order, how the agent stood before each action: x, y, heading, pitch
+    (T, 4). The last may be unfinished."""
+
+
+class Tracker:
+    """Notes poses while a block is evaluated; an `on_act` of `run_block`."""
+
+    def __init__(self, block: Block, trials: Collection[int]):
+        """Choose the rows: the first repeat of these trials, as far as the block has them."""
+        self._rows = {
+            row: unit.trial
+            for row, unit in enumerate(block.units[: block.num_real])
+            if unit.repeat == 0 and unit.trial in trials
+        }
+        self._episodes: dict[int, list[list[NDArray[np.float64]]]] = {row: [] for row in self._rows}
+
+    @property
+    def trials(self) -> list[int]:
+        """The chosen trials."""
+        return list(self._rows.values())
+
+    def __call__(
+        self,
+        env: TrialVectorEnv,
+        observation: Observation,
+        starts_N: np.ndarray,
+        action_N: np.ndarray,
+    ) -> np.ndarray:
+        """Note how the agents stand; their actions are left alone."""
+        if self._rows:
+            pose_N4 = map_of(env).poses(env, observation)
+            for row, episodes in self._episodes.items():
+                if starts_N[row]:
+                    episodes.append([])
+                episodes[-1].append(pose_N4[row])
+        return action_N
+
+    def write(self, directory: Path) -> None:
+        """Write a file for each chosen trial."""
+        for row, trial in self._rows.items():
+            episodes = [np.stack(poses) for poses in self._episodes[row]]
+            _write(directory, Track(trial, tuple(episodes)))
+
+
+def replayed_trials(
+    wanted: Sequence[int] | None, protocol: Protocol, env: TrialVectorEnv
+) -> tuple[int, ...]:
+    """Return the trials that are replayed.
+
+    Args:
+        wanted: Their numbers. None: the first few, if there is a map to show them on.
+        protocol: Whose trials they are.
+        env: Its environment.
+
+    Raises:
+        ConfigError: If they are too many for one page, or as `check_trials` says.
+    """
+    if wanted is None:
+        trials = range(protocol.first_trial, protocol.first_trial + protocol.trials)
+        return tuple(trials[:_FEW]) if has_map(env) else ()
+    if len(wanted) > _MOST:
+        raise ConfigError(
+            f"replay: must name at most {_MOST} trials, which one page can hold, got "
+            f"{len(wanted)}. Leave some out."
+        )
+    check_trials(wanted, protocol, env, key="replay")
+    return tuple(wanted)
+
+
+def check_trials(
+    trials: Sequence[int], protocol: Protocol, env: TrialVectorEnv, *, key: str
+) -> None:
+    """Check that tracks of trials can be had; `key` is what names them.
+
+    Raises:
+        ConfigError: If a trial is not the protocol's, or if there is no map.
+    """
+    first, last = protocol.first_trial, protocol.first_trial + protocol.trials - 1
+    for trial in trials:
+        if not first <= trial <= last:
+            raise ConfigError(
+                f"{key}: must name trials of the protocol, {first} to {last}, got {trial}. "
+                "Name others."
+            )
+    if trials and not has_map(env):
+        raise ConfigError(
+            f"{key}: must be empty for {protocol.env}, which has no map, got trials {list(trials)}."
+        )
+
+
+def track_file(directory: Path, trial: int) -> Path:
+    """Return where the track of a trial is kept in the directory of an evaluation."""
+    return directory / "tracks" / f"trial-{trial:06d}.jsonl"
+
+
+def missing_tracks(directory: Path, protocol: Protocol, trials: Collection[int]) -> set[int]:
+    """Return the blocks that must be evaluated for the tracks of trials to be there."""
+    missing = {trial for trial in trials if not track_file(directory, trial).exists()}
+    return {block.index for block in protocol.blocks() if Tracker(block, missing).trials}
+
+
+def read_track(directory: Path, trial: int) -> Track:
+    """Read the track of a trial."""
+    lines = complete_lines(track_file(directory, trial))
+    return Track(trial, tuple(np.array(line["pose"], float).reshape(-1, 4) for line in lines))
+
+
+def _write(directory: Path, track: Track) -> None:
+    file = track_file(directory, track.trial)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for episode, pose_T4 in enumerate(track.episodes):
+        rounded = np.round(pose_T4, _DECIMALS).tolist()
+        pose = [[None if math.isnan(value) else value for value in row] for row in rounded]
+        lines.append(json.dumps({"episode": episode, "pose": pose}) + "\n")
+    write_text(file, "".join(lines))

@@ -7,18 +7,17 @@ from typing import Any
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
-from relic.evaluation.evaluator import Record
+from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.records import Job, Record, RecordStore, identity, policy_digest, write_json
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary
 from relic.evaluation.report.replay import replay_data
 from relic.evaluation.report.video import write_videos
 from relic.evaluation.settings import Settings
-from relic.evaluation.store import Job, Store, identity, policy_digest, write_json
-from relic.evaluation.subject import Subject, trained_on
-from relic.evaluation.tracks import Track, missing_tracks, read_track, replayed_trials
+from relic.evaluation.trained_agent import TrainedAgent, trained_on
 from relic.evaluation.workers import Task, progress, run_jobs
 from relic.schema import ConfigError, to_plain
 
@@ -27,13 +26,18 @@ REPORT_FILE = "report.html"
 
 
 def evaluate_into(
-    store: Store, subject: Subject, protocol: Protocol, settings: Settings, *, named: Protocol
+    store: RecordStore,
+    agent: TrainedAgent,
+    protocol: Protocol,
+    settings: Settings,
+    *,
+    named: Protocol,
 ) -> dict[str, Any]:
     """Evaluate what is not done yet, and write records, summary, plots and a page about them.
 
     Args:
         store: Where to.
-        subject: What is evaluated.
+        agent: What is evaluated.
         protocol: With the run's options filled in.
         settings: Workers and the like.
         named: The protocol as it is named and hashed.
@@ -49,13 +53,13 @@ def evaluate_into(
     try:
         replayed = replayed_trials(settings.replay, protocol, env)
         tracked = tuple(dict.fromkeys([*replayed, *(trial for trial, _ in settings.filmed)]))
-        records = _records(store, subject, protocol, settings, tracked)
-        summary = _summary(subject, protocol, named, records, env.goal_categories)
+        records = _records(store, agent, protocol, settings, tracked)
+        summary = _summary(agent, protocol, named, records, env.goal_categories)
         write_json(store.directory / SUMMARY_FILE, summary)
         pictures = store.directory / "plots"
         plots = [*plot_summary(summary, pictures), *plot_groups(summary, pictures)]
         tracks = {trial: read_track(store.directory, trial) for trial in tracked}
-        kept = records[Context.KEPT]
+        kept = records[ContextControl.KEPT]
         replays = _replays(env, [tracks[trial] for trial in replayed], kept)
         write_report(summary, plots, store.directory / REPORT_FILE, replays=replays)
         write_videos(env, tracks, kept, settings.filmed, store.directory / "videos")
@@ -65,34 +69,34 @@ def evaluate_into(
 
 
 def _records(
-    store: Store,
-    subject: Subject,
+    store: RecordStore,
+    agent: TrainedAgent,
     protocol: Protocol,
     settings: Settings,
     tracked: tuple[int, ...],
-) -> dict[Context, list[Record]]:
+) -> dict[ContextControl, list[Record]]:
     """Evaluate the blocks that are not done and return all records."""
-    contexts = [Context.KEPT, *map(Context, settings.controls)]
-    jobs = [Job(context, block) for context in contexts for block in range(protocol.num_blocks)]
+    controls = [ContextControl.KEPT, *map(ContextControl, settings.controls)]
+    jobs = [Job(control, block) for control in controls for block in range(protocol.num_blocks)]
     missing = missing_tracks(store.directory, protocol, tracked)
     left = [
         job
         for job in jobs
-        if not store.is_done(job) or (job.context is Context.KEPT and job.block in missing)
+        if not store.is_done(job) or (job.control is ContextControl.KEPT and job.block in missing)
     ]
     task = Task(
-        subject.checkpoint,
+        agent.checkpoint,
         protocol,
         store.directory,
-        identity_of(subject, protocol, settings),
+        identity_of(agent, protocol, settings),
         threads=settings.threads,
         device=settings.device,
         tracked=tracked,
     )
     with progress(protocol, left, len(jobs), enabled=settings.progress) as on_episode:
         run_jobs(task, left, workers=settings.workers, on_episode=on_episode)
-    records = {context: store.merge(context, protocol.num_blocks) for context in contexts}
-    if not records[Context.KEPT]:
+    records = {control: store.merge(control, protocol.num_blocks) for control in controls}
+    if not records[ContextControl.KEPT]:
         raise ConfigError(
             f"protocol.steps: must let some trial end an episode, got {protocol.steps}, in which "
             "none did. Raise steps."
@@ -101,14 +105,16 @@ def _records(
 
 
 def _summary(
-    subject: Subject,
+    agent: TrainedAgent,
     protocol: Protocol,
     named: Protocol,
-    records: dict[Context, list[Record]],
+    records: dict[ContextControl, list[Record]],
     categories: Sequence[str],
 ) -> dict[str, Any]:
-    kept = records[Context.KEPT]
-    controls = {c: others for c, others in records.items() if c is not Context.KEPT and others}
+    kept = records[ContextControl.KEPT]
+    controls = {
+        c: others for c, others in records.items() if c is not ContextControl.KEPT and others
+    }
     return {
         "format": 1,
         "protocol": named.name,
@@ -116,16 +122,16 @@ def _summary(
         "protocol_hash": named.hash,
         "env": protocol.env,
         "options": to_plain(protocol.options),
-        "trained_on": bool(trained_on(subject, protocol)),
-        "policy": policy_digest(subject.checkpoint),
-        "checkpoint": subject.checkpoint.name,
-        "env_steps": subject.meta.get("env_steps"),
+        "trained_on": bool(trained_on(agent, protocol)),
+        "policy": policy_digest(agent.checkpoint),
+        "checkpoint": agent.checkpoint.name,
+        "env_steps": agent.meta.get("env_steps"),
         "episodes": len(kept),
         "trials": protocol.trials,
         "repeats": protocol.repeats,
         "context_limit": protocol.context_limit,
-        "trained_steps": subject.trained_steps,
-        "trained_episodes": episodes_within(kept, subject.trained_steps),
+        "trained_steps": agent.trained_steps,
+        "trained_episodes": episodes_within(kept, agent.trained_steps),
         **summarise(kept, controls),
         **summarise_groups(kept, categories),
     }
@@ -143,6 +149,6 @@ def _replays(
     ]
 
 
-def identity_of(subject: Subject, protocol: Protocol, settings: Settings) -> dict[str, Any]:
+def identity_of(agent: TrainedAgent, protocol: Protocol, settings: Settings) -> dict[str, Any]:
     """Return what decides the records of an evaluation."""
-    return identity(subject.checkpoint, protocol, settings.threads, device=settings.device)
+    return identity(agent.checkpoint, protocol, settings.threads, device=settings.device)

@@ -30,10 +30,10 @@ from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
 from envs.objectnav.config import ObjectNavConfig
 from relic.evaluation.curves import Table, curve, measures, tabulate
-from relic.evaluation.evaluator import OnAct, Record, make_env, run_block
+from relic.evaluation.evaluator import OnAct, make_env, run_block
 from relic.evaluation.protocol import Protocol, load_protocol
-from relic.evaluation.store import write_json
-from relic.evaluation.subject import Subject, find_subject, fit_protocol
+from relic.evaluation.records import Record, write_json
+from relic.evaluation.trained_agent import TrainedAgent, find_agent, fit_protocol
 from relic.evaluation.workers import torch_threads
 from relic.policy.loading import load
 from relic.policy.policy import Policy
@@ -145,13 +145,13 @@ def probe(
         NotImplementedError: If the environment has no expert.
     """
     tried = _checked(counts, following)
-    subject = find_subject(run, checkpoint)
-    named = _protocol(subject, protocol, trials=trials, repeats=repeats)
-    fitted, goals = _fit(subject, named, goals, allow_trained=allow_trained)
+    agent = find_agent(run, checkpoint)
+    named = _protocol(agent, protocol, trials=trials, repeats=repeats)
+    fitted, goals = _fit(agent, named, goals, allow_trained=allow_trained)
     env = make_env(fitted)
     try:
         shown, demonstrator = _demonstrations(demonstrations, env, fitted, tried[-1])
-        run_all = partial(_records, load(subject.checkpoint, device), env, fitted, on_episode)
+        run_all = partial(_records, load(agent.checkpoint, device), env, fitted, on_episode)
         with torch_threads(threads):
             own = run_all(tried[-1] + following)
             after = {
@@ -161,7 +161,7 @@ def probe(
     finally:
         env.close()
     return ProbeResult(
-        checkpoint=str(subject.checkpoint),
+        checkpoint=str(agent.checkpoint),
         protocol=named.name,
         protocol_hash=named.hash,
         env=named.env,
@@ -200,18 +200,20 @@ def _checked(counts: Sequence[int], following: int) -> tuple[int, ...]:
     return tried
 
 
-def _protocol(subject: Subject, protocol: Protocol | str | None, **changes: int | None) -> Protocol:
+def _protocol(
+    agent: TrainedAgent, protocol: Protocol | str | None, **changes: int | None
+) -> Protocol:
     given: dict[str, Any] = {name: v for name, v in changes.items() if v is not None}
     if isinstance(protocol, Protocol):
         return replace(protocol, **given)
-    return load_protocol(protocol or subject.default_protocol, **given)
+    return load_protocol(protocol or agent.default_protocol, **given)
 
 
 def _fit(
-    subject: Subject, protocol: Protocol, goals: Goals | None, *, allow_trained: bool
+    agent: TrainedAgent, protocol: Protocol, goals: Goals | None, *, allow_trained: bool
 ) -> tuple[Protocol, Goals]:
     """Return the protocol with all options filled in, and how long its goals last."""
-    env = make_trial_env(protocol.env, 1, {**subject.options, **protocol.options})
+    env = make_trial_env(protocol.env, 1, {**agent.options, **protocol.options})
     env.close()
     task = getattr(env, "task", None)
     if not isinstance(task, ObjectNavConfig):
@@ -220,11 +222,11 @@ def _fit(
                 f"goals: must be fixed in {protocol.env}, where a trial is one goal, got 'free'. "
                 "Leave it out."
             )
-        return fit_protocol(subject, protocol, allow_trained=allow_trained), "fixed"
+        return fit_protocol(agent, protocol, allow_trained=allow_trained), "fixed"
     if goals is not None:
         task = replace(task, fixed_goal=goals == "fixed")
         protocol = replace(protocol, options={**protocol.options, "task": to_plain(task)})
-    fitted = fit_protocol(subject, protocol, allow_trained=allow_trained)
+    fitted = fit_protocol(agent, protocol, allow_trained=allow_trained)
     return fitted, "fixed" if task.fixed_goal else "free"
 
 

@@ -33,7 +33,7 @@ class Settings:
     threads: Annotated[int, at_least(1)] = 1
     device: str = "cpu"
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
-    """Other contexts that the same trials are evaluated with, see `context.Context`."""
+    """Other contexts that the same trials are evaluated with, see `context.ContextControl`."""
     context_limits: tuple[str, ...] = ()
     """Values of the protocol's `context_limit` that are evaluated one by one and compared."""
     replay: tuple[int, ...] | None = None

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from relic.evaluation.context import Context
 from relic.evaluation.context_limit import limited
-from relic.evaluation.evaluator import Record, check_fit, make_env, run_block
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.evaluator import check_fit, make_env, run_block
+from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.store import Job, Store
-from relic.evaluation.tracks import Tracker
+from relic.evaluation.records import Job, Record, RecordStore
 from relic.policy.loading import load
 
 ATTEMPTS = 2
@@ -86,20 +86,20 @@ def run_jobs(
 def _work(task: Task, jobs: Iterator[Job]) -> Iterator[Record]:
     """Evaluate jobs one after another, with one policy and one environment."""
     policy = limited(load(task.checkpoint, task.device), task.protocol.context_limit)
-    store = Store(task.directory, task.identity)
+    store = RecordStore(task.directory, task.identity)
     blocks = list(task.protocol.blocks())
     env = make_env(task.protocol)
     try:
         check_fit(policy, env)
         for job in jobs:
             block = blocks[job.block]
-            tracker = Tracker(block, task.tracked if job.context is Context.KEPT else ())
+            tracker = Tracker(block, task.tracked if job.control is ContextControl.KEPT else ())
             records = run_block(
                 policy,
                 env,
                 task.protocol,
                 block,
-                context=job.context,
+                control=job.control,
                 on_act=tracker if tracker.trials else None,
             )
             yield from store.write(job, records)
@@ -162,7 +162,7 @@ class _Pool:
                 assert isinstance(connection, Connection)
                 self._hear(connection)
         if self._given_up:
-            names = ", ".join(f"{j.context.value} {j.block}" for j in self._given_up)
+            names = ", ".join(f"{j.control.value} {j.block}" for j in self._given_up)
             raise WorkerError(
                 f"workers: each block must be evaluated, but the process died {ATTEMPTS} times on: "
                 f"{names}. The others are on disk; run the same command to try these again."

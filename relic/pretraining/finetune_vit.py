@@ -28,8 +28,8 @@ from relic.policy.weights import load_weights, write_json, write_weights
 from relic.pretraining.pretrain import dice_loss
 from relic.pretraining.visibility import (
     Labelled,
-    PresenceNetwork,
     Score,
+    VisibilityNetwork,
     batches,
     draw_labelled,
     score,
@@ -112,7 +112,7 @@ def finetune(
     torch.manual_seed(settings.seed)
     vit = VisionTransformer(**asdict(settings.vit))
     load_weights(vit, read_checkpoint(checkpoint), checkpoint)
-    network = PresenceNetwork(vit).to(device)
+    network = VisibilityNetwork(vit).to(device)
     began = time.perf_counter()
     num_held_out = max(round(_HELD_OUT * settings.pictures), 1)
     learned = _draw(settings, settings.pictures - num_held_out, stream=0)
@@ -120,7 +120,7 @@ def finetune(
     took = time.perf_counter() - began
     say(
         f"finetune_vit: drew {settings.pictures:,} pictures in {took:.0f} s, each with "
-        f"{learned.present_BG.sum(1).mean():.1f} categories in view in the mean"
+        f"{learned.visible_BG.sum(1).mean():.1f} categories in view in the mean"
     )
     rng = np.random.default_rng([settings.seed, 0xF17E])
     _train_head(network, learned, settings, rng)
@@ -131,8 +131,8 @@ def finetune(
     _write(directory, network, settings, scores)
     for epoch in range(settings.epochs):
         network.train()
-        for rgb_BHW3, present_BG in batches(learned, settings.batch, rng):
-            loss = dice_loss(network(rgb_BHW3), present_BG.to(device))
+        for rgb_BHW3, visible_BG in batches(learned, settings.batch, rng):
+            loss = dice_loss(network(rgb_BHW3), visible_BG.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -156,7 +156,7 @@ def _draw(settings: FinetuneSettings, count: int, *, stream: int) -> Labelled:
 
 
 def _train_head(
-    network: PresenceNetwork,
+    network: VisibilityNetwork,
     labelled: Labelled,
     settings: FinetuneSettings,
     rng: np.random.Generator,
@@ -168,19 +168,19 @@ def _train_head(
     parts = torch.from_numpy(labelled.rgb_BHW3).split(settings.batch)
     with torch.no_grad():
         features_BE = torch.cat([network.features(part) for part in parts])
-    present_BG = torch.from_numpy(labelled.present_BG).float().to(features_BE.device)
+    visible_BG = torch.from_numpy(labelled.visible_BG).float().to(features_BE.device)
     optimizer = torch.optim.AdamW(network.head.parameters(), settings.head_lr, weight_decay=0.0)
     for _ in range(settings.head_epochs):
         order = torch.from_numpy(rng.permutation(len(features_BE))).to(features_BE.device)
         for index_B in order.split(settings.batch):
-            loss = dice_loss(network.head(features_BE[index_B]), present_BG[index_B])
+            loss = dice_loss(network.head(features_BE[index_B]), visible_BG[index_B])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
 
 def _write(
-    directory: Path, network: PresenceNetwork, settings: FinetuneSettings, scores: list[Score]
+    directory: Path, network: VisibilityNetwork, settings: FinetuneSettings, scores: list[Score]
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     write_weights(directory / WEIGHTS_FILE, network)

@@ -27,7 +27,7 @@ COLUMNS = 4
 DEPTHS = 2
 """Labels of depth in a column: the nearest and the mean of its middle rows."""
 MIN_DEPTH, MAX_DEPTH = 0.1, 10.0
-PRESENT_PIXELS = 10
+VISIBLE_PIXELS = 10
 _SENSORS = ("rgb", "depth", "semantic")
 _PITCHES_DEG = (0.0, -30.0, -60.0, 30.0)
 _PITCH_SHARES = (0.5, 0.35, 0.1, 0.05)
@@ -50,8 +50,8 @@ class Pictures:
     """The same for what is near enough to stop at."""
     depth_B2C: NDArray[np.float32]
     """How much farther than `MIN_DEPTH` things are, as a logarithm, at least 0."""
-    present_BG: NDArray[np.bool_]
-    """Whether a category has more than `PRESENT_PIXELS` pixels in the whole picture."""
+    visible_BG: NDArray[np.bool_]
+    """Whether a category has more than `VISIBLE_PIXELS` pixels in the whole picture."""
 
     def __len__(self) -> int:
         return len(self.rgb_BHW3)
@@ -137,7 +137,7 @@ def _label(images: dict[str, NDArray], near_m: float, min_pixels: int) -> Pictur
         columns_BGC=_counts(category, 1, COLUMNS)[:, :, 0] >= min_pixels,
         near_BGC=_counts(near, 1, COLUMNS)[:, :, 0] >= min_pixels,
         depth_B2C=_depths(images["depth"]),
-        present_BG=_counts(category, 1, 1)[:, :, 0, 0] > PRESENT_PIXELS,
+        visible_BG=_counts(category, 1, 1)[:, :, 0, 0] > VISIBLE_PIXELS,
     )
 
 

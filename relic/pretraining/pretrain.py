@@ -1,6 +1,6 @@
 """Trains a picture encoder on labelled pictures of train houses, before it is frozen.
 
-The paper does this with VC-1 and a 20-way object-presence target; here the encoder is small, so
+The paper does this with VC-1 and a 20-way object-visibility target; here the encoder is small, so
 that minutes on a CPU are enough, and the target also says where and how near an object is. Each
 feature is a read-out of one label: a category in a column of the picture, a category near enough
 to stop at, or a depth. A policy then need not find out what a picture shows, only what to do.
@@ -37,7 +37,7 @@ PART = 8192
 """Pictures that are drawn, and kept in memory, at once."""
 HELD_OUT = 2**32 - 1
 """Number of the part that nothing is learned from."""
-_PRESENCE_WEIGHT = 3.0
+_VISIBLE_WEIGHT = 3.0
 """How much more an object that is there counts than one that is not."""
 _CROSS_ENTROPY_WEIGHT = 20.0
 """Brings the mean over many absent objects to the size of the other losses."""
@@ -51,7 +51,7 @@ class Labels(NamedTuple):
 
     cells_BGYX: Tensor
     columns_BKC: Tensor
-    """Presence, then nearness, of every category."""
+    """Visibility, then nearness, of every category."""
     depth_B2C: Tensor
 
 
@@ -242,13 +242,13 @@ def _loss(cells_BGYX: Tensor, columns_BKC: Tensor, labels: Labels) -> Tensor:
 
 def _detection_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
     """Cross-entropy and dice: one says how sure to be, the other does not drown in absence."""
-    weight = torch.tensor(_PRESENCE_WEIGHT)
+    weight = torch.tensor(_VISIBLE_WEIGHT)
     entropy = F.binary_cross_entropy_with_logits(logits_BK, target_BK, pos_weight=weight)
     return _CROSS_ENTROPY_WEIGHT * entropy + dice_loss(logits_BK, target_BK)
 
 
 def dice_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
-    """Return how little predicted and true presence overlap, in the mean over labels.
+    """Return how little predicted and true visibility overlap, in the mean over labels.
 
     Args:
         logits_BK: (B, K, ...); all axes but the second are summed over.

@@ -15,7 +15,7 @@ from relic.pretraining.pictures import COLUMNS, DEPTHS
 
 NUM_CATEGORIES = len(GOAL_CATEGORIES)
 READ_OUTS = 2 * NUM_CATEGORIES + DEPTHS
-"""Of each column: presence and nearness of each category, and depths."""
+"""Of each column: visibility and nearness of each category, and depths."""
 FEATURE_WIDTH = READ_OUTS * COLUMNS
 """What `policy.encoder.feature_width` must be."""
 _RARE = -4.0

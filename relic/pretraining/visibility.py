@@ -26,10 +26,10 @@ class Labelled(NamedTuple):
     """Pictures and what is in view."""
 
     rgb_BHW3: NDArray[np.uint8]
-    present_BG: NDArray[np.bool_]
+    visible_BG: NDArray[np.bool_]
 
 
-class PresenceNetwork(nn.Module):
+class VisibilityNetwork(nn.Module):
     """A ViT with a linear head that says what is in view."""
 
     def __init__(self, vit: VisionTransformer) -> None:
@@ -51,7 +51,7 @@ class PresenceNetwork(nn.Module):
 
 
 class Score(NamedTuple):
-    """How well presence is told, at a logit of 0."""
+    """How well visibility is told, at a logit of 0."""
 
     loss: float
     accuracy: float
@@ -72,7 +72,7 @@ def draw_labelled(
 ) -> Labelled:
     """Draw pictures of train houses; see `relic.pretraining.pictures.label_pictures`."""
     rgb_BHW3 = np.empty((count, resolution, resolution, 3), np.uint8)
-    present_BG = np.empty((count, len(GOAL_CATEGORIES)), bool)
+    visible_BG = np.empty((count, len(GOAL_CATEGORIES)), bool)
     for first in range(0, count, _PART):
         drawn = label_pictures(
             min(_PART, count - first),
@@ -82,8 +82,8 @@ def draw_labelled(
             seed=[*seed, first],
         )
         rgb_BHW3[first : first + _PART] = drawn.rgb_BHW3
-        present_BG[first : first + _PART] = drawn.present_BG
-    return Labelled(rgb_BHW3, present_BG)
+        visible_BG[first : first + _PART] = drawn.visible_BG
+    return Labelled(rgb_BHW3, visible_BG)
 
 
 def batches(
@@ -94,21 +94,21 @@ def batches(
     for first in range(0, len(order), batch):
         index_B = order[first : first + batch]
         rgb_BHW3 = torch.from_numpy(labelled.rgb_BHW3[index_B])
-        yield rgb_BHW3, torch.from_numpy(labelled.present_BG[index_B]).float()
+        yield rgb_BHW3, torch.from_numpy(labelled.visible_BG[index_B]).float()
 
 
 @torch.no_grad()
-def score(network: PresenceNetwork, labelled: Labelled, batch: int) -> Score:
+def score(network: VisibilityNetwork, labelled: Labelled, batch: int) -> Score:
     """Say how well a network tells what is in view."""
     network.eval()
     parts = torch.from_numpy(labelled.rgb_BHW3).split(batch)
     logits_BG = torch.cat([network(part).cpu() for part in parts])
-    present_BG = torch.from_numpy(labelled.present_BG)
+    visible_BG = torch.from_numpy(labelled.visible_BG)
     found_BG = logits_BG > 0
-    recall, precision = found_and_right(found_BG.numpy(), labelled.present_BG)
+    recall, precision = found_and_right(found_BG.numpy(), labelled.visible_BG)
     return Score(
-        loss=float(dice_loss(logits_BG, present_BG.float())),
-        accuracy=float((found_BG == present_BG).float().mean()),
+        loss=float(dice_loss(logits_BG, visible_BG.float())),
+        accuracy=float((found_BG == visible_BG).float().mean()),
         recall=recall,
         precision=precision,
     )

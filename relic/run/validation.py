@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.curves import area, tabulate
-from relic.evaluation.evaluator import Record, check_fit, evaluate, make_env, run_blocks
+from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.records import Record
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder

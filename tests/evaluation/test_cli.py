@@ -13,9 +13,9 @@ import yaml
 
 from relic.evaluation.cli import _shared_directory, main
 from relic.evaluation.protocol import load_protocol
+from relic.evaluation.records import read_records
 from relic.evaluation.settings import Settings, parse, usage
-from relic.evaluation.store import read_records
-from relic.evaluation.subject import Subject, find_subjects
+from relic.evaluation.trained_agent import TrainedAgent, find_agents
 from relic.files import hold
 from relic.schema import ConfigError
 from tests.evaluation.conftest import HORIZON, OPTIONS
@@ -238,16 +238,16 @@ def test_out_must_be_a_directory(run, tmp_path, capsys):
 def test_a_checkpoint_that_is_being_written_is_none_of_all(run):
     checkpoints = run / "checkpoints"
     shutil.copytree(checkpoints / "step_000000000200", checkpoints / "step_000000000300.unfinished")
-    names = [subject.checkpoint.name for subject in find_subjects(run, "all")]
+    names = [agent.checkpoint.name for agent in find_agents(run, "all")]
     assert "step_000000000200" in names
     assert not [name for name in names if name.endswith("unfinished")]
 
 
 def test_a_comparison_of_runs_with_nothing_in_common_goes_into_the_first():
     def shared(*roots: str) -> Path:
-        subjects = [Subject(Path(r), Path(r), "relic/Darkroom-v0", {}, {}, None) for r in roots]
+        agents = [TrainedAgent(Path(r), Path(r), "relic/Darkroom-v0", {}, {}, None) for r in roots]
         settings = Settings(run=roots)
-        return _shared_directory(subjects, settings, [load_protocol("darkroom_test")])
+        return _shared_directory(agents, settings, [load_protocol("darkroom_test")])
 
     assert shared("/a/runs/x", "/b/runs/y").is_relative_to("/a/runs/x")
     assert shared("/a/runs/x", "/a/other/y").parents[1] == Path("/a")

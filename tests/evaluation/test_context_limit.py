@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from relic.evaluation.cli import main
-from relic.evaluation.context import Context
 from relic.evaluation.context_limit import check_memory, check_reach, limited
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within
 from relic.evaluation.evaluator import evaluate, make_env
 from relic.evaluation.report.plots import plot_curve, trained_context
@@ -136,8 +136,8 @@ def test_controls_act_within_the_limit(policy, limit):
     # A first episode has nothing before it that a control could change.
     protocol = small_protocol(context_limit=limit, deterministic=True)
     kept, cleared, foreign = (
-        evaluate(policy, protocol, context=context)
-        for context in (Context.KEPT, Context.CLEARED, Context.FOREIGN)
+        evaluate(policy, protocol, control=control)
+        for control in (ContextControl.KEPT, ContextControl.CLEARED, ContextControl.FOREIGN)
     )
     first = [r for r in kept if r["episode"] == 0]
     assert first == [r for r in cleared if r["episode"] == 0]

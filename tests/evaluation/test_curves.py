@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import (
     area,
     curve,
@@ -107,13 +107,13 @@ def test_episodes_to_competence(row, expected):
 def test_summary_has_the_control_beside_the_agent():
     kept = records_of([[0] * 5 + [1] * 10, [0] * 12 + [1] * 3])
     cleared = records_of([[0] * 15, [1] * 15])
-    summary = summarise(kept, {Context.CLEARED: cleared})
+    summary = summarise(kept, {ContextControl.CLEARED: cleared})
     found = summary["gain"]["success"]
     assert (found["mean"], found["cleared_mean"]) == (0.5, 0.0)
     assert (found["from_episode"], found["to_episode"]) == (0, 10)
     assert summary["metrics"]["success"]["cleared_mean"] == [0.5] * 15
     assert set(summary["metrics"]) == {"success"}
-    assert summary == summarise(kept, {Context.CLEARED: cleared})
+    assert summary == summarise(kept, {ContextControl.CLEARED: cleared})
     assert summarise(kept)["gain"]["success"]["cleared_mean"] is None
 
 

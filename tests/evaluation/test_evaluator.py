@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_block
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import load
@@ -76,7 +76,7 @@ def test_trials_limited_by_steps_drop_the_unfinished_episode(policy):
 def test_cleared_context_acts_as_if_each_episode_began_a_trial(policy):
     # With the memory emptied and noise out of play, all episodes of a trial are the first again.
     protocol = small_protocol(deterministic=True)
-    records = evaluate(policy, protocol, context=Context.CLEARED)
+    records = evaluate(policy, protocol, control=ContextControl.CLEARED)
     for record in records:
         first = next(
             r
@@ -91,7 +91,7 @@ def test_cleared_context_acts_as_if_each_episode_began_a_trial(policy):
 
 def test_cleared_context_still_draws_new_noise(policy):
     kept = evaluate(policy, small_protocol())
-    cleared = evaluate(policy, small_protocol(), context=Context.CLEARED)
+    cleared = evaluate(policy, small_protocol(), control=ContextControl.CLEARED)
     first = [r for r in kept if r["episode"] == 0]
     assert first == [r for r in cleared if r["episode"] == 0]
     assert kept != cleared

@@ -1,8 +1,8 @@
 import pytest
 
 from relic.evaluation import workers as progress_module
-from relic.evaluation.context import Context
-from relic.evaluation.store import Job
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.records import Job
 from relic.evaluation.workers import progress
 from tests.evaluation.conftest import small_protocol
 
@@ -22,7 +22,7 @@ def said(capsys):
 
 def test_episodes_are_counted_with_the_time_left(clock, capsys):
     protocol = small_protocol(trials=3, repeats=2, episodes=4, block=4)
-    jobs = [Job(c, b) for c in (Context.KEPT, Context.CLEARED) for b in range(2)]
+    jobs = [Job(c, b) for c in (ContextControl.KEPT, ContextControl.CLEARED) for b in range(2)]
     with progress(protocol, jobs[1:], 4, enabled=True) as on_episode:
         for _ in range(2):
             clock[0] += 300.0
@@ -37,7 +37,7 @@ def test_episodes_are_counted_with_the_time_left(clock, capsys):
 
 def test_steps_are_counted_where_they_are_limited(clock, capsys):
     protocol = small_protocol(trials=3, repeats=1, episodes=None, steps=40, block=4)
-    with progress(protocol, [Job(Context.KEPT, 0)], 1, enabled=True) as on_episode:
+    with progress(protocol, [Job(ContextControl.KEPT, 0)], 1, enabled=True) as on_episode:
         clock[0] += 10.0
         on_episode({"length": 12})
         clock[0] += 10.0
@@ -46,7 +46,7 @@ def test_steps_are_counted_where_they_are_limited(clock, capsys):
 
 
 def test_nothing_is_said_if_not_wanted(clock, capsys):
-    with progress(small_protocol(), [Job(Context.KEPT, 0)], 4, enabled=False) as on_episode:
+    with progress(small_protocol(), [Job(ContextControl.KEPT, 0)], 4, enabled=False) as on_episode:
         clock[0] += 60.0
         on_episode({"length": 12})
     assert said(capsys) == []

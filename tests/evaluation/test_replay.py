@@ -15,10 +15,18 @@ from envs.houses.show.topdown import WALL_COLOUR
 from envs.make import make_trial_env
 from relic.evaluation.cli import main
 from relic.evaluation.evaluator import make_env, run_block
-from relic.evaluation.maps import Cells, ground_of, has_ground
+from relic.evaluation.maps import (
+    DarkroomMap,
+    Tracker,
+    has_map,
+    map_of,
+    missing_tracks,
+    read_track,
+    replayed_trials,
+    track_file,
+)
+from relic.evaluation.records import read_records
 from relic.evaluation.report.replay import replay_data, replay_section
-from relic.evaluation.store import read_records
-from relic.evaluation.tracks import Tracker, missing_tracks, read_track, replayed_trials, track_file
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, build
@@ -146,7 +154,7 @@ def test_chosen_episodes_are_filmed(run, tmp_path, capsys):
 def test_environments_without_a_map_have_no_replay():
     boxes = make_trial_env("relic/FourBoxes-v0", 1, {})
     protocol = small_protocol(env="relic/FourBoxes-v0", options={}, trials=20)
-    assert not has_ground(boxes)
+    assert not has_map(boxes)
     assert replayed_trials(None, protocol, boxes) == ()
     with pytest.raises(ConfigError, match="replay: must be empty for relic/FourBoxes-v0"):
         replayed_trials([1], protocol, boxes)
@@ -166,7 +174,7 @@ def test_no_text_ends_the_data_early():
 
 
 def test_cells_lie_where_the_picture_says():
-    picture = Cells(4).picture(goal=4 * 3 + 1)  # cell (3, 1)
+    picture = DarkroomMap(4).picture(goal=4 * 3 + 1)  # cell (3, 1)
     assert picture.bounds == (-0.5, 3.5, -0.5, 3.5)
     column, row = picture.plan.pixel(3 - picture.left, 1 - picture.bottom)
     coloured = picture.plan.image[int(row), int(column)]
@@ -202,7 +210,7 @@ def test_houses_are_replayed_in_metres_and_degrees(tmp_path):
     single = make_trial_env("relic/Houses-v0", 1, HOUSES)
     data = replay_data(single, track, records)
     assert data["name"] == "Trial 1, house 1"
-    scene = ground_of(single).scene
+    scene = map_of(single).scene
     assert (data["left"], data["bottom"]) == (0, 0)
     assert (data["right"], data["top"]) == pytest.approx(scene.house.extent, abs=0.02)
     for shown, record in zip(data["episodes"], records, strict=True):
@@ -214,7 +222,7 @@ def test_houses_are_replayed_in_metres_and_degrees(tmp_path):
     np.testing.assert_allclose(first["x"][0] / 100, poses[0][0], atol=0.006)
     np.testing.assert_allclose(first["heading"][0], np.degrees(poses[0][2]), atol=0.6)
     # Films show what the agent saw, in finer pictures.
-    view = next(ground_of(single).views(single, track.episodes[0], 96))
+    view = next(map_of(single).views(single, track.episodes[0], 96))
     coarse = view.reshape(16, 6, 16, 6, 3).mean((1, 3))
     assert np.abs(coarse - seen[0]).mean() < 20 < np.abs(coarse - seen[0][:, ::-1]).mean()
     image = Image.open(io.BytesIO(base64.b64decode(data["map"].partition(",")[2])))

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from matplotlib.patches import Rectangle
 
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import summarise
 from relic.evaluation.report.page import page, write_report
 from relic.evaluation.report.plots import plot_curve, plot_summary
@@ -33,7 +33,7 @@ def small_summary(lengths=(3, 3, 3)):
         for e in range(length)
     ]
     cleared = [{**r, "success": False} for r in kept]
-    return {**FACTS, **summarise(kept, {Context.CLEARED: cleared})}
+    return {**FACTS, **summarise(kept, {ContextControl.CLEARED: cleared})}
 
 
 class Balance(HTMLParser):

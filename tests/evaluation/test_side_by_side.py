@@ -6,14 +6,14 @@ import pytest
 
 from relic.evaluation.cli import main
 from relic.evaluation.curves import summarise
+from relic.evaluation.records import read_records
 from relic.evaluation.report.side_by_side import (
     Entry,
-    compare,
-    describe_comparison,
+    describe_side_by_side,
     plot_by_steps,
     plot_curves,
+    side_by_side,
 )
-from relic.evaluation.store import read_records
 from tests.evaluation.test_cli import SMALL, files_of
 from tests.evaluation.test_report import FACTS, Balance
 
@@ -33,7 +33,7 @@ def made_up(run="a", steps=100, shift=0.0, lengths=(12, 12, 12)):
 
 def test_differences_to_the_first_are_paired_over_trials():
     # The outcomes vary, the differences do not: paired, the interval has no width.
-    found = compare([made_up(), made_up("b", shift=2.0)])["entries"]
+    found = side_by_side([made_up(), made_up("b", shift=2.0)])["entries"]
     assert found[0]["metrics"]["return"]["difference"] is None
     assert found[1]["metrics"]["return"]["difference"] == pytest.approx(
         {"mean": 2.0, "low": 2.0, "high": 2.0}
@@ -48,13 +48,13 @@ def test_differences_are_over_episodes_and_trials_that_both_have():
         {(r["trial"], r["episode"]): r["return"] for r in e.records} for e in (first, other)
     )
     expected = np.mean([rest[t, e] - own[t, e] for t in (0, 1) for e in range(3)])
-    (_, found) = compare([first, other])["entries"]
+    (_, found) = side_by_side([first, other])["entries"]
     assert found["metrics"]["return"]["difference"]["mean"] == pytest.approx(expected)
 
 
 def test_entries_are_named_by_what_tells_them_apart():
     def names(*entries):
-        return [e["name"] for e in compare(entries)["entries"]]
+        return [e["name"] for e in side_by_side(entries)["entries"]]
 
     assert names(made_up("a"), made_up("b")) == ["a", "b"]
     assert names(made_up("a", 1), made_up("a", 2)) == ["step_1", "step_2"]
@@ -64,7 +64,7 @@ def test_entries_are_named_by_what_tells_them_apart():
 
 def test_table_holds_the_numbers_of_the_summaries():
     first, other = made_up(steps=None), made_up("b", 2_000_000, 0.5)
-    text = describe_comparison(compare([first, other]))
+    text = describe_side_by_side(side_by_side([first, other]))
     head, one, two = text.splitlines()[3:]
     for entry, line in ((first, one), (other, two)):
         curve, gain = entry.summary["metrics"]["return"], entry.summary["gain"]["return"]
@@ -76,7 +76,7 @@ def test_table_holds_the_numbers_of_the_summaries():
 
 
 def test_plots_have_a_line_per_entry_and_per_run():
-    comparison = compare([made_up(run, s, s / 10) for run in ("a", "b") for s in (30, 10, 20)])
+    comparison = side_by_side([made_up(run, s, s / 10) for run in ("a", "b") for s in (30, 10, 20)])
     (axes,) = plot_curves(comparison, "return").axes
     assert len(axes.lines) == 6
     (axes,) = plot_by_steps(comparison, "return").axes
@@ -98,7 +98,7 @@ def test_all_checkpoints_of_a_run_are_evaluated_and_compared(run, capsys):
         summary = json.loads((file.parent / entry["checkpoint"] / "summary.json").read_text())
         assert entry["metrics"]["return"]["mean"] == summary["metrics"]["return"]["mean"]
         assert summary["env_steps"] == entry["env_steps"]
-    assert describe_comparison(comparison) in said
+    assert describe_side_by_side(comparison) in said
     assert (file.parent / "plots" / "return_by_steps.png").stat().st_size > 1000
     checker = Balance()
     text = (file.parent / "comparison.html").read_text()

@@ -11,10 +11,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from relic.evaluation.records import write_text
 from relic.evaluation.report.plots import label
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
 from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, number
-from relic.evaluation.store import write_text
 from relic.schema import leaves
 
 _STYLE = """
@@ -70,7 +70,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbe
 
     Args:
         head: Titles of the columns; empty for none.
-        rows: Cells.
+        rows: DarkroomMap.
         kind: `numbers` scrolls sideways on narrow screens, `cards` shows each row as a list
             there, `facts` is for pairs of a name and a text.
     """

@@ -20,10 +20,9 @@ import numpy as np
 from PIL import Image
 
 from envs.core.vector import TrialVectorEnv
-from relic.evaluation.evaluator import Record
-from relic.evaluation.maps import Ground, Positions, ground_of
+from relic.evaluation.maps import Positions, Track, TrialMap, map_of
+from relic.evaluation.records import Record
 from relic.evaluation.report.plots import label
-from relic.evaluation.tracks import Track
 
 SCRIPT = Path(__file__).with_name("replay.js")
 STYLE = """
@@ -54,8 +53,8 @@ def replay_data(env: TrialVectorEnv, track: Track, records: Sequence[Record]) ->
         records: Of its episodes, in order. Steps of an episode that has none are left out.
     """
     env.reset(options={"new_trial": np.ones(1, bool), "trial": np.array([track.trial])})
-    ground = ground_of(env)
-    picture = ground.picture()
+    trial_map = map_of(env)
+    picture = trial_map.picture()
     left, right, bottom, top = picture.bounds
     house = f", house {records[0]['house']}" if "house" in records[0] else ""
     return {
@@ -67,7 +66,7 @@ def replay_data(env: TrialVectorEnv, track: Track, records: Sequence[Record]) ->
         "top": top,
         "unit": _UNIT,
         "episodes": [
-            _episode(record, pose_T4, ground, env.goal_categories)
+            _episode(record, pose_T4, trial_map, env.goal_categories)
             for record, pose_T4 in zip(records, track.episodes, strict=False)
         ],
     }
@@ -102,7 +101,7 @@ def replay_section(trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _episode(
-    record: Record, pose_T4: Positions, ground: Ground, categories: tuple[str, ...]
+    record: Record, pose_T4: Positions, trial_map: TrialMap, categories: tuple[str, ...]
 ) -> dict[str, Any]:
     x_T, y_T, heading_T, _ = pose_T4.T
     has_heading = not np.isnan(heading_T).any()
@@ -110,7 +109,7 @@ def _episode(
     name = None if goal is None or not categories else categories[goal].replace("_", " ")
     return {
         "goal": name,
-        "goals": [] if goal is None else _whole(ground.goals(goal)),
+        "goals": [] if goal is None else _whole(trial_map.goals(goal)),
         "success": record.get("success"),
         "outcome": outcome(record),
         "x": _whole(x_T),

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from relic.evaluation.context_limit import limit_words
 from relic.evaluation.curves import RISING, Interval, interval, tabulate
-from relic.evaluation.evaluator import Record
+from relic.evaluation.records import Record, write_json, write_text
 from relic.evaluation.report.page import document, picture, table
 from relic.evaluation.report.plots import (
     band,
@@ -33,7 +33,6 @@ from relic.evaluation.report.plots import (
     trained_context,
 )
 from relic.evaluation.report.text import estimate, number
-from relic.evaluation.store import write_json, write_text
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
@@ -56,7 +55,7 @@ class Entry:
     records: Sequence[Record]
 
 
-def compare(entries: Sequence[Entry]) -> dict[str, Any]:
+def side_by_side(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the table of evaluations that were made by one protocol.
 
     Returns:
@@ -85,10 +84,10 @@ def compare(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any]:
+def write_side_by_side(entries: Sequence[Entry], directory: Path) -> dict[str, Any]:
     """Write table, plots and a page about them, and return the table."""
     directory.mkdir(parents=True, exist_ok=True)
-    comparison = compare(entries)
+    comparison = side_by_side(entries)
     write_json(directory / TABLE_FILE, comparison)
     figures = {}
     for name in _measures(entries):
@@ -100,7 +99,7 @@ def write_comparison(entries: Sequence[Entry], directory: Path) -> dict[str, Any
     return comparison
 
 
-def describe_comparison(comparison: Mapping[str, Any]) -> str:
+def describe_side_by_side(comparison: Mapping[str, Any]) -> str:
     """Return the table as a short text."""
     lines = [f"{comparison['protocol']} ({comparison['protocol_hash']}), 95 % intervals"]
     for name in comparison["entries"][0]["metrics"]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relic.evaluation.context import Context
+from relic.evaluation.controls import ContextControl
 
 CONTROL_WORDS = {
-    Context.CLEARED.value: "context cleared",
-    Context.SHUFFLED.value: "context shuffled",
-    Context.FOREIGN.value: "context of another trial",
+    ContextControl.CLEARED.value: "context cleared",
+    ContextControl.SHUFFLED.value: "context shuffled",
+    ContextControl.FOREIGN.value: "context of another trial",
 }
 """How the controls of a summary are called."""
 _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39, 59, 79, 99, 119, 199, 299, 499, 999)

@@ -12,10 +12,9 @@ import numpy as np
 
 from envs.core.vector import TrialVectorEnv
 from envs.houses.show.film import write_film
-from relic.evaluation.evaluator import Record
-from relic.evaluation.maps import ground_of
+from relic.evaluation.maps import Track, map_of
+from relic.evaluation.records import Record
 from relic.evaluation.report.replay import outcome
-from relic.evaluation.tracks import Track
 from relic.schema import ConfigError
 
 SIDE = 320
@@ -66,11 +65,11 @@ def write_videos(
 
 def _film(env: TrialVectorEnv, track: Track, record: Record, file: Path) -> None:
     env.reset(options={"new_trial": np.ones(1, bool), "trial": np.array([track.trial])})
-    ground, goal = ground_of(env), record.get("goal")
-    picture = ground.picture(goal, side=SIDE)
+    trial_map, goal = map_of(env), record.get("goal")
+    picture = trial_map.picture(goal, side=SIDE)
     pose_T4 = track.episodes[record["episode"]]
     asked = f"{env.goal_categories[goal]}: " if env.goal_categories and goal is not None else ""
     caption = f"{asked}{outcome(record)}; episode {record['episode']} of trial {track.trial}"
     on_picture_T4 = pose_T4 - np.array([picture.left, picture.bottom, 0.0, 0.0])
-    views = ground.views(env, pose_T4, SIDE)
+    views = trial_map.views(env, pose_T4, SIDE)
     write_film(file, picture.plan, on_picture_T4, views, caption=caption.replace("_", " "))

@@ -13,8 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from relic.evaluation.maps import Positions
+from relic.evaluation.recorded_trial import RecordedTrial, Shares, TrialAttention
 from relic.evaluation.report.plots import AGENT, CONTROL
-from relic.evaluation.trace import Shares, Trace, TrialAttention
 
 GOAL, SINK = "#c92a3a", "#aab2bd"
 _SHADES = "viridis"
@@ -22,22 +22,22 @@ _AREA = 600.0
 """Of the dot that all attention goes to, in square points."""
 
 
-def plot_paths(trace: Trace, episodes: Sequence[int], measure: str = "return") -> Figure:
+def plot_paths(recorded: RecordedTrial, episodes: Sequence[int], measure: str = "return") -> Figure:
     """Draw the ways of some episodes, early steps dark and late ones light.
 
     Args:
-        trace: The trial.
+        recorded: The trial.
         episodes: Their indices.
         measure: Of the records, written above each.
     """
     figure = Figure(figsize=(2.3 * len(episodes), 2.75), layout="constrained")
     for axes, index in zip(_row(figure, len(episodes)), episodes, strict=True):
-        trace.ground.draw(axes)
-        steps = trace.episode(index)
-        _draw_way(axes, trace.position_T2[steps])
-        mark_goals(axes, trace.goals(index))
-        whose = "shown" if index < trace.shown else "own"
-        value = float(trace.records[index][measure])
+        recorded.map.draw(axes)
+        steps = recorded.episode(index)
+        _draw_way(axes, recorded.position_T2[steps])
+        mark_goals(axes, recorded.goals(index))
+        whose = "shown" if index < recorded.shown else "own"
+        value = float(recorded.records[index][measure])
         axes.set_title(f"episode {index} ({whose})\n{measure} {value:.3g}", fontsize=9)
     return figure
 
@@ -78,11 +78,11 @@ def plot_where(attention: TrialAttention, step: int) -> Figure:
     they get; steps at one place add up. The number is the share that goes to earlier episodes. The
     first panel is what a head would show that attends to all of these alike.
     """
-    trace = attention.trace
+    recorded = attention.recorded
     weight_LHT = attention.to_steps(slice(step, step + 1))
     layers, heads, _ = weight_LHT.shape
-    episode = int(trace.episode_T[step])
-    earlier_T = trace.episode_T < episode
+    episode = int(recorded.episode_T[step])
+    earlier_T = recorded.episode_T < episode
     figure = Figure(figsize=(2.2 * (heads + 1), 2.5 * layers), layout="constrained")
     panels = figure.subplots(layers, heads + 1, squeeze=False)
     for axes in panels[1:, 0]:
@@ -93,10 +93,10 @@ def plot_where(attention: TrialAttention, step: int) -> Figure:
         weight_T = np.where(earlier_T, weight_LHT[layer, head], 0.0)
         shown.append((axes, weight_T, f"layer {layer}, head {head}: {100 * weight_T.sum():.0f} %"))
     for axes, weight_T, title in shown:
-        trace.ground.draw(axes)
-        draw_weights(axes, trace.position_T2, weight_T)
-        mark_goals(axes, trace.goals(episode))
-        axes.plot(*trace.position_T2[step], "*", color="black", markersize=10, zorder=5)
+        recorded.map.draw(axes)
+        draw_weights(axes, recorded.position_T2, weight_T)
+        mark_goals(axes, recorded.goals(episode))
+        axes.plot(*recorded.position_T2[step], "*", color="black", markersize=10, zorder=5)
         axes.set_title(title, fontsize=9)
     return figure
 

@@ -24,7 +24,7 @@ from relic.policy.policy import Policy
 from relic.policy.steps import PolicyState
 
 
-class Context(Enum):
+class ContextControl(Enum):
     """What the policy remembers when an episode begins."""
 
     KEPT = "kept"
@@ -37,7 +37,7 @@ class Context(Enum):
     """As many episodes, but those that the policy had in the protocol's next trial."""
 
 
-CONTROLS = tuple(context for context in Context if context is not Context.KEPT)
+CONTROLS = tuple(control for control in ContextControl if control is not ContextControl.KEPT)
 
 
 class TokenLog:
@@ -73,7 +73,7 @@ class TokenLog:
 
 
 class Memory:
-    """The memory of a block's rows under `Context.KEPT`; controls change what it holds."""
+    """The memory of a block's rows under `ContextControl.KEPT`; controls change what it holds."""
 
     def __init__(self, policy: Policy, block: Block, capacity: int):
         """Begin a block.

@@ -27,7 +27,7 @@ DEFAULT_PROTOCOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class TrainedAgent:
     """A checkpoint, and what its run's configuration says of its environment."""
 
     root: Path
@@ -55,17 +55,17 @@ class Subject:
         return DEFAULT_PROTOCOLS[self.env]
 
 
-def find_subject(path: str | Path, which: Literal["latest", "best"] = "latest") -> Subject:
+def find_agent(path: str | Path, which: Literal["latest", "best"] = "latest") -> TrainedAgent:
     """Find the policy and the configuration of a run directory or a checkpoint.
 
     Raises:
         FileNotFoundError: If the path holds no policy, or no configuration comes with it.
         ConfigError: If the configuration is damaged.
     """
-    return _subject(find_checkpoint(path, which=which))
+    return _agent_at(find_checkpoint(path, which=which))
 
 
-def find_subjects(path: str | Path, which: Literal["latest", "best", "all"]) -> list[Subject]:
+def find_agents(path: str | Path, which: Literal["latest", "best", "all"]) -> list[TrainedAgent]:
     """Find what of a run directory is asked for, or a checkpoint; `all` is in order of steps.
 
     Raises:
@@ -73,20 +73,20 @@ def find_subjects(path: str | Path, which: Literal["latest", "best", "all"]) -> 
         ConfigError: If the configuration is damaged.
     """
     if which != "all":
-        return [find_subject(path, which)]
+        return [find_agent(path, which)]
     found = (file.parent for file in (Path(path) / "checkpoints").glob(f"*/{DESCRIPTION_FILE}"))
     whole = sorted(path for path in found if not path.suffix)  # `.unfinished` is being written
-    subjects = [_subject(checkpoint) for checkpoint in whole]
-    subjects.sort(key=lambda subject: subject.meta.get("env_steps", 0))
-    return subjects or [find_subject(path)]
+    agents = [_agent_at(checkpoint) for checkpoint in whole]
+    agents.sort(key=lambda agent: agent.meta.get("env_steps", 0))
+    return agents or [find_agent(path)]
 
 
-def _subject(checkpoint: Path) -> Subject:
+def _agent_at(checkpoint: Path) -> TrainedAgent:
     # A run keeps checkpoints two levels down; one that is shipped has all files together.
     for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
         if (root / CONFIG_FILE).is_file():
             env, options, steps = _read_config(root / CONFIG_FILE)
-            return Subject(root, checkpoint, env, options, read_meta(checkpoint), steps)
+            return TrainedAgent(root, checkpoint, env, options, read_meta(checkpoint), steps)
     raise FileNotFoundError(
         f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
         "none. Name the run directory, or copy the file there."
@@ -94,7 +94,7 @@ def _subject(checkpoint: Path) -> Subject:
 
 
 def fit_protocol(
-    subject: Subject,
+    agent: TrainedAgent,
     protocol: Protocol,
     *,
     allow_trained: bool = False,
@@ -107,7 +107,7 @@ def fit_protocol(
     resolution, is as the run had it.
 
     Args:
-        subject: What is evaluated.
+        agent: What is evaluated.
         protocol: How.
         allow_trained: Pass even trials that the run was trained on.
         device: Where the policy will be.
@@ -119,12 +119,12 @@ def fit_protocol(
             length of the trials.
     """
     check_device(device)
-    if protocol.env != subject.env:
+    if protocol.env != agent.env:
         raise ConfigError(
-            f"protocol: must be of the run's environment {subject.env}, got {protocol.name} of "
+            f"protocol: must be of the run's environment {agent.env}, got {protocol.name} of "
             f"{protocol.env}. Choose another protocol."
         )
-    fitted = replace(protocol, options={**subject.options, **protocol.options})
+    fitted = replace(protocol, options={**agent.options, **protocol.options})
     env = make_trial_env(fitted.env, 1, fitted.options)
     try:
         if protocol.first_trial + protocol.trials > env.num_trials:
@@ -133,14 +133,14 @@ def fit_protocol(
                 f"{env.dataset_name} once, got {protocol.first_trial} to "
                 f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
             )
-        shared = trained_on(subject, fitted)
+        shared = trained_on(agent, fitted)
         if shared and not allow_trained:
             raise ConfigError(
                 "protocol: must not use trials that the run was trained on, got "
                 f"{len(shared)} of {protocol.trials} in {env.dataset_name}. Choose another split, "
                 "or set allow_trained=true to measure what it remembers."
             )
-        policy = limited(load(subject.checkpoint), protocol.context_limit)
+        policy = limited(load(agent.checkpoint), protocol.context_limit)
         check_fit(policy, env)
         longest = env.max_episode_steps
         steps = protocol.capacity(longest)
@@ -167,13 +167,13 @@ def check_device(device: str) -> None:
         ) from None
 
 
-def trained_on(subject: Subject, protocol: Protocol) -> list[int]:
+def trained_on(agent: TrainedAgent, protocol: Protocol) -> list[int]:
     """Return the trials of the protocol whose tasks the run was trained on."""
     evaluated, trained = (
         make_trial_env(name, 1, options)
         for name, options in (
             (protocol.env, protocol.options),
-            (subject.env, subject.options),
+            (agent.env, agent.options),
         )
     )
     try:

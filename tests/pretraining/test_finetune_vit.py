@@ -1,4 +1,4 @@
-"""Fine-tuning a ViT for object presence, with a tiny one."""
+"""Fine-tuning a ViT for object visibility, with a tiny one."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from relic.pretraining import pictures as pictures_module
 from relic.pretraining.finetune_vit import FinetuneSettings, finetune, main
 from relic.pretraining.pictures import label_pictures
 from relic.pretraining.pretrain import dice_loss
-from relic.pretraining.visibility import PresenceNetwork, draw_labelled, score
+from relic.pretraining.visibility import VisibilityNetwork, draw_labelled, score
 
 TINY = VitConfig(width=48, depth=2, heads=3, patch=8, image_size=56)
 FLAGS = [f"--vit-{k}={v}" for k, v in
@@ -31,7 +31,7 @@ def checkpoint(tmp_path):
     return tmp_path / "vit.pth"
 
 
-def test_presence_is_more_than_ten_pixels_of_the_whole_picture(monkeypatch):
+def test_visibility_is_more_than_ten_pixels_of_the_whole_picture(monkeypatch):
     seen = []
     draw = pictures_module._draw
 
@@ -46,7 +46,7 @@ def test_presence_is_more_than_ten_pixels_of_the_whole_picture(monkeypatch):
     counts = np.array(
         [[(image == GOAL_SEMANTIC + g).sum() for g in range(20)] for image in semantic]
     )
-    assert np.array_equal(pictures.present_BG, counts > 10)
+    assert np.array_equal(pictures.visible_BG, counts > 10)
     assert 0 < ((counts > 0) & (counts <= 10)).sum()
 
 
@@ -80,7 +80,7 @@ def test_a_tiny_vit_learns_and_is_read_back(checkpoint, tmp_path):
     encoder = ImageEncoder(config, ImageSpec("colour", 64, 64, 3))
     load_pretrained(encoder, tmp_path / "out" / "vit.safetensors")
     # The file holds the best epoch: with its head, it scores what the record says.
-    network = PresenceNetwork(encoder.backbone)
+    network = VisibilityNetwork(encoder.backbone)
     head = load_file(tmp_path / "out" / "vit.safetensors")
     network.head.load_state_dict({"weight": head["head.weight"], "bias": head["head.bias"]})
     held_out = draw_labelled(60, size="small", scale=None, resolution=64, seed=(0, 1))

@@ -20,24 +20,25 @@ from torch import Tensor
 
 from envs.core.demonstrations import Demonstrations, record_expert, rehearse
 from envs.core.vector import Observation, TrialVectorEnv
-from relic.evaluation.evaluator import Record, check_fit, make_env, run_block
-from relic.evaluation.maps import Ground, Positions, ground_of
+from relic.evaluation.evaluator import check_fit, make_env, run_block
+from relic.evaluation.maps import Positions, TrialMap, map_of
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.records import Record
 from relic.policy.memory.inspection import LayerAttention, watch_attention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class RecordedTrial:
     """The steps of one trial."""
 
     trial: int
     shown: int
     """Episodes that were demonstrated; the policy acted in the others."""
-    ground: Ground
+    map: TrialMap
     position_T2: Positions
-    """Where the agent was when it acted, in the units of the ground."""
+    """Where the agent was when it acted, in the units of the map."""
     batch: SequenceBatch
     """What it saw and did, one row."""
     records: tuple[Record, ...]
@@ -56,7 +57,7 @@ class Trace:
 
     def goals(self, episode: int) -> Positions:
         """Return where what the episode asks for is, (K, 2)."""
-        return self.ground.goals(int(self.records[episode]["goal"]))
+        return self.map.goals(int(self.records[episode]["goal"]))
 
 
 def record_trial(
@@ -67,7 +68,7 @@ def record_trial(
     episodes: int,
     shown: int = 0,
     demonstrations: Demonstrations | None = None,
-) -> Trace:
+) -> RecordedTrial:
     """Let a policy live through one trial and keep everything.
 
     Args:
@@ -96,10 +97,10 @@ def record_trial(
         keeper = _Keeper(demonstrations, shown)
         (block,) = single.blocks()
         records = tuple(run_block(policy, env, single, block, on_act=keeper))
-        return Trace(
+        return RecordedTrial(
             trial=trial,
             shown=shown,
-            ground=ground_of(env),
+            map=map_of(env),
             position_T2=np.concatenate(keeper.positions),
             batch=keeper.batch(policy),
             records=records,
@@ -127,7 +128,7 @@ class _Keeper:
     ) -> np.ndarray:
         if self._demonstrations is not None:
             action_N = self._demonstrations.act(env, self._shown, action_N)
-        self.positions.append(ground_of(env).positions(env, observation))
+        self.positions.append(map_of(env).positions(env, observation))
         self._seen.append(observation)
         self._starts.append(starts_N.copy())
         self._actions.append(action_N.copy())
@@ -159,7 +160,7 @@ Floats = NDArray[np.float32]
 class TrialAttention:
     """The attention of a policy in one trial."""
 
-    trace: Trace
+    recorded: RecordedTrial
     layers: tuple[LayerAttention, ...]
 
     @property
@@ -178,7 +179,7 @@ class TrialAttention:
 
     def shares(self) -> Shares:
         """Return where the attention of each step goes."""
-        episode_T = self.trace.episode_T
+        episode_T = self.recorded.episode_T
         parts = [_layer_shares(layer, episode_T) for layer in self.layers]
         sink_LHT, episode_LHTI = (np.stack(part) for part in zip(*parts, strict=True))
         return Shares(sink_LHT, episode_LHTI, episode_T)
@@ -212,18 +213,18 @@ class Shares:
         return np.stack(means, axis=2)
 
 
-def attention_of(policy: Policy, trace: Trace) -> TrialAttention:
+def attention_of(policy: Policy, recorded: RecordedTrial) -> TrialAttention:
     """Work out what a policy attended to.
 
     Args:
-        policy: The one that the trace was recorded of; another one shows what it would have
+        policy: The one that the recorded was recorded of; another one shows what it would have
             attended to there.
-        trace: The trial.
+        recorded: The trial.
 
     Raises:
         ValueError: If the policy's memory is no transformer.
     """
-    return TrialAttention(trace, tuple(watch_attention(policy, trace.batch)))
+    return TrialAttention(recorded, tuple(watch_attention(policy, recorded.batch)))
 
 
 def _layer_shares(layer: LayerAttention, episode_T: NDArray[np.int64]) -> tuple[Floats, Floats]:

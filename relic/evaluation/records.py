@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relic.evaluation.context import CONTROLS, Context
-from relic.evaluation.evaluator import Record, in_order
+from relic.evaluation.controls import CONTROLS, ContextControl
 from relic.evaluation.protocol import Protocol
 from relic.files import complete_lines
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
+Record = dict[str, Any]
+"""What is noted of one episode: what the environment says of it, and which one it was."""
 FORMAT = 1
 IDENTITY_FILE = "evaluation.json"
 RECORDS_FILES = {
-    Context.KEPT: "records.jsonl",
+    ContextControl.KEPT: "records.jsonl",
     **{control: f"records_{control.value}.jsonl" for control in CONTROLS},
 }
 
@@ -34,7 +35,7 @@ RECORDS_FILES = {
 class Job:
     """A block to be evaluated, and what the policy may remember in it."""
 
-    context: Context
+    control: ContextControl
     block: int
 
 
@@ -58,7 +59,7 @@ def policy_digest(checkpoint: Path) -> str:
     return hashlib.sha256(weights.encode()).hexdigest()[:12]
 
 
-class Store:
+class RecordStore:
     """The directory of one evaluation."""
 
     def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
@@ -96,21 +97,26 @@ class Store:
             os.fsync(file.fileno())
         part.replace(path)
 
-    def merge(self, context: Context, num_blocks: int) -> list[Record]:
+    def merge(self, control: ContextControl, num_blocks: int) -> list[Record]:
         """Write the records of all blocks, in order, into one file and return them."""
-        jobs = [Job(context, block) for block in range(num_blocks)]
+        jobs = [Job(control, block) for block in range(num_blocks)]
         lines = (line for job in jobs for line in self._path(job).read_text().splitlines())
         records = in_order(json.loads(line) for line in lines)
-        write_text(self.directory / RECORDS_FILES[context], "".join(map(_line, records)))
+        write_text(self.directory / RECORDS_FILES[control], "".join(map(_line, records)))
         return records
 
     def _path(self, job: Job) -> Path:
-        return self._blocks / f"{job.context.value}-{job.block:05d}.jsonl"
+        return self._blocks / f"{job.control.value}-{job.block:05d}.jsonl"
 
 
 def read_records(path: Path) -> list[Record]:
     """Read a file of records."""
     return list(complete_lines(path))
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sort records by repeat, trial and episode."""
+    return sorted(records, key=lambda r: (r["repeat"], r["trial"], r["episode"]))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,9 +7,9 @@ import torch
 from envs.core.demonstrations import DemonstrationError, Demonstrations
 from envs.make import make_trial_env
 from relic.evaluation.evaluator import evaluate
-from relic.evaluation.maps import Cells, Floor, ground_of
-from relic.evaluation.report.trace_plots import plot_paths, plot_shares, plot_where
-from relic.evaluation.trace import attention_of, record_trial
+from relic.evaluation.maps import DarkroomMap, HouseMap, map_of
+from relic.evaluation.recorded_trial import attention_of, record_trial
+from relic.evaluation.report.trial_plots import plot_paths, plot_shares, plot_where
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import build
@@ -19,37 +19,37 @@ HOUSES = {"split": "val", "resolution": 16, "task": {"max_episode_steps": 25}}
 
 
 @pytest.fixture
-def trace(policy):
+def recorded(policy):
     return record_trial(policy, small_protocol(), 1, episodes=3, shown=1)
 
 
 def test_a_trace_is_what_an_evaluation_of_the_trial_does(policy):
-    trace = record_trial(policy, small_protocol(), 2, episodes=3)
+    recorded = record_trial(policy, small_protocol(), 2, episodes=3)
     alone = small_protocol(first_trial=2, trials=1, repeats=1, episodes=3, block=1)
-    assert list(trace.records) == evaluate(policy, alone)
-    assert trace.episode_T.tolist() == [e for e in range(3) for _ in range(HORIZON)]
-    assert trace.episode(1) == slice(HORIZON, 2 * HORIZON)
+    assert list(recorded.records) == evaluate(policy, alone)
+    assert recorded.episode_T.tolist() == [e for e in range(3) for _ in range(HORIZON)]
+    assert recorded.episode(1) == slice(HORIZON, 2 * HORIZON)
 
 
-def test_positions_and_actions_retrace_the_trial(trace):
+def test_positions_and_actions_retrace_the_trial(recorded):
     env = make_trial_env("relic/Darkroom-v0", 1, {**OPTIONS, "split": "test"})
     observation, _ = env.reset(options={"trial": np.array([1])})
-    for step, action in enumerate(trace.batch.action[0].numpy()):
-        x, y = trace.position_T2[step]
+    for step, action in enumerate(recorded.batch.action[0].numpy()):
+        x, y = recorded.position_T2[step]
         np.testing.assert_allclose(observation["position"][0], np.array([x, y]) * 2 / 3 - 1)
         if step < HORIZON:
             assert action == env.expert_actions()[0]
         observation = env.step(np.array([action]))[0]
-    assert trace.goals(0).tolist() == [list(divmod(trace.records[0]["goal"], 4))]
+    assert recorded.goals(0).tolist() == [list(divmod(recorded.records[0]["goal"], 4))]
 
 
 def test_the_batch_holds_what_the_policy_saw(policy):
     # A full pass over it chooses, greedily, the actions that were taken step by step.
     protocol = replace(small_protocol(), deterministic=True)
-    trace = record_trial(policy, protocol, 0, episodes=3)
+    recorded = record_trial(policy, protocol, 0, episodes=3)
     with torch.no_grad():
-        chosen = policy.evaluate_actions(trace.batch).distribution.mode()
-    assert torch.equal(chosen, trace.batch.action)
+        chosen = policy.evaluate_actions(recorded.batch).distribution.mode()
+    assert torch.equal(chosen, recorded.batch.action)
 
 
 def test_unfit_demonstrations_are_refused(policy):
@@ -58,8 +58,8 @@ def test_unfit_demonstrations_are_refused(policy):
         record_trial(policy, small_protocol(), 0, episodes=2, shown=1, demonstrations=foreign)
 
 
-def test_shares_add_up_the_weights(policy, trace):
-    attention = attention_of(policy, trace)
+def test_shares_add_up_the_weights(policy, recorded):
+    attention = attention_of(policy, recorded)
     shares = attention.shares()
     total = shares.sink_LHT + shares.own_LHT + shares.earlier_LHT
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
@@ -82,16 +82,16 @@ def test_shares_add_up_the_weights(policy, trace):
 
 
 def test_many_steps_are_looked_at_in_parts(policy, monkeypatch):
-    trace = record_trial(policy, small_protocol(), 1, episodes=3)
-    whole = attention_of(policy, trace).shares()
-    monkeypatch.setattr("relic.evaluation.trace._AT_ONCE", 7)
-    parts = attention_of(policy, trace).shares()
+    recorded = record_trial(policy, small_protocol(), 1, episodes=3)
+    whole = attention_of(policy, recorded).shares()
+    monkeypatch.setattr("relic.evaluation.recorded_trial._AT_ONCE", 7)
+    parts = attention_of(policy, recorded).shares()
     np.testing.assert_allclose(parts.episode_LHTI, whole.episode_LHTI, atol=1e-6)
     np.testing.assert_allclose(parts.sink_LHT, whole.sink_LHT, atol=1e-6)
 
 
-def test_pictures_show_the_numbers(policy, trace, tmp_path):
-    attention = attention_of(policy, trace)
+def test_pictures_show_the_numbers(policy, recorded, tmp_path):
+    attention = attention_of(policy, recorded)
     step = 2 * HORIZON + 1
     where = plot_where(attention, step)
     reference, first, second = (a for a in where.axes if a.get_title())
@@ -99,9 +99,9 @@ def test_pictures_show_the_numbers(policy, trace, tmp_path):
     for axes, share in ((reference, 1.0), (first, to_earlier_H[0]), (second, to_earlier_H[1])):
         assert axes.collections[2].get_sizes().sum() == pytest.approx(600 * share, rel=1e-4)
     assert first.get_title() == f"layer 0, head 0: {100 * to_earlier_H[0]:.0f} %"
-    paths = plot_paths(trace, [0, 2])
+    paths = plot_paths(recorded, [0, 2])
     assert [a.get_title() for a in paths.axes] == [
-        f"episode {e} ({w})\nreturn {trace.records[e]['return']:.3g}"
+        f"episode {e} ({w})\nreturn {recorded.records[e]['return']:.3g}"
         for e, w in ((0, "shown"), (2, "own"))
     ]
     plot_shares(attention.shares()).savefig(tmp_path / "shares.png")
@@ -118,23 +118,25 @@ def test_houses_have_a_map():
         max_episode_steps=env.max_episode_steps,
     ).eval()
     protocol = small_protocol(env="relic/Houses-v0", options=HOUSES)
-    trace = record_trial(policy, protocol, 3, episodes=2, shown=1)
-    ground = trace.ground
-    assert isinstance(ground, Floor)
-    assert (trace.position_T2 > 0).all()
-    assert (trace.position_T2 < np.array(ground.scene.house.extent)).all()
+    recorded = record_trial(policy, protocol, 3, episodes=2, shown=1)
+    trial_map = recorded.map
+    assert isinstance(trial_map, HouseMap)
+    assert (recorded.position_T2 > 0).all()
+    assert (recorded.position_T2 < np.array(trial_map.scene.house.extent)).all()
     # A step forward is a quarter of a metre, at most.
-    moved_T = np.linalg.norm(np.diff(trace.position_T2[trace.episode(0)], axis=0), axis=1)
+    moved_T = np.linalg.norm(np.diff(recorded.position_T2[recorded.episode(0)], axis=0), axis=1)
     assert 0 < moved_T.max() <= 0.25 + 1e-9
-    categories = {(o.x, o.y): o.category for o in ground.scene.objects}
-    goal = trace.records[1]["goal"]
-    assert [categories[x, y] for x, y in trace.goals(1).tolist()] == [goal] * len(trace.goals(1))
-    plot_paths(trace, [0, 1], "success")
-    plot_where(attention_of(policy, trace), trace.episode(1).start)
+    categories = {(o.x, o.y): o.category for o in trial_map.scene.objects}
+    goal = recorded.records[1]["goal"]
+    assert [categories[x, y] for x, y in recorded.goals(1).tolist()] == [goal] * len(
+        recorded.goals(1)
+    )
+    plot_paths(recorded, [0, 1], "success")
+    plot_where(attention_of(policy, recorded), recorded.episode(1).start)
 
 
 def test_environments_without_a_map_are_refused():
     env = make_trial_env("relic/FourBoxes-v0", 1, {})
     with pytest.raises(ValueError, match="must be Darkroom or Houses, got FourBoxesVectorEnv"):
-        ground_of(env)
-    assert ground_of(make_trial_env("relic/Darkroom-v0", 1, OPTIONS)) == Cells(4)
+        map_of(env)
+    assert map_of(make_trial_env("relic/Darkroom-v0", 1, OPTIONS)) == DarkroomMap(4)

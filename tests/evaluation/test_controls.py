@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 
 from envs.core.vector import TrialVectorEnv
-from relic.evaluation import context as context_module
-from relic.evaluation.context import Context, TokenLog, donor_block, refill
+from relic.evaluation import controls as controls_module
+from relic.evaluation.controls import ContextControl, TokenLog, donor_block, refill
 from relic.evaluation.evaluator import evaluate, make_env
 from relic.evaluation.protocol import Protocol, Unit
 from relic.noise import Stream, key, keyed_permutation, row_uniforms
@@ -68,7 +68,7 @@ def test_controls_act_as_if_the_context_had_been_lived_through(policy):
         for parameter in policy.parameters():
             parameter.mul_(2.0)  # small differences of the context change what is done
     protocol = small_protocol(repeats=1, block=4, episodes=5, seed=5)
-    records = {c: evaluate(policy, protocol, context=c) for c in Context}
+    records = {c: evaluate(policy, protocol, control=c) for c in ContextControl}
     trial = 2  # the last, whose next is the first
     unit = Unit(trial, 0)
 
@@ -78,14 +78,14 @@ def test_controls_act_as_if_the_context_had_been_lived_through(policy):
 
     donor, _ = slow_unit(policy, protocol, Unit(0, 0), lambda past: past)
     slow_contexts = {
-        Context.KEPT: lambda past: past,
-        Context.CLEARED: lambda past: [],
-        Context.SHUFFLED: shuffled,
-        Context.FOREIGN: lambda past: donor[: len(past)],
+        ContextControl.KEPT: lambda past: past,
+        ContextControl.CLEARED: lambda past: [],
+        ContextControl.SHUFFLED: shuffled,
+        ContextControl.FOREIGN: lambda past: donor[: len(past)],
     }
-    found = {c: outcomes_of(records[c], unit) for c in Context}
-    for context, slow in slow_contexts.items():
-        assert found[context] == slow_unit(policy, protocol, unit, slow)[1]
+    found = {c: outcomes_of(records[c], unit) for c in ContextControl}
+    for control, slow in slow_contexts.items():
+        assert found[control] == slow_unit(policy, protocol, unit, slow)[1]
     # All four act otherwise, or the above would not notice a wrong context.
     assert len(set(map(str, found.values()))) == 4
 
@@ -93,8 +93,8 @@ def test_controls_act_as_if_the_context_had_been_lived_through(policy):
 def test_controls_differ_from_the_agent_only_after_what_they_change(policy):
     protocol = small_protocol(repeats=1, episodes=5)
     kept = evaluate(policy, protocol)
-    for context, equal in ((Context.SHUFFLED, 2), (Context.FOREIGN, 1)):
-        other = evaluate(policy, protocol, context=context)
+    for control, equal in ((ContextControl.SHUFFLED, 2), (ContextControl.FOREIGN, 1)):
+        other = evaluate(policy, protocol, control=control)
         early = [r for r in other if r["episode"] < equal]
         assert early == [r for r in kept if r["episode"] < equal]
         assert other != kept
@@ -102,9 +102,9 @@ def test_controls_differ_from_the_agent_only_after_what_they_change(policy):
 
 
 def test_a_context_in_its_own_order_is_the_agents(policy, monkeypatch):
-    monkeypatch.setattr(context_module, "keyed_permutation", lambda size, *keys: range(size))
+    monkeypatch.setattr(controls_module, "keyed_permutation", lambda size, *keys: range(size))
     protocol = small_protocol(repeats=1)
-    assert evaluate(policy, protocol, context=Context.SHUFFLED) == evaluate(policy, protocol)
+    assert evaluate(policy, protocol, control=ContextControl.SHUFFLED) == evaluate(policy, protocol)
 
 
 @pytest.mark.parametrize("memory", ["transformer", "gru", "transformer_xl"])
@@ -177,14 +177,14 @@ class Quitter(TrialVectorEnv):
 
 
 @pytest.mark.parametrize("limit", [{"episodes": 6}, {"episodes": None, "steps": 40}])
-@pytest.mark.parametrize("context", [Context.SHUFFLED, Context.FOREIGN])
-def test_rows_that_are_out_of_step_fit_into_the_memory(limit, context):
+@pytest.mark.parametrize("control", [ContextControl.SHUFFLED, ContextControl.FOREIGN])
+def test_rows_that_are_out_of_step_fit_into_the_memory(limit, control):
     protocol = small_protocol(
         env=f"{__name__}:Quitter", options={}, trials=5, repeats=1, block=3, **limit
     )
     policy = memory_policy("transformer")
-    records = evaluate(policy, protocol, context=context)
-    assert records == evaluate(policy, protocol, context=context)
+    records = evaluate(policy, protocol, control=control)
+    assert records == evaluate(policy, protocol, control=control)
     per_trial = Counter(r["trial"] for r in records)
     assert set(per_trial) == set(range(5))
     if protocol.episodes:

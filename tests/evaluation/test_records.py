@@ -4,17 +4,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from relic.evaluation.context import Context
-from relic.evaluation.evaluator import Record, evaluate
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.evaluator import evaluate
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.store import Job, Store, identity, read_records
+from relic.evaluation.records import Job, Record, RecordStore, identity, read_records
 from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
 from relic.policy.loading import find_checkpoint, load
 from relic.schema import ConfigError
 from tests.evaluation.conftest import OPTIONS, small_protocol
 
-KEPT, CLEARED = Context.KEPT, Context.CLEARED
-JOBS = [Job(context, block) for context in (KEPT, CLEARED) for block in range(3)]
+KEPT, CLEARED = ContextControl.KEPT, ContextControl.CLEARED
+JOBS = [Job(control, block) for control in (KEPT, CLEARED) for block in range(3)]
 
 
 def small_task(run, directory, protocol: Protocol | None = None) -> Task:
@@ -32,11 +32,11 @@ def finish(
     on_episode: OnEpisode = lambda _: None,
 ) -> dict[str, bytes]:
     """Evaluate what is left, merge it and return the bytes of every file."""
-    store = Store(task.directory, task.identity)
+    store = RecordStore(task.directory, task.identity)
     left = [j for j in jobs if not store.is_done(j)]
     run_jobs(task, left, workers=workers, on_episode=on_episode)
-    for context in {job.context for job in jobs}:
-        store.merge(context, task.protocol.num_blocks)
+    for control in {job.control for job in jobs}:
+        store.merge(control, task.protocol.num_blocks)
     files = [p for p in task.directory.rglob("*") if p.is_file()]
     return {str(p.relative_to(task.directory)): p.read_bytes() for p in files}
 
@@ -46,7 +46,7 @@ def test_files_hold_what_the_evaluator_says(run, tmp_path):
     files = finish(task)
     assert read_records(task.directory / "records.jsonl") == evaluate(load(run), task.protocol)
     cleared = read_records(task.directory / "records_cleared.jsonl")
-    assert cleared == evaluate(load(run), task.protocol, context=CLEARED)
+    assert cleared == evaluate(load(run), task.protocol, control=CLEARED)
     assert not [name for name in files if name.endswith((".part", ".tmp"))]
     assert sum(name.startswith("blocks/kept-") for name in files) == 3
     assert sum(name.startswith("tracks/") for name in files) == 2
@@ -74,7 +74,7 @@ def test_one_worker_leaves_the_callers_threads_alone(run, tmp_path):
 
 
 def test_records_are_on_disk_as_they_come(run, tmp_path):
-    store = Store(tmp_path / "out", {})
+    store = RecordStore(tmp_path / "out", {})
     writing = store.write(JOBS[0], iter([{"episode": 0}, {"episode": 1}]))
     next(writing)
     (part,) = (tmp_path / "out").rglob("*.part")
@@ -98,7 +98,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_alike(run, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_jobs(task, JOBS, on_episode=interrupt)
-    store = Store(task.directory, task.identity)
+    store = RecordStore(task.directory, task.identity)
     assert [store.is_done(j) for j in JOBS[:3]] == [True, False, False]
     assert list(task.directory.rglob("*.part"))
     assert finish(task) == whole
@@ -134,7 +134,7 @@ def test_a_block_that_always_crashes_is_named_and_the_others_are_kept(run, tmp_p
     jobs = [Job(KEPT, block) for block in range(4)]
     with pytest.raises(WorkerError, match=r"died 2 times on: kept 1\."):
         run_jobs(task, jobs, workers=2)
-    store = Store(task.directory, task.identity)
+    store = RecordStore(task.directory, task.identity)
     assert [store.is_done(job) for job in jobs] == [True, False, True, True]
 
 
@@ -154,14 +154,14 @@ def test_a_failing_worker_says_why(run, tmp_path):
     ],
 )
 def test_another_evaluation_does_not_mix_in(run, tmp_path, protocol, checkpoint, threads, message):
-    Store(tmp_path / "out", identity(find_checkpoint(run), small_protocol(), 1))
+    RecordStore(tmp_path / "out", identity(find_checkpoint(run), small_protocol(), 1))
     other = find_checkpoint(run, which=checkpoint)
     with pytest.raises(ConfigError, match=message):
-        Store(tmp_path / "out", identity(other, small_protocol(**protocol), threads))
+        RecordStore(tmp_path / "out", identity(other, small_protocol(**protocol), threads))
 
 
 def test_a_damaged_directory_is_named(tmp_path):
-    Store(tmp_path, {"format": 1})
+    RecordStore(tmp_path, {"format": 1})
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(ConfigError, match=r"evaluation\.json: must say what was evaluated"):
-        Store(tmp_path, {"format": 1})
+        RecordStore(tmp_path, {"format": 1})
