@@ -17,10 +17,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.core.errors import unknown_name
 from envs.core.single import SingleTrialEnv
-from envs.core.validation import check_count
-from envs.core.vector import Observation, Rows, State, TrialVectorEnv
+from envs.core.validation import check_count, unknown_name
+from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
 DARKROOM_VERSION: Final = 1
 """Part of the dataset's name; any change to goals, splits or dynamics raises it."""
@@ -126,9 +125,7 @@ class DarkroomVectorEnv(TrialVectorEnv):
         self._prev_reward_N[rows] = 0.0
         self._found_N[rows] = False
 
-    def advance(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    def advance(self, actions: NDArray[Any]) -> Transition:
         """Move; a row that is on its goal earns 1."""
         self._cell_N2 += MOVES[actions]
         np.clip(self._cell_N2, 0, self.size - 1, out=self._cell_N2)

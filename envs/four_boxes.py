@@ -29,10 +29,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.draws import keyed_generator
-from envs.core.errors import unknown_name
 from envs.core.single import SingleTrialEnv
-from envs.core.validation import check_count
-from envs.core.vector import Observation, Rows, State, TrialVectorEnv
+from envs.core.validation import check_count, unknown_name
+from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
@@ -265,9 +264,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         """Return each agent's distance from the centre of the box that pays."""
         return np.linalg.norm(CORNERS[self._corner_N] - self._position_N2, axis=1)
 
-    def advance(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    def advance(self, actions: NDArray[Any]) -> Transition:
         """Turn and walk; a row beside the box that pays earns 1."""
         self._heading_N += TURN * ((actions == TURN_LEFT).astype(float) - (actions == TURN_RIGHT))
         rows = np.flatnonzero(actions == FORWARD)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 
 import envs as _registers  # noqa: F401
-from envs.core.errors import unknown_name
+from envs.core.validation import unknown_name
 from envs.core.vector import TrialVectorEnv
 
 ROW_OPTIONS = ("seed", "first_row", "copy")

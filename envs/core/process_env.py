@@ -22,9 +22,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
-from envs.core.replay import Outcome, ReplayVectorEnv
+from envs.core.replay import ReplayVectorEnv
 from envs.core.validation import check_count
-from envs.core.vector import Rows
+from envs.core.vector import Rows, Transition
 
 _log: Final = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             self._lost_N[lost] = False
         return lost
 
-    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Act; an episode whose worker is lost is truncated."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))

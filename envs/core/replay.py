@@ -19,9 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.validation import check_count
-from envs.core.vector import Observation, Rows, State, TrialVectorEnv
-
-Outcome = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
+from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
 
 class ReplayVectorEnv(TrialVectorEnv):
@@ -74,7 +72,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         self._record_keys = tuple(record)
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
-        self.shown = self._empty()
+        self.shown = self.empty_observation()
         self.last_info: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
 
     def task(self, row: int) -> int:
@@ -85,7 +83,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         """Begin episode `self.episode[row]` of `self.task(row)`; `show` what is seen."""
         raise NotImplementedError
 
-    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Act in some rows, (K,) or (K, A); `show` what is seen and keep infos in `last_info`."""
         raise NotImplementedError
 
@@ -101,7 +99,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         """Begin them in the simulators."""
         self.begin_rows(rows)
 
-    def advance(self, actions: NDArray[Any]) -> Outcome:
+    def advance(self, actions: NDArray[Any]) -> Transition:
         """Act in all simulators, and keep the actions for a replay."""
         rows = np.arange(self.num_envs)
         self._actions[rows, self.elapsed_steps] = actions

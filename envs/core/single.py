@@ -12,8 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.core.errors import EpisodeEndedError
-from envs.core.validation import check_state
+from envs.core.validation import EpisodeEndedError, check_state
 from envs.core.vector import Observation, State, TrialVectorEnv
 
 

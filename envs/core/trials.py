@@ -20,8 +20,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.draws import keyed_generator
-from envs.core.replay import Outcome, ReplayVectorEnv
-from envs.core.vector import Rows
+from envs.core.replay import ReplayVectorEnv
+from envs.core.vector import Rows, Transition
 
 EpisodeStart = Callable[[gymnasium.Env[Any, Any], int, int], tuple[Any, dict[str, Any]]]
 """(environment, trial, episode index in the trial) -> what its `reset` returned."""
@@ -133,7 +133,7 @@ class EpisodeTrials(ReplayVectorEnv):
             observation, _ = self._start(self.envs[row], self.task(row), episode)
             self.show(row, {"observation": observation} if self._bare else observation)
 
-    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Step the environments one after the other."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))

@@ -1,14 +1,15 @@
-"""Checks of what callers hand to a trial environment: actions, reset options, saved states.
+"""What environments refuse, and how they say it: checks of arguments, and errors of their own.
 
-Each function returns the checked value in the form that the environment uses, or raises an error
-that names the argument, the rule and the value.
+Each check returns the value in the form that the environment uses, or raises an error that names
+the argument, the rule and the value.
 
 Shape suffixes: N rows, A action dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +17,41 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from envs.core.errors import unknown_name
-
 RESET_OPTIONS: Final = ("reset_mask", "new_trial", "trial")
+
+
+class EnvStateError(RuntimeError):
+    """A method was called at a time when the environment cannot serve it."""
+
+
+class StepBeforeResetError(EnvStateError):
+    """`step` (or anything else that needs a running episode) came before the first `reset`."""
+
+
+class EpisodeEndedError(EnvStateError):
+    """`step` came after the end of an episode of a single environment."""
+
+
+class ClosedError(EnvStateError):
+    """A closed environment was used."""
+
+
+def unknown_name(where: str, what: str, name: object, known: Iterable[str]) -> ValueError:
+    """Build the error for a name that is none of the known ones, with the nearest one guessed.
+
+    Args:
+        where: dotted path or `Class.method` that received the name.
+        what: what the name should have named.
+        name: what was given.
+        known: the valid names.
+
+    Returns:
+        The error, for the caller to raise.
+    """
+    choices = sorted(known)
+    nearest = difflib.get_close_matches(str(name), choices, n=1)
+    guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return ValueError(f"{where}: {what} must be one of {', '.join(choices)}, got {name!r}.{guess}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +63,25 @@ class ResetRequest:
     """Rows that get a new episode in their trial; never overlaps `new_trial_N`."""
     trial_N: NDArray[np.int64] | None
     """Named trials, read only where `new_trial_N`."""
+
+
+def check_in_use(where: str, *, closed: bool, fresh: bool) -> None:
+    """Raise if an environment is closed, or fresh where its first reset should have come before.
+
+    Raises:
+        ClosedError: It is closed.
+        StepBeforeResetError: It is fresh.
+    """
+    if closed:
+        raise ClosedError(
+            f"{where}: the environment must be open, got a closed one. Build a new one."
+        )
+    if fresh:
+        method = where.rpartition(".")[2]
+        raise StepBeforeResetError(
+            f"{where}: reset() must come first, got {method}() on a fresh environment. "
+            "Call reset()."
+        )
 
 
 def check_count(where: str, name: str, value: Any, *, least: int) -> None:

@@ -1,84 +1,95 @@
-"""The infos of a step in which episodes ended, laid out as by Gymnasium in its SAME_STEP mode.
-
-Shape suffixes: N rows, K rows whose episode ended.
-
-The trial contract on top of `gymnasium.vector.VectorEnv`.
+"""The trial contract on top of `gymnasium.vector.VectorEnv`.
 
 Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
-follow each other inside it. `TrialVectorEnv` does all that is alike in every such environment:
-which trial comes next, what `reset` may be asked, SAME_STEP autoreset, time limits, records. What a
-concrete environment fills in, where each row is and how that is saved, is in
-`envs.core.row_states`. No task lives here, and `envs.core.single` shows one row as a
-`gymnasium.Env`.
+follow each other inside it. `TrialVectorEnv` does what is alike in every such environment: which
+trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. `TrialHooks` are the
+methods in which environments differ; `envs/darkroom.py` is an example.
 
-Shape suffixes: N rows, K some of the rows.
+Shape suffixes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
 from envs.core.draws import draw_trials
-from envs.core.row_states import Observation, Rows, RowStates, State
 from envs.core.validation import (
     ResetRequest,
     check_actions,
     check_count,
+    check_in_use,
     check_reset_options,
     check_seed,
+    check_state,
 )
 
+Rows = NDArray[np.int64]
+Observation = dict[str, NDArray[Any]]
+State = dict[str, Any]
+Transition = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
+"""Rewards, terminations, truncations."""
 
-def final_infos(
-    rows: NDArray[np.int64], final_obs: NDArray[Any], record: dict[str, NDArray[Any]]
-) -> dict[str, Any]:
-    """Return the infos of a step in which the episodes of `rows` ended.
-
-    They are as `SyncVectorEnv` builds them from single environments, plus the record at the top,
-    where `RecordEpisodeStatistics` and others put theirs.
-
-    Args:
-        rows: (K,).
-        final_obs: objects, (N,): the last observation where an episode ended, else None.
-        record: entries of the episode records, (K,) each.
-    """
-    num_envs = len(final_obs)
-    ended_N = np.zeros(num_envs, dtype=bool)
-    ended_N[rows] = True
-    whole: dict[str, NDArray[Any]] = {}
-    nested: dict[str, NDArray[Any]] = {}
-    for name, value in record.items():
-        whole[name] = np.zeros(num_envs, dtype=value.dtype)
-        whole[name][rows] = value
-        nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
-    return {
-        "final_obs": final_obs,
-        "_final_obs": ended_N,
-        "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
-        "_final_info": ended_N.copy(),
-        "episode_record": whole,
-        "_episode_record": ended_N.copy(),
-    }
+COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
+"""Arrays that every environment keeps for each row, and saves."""
 
 
-__all__ = ["Observation", "Rows", "State", "TrialVectorEnv"]
+class TrialHooks:
+    """The methods in which trial environments differ. The first four must be filled in."""
+
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
+        raise NotImplementedError
+
+    def begin_episodes(self, rows: Rows) -> None:
+        """Place these rows at the start of episode `self.episode[rows]` of their trials."""
+        raise NotImplementedError
+
+    def advance(self, actions: NDArray[Any]) -> Transition:
+        """Act in all rows; return fresh arrays.
+
+        The time limit is added by the caller: truncations are those for other reasons.
+        """
+        raise NotImplementedError
+
+    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
+        """Write what these rows (None: all) see now into `out[name][rows]`.
+
+        Must be a function of the state alone: it is called again for rows that do not move.
+        """
+        raise NotImplementedError
+
+    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return entries of the episode record beyond the common ones, (K,) each."""
+        return {}
+
+    def ask_expert(self) -> NDArray[Any]:
+        """Return expert actions, (N,) or (N, A)."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.expert_actions: this environment has no expert."
+        )
+
+    def save_rows(self) -> State:
+        """Return copies of what `begin_trials` does not restore."""
+        return {}
+
+    def load_rows(self, state: State) -> None:
+        """Take over what `save_rows` returned. The trials have been begun before."""
 
 
-class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
+class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     """N rows, each in its own trial, stepped together in one process.
 
-    `reset` begins new trials or episodes as its options say (see `reset`); `step` begins the next
-    episode of the same trial by itself when one ends (SAME_STEP autoreset, `final_obs` and
-    `final_info` as Gymnasium defines them). What row i sees depends on the seed, its global
-    number `first_row + i` and its actions only, never on N or on other rows.
+    `reset` begins trials or episodes; `step` begins the next episode of the same trial by itself
+    when one ends (SAME_STEP autoreset). What row i sees depends on the seed, its global number
+    `first_row + i` and its actions only, never on N or on other rows.
 
     `infos` is empty on steps in which no episode ends. Else it holds, with `final_obs` and
     `final_info`, `episode_record`: a dict of (N,) arrays, meaningful where `_episode_record`.
@@ -87,6 +98,8 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
 
     goal_categories: ClassVar[tuple[str, ...]] = ()
     """What the records' `goal` counts, by name; empty where goals have no categories."""
+    state_version: ClassVar[int] = 1
+    """Raise it in a subclass whenever the meaning of its saved state changes."""
 
     def __init__(
         self,
@@ -129,10 +142,8 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self.single_observation_space = single_observation_space
         self.single_action_space = single_action_space
         self.observation_space = batch_space(single_observation_space, self.num_envs)
-        assert isinstance(self.observation_space, spaces.Dict)
-        self._single_spaces = dict(single_observation_space.items())
-        self._spaces = dict(self.observation_space.items())
         self.action_space = batch_space(single_action_space, self.num_envs)
+        self._single_spaces = single_observation_space.spaces
         self.dataset_name = dataset_name
         self.num_trials = int(num_trials)
         self.max_episode_steps = int(max_episode_steps)
@@ -140,8 +151,28 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self.time_limit_default = time_limit_default
         self.first_row = int(first_row)
         self._seed = check_seed(where, seed)
-        self._start_counters()
-        self._buffers: list[Observation] = [] if copy else [self._empty(), self._empty()]
+        self._started = False
+        self._trial, self._episode, self._elapsed = np.zeros((3, self.num_envs), np.int64)
+        self._drawn = np.zeros(self.num_envs, np.int64)  # the count in (seed, row, count)
+        self._return = np.zeros(self.num_envs)
+        self._buffers: list[Observation] = (
+            [] if copy else [self.empty_observation() for _ in range(2)]
+        )
+
+    @property
+    def trial(self) -> Rows:
+        """The trial that each row is in, int64 (N,). A copy."""
+        return self._trial.copy()
+
+    @property
+    def episode(self) -> Rows:
+        """Index, in its trial, of the episode that each row is in, int64 (N,). A copy."""
+        return self._episode.copy()
+
+    @property
+    def elapsed_steps(self) -> Rows:
+        """Steps taken in the current episode of each row, int64 (N,). A copy."""
+        return self._elapsed.copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -162,8 +193,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         Returns:
             Observations of all rows, and empty infos.
         """
-        self._check_open("reset")
-        where = f"{type(self).__name__}.reset"
+        where = self._check("reset", running=False)
         everything = seed is not None or not self._started
         checked = None if seed is None else check_seed(where, seed)
         request = check_reset_options(where, options, num_envs=self.num_envs, everything=everything)
@@ -175,11 +205,7 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self._started = True
         return self.observe(), {}
 
-    def step(
-        self, actions: Any
-    ) -> tuple[
-        Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
+    def step(self, actions: Any) -> tuple[Observation, *Transition, dict[str, Any]]:
         """Act in all rows; rows whose episode ends are already in the next one afterwards.
 
         Args:
@@ -201,16 +227,9 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self.observe_rows(rows, observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
-    def transition(
-        self, actions: Any
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Act without autoreset: the part of `step` that single environments share.
-
-        Returns:
-            Rewards, terminations, truncations. A row is never both.
-        """
-        where = f"{type(self).__name__}.step"
-        self._check_running("step")
+    def transition(self, actions: Any) -> Transition:
+        """Act without autoreset, as single environments do. No row terminates and truncates."""
+        where = self._check("step", running=True)
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
         reward_N, terminated_N, truncated_N = self.advance(actions)
         self._elapsed += 1
@@ -219,13 +238,10 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         return reward_N, terminated_N, truncated_N
 
     def observe(self) -> Observation:
-        """Return the current observation of all rows, as the last `reset` or `step` did.
-
-        After `load_state_dict` this is what the restored rows see.
-        """
+        """Return what all rows see now: after `reset`, `step` or `load_state_dict`."""
         if self._buffers:
             self._buffers.reverse()
-        observation = self._buffers[0] if self._buffers else self._empty()
+        observation = self._buffers[0] if self._buffers else self.empty_observation()
         self.observe_rows(None, observation)
         return observation
 
@@ -257,29 +273,68 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         Raises:
             NotImplementedError: This environment has no expert.
         """
-        self._check_running("expert_actions")
+        self._check("expert_actions", running=True)
         return self.ask_expert()
+
+    def skip_trials(self, seed: int, count: int) -> None:
+        """Draw the next trials as if every row had drawn so many under this seed already.
+
+        For a fresh environment that takes over the rows of another; `reset` must follow.
+        """
+        where = self._check("skip_trials", running=False)
+        check_count(where, "count", count, least=0)
+        self._seed = check_seed(where, seed)
+        self._drawn[:] = count
+        self._started = False
+
+    def state_dict(self) -> State:
+        """Return everything that a fresh environment needs to continue from here bit for bit.
+
+        It is a nested dict of numpy copies, ints and strings.
+        """
+        self._check("state_dict", running=True)
+        return {
+            **self._identity(),
+            "seed": self._seed,
+            **{name: getattr(self, f"_{name}").copy() for name in COUNTERS},
+            "env": self.save_rows(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from a saved state. No `reset` is needed before or after.
+
+        Raises:
+            ValueError: It is not whole, or of another environment, dataset, version or row range.
+                The environment is as it was.
+            TypeError: It is no dict.
+        """
+        where = self._check("load_state_dict", running=False)
+        check_state(where, state, identity=self._identity(), keys=("seed", *COUNTERS, "env"))
+        self._seed = int(state["seed"])
+        for name in COUNTERS:
+            getattr(self, f"_{name}")[:] = state[name]
+        self.begin_trials(np.arange(self.num_envs), self._trial)
+        self.load_rows(state["env"])
+        self._started = True
 
     def _apply(self, request: ResetRequest) -> None:
         """Move the rows of a checked reset request."""
-        rows = np.flatnonzero(request.new_trial_N)
+        rows, named_N = np.flatnonzero(request.new_trial_N), request.trial_N
         if len(rows):
-            if request.trial_N is not None:
-                trials = request.trial_N[rows]
-            else:
-                trials = draw_trials(
-                    self._seed,
-                    rows + self.first_row,
-                    count_N=self._drawn[rows],
-                    num_trials=self.num_trials,
-                )
-                self._drawn[rows] += 1
+            trials = self._draw(rows) if named_N is None else named_N[rows]
             self._trial[rows] = trials
             self.begin_trials(rows, trials)
             self._begin(rows, np.zeros_like(rows))
         rows = np.flatnonzero(request.new_episode_N)
         if len(rows):
             self._begin(rows, self._episode[rows] + 1)
+
+    def _draw(self, rows: Rows) -> Rows:
+        """Draw the next trials of these rows."""
+        count_N = self._drawn[rows]
+        self._drawn[rows] += 1
+        row_N = rows + self.first_row
+        return draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
 
     def _begin(self, rows: Rows, episodes: Rows) -> None:
         """Begin these episodes in these rows."""
@@ -289,23 +344,57 @@ class TrialVectorEnv(RowStates, VectorEnv[Observation, NDArray[Any], NDArray[Any
         self.begin_episodes(rows)
 
     def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
-        """Return the infos of a step in which the episodes of `rows` ended."""
+        """Return the infos of a step in which the episodes of `rows` ended.
+
+        They are as `SyncVectorEnv` builds them from single environments, plus the record at the
+        top, where `RecordEpisodeStatistics` and others put theirs.
+        """
+        ended_N = np.zeros(self.num_envs, dtype=bool)
+        ended_N[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
             final_obs[row] = self.unbatch(observation, row)
-        return final_infos(rows, final_obs, self.episode_records(rows))
+        whole: dict[str, NDArray[Any]] = {}
+        nested: dict[str, NDArray[Any]] = {}
+        for name, value in self.episode_records(rows).items():
+            whole[name] = np.zeros(self.num_envs, dtype=value.dtype)
+            whole[name][rows] = value
+            nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended_N,
+            "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
+            "_final_info": ended_N.copy(),
+            "episode_record": whole,
+            "_episode_record": ended_N.copy(),
+        }
 
     def unbatch(self, observation: Observation, row: int) -> Observation:
         """Return a copy of what one row sees, as an element of the single observation space."""
-        row_of = {name: value[row, ...].copy() for name, value in observation.items()}
+        row_of: Observation = {}
         for name, space in self._single_spaces.items():
-            if isinstance(space, spaces.Discrete):
-                row_of[name] = row_of[name][()]
+            value = observation[name][row, ...].copy()
+            row_of[name] = value[()] if isinstance(space, spaces.Discrete) else value
         return row_of
 
-    def _empty(self) -> Observation:
+    def empty_observation(self) -> Observation:
         """Return unset observation arrays for all rows."""
+        empty = create_empty_array(self.single_observation_space, self.num_envs, fn=np.empty)
+        return cast("Observation", empty)
+
+    def _identity(self) -> State:
+        """Return what must be equal between the saver and the loader of a state."""
         return {
-            name: np.empty(space.shape or (), dtype=space.dtype)
-            for name, space in self._spaces.items()
+            "class": type(self).__name__,
+            "state_version": self.state_version,
+            "dataset": self.dataset_name,
+            "num_envs": self.num_envs,
+            "first_row": self.first_row,
+            "max_episode_steps": self.max_episode_steps,
         }
+
+    def _check(self, method: str, *, running: bool) -> str:
+        """Refuse a call on a closed environment, or before the first reset if rows must run."""
+        where = f"{type(self).__name__}.{method}"
+        check_in_use(where, closed=self.closed, fresh=running and not self._started)
+        return where

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core.process_pool import Lost
-from envs.core.row_states import Rows
+from envs.core.vector import Rows
 from envs.habitat.place import Place
 from envs.habitat.setting import Setting
 from envs.objectnav.config import Action

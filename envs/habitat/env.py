@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from envs.core.process_env import ProcessVectorEnv
 from envs.core.process_pool import WorkerError
-from envs.core.replay import Outcome
 from envs.core.single import SingleTrialEnv
-from envs.core.vector import Observation, Rows, State, TrialVectorEnv
+from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.habitat.agents import HabitatAgents
 from envs.habitat.data import HabitatData, NavmeshMode
 from envs.habitat.place import Place, RowScene
@@ -222,7 +221,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         for name in self._setting.images:
             self.shown[name][row] = observation[name]
 
-    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Outcome:
+    def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Move in the scenes; the rules say what that earns."""
         before_K = self.agents.distance_N[rows]
         stopped_K = actions == Action.STOP

@@ -19,8 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from envs.core.errors import unknown_name
-from envs.core.validation import check_flag
+from envs.core.validation import check_flag, unknown_name
 from envs.objectnav.config import (
     EYE_HEIGHT,
     ObjectNavConfig,

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from envs.core.errors import unknown_name
+from envs.core.validation import unknown_name
 from envs.houses.generation.arrangement import arrange, check_scale
 from envs.houses.generation.generator import (
     SPLITS,

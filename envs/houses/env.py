@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
-from envs.core.vector import Observation, Rows, State, TrialVectorEnv
+from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.scene import GOAL_CATEGORIES
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
@@ -163,9 +163,7 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.begin(row, plan)
             self._note_goal_places(row)
 
-    def advance(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    def advance(self, actions: NDArray[Any]) -> Transition:
         """Move in the houses; the rules say what that earns."""
         before_N = self.simulator.distance_N.copy()
         self.simulator.advance(actions)

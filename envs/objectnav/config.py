@@ -16,8 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 from gymnasium import spaces
 
-from envs.core.errors import unknown_name
-from envs.core.validation import check_flag
+from envs.core.validation import check_flag, unknown_name
 from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 EYE_HEIGHT: Final = 1.2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.core.row_states import Observation, Rows, State
+from envs.core.vector import Observation, Rows, State
 from envs.objectnav import rules as objectnav
 from envs.objectnav.config import ObjectNavConfig
 from envs.objectnav.rules import EpisodePlan, Pose, TrialHistory

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.core.checker.traces import OPENING, SHORT, Subject, Trace, digest, first_difference
-from envs.core.errors import StepBeforeResetError
+from envs.core.validation import StepBeforeResetError
 
 
 def check_state(subject: Subject) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from envs.core.errors import unknown_name
+from envs.core.validation import unknown_name
 from envs.houses.furniture import household as pieces_storage
 from envs.houses.furniture import household as pieces_wet
 from envs.houses.furniture import living as pieces_decor

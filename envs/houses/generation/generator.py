@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from envs.core.errors import unknown_name
+from envs.core.validation import unknown_name
 from envs.houses.draws import Draws
 from envs.houses.generation.assembly import (
     Pose,

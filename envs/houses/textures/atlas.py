@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from envs.core.errors import unknown_name
+from envs.core.validation import unknown_name
 from envs.houses.textures import emblems, labels, patterns
 from envs.houses.textures import labels as pictures
 

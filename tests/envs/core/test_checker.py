@@ -238,10 +238,10 @@ class HandsOutState(ToyVectorEnv):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.shown = super()._empty()
+        self.shown = super().empty_observation()
 
-    def _empty(self):
-        return getattr(self, "shown", None) or super()._empty()
+    def empty_observation(self):
+        return getattr(self, "shown", None) or super().empty_observation()
 
     def observe_rows(self, rows, out):
         self.value += 0 if "shown" not in vars(self) else self.shown["position"].sum() == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.core.draws import draw_trials, keyed_generator
-from envs.core.errors import ClosedError, EpisodeEndedError, StepBeforeResetError
+from envs.core.validation import ClosedError, EpisodeEndedError, StepBeforeResetError
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
 from tests.envs.core.toy import ToyEnv, ToyVectorEnv
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.core.errors import EpisodeEndedError, StepBeforeResetError
+from envs.core.validation import EpisodeEndedError, StepBeforeResetError
 from envs.houses.env import HousesEnv
 from envs.objectnav.config import Action, ObjectNavConfig
 from tests.envs.houses.houses_tools import EVERYTHING, make, play, random_actions
