@@ -58,7 +58,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "experiment": "houses_small",
         "ppo.clone_steps": 0,
         # What one agent cannot learn from, no agent is given.
-        "policy.place": None,
+        "policy.goal_location": None,
         "env.options.goal_places": False,
     },
 }

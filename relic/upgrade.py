@@ -16,8 +16,8 @@ from relic.schema import ConfigError
 T = TypeVar("T")
 
 RENAMED: dict[str, str] = {
-    # "policy.place": "policy.goal_location",
-    # "ppo.place_coef": "policy.goal_location.weight",
+    "policy.place": "policy.goal_location",
+    "ppo.place_coef": "policy.goal_location.weight",
     # "rollout.captured_steps": "rollout.cuda_graph",
 }
 """Keys of a run's configuration, old to new, in the order in which they move. A value whose new
@@ -34,13 +34,13 @@ REMOVED: dict[str, Any] = {
 """Keys that are gone, with the only value that still means something: that it was not used."""
 
 WEIGHTS: dict[str, str] = {
-    # "place.": "auxiliary.goal_location.",
+    "place.": "auxiliary.goal_location.",
 }
 """Beginnings of names of weights, old to new."""
 
 METRICS: dict[str, str] = {
-    # "place_loss": "goal_location_loss",
-    # "place_error": "goal_location_error",
+    "place_loss": "goal_location_loss",
+    "place_error": "goal_location_error",
 }
 """Names in `metrics.jsonl`, old to new."""
 

@@ -1,135 +1,101 @@
-"""Where what is asked for lies: guessed from the memory, learned from the environment's word.
+"""Auxiliary heads: what the memory is taught beside the reward.
 
-To go back to where something was, an agent must remember a place and turn it into a direction, and
-the reward teaches neither before the other is there. Here the first is regression: while training,
-an environment may observe the places of what is asked for (`goal_places`), which no token ever
-holds, and a head on the memory's output guesses the nearest of them. The second is geometry: the
-guess as seen from where the agent stands is told to the heads of action and value. Their gradient
-does not reach the guess, and acting needs no word from the environment.
+A head reads the memory's output, says something of it, and compares what it said with observations
+that no token holds (its targets), which are there while training only. It may add to what the heads
+of action and value read. Policy, update and metrics know this interface only: a new head is one
+file, such as `relic.policy.goal_location`, and one field of `PolicyConfig`, whose name then is that
+of its section in the configuration, and the beginning of its weights' names.
 
-Shapes: ``...`` stands for N rows or N rows x T steps; K places, E model dim.
+Shapes: ``...`` stands for N rows or N rows x T steps; E model dim, T steps.
 """
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from relic.policy.encoders.observations import GOAL_PLACES
-from relic.schema import POSITIVE, check_bounds
+from relic.policy.steps import SequenceBatch
+from relic.schema import at_least, check_bounds
 
-TOLD = 5
-"""Numbers that say how a guess looks from where the agent stands."""
-_LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
-"""A guess is between 0.2 m and 20 m unsure."""
+
+class AuxiliaryLosses(NamedTuple):
+    """What a head has to answer for, of each step (...), by the names of the metrics."""
+
+    losses: dict[str, Tensor]
+    """What is learned: their means, times the head's weight, are added to the loss."""
+    metrics: dict[str, Tensor]
+    """What is only reported."""
+
+    def since(self, step: int) -> AuxiliaryLosses:
+        """Return those of the steps from `step` on, of columns (N, T)."""
+        losses = {name: column_NT[:, step:] for name, column_NT in self.losses.items()}
+        metrics = {name: column_NT[:, step:] for name, column_NT in self.metrics.items()}
+        return AuxiliaryLosses(losses, metrics)
+
+
+class AuxiliaryHead(nn.Module, ABC):
+    """Says something of the memory's output, and learns from observations whether it is true."""
+
+    @abstractmethod
+    def forward(
+        self, y_E: Tensor, observation: Mapping[str, Tensor | np.ndarray]
+    ) -> tuple[Tensor | None, Any]:
+        """Read the memory's output, while acting as while learning.
+
+        Args:
+            y_E: The memory's output (..., E).
+            observation: Of the same steps. Targets may be missing: acting has none.
+
+        Returns:
+            What is added to `y_E` for the heads of action and value (None: nothing), and what
+            `auxiliary_losses` takes.
+        """
+
+    @abstractmethod
+    def auxiliary_losses(self, output: Any, batch: SequenceBatch) -> AuxiliaryLosses:
+        """Compare what was said with the targets.
+
+        Args:
+            output: What `forward` said of the batch.
+            batch: The steps; its observation holds the targets.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlaceConfig:
-    """The guess of where what is asked for lies."""
+class AuxiliaryConfig(ABC):
+    """The section of a head in the configuration of a policy."""
 
-    target: str = GOAL_PLACES
-    """Observation, (K, 2), that says it while training; it is never an input."""
-    position: str = "gps"
-    """Observed position (forward, right), in the frame and the unit of the places."""
-    heading: str = "compass"
-    """Observed heading in radians, counter-clockwise in that frame."""
-    scale: Annotated[float, POSITIVE] = 5.0
-    """Distance that is far, in the unit of the places."""
+    weight: Annotated[float, at_least(0)]
+    """Weight of the head's losses beside those of action and value."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
         check_bounds(self)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Numbers in the last axis of each observation that is read."""
-        return {self.target: 2, self.position: 2, self.heading: 1}
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Observations that the head learns from: a rollout keeps them, no token holds them."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Observations that the head reads beside the memory's output."""
+        return ()
 
-class PlaceGuess(NamedTuple):
-    """A normal distribution over places, alike in both directions."""
+    @abstractmethod
+    def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
+        """Return the head.
 
-    mean: Tensor
-    """(..., 2), in the frame of the observed position."""
-    log_std: Tensor
-    """(...,)"""
+        Args:
+            space: Space of one row's observation.
+            width: E.
 
-
-class PlaceHead(nn.Module):
-    """Guesses a place from the memory's output, and tells the other heads.
-
-    Args:
-        config: Names of observations.
-        space: Space of one row's observation.
-        width: E.
-
-    Raises:
-        ValueError: If an observation is missing or has another shape.
-    """
-
-    def __init__(self, config: PlaceConfig, space: spaces.Dict, width: int) -> None:
-        super().__init__()
-        for key, size in config.sizes.items():
-            _check_observed(space, key, size)
-        self.config = config
-        self.guess = nn.Linear(width, 3)
-        self.told = nn.Sequential(
-            nn.Linear(width + TOLD, width), nn.ReLU(), nn.Linear(width, width)
-        )
-
-    def forward(
-        self, y_E: Tensor, observation: Mapping[str, Tensor | np.ndarray]
-    ) -> tuple[Tensor, PlaceGuess]:
-        """Return what the heads of action and value are given, (..., E), and the guess."""
-        out = self.guess(y_E)
-        log_std = _LOG_STD_MID + _LOG_STD_HALF * torch.tanh(out[..., 2].float())
-        guess = PlaceGuess(out[..., :2].float() * self.config.scale, log_std)
-        seen = self._as_seen(guess, observation).to(y_E.dtype)
-        return y_E + self.told(torch.cat([y_E, seen], -1)), guess
-
-    def _as_seen(self, guess: PlaceGuess, observation: Mapping[str, Tensor | np.ndarray]) -> Tensor:
-        """Return direction (ahead, right), nearness, distance and certainty, (..., TOLD)."""
-        config, device = self.config, guess.mean.device
-        position = torch.as_tensor(observation[config.position], device=device).float()
-        heading = torch.as_tensor(observation[config.heading], device=device).float()
-        forward, right = (guess.mean.detach() - position).unbind(-1)
-        cos, sin = heading.cos()[..., 0], heading.sin()[..., 0]
-        # The frame's axes are forward and right, and a heading turns to the left.
-        ahead, aside = forward * cos - right * sin, forward * sin + right * cos
-        distance = torch.hypot(ahead, aside)
-        parts = [ahead / (distance + 0.1), aside / (distance + 0.1), 1 / (1 + distance)]
-        parts += [distance / config.scale, guess.log_std.detach() - _LOG_STD_MID]
-        return torch.stack(parts, -1)
-
-
-def place_errors(guess: PlaceGuess, places_K2: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare guesses with the nearest of the places.
-
-    Args:
-        guess: (...).
-        places_K2: (..., K, 2); a place may be repeated.
-
-    Returns:
-        Negative log-likelihood in nats, and distance, (...) each.
-    """
-    square = (guess.mean.unsqueeze(-2) - places_K2.float()).square().sum(-1).amin(-1)
-    normal = math.log(2 * math.pi) + 2 * guess.log_std
-    return 0.5 * square * (-2 * guess.log_std).exp() + normal, square.detach().sqrt()
-
-
-def _check_observed(space: spaces.Dict, key: str, size: int) -> None:
-    shape = space[key].shape if key in space.spaces else None
-    if not shape or shape[-1] != size:
-        found = "nothing" if shape is None else f"the shape {shape}"
-        raise ValueError(
-            f"place: {key} must be observed with {size} numbers, got {found}. Houses show it with "
-            "env.options.goal_places=true and env.options.compass=true."
-        )
+        Raises:
+            ValueError: If an observation is missing or has another shape.
+        """

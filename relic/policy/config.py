@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Annotated, Any
 
 from relic.policy.attention.sinks import SinkKind
-from relic.policy.auxiliary import PlaceConfig
+from relic.policy.auxiliary import AuxiliaryConfig
 from relic.policy.encoders.config import EncoderConfig
+from relic.policy.goal_location import GoalLocationConfig
 from relic.schema import POSITIVE, Bound, at_least, check_bounds
 
 _DROPOUT = Bound("be in [0, 1)", lambda v: 0 <= v < 1, "Use 0 to switch it off.")
@@ -241,8 +242,8 @@ class PolicyConfig:
     """How an observation becomes a token."""
     log_std: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions."""
-    place: PlaceConfig | None = None
-    """A guess of where what is asked for lies, which the actor is told. null: none."""
+    goal_location: GoalLocationConfig | None = None
+    """Auxiliary head: a guess of where the goal lies, which the actor is told. null: none."""
     memory: MemoryKind = MemoryKind.TRANSFORMER
     """Which sequence model; the section of its name is read, the others are not."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
@@ -251,6 +252,12 @@ class PolicyConfig:
     """Read where memory is lstm or gru."""
     transformer_xl: TransformerXLConfig = field(default_factory=TransformerXLConfig)
     """Read where memory is transformer_xl."""
+
+    @property
+    def auxiliary(self) -> dict[str, AuxiliaryConfig]:
+        """The auxiliary heads that there are, by name; each is a field above."""
+        sections = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in sections.items() if isinstance(v, AuxiliaryConfig)}
 
     @property
     def memory_config(self) -> TransformerConfig | RecurrentConfig | TransformerXLConfig:

@@ -11,6 +11,7 @@ Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -19,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from relic.policy.auxiliary import PlaceConfig, PlaceGuess, PlaceHead
+from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
@@ -87,29 +88,31 @@ class Policy(nn.Module):
         # Heads check the spaces, so they come first.
         self.actor = actor_head(width, action_space, config.log_std)
         self.critic = ValueHead(width)
-        place = config.place
-        self.place = None if place is None else PlaceHead(place, observation_space, width)
+        sections = config.auxiliary
+        self.auxiliary = nn.ModuleDict(
+            {name: section.build(observation_space, width) for name, section in sections.items()}
+        )
         self.encoder = ObservationEncoder(
             config.encoder,
             observation_space,
             action_space,
             width=width,
             pretrained=pretrained,
-            targets=() if config.place is None else (config.place.target,),
+            targets=[key for section in sections.values() for key in section.targets],
         )
-        if place is not None:
-            self._check_stored(place)
+        for name, section in sections.items():
+            self._check_stored(name, section)
         self.token = nn.Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
         self.features = nn.Linear(width, width)
 
-    def _check_stored(self, place: PlaceConfig) -> None:
-        """Refuse to tell a guess by what no rollout keeps."""
-        for key in place.sizes:
+    def _check_stored(self, name: str, section: AuxiliaryConfig) -> None:
+        """Refuse a head that reads what no rollout keeps."""
+        for key in (*section.targets, *section.reads):
             if key not in self.stored_space.spaces:
                 raise ValueError(
-                    f"encoder.keys: must hold {key!r}, by which policy.place tells its guess, got "
-                    f"{list(self.config.encoder.keys or ())}. Add it, or set policy.place=null."
+                    f"encoder.keys: must hold {key!r}, which policy.{name} reads, got "
+                    f"{list(self.config.encoder.keys or ())}. Add it, or set policy.{name}=null."
                 )
 
     @property
@@ -265,6 +268,16 @@ class Policy(nn.Module):
         state.started[index] = True
         return self._judge(y_NTE, batch)
 
+    def auxiliary_losses(
+        self, output: PolicyOutput, batch: SequenceBatch
+    ) -> dict[str, AuxiliaryLosses]:
+        """Return what each auxiliary head has to answer for, by the heads' names."""
+        losses = {}
+        for name, head in self.auxiliary.items():
+            assert isinstance(head, AuxiliaryHead)
+            losses[name] = head.auxiliary_losses(output.auxiliary[name], batch)
+        return losses
+
     def clip_action(self, action: Tensor) -> Tensor:
         """Return what the environment may be given: vectors clipped to the action space."""
         if not isinstance(self.action_space, spaces.Box):
@@ -290,12 +303,13 @@ class Policy(nn.Module):
         y_NE = self.memory.step(x_NE, starts_N, state.memory, write)
         return self._features(y_NE, observation)[0], x_NE
 
-    def _features(self, y_E: Tensor, observation: Observation) -> tuple[Tensor, PlaceGuess | None]:
-        """Return what the heads of action and value are given, and the guess of a place."""
-        if self.place is None:
-            return self.features(y_E), None
-        told_E, guess = self.place(y_E, observation)
-        return self.features(told_E), guess
+    def _features(self, y_E: Tensor, observation: Observation) -> tuple[Tensor, dict[str, Any]]:
+        """Return what the heads of action and value are given, and what auxiliary heads said."""
+        told_E, said = y_E, {}
+        for name, head in self.auxiliary.items():
+            added_E, said[name] = head(y_E, observation)
+            told_E = told_E if added_E is None else told_E + added_E
+        return self.features(told_E), said
 
     def _token(
         self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
@@ -314,12 +328,12 @@ class Policy(nn.Module):
         return in_slices(make, given | seen, self.config.encoder.slice_steps)
 
     def _judge(self, y_NTE: Tensor, batch: SequenceBatch) -> PolicyOutput:
-        features_NTE, guess = self._features(y_NTE, batch.observation)
+        features_NTE, said = self._features(y_NTE, batch.observation)
         distribution = self.actor(features_NTE)
         return PolicyOutput(
             log_prob=distribution.log_prob(batch.action),
             value=self.critic(features_NTE),
             entropy=distribution.entropy(),
             distribution=distribution,
-            place=guess,
+            auxiliary=said,
         )

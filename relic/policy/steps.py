@@ -6,14 +6,13 @@ Shapes: N rows, T steps, A action dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.auxiliary import PlaceGuess
 from relic.policy.heads import ActionDistribution
 from relic.policy.memory.sequence_model import Rows, SequenceState, row_indices
 
@@ -58,14 +57,14 @@ class PolicyOutput:
         value: Of the states.
         entropy: Of the action distributions.
         distribution: The distributions themselves, for other actions or divergences.
-        place: Guesses of where what is asked for lies, where the policy makes them.
+        auxiliary: What each auxiliary head said of the steps, by its name.
     """
 
     log_prob: Tensor
     value: Tensor
     entropy: Tensor
     distribution: ActionDistribution
-    place: PlaceGuess | None = None
+    auxiliary: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

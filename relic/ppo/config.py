@@ -111,9 +111,6 @@ class PPOConfig:
     """Clip moves of the value by clip_coef too."""
     vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value loss."""
-    place_coef: Annotated[float, at_least(0)] = 0.03
-    """Weight of the loss of the policy's guess of places, where `policy.place` makes one. So its
-    gradient is about as long as the others'; at 0.2 it is ten times as long, and drowns them."""
     ent_coef: Annotated[float, at_least(0)] = 0.1
     """Weight of the entropy bonus."""
     ent_coef_end: Annotated[float | None, at_least(0)] = None

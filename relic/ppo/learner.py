@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.auxiliary import place_errors
 from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
 from relic.ppo.anneal import entropy_coefficient, learning_rate
@@ -30,14 +29,12 @@ from relic.ppo.config import (
     check_learning,
 )
 from relic.ppo.loss import (
-    PARTS,
-    PLACE_PARTS,
     Loss,
     LossTargets,
     clone_loss,
     explained_variance,
     ppo_loss,
-    with_place,
+    with_auxiliary,
 )
 from relic.ppo.minibatches import RowSampler, microbatch_rows, split_rows
 from relic.ppo.reduction import GradientBuffer, Reduction
@@ -56,7 +53,8 @@ class NonFiniteLossError(RuntimeError):
 class StepRecord:
     """What one optimiser step saw, all ranks together."""
 
-    parts: list[float]
+    parts: dict[str, float]
+    """Means over the minibatch, by the names of the metrics."""
     grad_norm: float
     drift_max: Tensor
     """Largest |ratio - 1| on this rank."""
@@ -129,7 +127,6 @@ class Learner:
             first_shard=self.reduction.rank * (shards // world),
             num_minibatches=ppo.num_minibatches,
         )
-        self._parts = PARTS if policy.config.place is None else PARTS + PLACE_PARTS
         self.gradients = GradientBuffer(policy.parameters())
         self.optimizer = self._make_optimizer()
 
@@ -243,11 +240,13 @@ class Learner:
         with autocast(self.ppo.precision, self.policy):
             output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
         skip = planned.loss_from - begin
-        columns = [output.log_prob, output.value, output.entropy]
-        place = self.policy.config.place
-        if place is not None and output.place is not None:
-            columns += place_errors(output.place, batch.observation[place.target])
-        return ActionEvaluation(*(column[:, skip:] for column in columns))
+        auxiliary = self.policy.auxiliary_losses(output, batch)
+        return ActionEvaluation(
+            output.log_prob[:, skip:],
+            output.value[:, skip:],
+            output.entropy[:, skip:],
+            {name: losses.since(skip) for name, losses in auxiliary.items()},
+        )
 
     def _step(
         self,
@@ -264,7 +263,8 @@ class Learner:
         length = planned.at_step - planned.loss_from
         count = len(rows) * length * self.reduction.world_size
         self.gradients.zero()
-        sums = torch.zeros(len(self._parts) + 1, device=device)
+        names: list[str] = []
+        sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         begin = self.updates.first_step(planned)
         limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
@@ -279,14 +279,16 @@ class Learner:
             loss.total.backward()
             if kept is not None:
                 kept.write(group.state.memory, rows_K - group.rows.start, begin)
-            sums += torch.cat([loss.parts, loss.total.detach()[None]])
+            names = list(loss.parts)
+            sums = sums + torch.stack([*loss.parts.values(), loss.total.detach()])
             drift_max = torch.maximum(drift_max, loss.max_drift)
             if step == 0 and update.objective is not Objective.CLONE:  # the expert acted
                 newest = slice(planned.chunk_from - planned.loss_from, None)
                 ratio = (evaluation.log_prob.detach() - targets.log_prob)[:, newest].exp()
                 first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())
         self.reduction.sum(self.gradients.flat)
-        *parts, total = self.reduction.sum(sums).tolist()
+        *means, total = self.reduction.sum(sums).tolist()
+        parts = dict(zip(names, means, strict=True))
         grad_norm = float(self.gradients.clip(self.ppo.max_grad_norm))
         if not np.isfinite([total, grad_norm]).all():
             raise NonFiniteLossError(
@@ -297,7 +299,7 @@ class Learner:
                 "out of range."
             )
         target = self.ppo.target_kl
-        skipped = target is not None and parts[PARTS.index("approx_kl")] > 1.5 * target
+        skipped = target is not None and parts["approx_kl"] > 1.5 * target
         if not skipped:
             self.optimizer.step()
             # Fused optimisers do not count their changes, by which caches know their sinks stale.
@@ -308,12 +310,10 @@ class Learner:
         self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
     ) -> Loss:
         loss = self._policy_loss(evaluation, targets, count=count, update=update)
-        if evaluation.place_loss is None or evaluation.place_error is None:
-            return loss
-        coef = self.ppo.place_coef
-        return with_place(
-            loss, evaluation.place_loss, evaluation.place_error, count=count, place_coef=coef
-        )
+        for name, losses in evaluation.auxiliary.items():
+            weight = self.policy.config.auxiliary[name].weight
+            loss = with_auxiliary(loss, losses, weight=weight, count=count)
+        return loss
 
     def _policy_loss(
         self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
@@ -355,8 +355,8 @@ class Learner:
         yield from zip(batches, moments, strict=True)
 
     def _summarise(self, records: list[StepRecord]) -> dict[str, float]:
-        means = np.mean([r.parts for r in records], axis=0)
-        metrics = {name: float(mean) for name, mean in zip(self._parts, means, strict=True)}
+        means = np.mean([list(r.parts.values()) for r in records], axis=0)
+        metrics = {name: float(mean) for name, mean in zip(records[0].parts, means, strict=True)}
         drifts = torch.stack(
             [torch.stack([r.drift_max for r in records]).max(), records[0].first_drift]
         )

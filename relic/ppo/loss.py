@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relic.policy.auxiliary import AuxiliaryLosses
+
 
 @dataclass(frozen=True, slots=True)
 class LossTargets:
@@ -33,17 +35,13 @@ class Loss(NamedTuple):
     """A loss to differentiate and what it is made of, detached."""
 
     total: Tensor
-    parts: Tensor
-    """float32: shares of the minibatch's means, in the order of `PARTS` and what follows them."""
+    parts: dict[str, Tensor]
+    """float32: shares of the minibatch's means, by the names of the metrics."""
     max_drift: Tensor
     """Largest |ratio - 1|."""
 
 
 PARTS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_frac", "ratio_drift")
-
-
-PLACE_PARTS = ("place_loss", "place_error")
-"""What `with_place` adds."""
 
 
 def ppo_loss(
@@ -84,8 +82,7 @@ def ppo_loss(
         approx_kl = ((ratio - 1.0) - log_ratio).sum()
         outside = (drift > clip_coef).sum(dtype=torch.float32)
         sums = [policy_loss, v_loss, entropy_sum, approx_kl, outside, drift.sum()]
-        parts = torch.stack([s.detach().float() for s in sums]) / count
-    return Loss(total, parts, drift.max())
+    return Loss(total, _shares(dict(zip(PARTS, sums, strict=True)), count), drift.max())
 
 
 def clone_loss(
@@ -110,29 +107,31 @@ def clone_loss(
     policy_loss = -expert_log_prob.sum()
     v_loss = value_loss(value, targets, clip_coef=None)
     total = (policy_loss + vf_coef * v_loss) / count
-    with torch.no_grad():
-        nothing = torch.zeros((), device=value.device)
-        sums = [policy_loss, v_loss, entropy.sum(), nothing, nothing, nothing]
-        parts = torch.stack([s.detach().float() for s in sums]) / count
-    return Loss(total, parts, nothing)
+    # The expert acted, not the policy, so no ratio says how far the policy has moved.
+    nothing = torch.zeros((), device=value.device)
+    sums = [policy_loss, v_loss, entropy.sum(), nothing, nothing, nothing]
+    return Loss(total, _shares(dict(zip(PARTS, sums, strict=True)), count), nothing)
 
 
-def with_place(
-    loss: Loss, place_loss: Tensor, place_error: Tensor, *, count: int, place_coef: float
-) -> Loss:
-    """Add the loss of guessed places, and to the parts `PLACE_PARTS`.
+def with_auxiliary(loss: Loss, auxiliary: AuxiliaryLosses, *, weight: float, count: int) -> Loss:
+    """Add what an auxiliary head has to answer for.
 
     Args:
         loss: Of the same steps.
-        place_loss: Negative log-likelihood of each step's guess.
-        place_error: How far it is off.
+        auxiliary: The head's losses and metrics of each step.
+        weight: Of the head's losses.
         count: Steps in the minibatch, all microbatches and ranks together.
-        place_coef: Weight of the loss.
     """
-    place_sum = place_loss.sum()
-    sums = torch.stack([place_sum.detach(), place_error.sum()]).float()
-    parts = torch.cat([loss.parts, sums / count])
-    return Loss(loss.total + place_coef * place_sum / count, parts, loss.max_drift)
+    losses = {name: column.sum() for name, column in auxiliary.losses.items()}
+    metrics = {name: column.sum() for name, column in auxiliary.metrics.items()}
+    total = loss.total
+    for summed in losses.values():
+        total = total + weight * summed / count
+    return Loss(total, loss.parts | _shares(losses | metrics, count), loss.max_drift)
+
+
+def _shares(sums: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    return {name: summed.detach().float() / count for name, summed in sums.items()}
 
 
 def value_loss(value: Tensor, targets: LossTargets, *, clip_coef: float | None) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.auxiliary import AuxiliaryLosses
 from relic.ppo.config import Objective
 from relic.ppo.loss import LossTargets
 from relic.ppo.rollout import Rollout
@@ -71,9 +72,8 @@ class ActionEvaluation(NamedTuple):
     """Of the actions taken, or with the objective `clone` of the expert's."""
     value: Tensor
     entropy: Tensor
-    place_loss: Tensor | None = None
-    """Of the guesses of where what is asked for lies, where the policy makes them."""
-    place_error: Tensor | None = None
+    auxiliary: dict[str, AuxiliaryLosses]
+    """Of the auxiliary heads, by their names."""
 
 
 def _describe(column: Tensor) -> str:

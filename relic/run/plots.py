@@ -22,7 +22,7 @@ from relic.run.metrics import read_metrics
 
 Metrics = Sequence[dict[str, Any]]
 
-LOSSES = ("policy_loss", "value_loss", "entropy", "place_loss", "place_error")
+LOSSES = ("policy_loss", "value_loss", "entropy", "goal_location_loss", "goal_location_error")
 STEPS_AXIS = "environment steps"
 _COLOURS = plt.get_cmap("viridis")
 _PARTS = ("simulate", "act", "learn", "refresh", "evaluate", "checkpoint", "other")

@@ -100,13 +100,15 @@ class Training:
         return self.reports
 
 
-def make_policy(env, memory=MemoryKind.TRANSFORMER, seed=0, place=None, **transformer):
+def make_policy(
+    env, memory=MemoryKind.TRANSFORMER, seed=0, auxiliary=None, kind=PolicyConfig, **transformer
+):
     torch.manual_seed(seed)
     sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
-    config = PolicyConfig(
+    config = kind(
         encoder=EncoderConfig(scale_vectors=False),
         memory=memory,
-        place=place,
+        **(auxiliary or {}),
         transformer=TransformerConfig(**sizes),
         recurrent=RecurrentConfig(width=16),
     )
@@ -135,7 +137,8 @@ def make_training(
     seed=3,
     memory=MemoryKind.TRANSFORMER,
     transformer=None,
-    place=None,
+    auxiliary=None,
+    policy_config=PolicyConfig,
     shards=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
@@ -153,7 +156,9 @@ def make_training(
         ),
     }
     envs = [kinds[env](each, first_row=first_row + i * each) for i in range(groups)]
-    policy = make_policy(envs[0], memory, place=place, **(transformer or {}))
+    policy = make_policy(
+        envs[0], memory, auxiliary=auxiliary, kind=policy_config, **(transformer or {})
+    )
     rollout = Rollout(
         num_envs,
         num_steps,

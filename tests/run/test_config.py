@@ -92,11 +92,11 @@ def test_what_is_right_passes(argument):
 
 
 def test_a_section_that_may_be_null_takes_keys_that_no_file_names():
-    config = composed("experiment=houses_small", "policy.place.scale=2", "seed=3")
-    assert config.policy.place is not None
-    assert config.policy.place.scale == 2
-    added = ["policy.place.scale=2", "env.options.size=12"]
-    plain = ["policy.place=null", "seed=3"]
+    config = composed("experiment=houses_small", "policy.goal_location.scale=2", "seed=3")
+    assert config.policy.goal_location is not None
+    assert config.policy.goal_location.scale == 2
+    added = ["policy.goal_location.scale=2", "env.options.size=12"]
+    plain = ["policy.goal_location=null", "seed=3"]
     assert complete(added + plain) == [f"++{argument}" for argument in added] + plain
 
 
@@ -210,7 +210,7 @@ def test_the_command_line_refuses_in_three_lines(train):
 
 def test_a_run_that_is_refused_does_not_bind_its_directory(train, tmp_path):
     run_dir = f"run_dir={tmp_path}/run"
-    refused = train(run_dir, "policy.place={}", check=2)
+    refused = train(run_dir, "policy.goal_location={}", check=2)
     assert "goal_places must be observed" in refused.stderr
     train(run_dir)
     assert (tmp_path / "run" / "config.yaml").exists()
@@ -252,7 +252,7 @@ def test_a_run_goes_on_in_a_version_with_new_fields(tmp_path):
     config, run = composed("experiment=darkroom"), RunDirectory(tmp_path / "run")
     run.open(config)
     older = yaml.safe_load(run.config.read_text())
-    del older["ppo"]["place_coef"]
+    del older["ppo"]["target_kl"]
     run.config.write_text(yaml.safe_dump(older))
     run.open(config)
     assert yaml.safe_load(run.config.read_text()) == to_plain(config)

@@ -1,4 +1,4 @@
-"""The guess of where what is asked for lies: geometry, loss, and what it may know."""
+"""The guess of where the goal lies: geometry, loss, and what it may know."""
 
 import dataclasses
 import math
@@ -9,9 +9,14 @@ import torch
 from gymnasium import spaces
 
 from envs.objectnav.rules import compass, gps
-from relic.policy.auxiliary import PlaceConfig, PlaceGuess, PlaceHead, place_errors
 from relic.policy.config import PolicyConfig, TransformerConfig
 from relic.policy.encoders.config import EncoderConfig
+from relic.policy.goal_location import (
+    GoalGuess,
+    GoalLocationConfig,
+    GoalLocationHead,
+    guess_errors,
+)
 from relic.policy.policy import Policy, SequenceBatch
 
 ROWS, STEPS, WIDTH = 3, 12, 16
@@ -23,12 +28,12 @@ SPACE = spaces.Dict(
 )
 
 
-def make_policy(**place):
+def make_policy(**goal_location):
     torch.manual_seed(0)
     config = PolicyConfig(
         encoder=EncoderConfig(scale_vectors=False),
         transformer=TransformerConfig(num_layers=2, num_heads=2, width=WIDTH, mlp_width=32),
-        place=PlaceConfig(**place),
+        goal_location=GoalLocationConfig(**goal_location),
     )
     policy = Policy(config, SPACE, spaces.Discrete(4), max_episode_steps=STEPS)
     with torch.no_grad():
@@ -59,15 +64,15 @@ def make_batch():
 def test_a_guess_is_told_as_the_agent_would_see_it() -> None:
     """Derived in the house's own coordinates, with the environment's odometry."""
     rng = np.random.default_rng(0)
-    head = PlaceHead(PlaceConfig(), SPACE, WIDTH)
+    head = GoalLocationHead(GoalLocationConfig(), WIDTH)
     for _ in range(50):
         origin, agent, thing = (rng.uniform(-5, 5, 2) for _ in range(3))
         turned, heading = rng.uniform(-np.pi, np.pi, 2)
         frame = tuple(np.array([v]) for v in (*origin, turned))
         place, position = (torch.from_numpy(gps(p[:1], p[1:], frame)[0]) for p in (thing, agent))
         angle = torch.from_numpy(compass(np.array([heading]), np.array([turned])).reshape(1))
-        guess = PlaceGuess(place, torch.tensor(0.7))
-        seen = head._as_seen(guess, {"gps": position, "compass": angle})
+        guess = GoalGuess(place, torch.tensor(0.7))
+        seen = head.as_seen(guess, {"gps": position, "compass": angle})
         away = thing - agent
         distance = math.hypot(*away)
         bearing = math.atan2(away[1], away[0]) - heading  # to the left is positive
@@ -79,7 +84,7 @@ def test_a_guess_is_told_as_the_agent_would_see_it() -> None:
 def test_errors_are_those_to_the_nearest_place() -> None:
     mean, log_std = torch.randn(7, 2), torch.randn(7)
     places = torch.randn(7, 4, 2)
-    loss, error = place_errors(PlaceGuess(mean, log_std), places)
+    loss, error = guess_errors(GoalGuess(mean, log_std), places)
     for i in range(7):
         distance = min(math.dist(mean[i].tolist(), p) for p in places[i].tolist())
         assert float(error[i]) == pytest.approx(distance, rel=1e-5)
@@ -114,15 +119,14 @@ def test_no_output_depends_on_the_target() -> None:
 
 def test_only_its_own_loss_moves_the_guess() -> None:
     policy, batch = make_policy(), make_batch()
-    assert policy.place is not None
+    head = policy.auxiliary["goal_location"]
     output = policy.evaluate_actions(batch)
     (output.log_prob.sum() + output.value.sum()).backward()
-    assert policy.place.guess.weight.grad is None
-    assert policy.place.told[0].weight.grad.abs().sum() > 0
-    place = policy.evaluate_actions(batch).place
-    assert place is not None
-    place_errors(place, batch.observation["goal_places"])[0].sum().backward()
-    assert policy.place.guess.weight.grad.abs().sum() > 0
+    assert head.guess.weight.grad is None
+    assert head.told[0].weight.grad.abs().sum() > 0
+    answers = policy.auxiliary_losses(policy.evaluate_actions(batch), batch)
+    answers["goal_location"].losses["goal_location_loss"].sum().backward()
+    assert head.guess.weight.grad.abs().sum() > 0
     assert policy.token.weight.grad.abs().sum() > 0
 
 
@@ -135,16 +139,17 @@ def test_the_target_is_stored_but_never_an_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("options", "message"),
     [
         ({"target": "goal_place"}, "goal_place must be observed with 2 numbers, got nothing"),
         ({"heading": "gps"}, r"gps must be observed with 1 numbers, got the shape \(2,\)"),
         ({"scale": 0.0}, "scale: must be positive, got 0.0"),
+        ({"weight": -1.0}, r"weight: must be at least 0, got -1\.0"),
     ],
 )
-def test_what_cannot_be_read_is_refused(place, message) -> None:
+def test_what_cannot_be_read_is_refused(options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        make_policy(**place)
+        make_policy(**options)
 
 
 def test_a_target_is_no_input_even_where_it_is_named() -> None:
@@ -158,6 +163,6 @@ def test_a_target_is_no_input_even_where_it_is_named() -> None:
 def test_what_a_guess_is_told_by_must_be_an_input() -> None:
     config = dataclasses.replace(make_policy().config, encoder=EncoderConfig(keys=("gps", "goal")))
     with pytest.raises(
-        ValueError, match=r"encoder\.keys: must hold 'compass', by which policy\.place"
+        ValueError, match=r"encoder\.keys: must hold 'compass', which policy\.goal_location reads"
     ):
         Policy(config, SPACE, spaces.Discrete(4), max_episode_steps=STEPS)

@@ -1,0 +1,147 @@
+"""Where the goal lies: guessed from the memory, learned from the environment's word.
+
+To go back to where something was, an agent must remember a place and turn it into a direction, and
+the reward teaches neither before the other is there. Here the first is regression: while training,
+an environment may observe where instances of the goal lie (`goal_places`), and a head on the
+memory's output guesses the nearest of them. The second is geometry: the guess as seen from where
+the agent stands is told to the heads of action and value.
+
+Shapes: ``...`` stands for N rows or N rows x T steps; K places, E model dim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
+from relic.policy.encoders.observations import GOAL_PLACES
+from relic.policy.steps import SequenceBatch
+from relic.schema import POSITIVE, at_least
+
+TOLD = 5
+"""Numbers that say how a guess looks from where the agent stands."""
+_LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
+"""A guess is between 0.2 m and 20 m unsure."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoalLocationConfig(AuxiliaryConfig):
+    """The guess of where the goal lies."""
+
+    weight: Annotated[float, at_least(0)] = 0.03
+    """Weight of its loss. So its gradient is about as long as the others'; at 0.2 it is ten times
+    as long, and drowns them."""
+    target: str = GOAL_PLACES
+    """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
+    position: str = "gps"
+    """Observed position (forward, right), in the frame and the unit of the places."""
+    heading: str = "compass"
+    """Observed heading in radians, counter-clockwise in that frame."""
+    scale: Annotated[float, POSITIVE] = 5.0
+    """Distance that is far, in the unit of the places."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The observation of the goal's places."""
+        return (self.target,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Position and heading, by which a guess becomes a direction."""
+        return (self.position, self.heading)
+
+    def build(self, space: spaces.Dict, width: int) -> GoalLocationHead:
+        """Return the head, if the observations that it needs are there."""
+        for key, size in ((self.target, 2), (self.position, 2), (self.heading, 1)):
+            _check_observed(space, key, size)
+        return GoalLocationHead(self, width)
+
+
+class GoalGuess(NamedTuple):
+    """A normal distribution over places, alike in both directions."""
+
+    mean: Tensor
+    """(..., 2), in the frame of the observed position."""
+    log_std: Tensor
+    """(...,)"""
+
+
+class GoalLocationHead(AuxiliaryHead):
+    """Guesses a place from the memory's output, and tells the other heads.
+
+    Args:
+        config: Names of observations.
+        width: E.
+    """
+
+    def __init__(self, config: GoalLocationConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.guess = nn.Linear(width, 3)
+        self.told = nn.Sequential(
+            nn.Linear(width + TOLD, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def forward(
+        self, y_E: Tensor, observation: Mapping[str, Tensor | np.ndarray]
+    ) -> tuple[Tensor, GoalGuess]:
+        """Return what the heads of action and value are told, (..., E), and the guess."""
+        out = self.guess(y_E)
+        log_std = _LOG_STD_MID + _LOG_STD_HALF * torch.tanh(out[..., 2].float())
+        guess = GoalGuess(out[..., :2].float() * self.config.scale, log_std)
+        seen = self.as_seen(guess, observation).to(y_E.dtype)
+        return self.told(torch.cat([y_E, seen], -1)), guess
+
+    def auxiliary_losses(self, output: GoalGuess, batch: SequenceBatch) -> AuxiliaryLosses:
+        """Return the guess's negative log-likelihood in nats, and how far it is off."""
+        loss, error = guess_errors(output, batch.observation[self.config.target])
+        return AuxiliaryLosses({"goal_location_loss": loss}, {"goal_location_error": error})
+
+    def as_seen(self, guess: GoalGuess, observation: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+        """Return direction (ahead, right), nearness, distance and certainty, (..., TOLD)."""
+        config, device = self.config, guess.mean.device
+        position = torch.as_tensor(observation[config.position], device=device).float()
+        heading = torch.as_tensor(observation[config.heading], device=device).float()
+        # Detached: reward and value would bend the guess to where they like it, away from the goal.
+        forward, right = (guess.mean.detach() - position).unbind(-1)
+        cos, sin = heading.cos()[..., 0], heading.sin()[..., 0]
+        # The frame's axes are forward and right, and a heading turns to the left.
+        ahead, aside = forward * cos - right * sin, forward * sin + right * cos
+        distance = torch.hypot(ahead, aside)
+        # At the place itself a direction means nothing; 0.1 keeps it small there.
+        parts = [ahead / (distance + 0.1), aside / (distance + 0.1), 1 / (1 + distance)]
+        parts += [distance / config.scale, guess.log_std.detach() - _LOG_STD_MID]
+        return torch.stack(parts, -1)
+
+
+def guess_errors(guess: GoalGuess, places_K2: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare guesses with the nearest of the places.
+
+    Args:
+        guess: (...).
+        places_K2: (..., K, 2); a place may be repeated.
+
+    Returns:
+        Negative log-likelihood in nats, and distance, (...) each.
+    """
+    square = (guess.mean.unsqueeze(-2) - places_K2.float()).square().sum(-1).amin(-1)
+    normal = math.log(2 * math.pi) + 2 * guess.log_std
+    return 0.5 * square * (-2 * guess.log_std).exp() + normal, square.detach().sqrt()
+
+
+def _check_observed(space: spaces.Dict, key: str, size: int) -> None:
+    shape = space[key].shape if key in space.spaces else None
+    if not shape or shape[-1] != size:
+        found = "nothing" if shape is None else f"the shape {shape}"
+        raise ValueError(
+            f"policy.goal_location: {key} must be observed with {size} numbers, got {found}. "
+            "Houses show it with env.options.goal_places=true and env.options.compass=true."
+        )
