@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from relic.evaluation.learning_curve import (
     Run,
     Shipped,
-    Track,
+    Standing,
     Verdict,
     as_shipped,
     expected,
@@ -29,7 +29,8 @@ from relic.evaluation.learning_curve import (
     shipped_file,
     write_shipped,
 )
-from relic.evaluation.report.plots import save_figures, tidy
+from relic.evaluation.report.plots import REFERENCE, legend_beside, panel, save_figures
+from relic.evaluation.report.text import aligned
 from relic.schema import in_lines
 
 _SHOWN_CHANGES = 5
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(runs) > 1:
         print(as_table(runs, verdicts))
     print(drawn)
-    return int(any(v is not None and v.track is Track.BEHIND for v in verdicts))
+    return int(any(v is not None and v.standing is Standing.BEHIND for v in verdicts))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -92,12 +93,12 @@ def sentence(run: Run, verdict: Verdict | None) -> str:
             f"environment steps. No learning curve ships with {run.experiment}; name one by "
             "--reference."
         )
-    text = f"{run.name} is {verdict.track.value} the runs that ship with {verdict.experiment}: "
+    text = f"{run.name} is {verdict.standing.value} the runs that ship with {verdict.experiment}: "
     text += (
         f"{verdict.name} {verdict.score:.3f} at {verdict.step:,.0f} environment steps; "
         f"{verdict.low:.3f} to {verdict.high:.3f} is on track there"
     )
-    if verdict.track is Track.BEHIND and verdict.usual_step is not None:
+    if verdict.standing is Standing.BEHIND and verdict.usual_step is not None:
         text += f", and they had this score at {verdict.usual_step:,.0f}"
     text += "."
     if verdict.changes:
@@ -122,12 +123,10 @@ def as_table(runs: Sequence[Run], verdicts: Sequence[Verdict | None]) -> str:
                 f"{curve.score_P[-1]:.3f}",
                 f"{curve.score_P.max():.3f}",
                 "-" if verdict is None else f"{verdict.low:.3f} to {verdict.high:.3f}",
-                "-" if verdict is None else verdict.track.name.lower().replace("_", " "),
+                "-" if verdict is None else verdict.standing.name.lower().replace("_", " "),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned(rows))
 
 
 def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
@@ -145,24 +144,22 @@ def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
             f"{'; '.join(', '.join(run.curves) for run in runs)}. Compare runs of one task."
         )
     score = shared[0]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(8, 4.5)
     others = () if shipped is None else shipped.curves.get(score, ())
     if others:
         step_P = np.linspace(0.0, max(curve.step_P[-1] for curve in others), 200)
         low_P, high_P = np.array([expected(others, step) for step in step_P]).T
         axes.fill_between(
-            step_P, low_P, high_P, color="#52606d", alpha=0.15, lw=0, label="on track"
+            step_P, low_P, high_P, color=REFERENCE, alpha=0.15, lw=0, label="on track"
         )
         for number, curve in enumerate(others):
-            label = "shipped" if number == 0 else "_"
-            axes.plot(curve.step_P, curve.score_P, color="#52606d", lw=1, label=label)
+            label = "shipped" if number == 0 else "_"  # one entry of the legend for all
+            axes.plot(curve.step_P, curve.score_P, color=REFERENCE, lw=1, label=label)
     for number, run in enumerate(runs):
         curve, colour = run.curves[score], colormaps["tab10"](number % 10)
         axes.plot(curve.step_P, curve.score_P, marker="o", ms=3, color=colour, label=run.name)
     axes.set(xlabel="environment steps", ylabel=score)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    tidy(axes)
+    legend_beside(axes)
     return figure
 
 

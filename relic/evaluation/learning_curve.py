@@ -36,9 +36,7 @@ SHIPPED_FILE = "learning_curve.json"
 SCORES = ("val/success", "val/return", "success_mean", "return_mean")
 """What a run is judged by where its configuration names nothing that it has measured."""
 _FORMAT = 1
-_FREE = (
-    "seed", "run_dir", "device", "threads", "logging", "checkpoint", "cluster",
-)  # fmt: skip
+_FREE = ("seed", "run_dir", "device", "threads", "logging", "checkpoint", "cluster")
 """Parts of a configuration that do not change what is learned, or that tell seeds apart."""
 
 
@@ -112,7 +110,7 @@ class Shipped:
         )
 
 
-class Track(Enum):
+class Standing(Enum):
     """How a run compares with the shipped ones."""
 
     AHEAD = "ahead of"
@@ -125,7 +123,7 @@ class Track(Enum):
 class Verdict:
     """Where a run stands."""
 
-    track: Track
+    standing: Standing
     name: str
     """Of the score."""
     step: float
@@ -160,7 +158,7 @@ def read_run(directory: str | Path) -> Run:
     lines = list(complete_lines(metrics))
     curves = {}
     for name in SCORES:
-        points = _validated(lines, name) if name.startswith("val/") else _trained(lines, name)
+        points = _validated(lines, name) if name.startswith("val/") else _by_rollout(lines, name)
         if points:
             curves[name] = Curve(*np.array(points, float).T)
     if not curves:
@@ -175,7 +173,7 @@ def _validated(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int,
     return [(line["env_steps"], line[name]) for line in lines if name in line]
 
 
-def _trained(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+def _by_rollout(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
     """Return one point per rollout: in it, scores rise with the context and then fall back."""
     points, values = [], []
     for line in lines:
@@ -270,15 +268,15 @@ def judge(run: Run, shipped: Shipped) -> Verdict:
     step, score = float(curve.step_P[-1]), float(curve.score_P[-1])
     low, high = expected(others, step)
     if step * PACE < max(other.step_P[0] for other in others):
-        track = Track.EARLY
+        standing = Standing.EARLY
     elif score < low:
-        track = Track.BEHIND
+        standing = Standing.BEHIND
     else:
-        track = Track.AHEAD if score > high else Track.ON_TRACK
+        standing = Standing.AHEAD if score > high else Standing.ON_TRACK
     steps = [s for s in (other.reached(score) for other in others) if s is not None]
     usual = float(np.mean(steps)) if steps else None
     changes = tuple(differences(shipped.config, run.config, free=_FREE))
-    return Verdict(track, name, step, score, low, high, usual, changes, shipped.experiment)
+    return Verdict(standing, name, step, score, low, high, usual, changes, shipped.experiment)
 
 
 def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from relic.evaluation.learning_curve import (
     SHIPPED,
     Curve,
     Run,
-    Track,
+    Standing,
     as_shipped,
     expected,
     judge,
@@ -65,30 +65,30 @@ def test_a_saved_curve_is_that_of_the_runs(shipped, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "track"),
+    ("changes", "standing"),
     [
-        ({}, Track.ON_TRACK),
-        ({"rise_at": 640.0, "until": 600}, Track.ON_TRACK),  # a quarter slower
-        ({"rise_at": 1200.0}, Track.BEHIND),
-        ({"best": 50.0}, Track.BEHIND),
-        ({"rise_at": 100.0, "until": 200}, Track.AHEAD),
-        ({"best": 95.0}, Track.AHEAD),
-        ({"until": 2000}, Track.ON_TRACK),  # trained longer than what ships
+        ({}, Standing.ON_TRACK),
+        ({"rise_at": 640.0, "until": 600}, Standing.ON_TRACK),  # a quarter slower
+        ({"rise_at": 1200.0}, Standing.BEHIND),
+        ({"best": 50.0}, Standing.BEHIND),
+        ({"rise_at": 100.0, "until": 200}, Standing.AHEAD),
+        ({"best": 95.0}, Standing.AHEAD),
+        ({"until": 2000}, Standing.ON_TRACK),  # trained longer than what ships
     ],
 )
-def test_verdicts(shipped, tmp_path, changes, track):
+def test_verdicts(shipped, tmp_path, changes, standing):
     verdict = judge(make_run(tmp_path / "run", **changes), shipped)
-    assert verdict.track is track
-    assert (verdict.track is Track.BEHIND) == (verdict.score < verdict.low)
-    assert (verdict.track is Track.AHEAD) == (verdict.score > verdict.high)
+    assert verdict.standing is standing
+    assert (verdict.standing is Standing.BEHIND) == (verdict.score < verdict.low)
+    assert (verdict.standing is Standing.AHEAD) == (verdict.score > verdict.high)
 
 
 def test_a_run_without_validation_yet_is_judged_by_its_training(shipped, tmp_path):
     early = judge(make_run(tmp_path / "run", until=80), shipped)
-    assert (early.name, early.step, early.track) == ("return_mean", 80, Track.ON_TRACK)
+    assert (early.name, early.step, early.standing) == ("return_mean", 80, Standing.ON_TRACK)
     tiny = {"env_steps": 5, "return_mean": 3.0, "update": "full"}
     (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(tiny) + "\n")
-    assert judge(read_run(tmp_path / "run"), shipped).track is Track.EARLY
+    assert judge(read_run(tmp_path / "run"), shipped).standing is Standing.EARLY
 
 
 def test_training_is_averaged_over_whole_rollouts(tmp_path):

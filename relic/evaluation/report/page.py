@@ -1,6 +1,6 @@
-"""Pieces of self-contained HTML pages: the document, tables, pictures.
+"""The page about one evaluation, and the pieces of HTML that other pages share.
 
-One self-contained HTML page about an evaluation: curves, gains, numbers, protocol.
+A page needs no other file: style, script and pictures are inside.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from relic.evaluation.records import write_text
-from relic.evaluation.report.plots import label
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
-from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, number
+from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, label, number
 from relic.schema import leaves
 
 _STYLE = """

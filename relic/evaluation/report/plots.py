@@ -1,6 +1,9 @@
-"""Plots of an evaluation, drawn from its summary alone.
+"""Plots of measures against the number of episodes in the context, and what all plots share.
 
-Plots of parts of an evaluation: by the size of the house, by goal category.
+An evaluation's plots are drawn from its summary alone: the curve of each measure, and its parts by
+the size of the house and by goal category. A probe's plot is drawn from its result.
+
+Shape suffixes: P places on an axis.
 """
 
 from __future__ import annotations
@@ -17,16 +20,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
-from relic.evaluation.report.text import CONTROL_WORDS, controls_of
+from relic.evaluation.probe import ProbeResult
+from relic.evaluation.report.text import CONTROL_WORDS, controls_of, label
+from relic.schema import to_plain
 
-_LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
-AGENT, CONTROL = "#2a5f8f", "#b0601f"
+AGENT, CONTROL, REFERENCE = "#2a5f8f", "#b0601f", "#52606d"
 CONTROLS = {"cleared": CONTROL, "shuffled": "#5b8c3a", "foreign": "#8a5a9e"}
+_FAINT = "#7a828c"
+SHADES = colormaps["viridis"]
+Curves = Mapping[str, Mapping[str, Any]]
+"""A measure's entry of each part, as `curves.summarise_groups` gives it."""
 
 
-def label(name: str) -> str:
-    """Return how a measure is called in pictures and tables."""
-    return _LABELS.get(name, name)
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure with one panel, in inches."""
+    # Not by pyplot, which would choose a backend for whoever imports this.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    tidy(axes)
+    return figure, axes
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """Write the legend to the right of the panel, where it hides no curve."""
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -63,7 +80,6 @@ def plot_curve(
     counts = curve["count"]
     uneven = len(set(counts)) > 1
     rows = 2 if uneven else 1
-    # Not by pyplot, which would choose a backend for whoever imports this.
     figure = Figure(figsize=(7, 4 + 1.2 * uneven), layout="constrained")
     axes = figure.subplots(
         rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": (4, 1)[:rows]}
@@ -126,7 +142,7 @@ def mark_trained(axes: Axes, trained: tuple[float, str] | None) -> None:
     """Draw a line where the trained context ends, if trials go on."""
     if trained is not None:
         episodes, words = trained
-        axes.axvline(episodes, color="#52606d", linestyle=":", label=words)
+        axes.axvline(episodes, color=REFERENCE, linestyle=":", label=words)
 
 
 def tidy(axes: Axes) -> None:
@@ -144,11 +160,6 @@ def count_episodes(axes: Axes) -> None:
 def numbers(values: Sequence[float | None]) -> np.ndarray:
     """Return a list as an array; NaN where there is no number."""
     return np.array([np.nan if v is None else v for v in values])
-
-
-Curves = Mapping[str, Mapping[str, Any]]
-"""A measure's entry of each part, as `groups.summarise_groups` gives it."""
-SHADES = colormaps["viridis"]
 
 
 def plot_groups(summary: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -171,13 +182,11 @@ def plot_groups(summary: Mapping[str, Any], directory: Path) -> list[Path]:
 
 def plot_by_area(parts: Curves, title: str) -> Figure:
     """Draw the curve of each part of the houses, from small to large."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(7, 4)
     for place, (part, curve) in enumerate(parts.items()):
         band(axes, curve, colour=SHADES(0.85 * place / max(len(parts) - 1, 1)), label=part)
     axes.set_ylabel(title)
     axes.legend(frameon=False, title="houses of")
-    tidy(axes)
     count_episodes(axes)
     return figure
 
@@ -185,8 +194,7 @@ def plot_by_area(parts: Curves, title: str) -> Figure:
 def plot_by_goal(parts: Curves, title: str) -> Figure:
     """Draw what each goal category reaches early and late in its trials, the best at the top."""
     order = sorted(parts, key=lambda name: (_late_mean(parts[name]), name))
-    figure = Figure(figsize=(7, 1.2 + 0.26 * len(order)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(7, 1.2 + 0.26 * len(order))
     place_P = np.arange(len(order))
     bands = (("early", "first", CONTROL, -0.13), ("late", "last", AGENT, 0.13))
     for name, quarter, colour, shift in bands:
@@ -199,11 +207,55 @@ def plot_by_goal(parts: Curves, title: str) -> Figure:
     axes.set_yticks(place_P, [part.replace("_", " ") for part in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(f"{title} in the first and last quarter of the episodes")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    tidy(axes)
+    legend_beside(axes)
     return figure
 
 
 def _late_mean(curve: Mapping[str, Any]) -> float:
     mean = curve["late"]["mean"]
     return -math.inf if mean is None else mean
+
+
+def plot_probe(result: ProbeResult, measure: str) -> Figure:
+    """Draw a measure against the number of episodes in the context, shown or the policy's own.
+
+    The lower panel is the paired difference; its intervals are those to read, since the bands
+    above share the spread of the trials.
+    """
+    comparison = result.measures[measure]
+    figure = Figure(figsize=(7, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2)})
+    most = result.counts[-1] + 1
+    own = _first(to_plain(comparison.own), most)
+    shown = to_plain(result.at_first(measure, "demonstrated"))
+    theirs = "the expert's" if result.demonstrations == "expert" else "the demonstrator's"
+    if comparison.demonstrator.mean:
+        mean = sum(m for m in comparison.demonstrator.mean if m is not None)
+        level = mean / len(comparison.demonstrator.mean)
+        upper.axhline(level, color=_FAINT, ls=":", label=f"{theirs} own {label(measure)}")
+    band(upper, own, colour=AGENT, label="after its own episodes", line="--")
+    text = f"after {theirs} episodes"
+    band(upper, shown, colour=CONTROL, label=text, index=result.counts)
+    upper.set_ylabel(f"{label(measure)} in the next episode")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    _draw_difference(lower, result.counts, to_plain(result.at_first(measure, "difference")))
+    lower.set_xlabel("episodes in the context")
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    tidy(upper)
+    tidy(lower)
+    return figure
+
+
+def _first(curve: Mapping[str, Sequence[Any]], count: int) -> dict[str, Sequence[Any]]:
+    return {part: values[:count] for part, values in curve.items()}
+
+
+def _draw_difference(axes: Axes, counts: Sequence[int], curve: Mapping[str, Sequence[Any]]) -> None:
+    axes.axhline(0.0, color=_FAINT, lw=0.8)
+    for count, mean, low, high in zip(
+        counts, curve["mean"], curve["low"], curve["high"], strict=True
+    ):
+        if low is not None:
+            axes.plot([count, count], [low, high], color=CONTROL, lw=1.5)
+        axes.plot(count, mean, "o", color=CONTROL, markersize=4)
+    axes.set_ylabel("difference")

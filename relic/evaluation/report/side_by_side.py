@@ -24,15 +24,17 @@ from relic.evaluation.curves import RISING, Interval, interval, tabulate
 from relic.evaluation.records import Record, write_json, write_text
 from relic.evaluation.report.page import document, picture, table
 from relic.evaluation.report.plots import (
+    REFERENCE,
+    SHADES,
     band,
     count_episodes,
-    label,
+    legend_beside,
     mark_trained,
+    panel,
     save_figures,
-    tidy,
     trained_context,
 )
-from relic.evaluation.report.text import estimate, number
+from relic.evaluation.report.text import aligned, estimate, label, number
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
@@ -104,11 +106,7 @@ def describe_side_by_side(comparison: Mapping[str, Any]) -> str:
     lines = [f"{comparison['protocol']} ({comparison['protocol_hash']}), 95 % intervals"]
     for name in comparison["entries"][0]["metrics"]:
         head, rows = _cells(comparison, name)
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines.append(f"\n{label(name)}")
-        for row in (head, *rows):
-            first, *rest = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-            lines.append("  ".join([first, *rest]).rstrip())
+        lines += [f"\n{label(name)}", *aligned([head, *rows])]
     return "\n".join(lines)
 
 
@@ -141,16 +139,14 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
 def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
     """Draw a measure against the number of episodes in the context, a curve per entry."""
     entries = comparison["entries"]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(8, 4.5)
     ordered = len({entry["run"] for entry in entries}) == 1 and not _has_limits(entries)
     for colour, entry in zip(_colours(len(entries), ordered=ordered), entries, strict=True):
         band(axes, entry["metrics"][name], colour=colour, label=entry["name"])
     if len({entry["trained_steps"] for entry in entries}) == 1:
         mark_trained(axes, trained_context(entries[0]))
     axes.set_ylabel(label(name))
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    tidy(axes)
+    legend_beside(axes)
     count_episodes(axes)
     return figure
 
@@ -159,8 +155,7 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
     """Draw the first episode and a late one against environment steps, a colour per series."""
     series = _series(comparison["entries"])
     runs = list(dict.fromkeys(series))
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(8, 4.5)
     late = 0
     for colour, run in zip(_colours(len(runs)), runs, strict=True):
         entries = sorted(
@@ -179,11 +174,10 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
             text = run if part == "late" else "_"  # one entry of the legend per run
             band(axes, curve, colour=colour, label=text, line=line, index=steps)
     handles, _ = axes.get_legend_handles_labels()
-    handles.append(Line2D([], [], linestyle="--", color="#52606d", label="first episode"))
-    handles.append(Line2D([], [], color="#52606d", label=f"after {late} episodes"))
-    axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    handles.append(Line2D([], [], linestyle="--", color=REFERENCE, label="first episode"))
+    handles.append(Line2D([], [], color=REFERENCE, label=f"after {late} episodes"))
+    legend_beside(axes, handles=handles)
     axes.set(xlabel="environment steps", ylabel=label(name))
-    tidy(axes)
     return figure
 
 
@@ -287,4 +281,4 @@ def _colours(count: int, *, ordered: bool = False) -> list[Any]:
     """Return as many colours: easily told apart, or from dark to light if ordered or many."""
     if count <= 8 and not ordered:
         return [colormaps["tab10"](i) for i in range(count)]
-    return [colormaps["viridis"](0.9 * x) for x in np.linspace(0.0, 1.0, count)]
+    return [SHADES(0.9 * x) for x in np.linspace(0.0, 1.0, count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relic.evaluation.controls import ContextControl
@@ -13,6 +13,7 @@ CONTROL_WORDS = {
     ContextControl.FOREIGN.value: "context of another trial",
 }
 """How the controls of a summary are called."""
+_LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39, 59, 79, 99, 119, 199, 299, 499, 999)
 """Episode indices that are printed; the summary has all."""
 
@@ -44,6 +45,11 @@ def describe(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def label(name: str) -> str:
+    """Return how a measure is called in pictures and tables."""
+    return _LABELS.get(name, name)
+
+
 def controls_of(values: Mapping[str, Any]) -> list[str]:
     """Return the controls that a measure's curve has."""
     return [control for control in CONTROL_WORDS if f"{control}_mean" in values]
@@ -62,3 +68,12 @@ def number(value: float | None) -> str:
 def estimate(value: Mapping[str, float | None]) -> str:
     """Return a mean with its interval, as it is shown."""
     return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines in which the cells of rows stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
