@@ -18,8 +18,9 @@ from matplotlib import pyplot as plt
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import LATE, curve, gain, tabulate
 from relic.evaluation.protocol import load_protocol
-from relic.evaluation.records import RECORDS_FILES, Record, read_records, write_text
+from relic.evaluation.records import RECORDS_FILES, Record, read_records
 from relic.evaluation.trained_agent import find_agent
+from relic.files import write_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ from bench_policy_step import decode_rows, forward_flops
 from houses_parts import rate, stepper
 from timing import copy_bandwidth, finish, machine, precisions, product_tflops
 
+from relic.files import write_text
 from relic.ppo.config import Precision
 from relic.ppo.schedule import UpdateSchedule
-from relic.run.checkpoint import write_atomically
 from relic.run.cli import compose
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
@@ -265,7 +265,7 @@ def measure_parts(args: argparse.Namespace, path: Path) -> dict[str, Any]:
         if name in parts or seconds_left(args.limit_s) < args.part_s:
             continue
         parts[name] = attempt(run)
-        write_atomically(path, json.dumps(parts))
+        write_text(path, json.dumps(parts))
     return parts
 
 
@@ -320,7 +320,7 @@ def main() -> None:
         **parts,
     }
     print("done" if report["done"] else "not done: the same command goes on from here")
-    write_atomically(args.directory / "report.json", json.dumps(report, indent=1))
+    write_text(args.directory / "report.json", json.dumps(report, indent=1))
     options = {**vars(args), "directory": str(args.directory)}
     finish("gpu", options, torch.device(args.device), report)
 

@@ -1,9 +1,10 @@
-"""Where the project lies, files of one JSON object a line, and directories with one writer."""
+"""Files that a reader never meets half written, directories with one writer, the project's root."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,34 @@ def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, or replace it: readers see the old text or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    publish(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON; see `write_text`."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Move a finished file to its place once the disk has it."""
+    sync(temporary)  # or a crash of the machine could leave a name without its content
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 PROJECT = Path(__file__).resolve().parents[1]

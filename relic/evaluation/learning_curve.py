@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from relic.evaluation.records import write_json
 from relic.evaluation.trained_agent import CONFIG_FILE
-from relic.files import PROJECT, complete_lines
+from relic.files import PROJECT, complete_lines, write_json
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences
 from relic.upgrade import upgrade_config

@@ -24,8 +24,7 @@ from envs.houses.scene import Scene
 from envs.houses.show.film import Frame
 from envs.houses.show.topdown import Map, draw_map, mark_objects, plot_map
 from relic.evaluation.protocol import Block, Protocol
-from relic.evaluation.records import write_text
-from relic.files import complete_lines
+from relic.files import complete_lines, write_text
 from relic.schema import ConfigError
 
 Positions = NDArray[np.float64]

@@ -11,7 +11,7 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Job, Record, RecordStore, identity, policy_digest, write_json
+from relic.evaluation.records import Job, Record, RecordStore, identity, policy_digest
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary
 from relic.evaluation.report.replay import replay_data
@@ -19,6 +19,7 @@ from relic.evaluation.report.video import write_videos
 from relic.evaluation.settings import Settings
 from relic.evaluation.trained_agent import TrainedAgent, trained_on
 from relic.evaluation.workers import Task, progress, run_jobs
+from relic.files import write_json
 from relic.schema import ConfigError, to_plain
 
 SUMMARY_FILE = "summary.json"

@@ -32,9 +32,10 @@ from envs.objectnav.config import ObjectNavConfig
 from relic.evaluation.curves import Table, curve, measures, tabulate
 from relic.evaluation.evaluator import OnAct, make_env, run_block
 from relic.evaluation.protocol import Protocol, load_protocol
-from relic.evaluation.records import Record, write_json
+from relic.evaluation.records import Record
 from relic.evaluation.trained_agent import TrainedAgent, find_agent, fit_protocol
 from relic.evaluation.workers import torch_threads
+from relic.files import write_json
 from relic.policy.loading import load
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, to_plain

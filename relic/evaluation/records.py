@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from relic.evaluation.controls import CONTROLS, ContextControl
 from relic.evaluation.protocol import Protocol
-from relic.files import complete_lines
+from relic.files import complete_lines, publish, write_json, write_text
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
@@ -94,8 +93,7 @@ class RecordStore:
                 file.write(_line(record))
                 file.flush()
                 yield record
-            os.fsync(file.fileno())
-        part.replace(path)
+        publish(part, path)
 
     def merge(self, control: ContextControl, num_blocks: int) -> list[Record]:
         """Write the records of all blocks, in order, into one file and return them."""
@@ -117,18 +115,6 @@ def read_records(path: Path) -> list[Record]:
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Sort records by repeat, trial and episode."""
     return sorted(records, key=lambda r: (r["repeat"], r["trial"], r["episode"]))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader never meets half a file."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text so that a reader never meets half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _line(record: Record) -> str:

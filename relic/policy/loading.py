@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from relic.files import write_json
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import (
@@ -25,7 +26,6 @@ from relic.policy.weights import (
     naming,
     read_json,
     read_weights,
-    write_json,
     write_weights,
 )
 from relic.schema import build, to_plain

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from relic.files import publish
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; its text names the file and the reason."""
@@ -26,7 +27,7 @@ def write_weights(path: Path, module: nn.Module) -> dict[str, int]:
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary)
-    _publish(temporary, path)
+    publish(temporary, path)
     return {k: _checksum(v) for k, v in tensors.items()}
 
 
@@ -91,13 +92,6 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     module.load_state_dict(dict(tensors))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write strict JSON, in place of an older file in one move."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _publish(temporary, path)
-
-
 def read_json(path: Path, newest_format: int) -> dict[str, Any]:
     """Read a JSON file whose key `format` counts versions from 1.
 
@@ -138,13 +132,6 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Move a file to its place once the disk has it, so that readers never see a part."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -22,9 +22,10 @@ import torch
 
 from envs.houses.furniture.goal_objects import SCALES
 from envs.houses.generation.floorplan import SIZES
+from relic.files import write_json
 from relic.policy.encoders.config import VitConfig
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
-from relic.policy.weights import load_weights, write_json, write_weights
+from relic.policy.weights import load_weights, write_weights
 from relic.pretraining.pretrain import dice_loss
 from relic.pretraining.visibility import (
     Labelled,

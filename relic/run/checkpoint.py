@@ -7,11 +7,12 @@ A run directory's `checkpoints/` holds one directory per checkpoint and two smal
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from relic.files import sync, write_text
 
 _PREFIX = "step_"
 _UNFINISHED = ".unfinished"
@@ -115,7 +116,7 @@ class CheckpointStore:
             # Only a replayed step can meet its own older checkpoint.
             shutil.rmtree(final)
         self.unfinished(env_steps).rename(final)
-        _sync_directory(self.directory)
+        sync(self.directory)
         self._point("latest", {"name": final.name})
         self._prune()
         return Saved(final, env_steps)
@@ -155,27 +156,8 @@ class CheckpointStore:
             return None
 
     def _point(self, name: str, content: dict) -> None:
-        write_atomically(self.directory / f"{name}.json", json.dumps(content))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a small text file so that readers see the old or the new text, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
+        write_text(self.directory / f"{name}.json", json.dumps(content))
 
 
 def _is_checkpoint(path: Path) -> bool:
     return path.is_dir() and path.name.removeprefix(_PREFIX).isdigit()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import queue
 import threading
 import uuid
@@ -24,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from relic.files import complete_lines
+from relic.files import complete_lines, write_text
 from relic.run.distributed import Ranks
 from relic.upgrade import upgrade_metrics
 
@@ -121,12 +120,7 @@ class MetricsLog:
         if not self.path.exists():
             return
         kept = [m for m in complete_lines(self.path) if m["env_steps"] <= env_steps]
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("w") as file:
-            file.writelines(json.dumps(m) + "\n" for m in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(m) + "\n" for m in kept))
 
     def close(self) -> None:
         """Give the mirrors a few seconds to finish."""

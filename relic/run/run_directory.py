@@ -9,8 +9,7 @@ from typing import IO, Any
 
 import yaml
 
-from relic.files import hold
-from relic.run.checkpoint import write_atomically
+from relic.files import hold, write_text
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, differences, to_plain
 from relic.upgrade import upgrade_config
@@ -78,7 +77,7 @@ class RunDirectory:
                     f"run_dir: {self.path} holds a run with another configuration: {listed}. "
                     "Choose another run_dir, or start it as it was."
                 )
-        write_atomically(self.config, yaml.safe_dump(plain, sort_keys=False))
+        write_text(self.config, yaml.safe_dump(plain, sort_keys=False))
 
     def _make(self) -> None:
         try:

@@ -14,7 +14,6 @@ lie in append-only files beside the checkpoints, and a checkpoint names those th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
+from relic.files import sync
 from relic.policy.loading import load_policy_weights, save_policy
 from relic.ppo.loop import restore_memory
 from relic.run.checkpoint import CheckpointStore, Saved
@@ -56,13 +56,13 @@ def save_state(directory: Path, name: str, state: Any) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if arrays:
         save_numpy(arrays, directory / f"{name}.numpy.safetensors")
-        _sync(directory / f"{name}.numpy.safetensors")
+        sync(directory / f"{name}.numpy.safetensors")
     if tensors:
         save_torch(tensors, directory / f"{name}.torch.safetensors")
-        _sync(directory / f"{name}.torch.safetensors")
+        sync(directory / f"{name}.torch.safetensors")
     path = directory / f"{name}.json"
     path.write_text(json.dumps(tree))
-    _sync(path)
+    sync(path)
 
 
 def load_state(directory: Path, name: str) -> Any:
@@ -139,11 +139,6 @@ def _load(loader: Any, path: Path) -> dict[str, Any]:
         raise StateError(
             f"{path}: must be a safetensors file, but it is damaged ({error})."
         ) from None
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 FORMAT = 1

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from relic.evaluation.records import write_text
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
 from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, label, number
+from relic.files import write_text
 from relic.schema import leaves
 
 _STYLE = """

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from relic.evaluation.context_limit import limit_words
 from relic.evaluation.curves import RISING, Interval, interval, tabulate
-from relic.evaluation.records import Record, write_json, write_text
+from relic.evaluation.records import Record
 from relic.evaluation.report.page import document, picture, table
 from relic.evaluation.report.plots import (
     REFERENCE,
@@ -35,6 +35,7 @@ from relic.evaluation.report.plots import (
     trained_context,
 )
 from relic.evaluation.report.text import aligned, estimate, label, number
+from relic.files import write_json, write_text
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"

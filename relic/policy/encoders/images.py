@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from relic.files import write_json
 from relic.policy.encoders.backbones import ImpalaCNN, ResNet18, SmallCNN
 from relic.policy.encoders.config import EncoderConfig, VisualKind
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
@@ -28,7 +29,6 @@ from relic.policy.weights import (
     naming,
     read_json,
     read_weights,
-    write_json,
     write_weights,
 )
 from relic.schema import build, to_plain
