@@ -15,9 +15,9 @@ import torch
 from timing import finish, measure
 from torch import Tensor
 
-from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.attend import attend
+from relic.policy.attention.inputs import AttentionBackend, Past, Sinks
 from relic.policy.attention.segments import Segments
-from relic.policy.config import AttentionBackend
 
 # rows, heads, steps, head size
 SHAPES = {
@@ -96,7 +96,6 @@ def candidates(case: Pass, device: torch.device, dtype: torch.dtype) -> list[Att
     if num_rows * num_heads * num_steps**2 <= DENSE_LIMIT:
         able.insert(0, AttentionBackend.REFERENCE)
     if device.type == "cuda":
-        able.append(AttentionBackend.FLEX)
         if dtype in (torch.float16, torch.bfloat16) and case.window is None:
             able.append(AttentionBackend.VARLEN)
     elif case.kind in ("plain", "past"):

@@ -70,8 +70,8 @@ class GrowingCache:
             keys = torch.cat([cache[0], k.to(cache.dtype).unsqueeze(2)], dim=2)
             values = torch.cat([cache[1], v.to(cache.dtype).unsqueeze(2)], dim=2)
             seen = F.scaled_dot_product_attention(q.to(cache.dtype).unsqueeze(2), keys, values)
-            h_NE = block.attention_residual(h_NE, block.out(seen.flatten(1).to(h_NE.dtype)))
-            h_NE = block.mlp_residual(h_NE, block.mlp(block.mlp_norm(h_NE)))
+            h_NE = h_NE + block.out(seen.flatten(1).to(h_NE.dtype))
+            h_NE = h_NE + block.mlp(block.mlp_norm(h_NE))
         return self.model.norm(h_NE)
 
 

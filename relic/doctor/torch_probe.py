@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from relic.policy.attention.attend import Sinks, attend
-from relic.policy.config import AttentionBackend
+from relic.policy.attention.attend import attend
+from relic.policy.attention.inputs import AttentionBackend, Sinks
 
 CUDA_ONLY = (AttentionBackend.VARLEN, AttentionBackend.FLASH)
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}

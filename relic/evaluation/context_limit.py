@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import torch
 
-from relic.policy.config import AttentionBackend, MemoryKind, PositionKind
+from relic.policy.attention.inputs import AttentionBackend
+from relic.policy.config import MemoryKind, PositionKind
 from relic.policy.policy import Policy
 
 NO_LIMIT = "none"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Annotated, Any
 
+from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.attention.sinks import SinkKind
 from relic.policy.auxiliary import AuxiliaryConfig
 from relic.policy.encoders.config import EncoderConfig
@@ -22,19 +23,6 @@ class MemoryKind(Enum):
     LSTM = "lstm"
     GRU = "gru"
     TRANSFORMER_XL = "transformer_xl"
-
-
-class AttentionBackend(Enum):
-    """Which code computes attention."""
-
-    AUTO = "auto"
-    REFERENCE = "reference"
-    SDPA = "sdpa"
-    COMPILED = "compiled"
-    """The project's own kernels for the CPU."""
-    VARLEN = "varlen"
-    FLEX = "flex"
-    FLASH = "flash"
 
 
 class PositionKind(Enum):
@@ -83,8 +71,6 @@ class TransformerConfig:
     """Rows of the learned position table; null takes max_episode_steps + 1."""
     max_episodes: Annotated[int, POSITIVE] = 1024
     """Rows of the learned episode table; unused where the index is rotary."""
-    gated_residual: bool = False
-    """Replace residual sums by the GRU gates of GTrXL."""
     depth_dropout: Annotated[float, _DROPOUT] = 0.0
     """Chance that a row skips a layer for a whole rollout while training."""
     gradient_checkpointing: bool = False
@@ -124,12 +110,12 @@ class TransformerConfig:
         if packed and sinks and self.attention_window is not None:
             raise ValueError(
                 f"attention_backend: must keep sinks inside a window, got "
-                f"{self.attention_backend.value}, which cannot. Use sdpa or flex."
+                f"{self.attention_backend.value}, which cannot. Use sdpa."
             )
         if packed and sinks and not self.rotate_sink_query:
             raise ValueError(
                 "rotate_sink_query: must be on with the backends varlen and flash, got false. "
-                "Use sdpa or flex."
+                "Use sdpa."
             )
 
     @property

@@ -14,8 +14,9 @@ import psutil
 import torch
 from gymnasium import spaces
 
-from relic.policy.attention.cpu.passes import scratch_bytes
-from relic.policy.config import AttentionBackend, MemoryKind
+from relic.policy.attention.cpu.compiled import scratch_bytes
+from relic.policy.attention.inputs import AttentionBackend
+from relic.policy.config import MemoryKind
 from relic.policy.policy import Policy
 from relic.ppo.autocast import autocast
 from relic.ppo.minibatches import microbatch_rows

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import create_block_mask
 
-from relic.policy.attention import attend as attention
-from relic.policy.attention import packed
-from relic.policy.attention.attend import Past, Sinks, attend
-from relic.policy.attention.flex import in_blocks
-from relic.policy.attention.packed import packed_attention
+from relic.policy.attention.attend import announce, attend
+from relic.policy.attention.inputs import AttentionBackend, AttentionInputs, Past, Sinks
+from relic.policy.attention.packed import flash_kernel, packed_attention
 from relic.policy.attention.segments import Segments
-from relic.policy.config import AttentionBackend
 
 N, H, T, D, SLOTS = 3, 2, 23, 8, 7
-REFERENCE, SDPA, FLEX = AttentionBackend.REFERENCE, AttentionBackend.SDPA, AttentionBackend.FLEX
+REFERENCE, SDPA = AttentionBackend.REFERENCE, AttentionBackend.SDPA
 PASTS = {
     None: None,
     "alike": [7, 7, 7],
@@ -87,8 +83,7 @@ class Case:
         )
 
     def run_packed(self, kernel=packed_loop):
-        return packed_attention(
-            kernel,
+        inputs = AttentionInputs(
             *self.tensors,
             sinks=self.sinks,
             past=self.past,
@@ -96,6 +91,7 @@ class Case:
             window=self.window,
             scale=D**-0.5,
         )
+        return packed_attention(kernel, inputs)
 
     def detach(self):
         self.tensors = [x.detach() for x in self.tensors]
@@ -175,16 +171,6 @@ def test_backends_agree_in_values_and_gradients(num_sinks, past):
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("past", [None, "alike", "ring"])
-def test_flex_agrees_on_a_cpu(past):
-    for segmented, window, sink_query in itertools.product((False, True), (None, 5), (0, 1)):
-        case = Case(2, past, segmented, window, bool(sink_query)).detach()
-        if case.past is not None:
-            case.past = Past(*(x.nan_to_num() for x in case.past))
-        torch.testing.assert_close(case.run(FLEX), case.run(REFERENCE), rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("options", ALL_CASES, ids=str)
 def test_sdpa_always_takes_a_fused_kernel(options):
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
@@ -216,8 +202,7 @@ def test_no_mask_grows_with_the_square_of_the_context(monkeypatch):
     assert max(largest) == 64 * (1 + 100 + 64)
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "compiled", "flex", "packed"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "compiled", "packed"])
 def test_changing_the_future_never_changes_the_past(backend):
     plain = backend == "compiled"
     for past, segmented in itertools.product((None, "alike"), (False,) if plain else (False, True)):
@@ -290,31 +275,12 @@ def test_versions_of_flash_attn_are_called_as_they_want(monkeypatch, name, funct
     monkeypatch.setitem(sys.modules, name, module)
     for num_sinks, window in ((2, None), (0, 5)):
         case = Case(num_sinks, "ring", True, window).detach()
-        out = case.run_packed(packed._flash_kernel())
+        out = case.run_packed(flash_kernel())
         torch.testing.assert_close(out, case.run(REFERENCE), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "keys"), [(1, 2), (128, 128), (300, 301), (400, 900)])
-@pytest.mark.parametrize("window", [64, 2000])
-def test_blocks_of_a_mask_are_those_of_pytorch(steps, keys, window):
-    reach_N = torch.tensor([window, 10])
-
-    def seen(row, head, query, key):
-        ahead = query + keys - steps - key
-        return (key == 0) | ((ahead >= 0) & (ahead < reach_N[row]))
-
-    ours = in_blocks(seen, 2, steps, keys, torch.device("cpu"))
-    theirs = create_block_mask(seen, 2, None, steps, keys, device="cpu")
-    assert ours.shape == theirs.shape
-    assert ours.BLOCK_SIZE == theirs.BLOCK_SIZE
-    for kind in ("kv", "full_kv", "q", "full_q"):
-        count, index = f"{kind}_num_blocks", f"{kind}_indices"
-        torch.testing.assert_close(getattr(ours, count), getattr(theirs, count))
-        torch.testing.assert_close(getattr(ours, index), getattr(theirs, index))
-
-
 def test_auto_says_once_what_it_takes(caplog):
-    attention._announce.cache_clear()
+    announce.cache_clear()
     with caplog.at_level(logging.INFO):
         for options in ({}, {"segmented": True}, {"past": "alike"}):
             Case(**options).run(AttentionBackend.AUTO)
@@ -326,8 +292,6 @@ def test_backends_that_cannot_run_here_say_what_to_do():
     case = Case()
     with pytest.raises(ValueError, match=r"varlen must run on CUDA in float16 or bfloat16, got"):
         case.run(AttentionBackend.VARLEN)
-    with pytest.raises(ValueError, match=r"flex must run on CUDA to have a gradient"):
-        case.run(FLEX)
     with pytest.raises(ImportError, match=r"needs the flash-attn package. Run `pip install"):
         case.run(AttentionBackend.FLASH)
     case.window = 3

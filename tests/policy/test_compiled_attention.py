@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention.attend import Past, Sinks, attend
-from relic.policy.attention.cpu.passes import fits
+from relic.policy.attention.attend import attend
+from relic.policy.attention.cpu.compiled import fits
+from relic.policy.attention.inputs import AttentionBackend, AttentionInputs, Past, Sinks
 from relic.policy.attention.segments import Segments
-from relic.policy.config import AttentionBackend
 
 COMPILED, REFERENCE = AttentionBackend.COMPILED, AttentionBackend.REFERENCE
 
@@ -109,16 +111,16 @@ def test_threads_change_nothing(rows):
 
 def test_what_the_kernels_cannot_do_is_left_to_others():
     q = torch.zeros(2, 1, 6, 8)
-    plain = Segments(2, 6)
-    assert fits(q, plain, None)
-    assert not fits(q.double(), plain, None)
-    assert not fits(q[..., :6], plain, None)
-    assert not fits(q, plain, 3)
+    plain = AttentionInputs(q, q, q, Segments(2, 6))
+    assert fits(plain)
+    assert not fits(replace(plain, q=q.double()))
+    assert not fits(replace(plain, q=q[..., :6]))
+    assert not fits(replace(plain, window=3))
     starts = torch.zeros(2, 6, dtype=torch.bool)
     starts[:, 2] = True
-    assert not fits(q, Segments(2, 6, starts_NT=starts), None)
+    assert not fits(replace(plain, segments=Segments(2, 6, starts_NT=starts)))
     unequal = Segments(2, 6, past_steps=np.array([1, 2]), past_slots=4)
-    assert not fits(q, unequal, None)
+    assert not fits(replace(plain, segments=unequal))
     with pytest.raises(ValueError, match="compiled must be given float32"):
         attend(q.double(), q.double(), q.double(), backend=COMPILED)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from relic.policy.attention.cpu.decode import HEAD_DIM, compiled_decode, fits
+from relic.policy.attention.cpu.compiled import DECODE_HEAD_DIM, compiled_decode, fits_decode
 from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import TransformerConfig
 from relic.policy.memory.transformer import Transformer
@@ -12,8 +12,8 @@ from relic.policy.memory.transformer import Transformer
 def made(rows=5, heads=3, slots=3000):
     """Return rows of very different lengths; NaN stands beyond them."""
     generator = torch.Generator().manual_seed(0)
-    q = torch.randn(rows, heads, HEAD_DIM, generator=generator)
-    key, value = torch.randn(2, rows, heads, slots, HEAD_DIM, generator=generator)
+    q = torch.randn(rows, heads, DECODE_HEAD_DIM, generator=generator)
+    key, value = torch.randn(2, rows, heads, slots, DECODE_HEAD_DIM, generator=generator)
     used = np.array([slots, 1, 4, 1717, 30])
     for row, end in enumerate(used):
         key[row, :, end:] = float("nan")
@@ -41,7 +41,7 @@ def test_each_row_reads_its_own_slots():
 @pytest.mark.parametrize("heads", [1, 2])
 def test_queries_may_lie_among_keys_and_values(heads):
     _, key, value, used = made(heads=heads)
-    qkv = torch.randn(5, 3, heads, HEAD_DIM)
+    qkv = torch.randn(5, 3, heads, DECODE_HEAD_DIM)
     out = compiled_decode(qkv[:, 0], key, value, used)
     assert torch.equal(out, compiled_decode(qkv[:, 0].clone(), key, value, used))
 
@@ -65,14 +65,14 @@ def test_results_depend_neither_on_threads_nor_on_other_rows(threads, count):
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_what_fits():
-    assert fits(torch.zeros(3, HEAD_DIM))
-    assert not fits(torch.zeros(3, 16))
-    assert not fits(torch.zeros(3, HEAD_DIM, dtype=torch.bfloat16))
+def test_what_fits_decode():
+    assert fits_decode(torch.zeros(3, DECODE_HEAD_DIM))
+    assert not fits_decode(torch.zeros(3, 16))
+    assert not fits_decode(torch.zeros(3, DECODE_HEAD_DIM, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("kind", [SinkKind.NONE, SinkKind.TOKEN, SinkKind.KV])
 @pytest.mark.parametrize("limit", [{}, {"attention_window": 7}, {"inter_episode_attention": False}])
 def test_every_cached_way_equals_the_full_pass(check_memory, kind, limit):
-    sizes = {"num_layers": 2, "num_heads": 2, "width": 2 * HEAD_DIM, "mlp_width": 24}
+    sizes = {"num_layers": 2, "num_heads": 2, "width": 2 * DECODE_HEAD_DIM, "mlp_width": 24}
     check_memory(Transformer(TransformerConfig(**sizes, sink=kind, **limit), max_episode_steps=60))

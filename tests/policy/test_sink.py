@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from relic.policy.attention.attend import Sinks, attend
+from relic.policy.attention.attend import attend
+from relic.policy.attention.inputs import Sinks
 from relic.policy.attention.sinks import SinkKind, SinkKV
 from relic.policy.config import TransformerConfig
 from relic.policy.memory.transformer import Transformer

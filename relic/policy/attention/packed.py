@@ -1,6 +1,6 @@
 """Attention on packed rows: segments of any length side by side, without padding or masks.
 
-For kernels in the manner of flash-attn's ``varlen`` functions: PyTorch's own on CUDA, and the
+For kernels with the interface of flash-attn's `varlen` functions: PyTorch's own on CUDA, and the
 flash-attn package (2.1 or newer) where it is installed. Neither has been run on a GPU yet.
 
 Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps, B segments.
@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.attention.attend import Past, Sinks, per_row
+from relic.policy.attention.inputs import AttentionInputs
 from relic.policy.attention.segments import Segments
 
 Kernel = Callable[..., Tensor]
 """kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window, scale): packed (total, H, D) each; causal,
 aligned to the bottom right of each segment; `window` counts the keys before a query's own."""
-
 
 _FLASH_MODULES = ("flash_attn", "flash_attn_interface", "flash_attn.cute")
 """Where versions 2, 3 and 4 of flash-attn keep their functions."""
@@ -40,98 +39,53 @@ class _Packing:
     max_k: int
 
 
-def varlen_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    sinks: Sinks | None,
-    past: Past | None,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
-    """Attend as `attention.attend` says, with PyTorch's variable-length attention."""
-    _check_device("varlen", q)
-    return packed_attention(
-        _torch_kernel,
-        q,
-        k,
-        v,
-        sinks=sinks,
-        past=past,
-        segments=segments,
-        window=window,
-        scale=scale,
-    )
+def varlen_attention(inputs: AttentionInputs) -> Tensor:
+    """Attend with PyTorch's variable-length attention."""
+    _check_device("varlen", inputs.q)
+    return packed_attention(_torch_kernel, inputs)
 
 
-def flash_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    sinks: Sinks | None,
-    past: Past | None,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
-    """Attend as `attention.attend` says, with the flash-attn package."""
-    kernel = _flash_kernel()
-    _check_device("flash", q)
-    return packed_attention(
-        kernel, q, k, v, sinks=sinks, past=past, segments=segments, window=window, scale=scale
-    )
+def flash_attention(inputs: AttentionInputs) -> Tensor:
+    """Attend with the flash-attn package."""
+    kernel = flash_kernel()
+    _check_device("flash", inputs.q)
+    return packed_attention(kernel, inputs)
 
 
-def packed_attention(
-    kernel: Kernel,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    sinks: Sinks | None,
-    past: Past | None,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
+def packed_attention(kernel: Kernel, inputs: AttentionInputs) -> Tensor:
     """Gather each segment's keys as [sinks, past, steps] and run a packed kernel on them.
 
     Raises:
-        ValueError: If a window is asked for together with sinks, which would leave it.
+        ValueError: If there are sinks and a window, which they would leave.
     """
+    q, past, segments, window = inputs.q, inputs.past, inputs.segments, inputs.window
+    sinks = inputs.sinks and inputs.sinks.per_row(q.shape[0])
     if sinks is not None and window is not None:
         raise ValueError(
             "attention_backend: must keep sinks inside a window, which varlen and flash cannot. "
-            "Use sdpa or flex."
+            "Use sdpa."
         )
     num_rows, num_heads, num_steps, head_dim = q.shape
-    num_sinks = 0 if sinks is None else sinks.key.shape[-2]
+    num_sinks = inputs.num_sinks
     pack = segments.once((_Packing, num_sinks), lambda: _pack(segments, num_sinks))
 
     def flat(x: Tensor) -> Tensor:
         return x.transpose(1, 2).reshape(-1, num_heads, x.shape[-1])
 
-    def source(own: Tensor, sink: Tensor | None, cached: Tensor | None) -> Tensor:
-        parts = [] if sink is None else [flat(per_row(sink, num_rows).to(own.dtype))]
-        if cached is not None:
-            parts.append(flat(cached.to(own.dtype)))
-        return torch.cat([*parts, flat(own)])[pack.key_index]
+    def gathered(*parts: Tensor | None, own: Tensor) -> Tensor:
+        before = [flat(part.to(own.dtype)) for part in parts if part is not None]
+        return torch.cat([*before, flat(own)])[pack.key_index]
 
-    keys = source(k, sinks and sinks.key, past and past.key)
-    values = source(v, sinks and sinks.value, past and past.value)
     out = kernel(
         flat(q).contiguous(),
-        keys,
-        values,
+        gathered(sinks and sinks.key, past and past.key, own=inputs.k),
+        gathered(sinks and sinks.value, past and past.value, own=inputs.v),
         pack.cu_q,
         pack.cu_k,
         pack.max_q,
         pack.max_k,
         window=-1 if window is None else window - 1,
-        scale=scale,
+        scale=inputs.scale,
     )
     return out.view(num_rows, num_steps, num_heads, head_dim).transpose(1, 2)
 
@@ -192,7 +146,7 @@ def _torch_kernel(
     return out
 
 
-def _flash_kernel() -> Kernel:
+def flash_kernel() -> Kernel:
     """Return the flash-attn package's kernel, whichever of its versions is there.
 
     Raises:

@@ -11,65 +11,54 @@ Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps, B segment
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relic.policy.attention.attend import Past, Sinks, joined_keys, per_row
+from relic.policy.attention.inputs import AttentionInputs, Past, Sinks
 from relic.policy.attention.segments import Segments
 
 
-def sdpa_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    sinks: Sinks | None,
-    past: Past | None,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
-    """Attend as `attention.attend` says, with a fused kernel."""
-    if past is not None:
-        return _on_past(
-            q, k, v, sinks=sinks, past=past, segments=segments, window=window, scale=scale
-        )
-    if segments.starts_NT is not None:
-        return _by_segment(q, k, v, sinks, segments=segments, window=window, scale=scale)
-    return _one_segment(q, k, v, sinks, window=window, scale=scale)
+def sdpa_attention(inputs: AttentionInputs) -> Tensor:
+    """Attend with a fused kernel."""
+    if inputs.past is not None:
+        return _on_past(inputs, inputs.past)
+    if inputs.segments.starts_NT is not None:
+        return _by_segment(inputs)
+    return _one_segment(inputs)
 
 
-def _one_segment(
-    q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, window: int | None, scale: float
-) -> Tensor:
-    if window is not None and window < q.shape[2]:
-        return _windowed(q, k, v, sinks, window=window, scale=scale)
-    return _square(q, k, v, sinks, scale=scale)
+def _one_segment(inputs: AttentionInputs) -> Tensor:
+    if inputs.window is not None and inputs.window < inputs.q.shape[2]:
+        return _windowed(inputs, inputs.window)
+    return _square(inputs)
 
 
-def _square(q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, scale: float) -> Tensor:
-    """Causal attention of T steps to themselves and to sinks."""
-    if sinks is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    num_sinks = sinks.key.shape[-2]
-    keys, values = joined_keys(k, v, sinks, None)
-    queries = F.pad(q, (0, 0, num_sinks, 0))
-    out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
+def _square(inputs: AttentionInputs) -> Tensor:
+    """Causal attention of T steps to themselves and to sinks.
+
+    K zero rows before the queries keep it square. PyTorch aligns `is_causal` to the top left, so
+    without them query t would see K keys too few; and any other way to say it needs a mask.
+    """
+    num_sinks = inputs.num_sinks
+    keys, values = inputs.joined()
+    queries = F.pad(inputs.q, (0, 0, num_sinks, 0)) if num_sinks else inputs.q
+    out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=inputs.scale)
     return out[:, :, num_sinks:]
 
 
-def _windowed(
-    q: Tensor, k: Tensor, v: Tensor, sinks: Sinks | None, *, window: int, scale: float
-) -> Tensor:
+def _windowed(inputs: AttentionInputs, window: int) -> Tensor:
     """Sliding window: blocks of W queries see their own block and the one before.
 
     The first block is plain causal attention; all others share one mask of W x (K + 2 W).
     """
+    q, k, v = inputs.q, inputs.k, inputs.v
     num_rows, num_heads, num_steps, head_dim = q.shape
-    first = _square(q[:, :, :window], k[:, :, :window], v[:, :, :window], sinks, scale=scale)
+    begin = (slice(None), slice(None), slice(window))
+    first = _square(replace(inputs, q=q[begin], k=k[begin], v=v[begin]))
     num_blocks = -(-num_steps // window)
     pad = num_blocks * window - num_steps
 
@@ -82,16 +71,14 @@ def _windowed(
     k_blocks, v_blocks = blocks(k), blocks(v)
     keys = torch.cat([k_blocks[:, :-1], k_blocks[:, 1:]], dim=3)
     values = torch.cat([v_blocks[:, :-1], v_blocks[:, 1:]], dim=3)
-    num_sinks = 0
-    if sinks is not None:
-        num_sinks = sinks.key.shape[-2]
-        repeat = [per_row(s, num_rows).unsqueeze(1) for s in sinks]
+    if inputs.sinks is not None:
+        repeat = [s.unsqueeze(1) for s in inputs.sinks.per_row(num_rows)]
         repeat = [r.expand(-1, num_blocks - 1, -1, -1, -1).to(k.dtype) for r in repeat]
         keys = torch.cat([repeat[0], keys], dim=3)
         values = torch.cat([repeat[1], values], dim=3)
-    mask = _window_mask(window, num_sinks, q.device)
+    mask = _window_mask(window, inputs.num_sinks, q.device)
     out = F.scaled_dot_product_attention(
-        flat(blocks(q)[:, 1:]), flat(keys), flat(values), attn_mask=mask, scale=scale
+        flat(blocks(q)[:, 1:]), flat(keys), flat(values), attn_mask=mask, scale=inputs.scale
     )
     rest = out.unflatten(0, (num_rows, num_blocks - 1)).transpose(1, 2).flatten(2, 3)
     return torch.cat([first, rest[:, :, : num_steps - window]], dim=2)
@@ -104,30 +91,22 @@ def _window_mask(window: int, num_sinks: int, device: torch.device) -> Tensor:
     return F.pad((ahead >= 0) & (ahead < window), (num_sinks, 0), value=True)
 
 
-def _by_segment(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sinks: Sinks | None,
-    *,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
+def _by_segment(inputs: AttentionInputs) -> Tensor:
     """Give every segment a row of its own.
 
     Segments of similar length (within a factor of two) share a batch, so that padding at most
     doubles the work however the lengths are spread.
     """
+    q = inputs.q
     num_rows, num_heads, num_steps, head_dim = q.shape
-    flat = [x.transpose(1, 2).reshape(num_rows * num_steps, -1) for x in (q, k, v)]
+    flat = [x.transpose(1, 2).reshape(num_rows * num_steps, -1) for x in (q, inputs.k, inputs.v)]
     outputs, places = [], []
-    for index_BT, valid_BT in _segment_batches(segments):
+    for index_BT, valid_BT in _segment_batches(inputs.segments):
         where = torch.from_numpy(index_BT.reshape(-1)).to(q.device)
         shape = (*index_BT.shape, num_heads, -1)
         q_B, k_B, v_B = (x.index_select(0, where).view(shape).transpose(1, 2) for x in flat)
-        own = _sinks_of(sinks, index_BT[:, 0] // num_steps)
-        out = _one_segment(q_B, k_B, v_B, own, window=window, scale=scale)
+        sinks_B = _sinks_of(inputs.sinks, index_BT[:, 0] // num_steps)
+        out = _one_segment(replace(inputs, q=q_B, k=k_B, v=v_B, sinks=sinks_B))
         kept = torch.from_numpy(np.flatnonzero(valid_BT)).to(q.device)
         outputs.append(out.transpose(1, 2).reshape(index_BT.size, -1).index_select(0, kept))
         places.append(index_BT[valid_BT])
@@ -155,38 +134,35 @@ def _sinks_of(sinks: Sinks | None, rows: np.ndarray) -> Sinks | None:
     return Sinks(sinks.key.index_select(0, index), sinks.value.index_select(0, index))
 
 
-def _on_past(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    sinks: Sinks | None,
-    past: Past,
-    segments: Segments,
-    window: int | None,
-    scale: float,
-) -> Tensor:
+def _on_past(inputs: AttentionInputs, past: Past) -> Tensor:
     """Attend to cached steps too.
 
     Rows that see alike share one mask; others go one by one, each with its own keys only, so that
     no mask is larger than T x (K + P + T).
     """
-    num_sinks = 0 if sinks is None else sinks.key.shape[-2]
-    counts = segments.past_counts
+    segments, num_sinks = inputs.segments, inputs.num_sinks
+    num_rows = inputs.q.shape[0]
     alike = segments.starts_NT is None and (segments.past_steps == segments.past_steps[0]).all()
     outputs = []
-    for rows in [slice(None)] if alike else [slice(n, n + 1) for n in range(q.shape[0])]:
-        used = int(counts[rows].max())
-        own = Past(past.key[rows, :, :used], past.value[rows, :, :used])
-        own_sinks = sinks if alike else _sinks_of(sinks, np.arange(q.shape[0])[rows])
-        keys, values = joined_keys(k[rows], v[rows], own_sinks, own)
+    for rows in [slice(None)] if alike else [slice(n, n + 1) for n in range(num_rows)]:
+        used = int(segments.past_counts[rows].max())
+        chosen = replace(
+            inputs,
+            q=inputs.q[rows],
+            k=inputs.k[rows],
+            v=inputs.v[rows],
+            past=Past(past.key[rows, :, :used], past.value[rows, :, :used]),
+            sinks=inputs.sinks if alike else _sinks_of(inputs.sinks, np.arange(num_rows)[rows]),
+        )
         first = slice(0, 1) if alike else rows
-        mask_TJ = segments.mask(num_sinks, window, first)[0]
+        mask_TJ = segments.mask(num_sinks, inputs.window, first)[0]
         unused = segments.past_slots - used
         if unused:
             end = num_sinks + used
             mask_TJ = torch.cat([mask_TJ[:, :end], mask_TJ[:, end + unused :]], dim=1)
         outputs.append(
-            F.scaled_dot_product_attention(q[rows], keys, values, attn_mask=mask_TJ, scale=scale)
+            F.scaled_dot_product_attention(
+                chosen.q, *chosen.joined(), attn_mask=mask_TJ, scale=inputs.scale
+            )
         )
     return torch.cat(outputs)

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relic.policy.attention.attend import Past, Sinks, attend
+from relic.policy.attention.attend import attend
+from relic.policy.attention.inputs import Past, Sinks
 from relic.policy.attention.segments import Segments
 from relic.policy.config import TransformerConfig
 from relic.policy.memory.decode import DecodePlan, decode_attend, write_step
-from relic.policy.memory.layers import NORM_EPS, GeGLU, residual
+from relic.policy.memory.layers import NORM_EPS, GeGLU
 from relic.policy.memory.positions import rotate
 
 
@@ -27,10 +28,8 @@ class Block(nn.Module):
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.attention_residual = residual(width, gated=config.gated_residual)
         self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.mlp = GeGLU(width, config.mlp_width)
-        self.mlp_residual = residual(width, gated=config.gated_residual)
 
     def forward(
         self,
@@ -114,6 +113,6 @@ class Block(nn.Module):
     def _finish(self, h: Tensor, attended: Tensor, scale: Tensor | None) -> Tensor:
         """Add both branches to the stream."""
         branch = self.out(attended)
-        h = self.attention_residual(h, branch if scale is None else branch * scale)
+        h = h + (branch if scale is None else branch * scale)
         branch = self.mlp(self.mlp_norm(h))
-        return self.mlp_residual(h, branch if scale is None else branch * scale)
+        return h + (branch if scale is None else branch * scale)

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relic.policy.attention.cpu.decode import compiled_decode, fits
-from relic.policy.config import AttentionBackend
+from relic.policy.attention.cpu.compiled import compiled_decode, fits_decode
+from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.memory.kv_cache import KVCache
 
 
@@ -52,7 +52,7 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     sinks, slots = state.num_sinks, state.slots
     lengths = state.host_lengths
     ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
-    compiled = ours and not state.fixed_slots and fits(state.kv)
+    compiled = ours and not state.fixed_slots and fits_decode(state.kv)
     if not (state.has_segments or state.fixed_slots) and (lengths == lengths[0]).all():
         steps = int(lengths[0])
         used = sinks + min(steps + 1, slots)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from relic.policy.attention.attend import Sinks, joined_keys, per_row
+from relic.policy.attention.inputs import Sinks
 from relic.policy.attention.segments import Segments
 from relic.policy.memory.blocks import Block
 from relic.policy.memory.positions import rotate
@@ -50,7 +50,10 @@ class LayerAttention:
     @property
     def joined_value_NHJD(self) -> Tensor:
         """Values of the sinks, then of the steps."""
-        return joined_keys(self.key_NHTD, self.value_NHTD, self.sinks, None)[1]
+        if self.sinks is None:
+            return self.value_NHTD
+        sink_value = self.sinks.per_row(len(self.value_NHTD)).value
+        return torch.cat([sink_value.to(self.value_NHTD.dtype), self.value_NHTD], dim=2)
 
     def weights(self, steps: slice = slice(None)) -> Tensor:
         """Return how much some queries attend to each key, (N, H, Q, J); rows sum to one.
@@ -61,7 +64,7 @@ class LayerAttention:
         scale = self.query_NHTD.shape[-1] ** -0.5
         score = self.query_NHTD[:, :, steps] @ self.key_NHTD.mT
         if self.sinks is not None:
-            sink_key = per_row(self.sinks.key, len(score))
+            sink_key = self.sinks.per_row(len(score)).key
             sink_score = self.sink_query_NHTD[:, :, steps] @ sink_key.mT
             score = torch.cat([sink_score, score], dim=-1)
         seen_NQJ = self.segments.mask(self.num_sinks, self.window, steps=steps)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.attention.attend import Past
+from relic.policy.attention.inputs import Past
 from relic.policy.attention.segments import Segments
 from relic.policy.config import PositionKind, TransformerConfig
 from relic.policy.memory.kv_cache import KVCache

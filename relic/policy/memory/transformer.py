@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from relic.policy.attention.attend import Sinks
+from relic.policy.attention.inputs import Sinks
 from relic.policy.attention.sinks import SinkKind, SinkKV
 from relic.policy.config import PositionKind, TransformerConfig
 from relic.policy.memory.blocks import Block

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.common import FAST, exp, f4
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
 
 _ARRAY = "float32[:,:,:,:]"
 

@@ -1,27 +1,18 @@
-"""The kernel behind `compiled_decode.py`.
-
-Four keys go at a time, and all loops over a head have a length that the compiler knows: that is
-what makes good vector code of them.
-
-Shapes: R rows x heads, S slots, 32 numbers of a head.
-
-One query per row against the cache, on the CPU: a stream over keys and values.
+"""One query per row against the cache: a stream over keys and values.
 
 A decode reads every cached number once, so memory should be what limits it; PyTorch's kernel takes
-twice as long as this one. Rows may have different lengths. Every head of every row is worked out by
-itself, so a row's result depends neither on other rows nor on the number of threads.
+twice as long as this one. Four keys go at a time, and all loops over a head have a length that the
+compiler knows: that is what makes good vector code of them.
 
-Shapes: N rows, H heads, D head dim, S slots, R rows x heads.
+Shapes: R rows x heads, S slots, D = 32 numbers of a head.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
-import torch
-from torch import Tensor
 
-from relic.policy.attention.cpu.common import FAST, exp, f4, in_threads
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
 
 _DIM = 32
 
@@ -105,42 +96,3 @@ def decode_kernel(q_RD, key_RSD, value_RSD, used_R, scale, out_RD):
         _gather(s, value_RSD[r], used_R[r], o)
         for i in range(_DIM):
             out_RD[r, i] = o[i] * inverse
-
-
-HEAD_DIM = 32
-"""What the kernel is made for: the published head size. Others did not gain enough."""
-_NUMBERS_PER_THREAD = 2**18
-"""Below this, waking a thread takes longer than the work."""
-
-
-def fits(cache: Tensor) -> bool:
-    """Say whether the kernel can read a cache (..., S, D)."""
-    plain = cache.device.type == "cpu" and cache.dtype is torch.float32
-    return plain and cache.shape[-1] == HEAD_DIM
-
-
-def compiled_decode(
-    q_NHD: Tensor, key_NHSD: Tensor, value_NHSD: Tensor, used_N: np.ndarray
-) -> Tensor:
-    """Let one query per row attend to the first slots of its cache.
-
-    Args:
-        q_NHD: Queries.
-        key_NHSD: Keys; a contiguous part of the cache, as the values.
-        value_NHSD: Values.
-        used_N: Slots that each row reads, int64.
-
-    Returns:
-        (N, H, D).
-    """
-    from relic.policy.attention.cpu.decode import decode_kernel
-
-    num_heads = q_NHD.shape[1]
-    q_RD = q_NHD.reshape(-1, HEAD_DIM).contiguous()
-    out_RD = torch.empty_like(q_RD)
-    used_R = np.repeat(used_N, num_heads)
-    caches = [cache.view(-1, *cache.shape[2:]) for cache in (key_NHSD, value_NHSD)]
-    scale = np.float32(HEAD_DIM**-0.5)
-    pieces = 1 + 2 * HEAD_DIM * int(used_R.sum()) // _NUMBERS_PER_THREAD
-    in_threads(decode_kernel, [q_RD, *caches, used_R, scale, out_RD], max_pieces=pieces)
-    return out_RD.view_as(q_NHD)

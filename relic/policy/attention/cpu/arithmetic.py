@@ -1,0 +1,32 @@
+"""Arithmetic that the compiled kernels share."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+f4 = np.float32
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+"""Sums may be reordered, which vector units need; infinities and NaNs keep their meaning."""
+_LOG2_E = f4(1.44269504)
+_LN_2_HIGH = f4(0.693359375)
+_LN_2_LOW = f4(-2.12194440e-4)
+_LOWEST = f4(-87.0)
+
+
+@numba.njit(fastmath=FAST, inline="always")
+def exp(x):
+    """Exponential of x <= 0, to about an ulp; 1e-38 from -87 down."""
+    x = _LOWEST if x < _LOWEST else x
+    n = np.floor(x * _LOG2_E + f4(0.5))
+    r = (x - n * _LN_2_HIGH) - n * _LN_2_LOW
+    p = f4(1.0 / 720)
+    p = p * r + f4(1.0 / 120)
+    p = p * r + f4(1.0 / 24)
+    p = p * r + f4(1.0 / 6)
+    p = p * r + f4(0.5)
+    p = p * r + f4(1.0)
+    p = p * r + f4(1.0)
+    # 2 ** n, made of its bits.
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p * power
