@@ -24,12 +24,12 @@ RENAMED: dict[str, str] = {
 section is absent or null is dropped: nothing reads it."""
 
 REPLACED: dict[str, dict[Any, Any]] = {
-    # "policy.transformer.attention_backend": {"flex": "auto"},
+    "policy.transformer.attention_backend": {"flex": "auto"},
 }
 """By today's key: old values, and the values that do the same today."""
 
 REMOVED: dict[str, Any] = {
-    # "policy.transformer.gated_residual": False,
+    "policy.transformer.gated_residual": False,
 }
 """Keys that are gone, with the only value that still means something: that it was not used."""
 
