@@ -14,7 +14,12 @@ from enum import IntEnum
 import numba
 import numpy as np
 
-_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+from envs.core import draws
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+mix = numba.njit(cache=True, inline="always")(draws.mix)
+"""Scramble 64 bits, in kernels."""
 
 
 class Stream(IntEnum):
@@ -52,7 +57,7 @@ def key(*numbers: int) -> np.uint64:
     """Fold numbers into one 64-bit key."""
     folded = 0x9E3779B97F4A7C15
     for number in numbers:
-        folded = _fold(folded, number)
+        folded = draws.mix(folded ^ draws.mix(number & _MASK))
     return np.uint64(folded)
 
 
@@ -61,28 +66,6 @@ def keyed_permutation(size: int, *numbers: int) -> np.ndarray:
     order = np.arange(size, dtype=np.int64)
     shuffle_in_place(order, key(*numbers))
     return order
-
-
-def _fold(folded: int, number: int) -> int:
-    # The same as `mix(folded ^ mix(number))`, in Python's integers.
-    return _mix_python(folded ^ _mix_python(number & int(_MASK)))
-
-
-def _mix_python(x: int) -> int:
-    mask = int(_MASK)
-    x = (x + 0x9E3779B97F4A7C15) & mask
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-    return x ^ (x >> 31)
-
-
-@numba.njit(cache=True, inline="always")
-def mix(x):
-    """Scramble 64 bits (the finaliser of SplitMix64, which passes BigCrush)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @numba.njit(cache=True)

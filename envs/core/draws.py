@@ -9,22 +9,24 @@ Shape suffix: N rows.
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
-def _mix(value_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit words with the finaliser of SplitMix64 (Steele et al., 2014)."""
-    value_N = value_N + _GOLDEN
-    value_N = (value_N ^ (value_N >> np.uint64(30))) * _MIX_1
-    value_N = (value_N ^ (value_N >> np.uint64(27))) * _MIX_2
-    return value_N ^ (value_N >> np.uint64(31))
+def mix(words: Any) -> Any:
+    """Scramble 64-bit words: the finaliser of SplitMix64 (Steele et al., 2014).
+
+    Serves integers and arrays, and compiles under Numba. Python's integers need the masks, which
+    cost the others nothing.
+    """
+    words = (words + 0x9E3779B97F4A7C15) & _MASK
+    words = ((words ^ (words >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    words = ((words ^ (words >> 27)) * 0x94D049BB133111EB) & _MASK
+    return words ^ (words >> 31)
 
 
 def draw_trials(
@@ -42,8 +44,8 @@ def draw_trials(
         int64, (N,).
     """
     word_N = np.full(len(row_N), seed % 2**64, dtype=np.uint64)
-    word_N = _mix(_mix(word_N) ^ row_N.astype(np.uint64))
-    word_N = _mix(word_N ^ count_N.astype(np.uint64))
+    word_N = mix(mix(word_N) ^ row_N.astype(np.uint64))
+    word_N = mix(word_N ^ count_N.astype(np.uint64))
     return (word_N % np.uint64(num_trials)).astype(np.int64)
 
 
