@@ -5,7 +5,7 @@
 
 import sys
 
-from relic.run.cli import train
+from relic.train import train
 
 if __name__ == "__main__":
     sys.exit(train(sys.argv[1:]))

@@ -38,7 +38,7 @@ from baselines_report import (
 from cases import ROOT, Case, Children, each, train
 from timing import finish
 
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.config import RunConfig
 
 

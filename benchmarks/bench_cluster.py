@@ -27,7 +27,7 @@ from timing import finish
 from relic.cluster import ReLIC, ReLICConfig
 from relic.cluster.remote import pack, unpack
 from relic.ppo.rollout import Rollout
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.trainer import Trainer

@@ -32,8 +32,8 @@ from timing import finish
 from envs.core.vector import TrialVectorEnv
 from relic.policy.policy import Policy
 from relic.ppo.loop import run_rollout
-from relic.run.cli import compose
 from relic.run.components import build_components, build_envs
+from relic.run.compose import compose
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process

@@ -26,8 +26,8 @@ from filled import bytes_in_use, fill, learn, peak_bytes, reset_peak
 from timing import finish
 
 from relic.ppo.schedule import PlannedUpdate, UpdateKind
-from relic.run.cli import compose
 from relic.run.components import build_components
+from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from relic.ppo.loop import run_rollout
 from relic.ppo.returns import gae
 from relic.ppo.rollout import shuffle_episodes, time_order
-from relic.run.cli import compose
 from relic.run.components import build_components
+from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 

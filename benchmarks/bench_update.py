@@ -28,8 +28,8 @@ from timing import finish, measure_in_turns
 from relic.policy.config import TRANSFORMER_SIZES
 from relic.ppo.config import UpdatesConfig
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
-from relic.run.cli import compose
 from relic.run.components import Components, build_components
+from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.trainer import prepare_process
 

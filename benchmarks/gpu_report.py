@@ -15,7 +15,7 @@ time went, and the share of the product's speed, in the same precision, that act
 learning reach (model-FLOP use: multiplications and additions of the transformer, the passes that
 checkpointing repeats not counted, encoder and heads neither).
 
-Needs what training needs: PyTorch, numba, numpy, gymnasium, hydra-core, omegaconf, safetensors,
+Needs what training needs: PyTorch, numba, numpy, gymnasium, pyyaml, safetensors,
 psutil, scipy, matplotlib, pillow, imageio and tqdm. The report is printed, and its JSON object is
 the last line and in DIRECTORY/report.json.
 """
@@ -42,7 +42,7 @@ from timing import copy_bandwidth, finish, machine, precisions, product_tflops
 from relic.files import write_text
 from relic.ppo.config import Precision
 from relic.ppo.schedule import UpdateSchedule
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.metrics import read_metrics

@@ -173,46 +173,30 @@ def differences(
     ]
 
 
-def check_key(cls: type, dotted: str) -> None:
-    """Check that `dotted` names a field of a configuration, before anything is composed.
+def hint_at(cls: type, dotted: str) -> Any:
+    """Return the type of a dotted name in a configuration; `Any` among free options.
 
     Raises:
         ConfigError: If a part is unknown; it names the nearest.
     """
-    _walk(cls, dotted)
-
-
-def may_be_absent(cls: type, dotted: str) -> bool:
-    """Say whether a composed configuration need not hold this valid name before it is set.
-
-    So it is inside a field that takes any mapping, and inside a section that may be null.
-    """
-    try:
-        return _walk(cls, dotted)
-    except ConfigError:
-        return False
-
-
-def _walk(cls: type, dotted: str) -> bool:
-    """Follow a dotted name through the fields; true as `may_be_absent` says."""
-    hint: Any = cls
-    done, inside, optional = "", False, False
+    declared: Any = cls
+    done = ""
     for part in dotted.split("."):
+        hint = without_none(declared)
+        if hint is dict or get_origin(hint) is dict:
+            return Any  # free-form options are checked by their owner
         if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
-            if hint is dict or get_origin(hint) is dict:
-                return True  # free-form options are checked by their owner
             raise ConfigError(f"{dotted}: unknown key. {done} is a single value. Set {done}=VALUE.")
         hints = _hints(hint)
         if part not in hints:
             raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
-        inside = optional
-        hint = _without_none(hints[part])
-        optional = inside or hint is not hints[part]
+        declared = hints[part]
         done = _join(done, part)
-    return inside
+    return declared
 
 
-def _without_none(hint: Any) -> Any:
+def without_none(hint: Any) -> Any:
+    """Return the type of a field's values other than None, where there is one such type."""
     options = [o for o in get_args(hint) if o is not type(None)]
     is_union = get_origin(hint) in (Union, types.UnionType)
     return options[0] if is_union and len(options) == 1 else hint

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from relic.evaluation.settings import parse
-from relic.run.cli import check_overrides
+from relic.run.compose import compose_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
@@ -151,7 +151,7 @@ def test_the_compose_file_starts_what_the_project_has():
         assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).exists()
     program, script, *overrides = services["train"]["command"]
     assert (program, script) == ("python", "train.py")
-    check_overrides(overrides)
+    compose_arguments(overrides)
     cuda = compose_file("compose.cuda.yaml")["services"]
     for command in (services["evaluate"]["command"], cuda["evaluate"]["command"]):
         settings, _ = parse(command[2:])
@@ -183,5 +183,5 @@ def test_the_cluster_files_fit_the_project():
     assert f"ray=={ray}" in (ROOT / "constraints.txt").read_text().splitlines()
     script, *overrides = job["spec"]["entrypoint"].split()[1:]
     assert script == "/relic/train.py"
-    check_overrides(overrides)
+    compose_arguments(overrides)
     subprocess.run(["bash", "-n", DOCKER / "ray_slurm.sh"], check=True)

@@ -10,8 +10,8 @@ from relic.schema import (
     at_least,
     build,
     check_bounds,
-    check_key,
     differences,
+    hint_at,
     leaves,
     nearest,
     to_plain,
@@ -126,7 +126,7 @@ def test_differences_name_keys_and_both_values():
 
 @pytest.mark.parametrize("key", ["name", "ppo", "ppo.lr", "options.split", "window"])
 def test_known_keys_pass(key):
-    check_key(Outer, key)
+    hint_at(Outer, key)
 
 
 @pytest.mark.parametrize(
@@ -139,4 +139,4 @@ def test_known_keys_pass(key):
 )
 def test_unknown_keys_are_named_before_anything_is_composed(key, message):
     with pytest.raises(ConfigError, match=message):
-        check_key(Outer, key)
+        hint_at(Outer, key)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.config import RunConfig
 from relic.schema import build
 

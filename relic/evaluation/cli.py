@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
+from relic.arguments import section_of
 from relic.evaluation.context_limit import NO_LIMIT, limit_words
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.maps import check_trials, replayed_trials
@@ -48,7 +49,7 @@ class Plan:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `eval.py` and return the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
         print(usage())
         return 0 if arguments else 2
     try:
@@ -119,13 +120,8 @@ def chosen_protocol(agent: TrainedAgent, settings: Settings, changes: dict[str, 
     name = settings.protocol or agent.default_protocol
     plain = to_plain(load_protocol(name))
     for key, value in changes.items():
-        *path, last = key.split(".")
-        place = plain
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{key}: {part} is a single value. Set {part}=VALUE.")
-        place[last] = value
+        section, last = section_of(plain, key)
+        section[last] = value
     roots = {key.partition(".")[0] for key in changes}
     return load_protocol(name, **{root: plain[root] for root in roots})
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-import yaml
-
+from relic.arguments import read, split
 from relic.evaluation.context_limit import limit_fields
 from relic.evaluation.protocol import Protocol
-from relic.schema import ConfigError, at_least, build, check_bounds, check_key, nearest
+from relic.schema import ConfigError, at_least, build, check_bounds, hint_at, nearest
 
 _FIXED = ("name", "version", "env")
 """Fields of a protocol that cannot be overridden."""
@@ -100,23 +99,12 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     known = [f.name for f in fields(Settings)]
     changeable = [f.name for f in fields(Protocol) if f.name not in _FIXED]
     for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
-        if key in known:
-            # A path or name that looks like a number is still a name.
-            own[key] = text if key in ("protocol", "out") else value
-            if key == "run":
-                own[key] = value if isinstance(value, list) else [text]
-        elif key.partition(".")[0] in changeable:
-            check_key(Protocol, key)
-            changes[key] = value
-        else:
+        key, text = split(argument)
+        root = key.partition(".")[0]
+        if root not in (*known, *changeable):
             raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
+        owner, values = (Settings, own) if root in known else (Protocol, changes)
+        values[key] = read(key, text, hint_at(owner, key))
     if own.get("context_limits") and "context_limit" in changes:
         raise ConfigError(
             "context_limit: must not be given with context_limits, which sets it, got both. "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from relic.policy.config import TransformerConfig
-from relic.run.cli import compose
+from relic.run.compose import compose
 
 
 def test_operations_of_a_forward_pass():

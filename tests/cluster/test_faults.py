@@ -12,7 +12,7 @@ from ray import tune
 
 from relic.cluster import ReLIC, ReLICConfig
 from relic.cluster.launch import train_on_ray
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.metrics import read_metrics
 from relic.run.trainer import Outcome
 

@@ -42,7 +42,7 @@ def test_what_a_job_needs():
 def test_without_ray_one_sentence_says_what_to_install(tmp_path):
     overrides = [f"{key}={value}" for key, value in TINY.items()]
     program = (
-        "import sys; sys.modules['ray'] = None; from relic.run.cli import train; "
+        "import sys; sys.modules['ray'] = None; from relic.train import train; "
         f"sys.exit(train({overrides!r} + ['cluster=ray', 'run_dir={tmp_path}/run']))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -27,9 +27,9 @@ from relic.pretraining.pretrain import (
     recall_and_precision,
 )
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
-from relic.run.cli import train
 from relic.run.config import EnvConfig, PretrainConfig, RunConfig
 from relic.schema import ConfigError
+from relic.train import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 
-from relic.run.cli import CONFIGS, check_overrides, complete, from_hydra, groups
+from relic.run.compose import compose, compose_arguments, groups, sweep, sweep_name
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS, RunDirectory
 from relic.schema import Bound, ConfigError, build, differences, to_plain
@@ -19,9 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def composed(*overrides):
-    ConfigStore.instance().store(name="schema", node=to_plain(RunConfig()))
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return from_hydra(compose("config", complete(overrides)))
+    return compose_arguments(overrides)
 
 
 @pytest.mark.parametrize("experiment", groups()["experiment"])
@@ -79,31 +75,92 @@ def test_every_field_is_read_somewhere():
 )
 def test_mistakes_on_the_command_line_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        check_overrides(arguments)
+        compose_arguments(arguments)
+
+
+TYPED = ["a=b", "a b,c", "12", "ünï/#1", "it's", 'say "x"', "[x", "a: b", "${x}", "*", "~", "1e-3"]
+"""Paths that a user may have, each with something that means something elsewhere."""
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_the_run_gets_the_text_that_was_typed(text):
+    assert composed(f"run_dir={text}").run_dir == text
+    assert compose({"run_dir": text, "env.id": text}).env.id == text
+
+
+def test_quotes_around_the_whole_and_null_are_no_part_of_a_text():
+    assert composed("run_dir='a=b, c'").run_dir == "a=b, c"
+    assert composed('run_dir="null"').run_dir == "null"
+    assert composed("run_dir=null").run_dir is None
 
 
 @pytest.mark.parametrize(
-    "argument",
-    ["experiment=darkroom", "ppo.lr=1e-3,1e-4", "env.options.split=val", "--cfg", "hydra.verbose=1",
-     "+env.options.size=12", "policy.transformer.sink=kv"],
-)  # fmt: skip
-def test_what_is_right_passes(argument):
-    check_overrides([argument])
+    ("argument", "options"),
+    [
+        ("env.options.x=1e-3", {"x": 1e-3}),
+        ("+env.options.x=true", {"x": True}),
+        ("env.options.x=a=b", {"x": "a=b"}),
+        ("env.options.x.y=[1, b]", {"x": {"y": [1, "b"]}}),
+        ("env.options={x:1,y: z}", {"x": 1, "y": "z"}),
+        ('env.options={"x": null}', {"x": None}),
+    ],
+)
+def test_free_options_are_yaml(argument, options):
+    before = composed("experiment=darkroom").env.options
+    assert composed("experiment=darkroom", argument).env.options == {**before, **options}
+
+
+def test_fields_take_the_type_that_they_have():
+    config = composed("ppo.lr=1e-3", "total_steps=1_000", "policy.encoder.keys=[gps, 12]")
+    assert (config.ppo.lr, config.total_steps) == (1e-3, 1000)
+    assert config.policy.encoder.keys == ("gps", "12")
+    assert composed("policy.encoder.keys=gps").policy.encoder.keys == ("gps",)
+    assert composed("policy.encoder.vector_widths.position=3").policy.encoder.vector_widths == {
+        "gps": 32,
+        "position": 3,
+    }
 
 
 def test_a_section_that_may_be_null_takes_keys_that_no_file_names():
     config = composed("experiment=houses_small", "policy.goal_location.scale=2", "seed=3")
     assert config.policy.goal_location is not None
     assert config.policy.goal_location.scale == 2
-    added = ["policy.goal_location.scale=2", "env.options.size=12"]
-    plain = ["policy.goal_location=null", "seed=3"]
-    assert complete(added + plain) == [f"++{argument}" for argument in added] + plain
+    assert (
+        composed("experiment=darkroom", "policy.goal_location.scale=2").policy.goal_location
+        is not None
+    )
+    assert (
+        composed("experiment=houses_small", "policy.goal_location=null").policy.goal_location
+        is None
+    )
 
 
-def test_values_of_flags_are_no_overrides(train):
-    check_overrides(["--cfg", "job", "seed=1"])
-    shown = train("--cfg", "job", "ppo.lr=0.25")
-    assert "lr: 0.25" in shown.stdout
+def test_commas_sweep_where_they_stand_in_no_brackets_and_no_quotes():
+    jobs = sweep(["experiment=darkroom", "seed=0,1", "env.options.x=[1,2]", "ppo.lr=1e-3, 1e-4"])
+    assert len(jobs) == 4
+    assert jobs[1] == ["experiment=darkroom", "seed=0", "env.options.x=[1,2]", "ppo.lr=1e-4"]
+    assert sweep_name(jobs[1]) == "env.options.x=[1,2],experiment=darkroom,ppo.lr=0.0001,seed=0"
+    assert sweep(["run_dir='a,b'"]) == [["run_dir='a,b'"]]
+    with pytest.raises(ConfigError, match=r"^seed: must be one value, got 0,1\. Add -m"):
+        composed("seed=0,1")
+
+
+def test_a_sweep_trains_each_in_a_directory_of_its_own(train, tmp_path):
+    train("-m", "seed=0,1", "total_steps=512", "run_dir=null")
+    (names,) = [sorted(p.name for p in (tmp_path / "runs/multirun/darkroom").iterdir())]
+    assert len(names) == 2
+    assert all(len(name) <= 200 for name in names), "file systems bound the length of a name"
+    refused = train("-m", "seed=2,-1", "run_dir=null", check=2)
+    assert "seed: must be at least 0" in refused.stderr
+    assert len(list((tmp_path / "runs/multirun/darkroom").iterdir())) == 2
+
+
+def test_flags_may_stand_anywhere(train):
+    shown = train("--cfg", "job", "ppo.lr=0.25", "-c=job")
+    assert yaml.safe_load(shown.stdout)["ppo"]["lr"] == 0.25
+    listed = train("--help").stdout
+    assert "experiment=darkroom|" in listed
+    assert "unrecognized arguments: --cgf" in train("--cgf", check=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from relic.run.cli import groups
+from relic.run.compose import groups
 from relic.run.metrics import read_metrics
 from tests.envs.habitat.habitat_tools import PLAIN, write_dataset
 

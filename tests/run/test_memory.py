@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from relic.run.cli import compose
+from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.trainer import Trainer
 

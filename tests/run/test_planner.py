@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from relic.run import footprint
-from relic.run.cli import compose
 from relic.run.components import build_envs, build_policy
+from relic.run.compose import compose
 
 from .conftest import ROOT
 

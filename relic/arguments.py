@@ -1,0 +1,131 @@
+"""`key=value` arguments of the command lines, read as the type of the field that they set.
+
+What a user types into a field of text is what the run gets, whatever stands in it: spaces, `=`,
+commas, `#`. Only `null`, and quotes around the whole, are special there. Other values are YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from relic.schema import ConfigError, without_none
+
+_QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
+_TIGHT_KEY = re.compile(r"([{,]\s*[\w.]+):(?=\S)")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as people expect; in YAML 1.1 it is text."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"),
+    list("-+0123456789"),
+)
+
+
+class _TextLoader(yaml.BaseLoader):
+    """YAML whose scalars all stay text."""
+
+
+def split(argument: str) -> tuple[str, str]:
+    """Split an argument at its first `=`; signs before the key, as Hydra has them, mean nothing.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    key, equals, text = argument.partition("=")
+    if not equals:
+        raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
+    return key.lstrip("+"), text
+
+
+def read(key: str, text: str, hint: Any) -> Any:
+    """Return the plain value that a text stands for, still unchecked.
+
+    Args:
+        key: For messages.
+        text: What was typed after the `=`.
+        hint: Type of the field; see `relic.schema.hint_at`.
+
+    Raises:
+        ConfigError: If it is not YAML where it has to be.
+    """
+    if is_text(hint):
+        if text.strip() == "null":
+            return None
+        return _load(key, text, _TextLoader) if _QUOTED.fullmatch(text) else text
+    kind = without_none(hint)
+    if get_origin(kind) is not tuple:
+        return _load(key, text, Loader)
+    if not text.lstrip().startswith("["):
+        return None if text.strip() == "null" else [read(key, text, get_args(kind)[0])]
+    return _load(key, text, _TextLoader if is_text(get_args(kind)[0]) else Loader)
+
+
+def is_text(hint: Any) -> bool:
+    """Say whether a field takes text alone: any, or names from a list."""
+    kind = without_none(hint)
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(kind))
+    return isinstance(kind, type) and issubclass(kind, str | Enum)
+
+
+def alternatives(text: str) -> list[str]:
+    """Split a value at the commas that stand in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "[{(") - (character in "]})")
+        if character == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts] if len(parts) > 1 else [text]
+
+
+def section_of(tree: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a dotted key, made where it is absent or null, and its name.
+
+    Raises:
+        ConfigError: If a part of the key is a single value.
+    """
+    *path, last = key.split(".")
+    section = tree
+    for part in path:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            raise ConfigError(f"{key}: {part} is a single value. Set {part}=VALUE.")
+    return section, last
+
+
+def merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Lay a plain tree over another, in place: mappings key by key, anything else as a whole."""
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            inner = tree.get(key)
+            tree[key] = dict(inner) if isinstance(inner, Mapping) else {}
+            merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _load(key: str, text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
+    if text.lstrip().startswith("{") and "[" not in text:
+        text = _TIGHT_KEY.sub(r"\1: ", text)  # YAML would take the whole of {a:1} for a key
+    try:
+        return yaml.load(text, loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None

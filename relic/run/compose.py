@@ -1,0 +1,153 @@
+"""Composes the configuration of a run: defaults, one choice of each group, then keys of one's own.
+
+`configs/config.yaml` names the groups, in the order in which they are laid over each other, with
+what is chosen where nothing is said. A choice is a file `configs/GROUP/NAME.yaml`, a part of the
+configuration; its key `base` names another of the group, over which it is laid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import yaml
+
+from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
+from relic.files import PROJECT
+from relic.run.config import RunConfig
+from relic.schema import ConfigError, build, hint_at, nearest, to_plain
+
+CONFIGS = PROJECT / "configs"
+_LONGEST_NAME = 200
+"""Bytes of a directory's name; file systems take 255."""
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the config groups and the choices in each."""
+    return {g: sorted(p.stem for p in (CONFIGS / g).glob("*.yaml")) for g in _chosen_by_default()}
+
+
+def compose(overrides: Mapping[str, Any]) -> RunConfig:
+    """Return what a command line with these keys would train.
+
+    Args:
+        overrides: Choices of groups and dotted keys; text is read as on a command line, and
+            mappings stand for the keys below theirs.
+
+    Raises:
+        ConfigError: If anything is refused.
+    """
+    return _composed(overrides.items())
+
+
+def compose_arguments(arguments: Sequence[str]) -> RunConfig:
+    """Return what the `key=value` arguments of a command line train.
+
+    Raises:
+        ConfigError: If anything is refused.
+    """
+    return _composed([split(argument) for argument in arguments])
+
+
+def sweep(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the arguments of each run of a sweep: all combinations of values between commas."""
+    jobs: list[list[str]] = [[]]
+    for key, text in map(split, arguments):
+        jobs = [[*job, f"{key}={value}"] for job in jobs for value in alternatives(text)]
+    return jobs
+
+
+def sweep_name(arguments: Sequence[str]) -> str:
+    """Return the name of one run of a sweep: its arguments, in order of their keys."""
+    shown = []
+    for key, text in map(split, arguments):
+        typed = text if key in groups() else read(key, text, hint_at(RunConfig, key))
+        number = isinstance(typed, int | float) and not isinstance(typed, bool)
+        shown.append(f"{key}={typed if number else text}")  # 1e-3 and 0.001 are one run
+    name = ",".join(sorted(shown)).replace("/", "_")
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
+
+
+def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:
+    chosen: dict[str, Any] = _chosen_by_default()
+    known = groups()
+    keys: list[tuple[str, Any]] = []
+    for key, value in overrides:
+        if key in known and isinstance(value, str) and not value.lstrip().startswith("{"):
+            chosen[key] = _choice(key, value, known[key])
+        else:
+            keys.append((key, _value(key, value)))
+    tree = to_plain(RunConfig())
+    for group, name in chosen.items():
+        if name != "null":
+            merge(tree, _load(group, name))
+    for key, value in keys:
+        section, last = section_of(tree, key)
+        merge(section, {last: value})
+    return build(RunConfig, tree)
+
+
+def _choice(group: str, text: str, choices: Sequence[str]) -> str:
+    for name in alternatives(text):
+        if name not in (*choices, "null"):
+            raise ConfigError(f"{group}: unknown {name!r}. {nearest(name, choices)}")
+    _refuse_several(group, text)
+    return text
+
+
+def _value(key: str, value: Any) -> Any:
+    hint = _hint(key)
+    if not isinstance(value, str):
+        return value.item() if isinstance(value, np.generic) else to_plain(value)
+    if not is_text(hint):
+        _refuse_several(key, value)
+    return read(key, value, hint)
+
+
+def _hint(key: str) -> Any:
+    """Return the type of a field; an unknown key may also have meant a group."""
+    try:
+        return hint_at(RunConfig, key)
+    except ConfigError:
+        meant = nearest(key, groups())
+        if "." not in key and meant.startswith("Did"):
+            raise ConfigError(f"{key}: unknown key. {meant}") from None
+        raise
+
+
+def _refuse_several(key: str, text: str) -> None:
+    if len(alternatives(text)) > 1:
+        raise ConfigError(f"{key}: must be one value, got {text}. Add -m to train one by one.")
+
+
+@cache
+def _file(path: str) -> str:
+    return (CONFIGS / path).read_text()
+
+
+def _chosen_by_default() -> dict[str, str]:
+    return yaml.load(_file("config.yaml"), Loader)
+
+
+def _load(group: str, name: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(_file(f"{group}/{name}.yaml"), Loader) or {}
+    except yaml.YAMLError as error:
+        reason = str(error).replace("\n", " ")
+        raise ConfigError(f"{group}/{name}.yaml: must be YAML, got {reason}. Repair it.") from None
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{group}/{name}.yaml: must hold keys, got {content!r}. Write key: value."
+        )
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    tree = _load(group, base)
+    merge(tree, content)
+    return tree
