@@ -223,13 +223,13 @@ class FourBoxesVectorEnv(TrialVectorEnv):
             time_limit_default="terminal",
             **kwargs,
         )
-        self._renderer = BatchRenderer(
+        self.renderer = BatchRenderer(
             self.num_envs, width=resolution, height=resolution, sensors=("rgb",), threads=threads
         )
         self._corner_N = np.zeros(self.num_envs, dtype=np.int64)
         self._color_N = np.zeros(self.num_envs, dtype=np.int64)
-        self._position_N2 = np.zeros((self.num_envs, 2))
-        self._heading_N = np.zeros(self.num_envs)
+        self.position_N2 = np.zeros((self.num_envs, 2))
+        self.heading_N = np.zeros(self.num_envs)
         self._distance_start_N = np.zeros(self.num_envs)
         self._prev_reward_N = np.zeros(self.num_envs, dtype=np.float32)
         self._reached_N = np.zeros(self.num_envs, dtype=bool)
@@ -247,31 +247,31 @@ class FourBoxesVectorEnv(TrialVectorEnv):
             arrangement, corner = self.tasks[trial % len(self.tasks)].tolist()
             self._corner_N[row] = corner
             self._color_N[row] = arrangement_colors(arrangement)[corner]
-            self._renderer.set_scene(row, scene(arrangement))
+            self.renderer.set_scene(row, scene(arrangement))
 
     def begin_episodes(self, rows: Rows) -> None:
         """Place the agent near the centre, facing anywhere."""
         for row in rows.tolist():
             keys = (self.dataset_name, int(self.trial[row]), int(self.episode[row]))
             u, v, w = keyed_generator(*keys).random(3)
-            self._position_N2[row] = CENTER + START_HALF * (2.0 * np.array([u, v]) - 1.0)
-            self._heading_N[row] = 2.0 * math.pi * w
+            self.position_N2[row] = CENTER + START_HALF * (2.0 * np.array([u, v]) - 1.0)
+            self.heading_N[row] = 2.0 * math.pi * w
         self._distance_start_N[rows] = self._distance()[rows]
         self._prev_reward_N[rows] = 0.0
         self._reached_N[rows] = False
 
     def _distance(self) -> NDArray[np.float64]:
         """Return each agent's distance from the centre of the box that pays."""
-        return np.linalg.norm(CORNERS[self._corner_N] - self._position_N2, axis=1)
+        return np.linalg.norm(CORNERS[self._corner_N] - self.position_N2, axis=1)
 
     def advance(self, actions: NDArray[Any]) -> Transition:
         """Turn and walk; a row beside the box that pays earns 1."""
-        self._heading_N += TURN * ((actions == TURN_LEFT).astype(float) - (actions == TURN_RIGHT))
+        self.heading_N += TURN * ((actions == TURN_LEFT).astype(float) - (actions == TURN_RIGHT))
         rows = np.flatnonzero(actions == FORWARD)
-        heading_K = self._heading_N[rows]
+        heading_K = self.heading_N[rows]
         move_K2 = np.stack([np.cos(heading_K), np.sin(heading_K)], axis=1) * (STEP / _SUBSTEPS)
         for _ in range(_SUBSTEPS):
-            self._position_N2[rows] = slide(self._position_N2[rows], move_K2)
+            self.position_N2[rows] = slide(self.position_N2[rows], move_K2)
         beside_N = self._distance() <= REACH
         self._reached_N |= beside_N
         self._prev_reward_N[:] = beside_N
@@ -281,13 +281,13 @@ class FourBoxesVectorEnv(TrialVectorEnv):
     def observe_rows(self, rows: Rows | None, out: Observation) -> None:
         """Show the picture, the heading and the last reward."""
         chosen = slice(None) if rows is None else rows
-        heading_K = self._heading_N[chosen]
+        heading_K = self.heading_N[chosen]
         out["heading"][chosen] = np.stack([np.cos(heading_K), np.sin(heading_K)], axis=-1)
         out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
-        x_K, y_K = self._position_N2[chosen].T
+        x_K, y_K = self.position_N2[chosen].T
         images = None if rows is not None else {"rgb": out["rgb"]}
         pitch_K = np.zeros_like(x_K)
-        drawn = self._renderer.render(x_K, y_K, heading_K, pitch_K, out=images, rows=rows)
+        drawn = self.renderer.render(x_K, y_K, heading_K, pitch_K, out=images, rows=rows)
         if rows is not None:
             out["rgb"][rows] = drawn["rgb"]
 
@@ -304,8 +304,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         """Turn to the box and walk; by way of the room's centre where another box is between."""
         goal_N2 = CORNERS[self._corner_N]
         aim_N2 = np.where(self._sees_way(goal_N2)[:, None], goal_N2, CENTER)
-        to_go_N2 = aim_N2 - self._position_N2
-        turn_N = np.arctan2(to_go_N2[:, 1], to_go_N2[:, 0]) - self._heading_N
+        to_go_N2 = aim_N2 - self.position_N2
+        turn_N = np.arctan2(to_go_N2[:, 1], to_go_N2[:, 0]) - self.heading_N
         turn_N = (turn_N + math.pi) % (2.0 * math.pi) - math.pi
         action_N = np.where(turn_N > 0, TURN_LEFT, TURN_RIGHT)
         action_N = np.where(np.abs(turn_N) <= TURN / 2, FORWARD, action_N)
@@ -314,7 +314,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
     def _sees_way(self, goal_N2: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return where the straight way to the goal's reach keeps clear of other boxes."""
         share_S = np.linspace(0.0, 1.0, 21)[:, None, None]
-        way_SN2 = self._position_N2 + share_S * (goal_N2 - self._position_N2)
+        way_SN2 = self.position_N2 + share_S * (goal_N2 - self.position_N2)
         arrived_SN = np.linalg.norm(way_SN2 - goal_N2, axis=-1) <= REACH
         free_SN = is_free(way_SN2)
         return (free_SN | arrived_SN).all(axis=0)
@@ -322,8 +322,8 @@ class FourBoxesVectorEnv(TrialVectorEnv):
     def save_rows(self) -> State:
         """Return what changes within an episode."""
         return {
-            "position": self._position_N2.copy(),
-            "heading": self._heading_N.copy(),
+            "position": self.position_N2.copy(),
+            "heading": self.heading_N.copy(),
             "distance_start": self._distance_start_N.copy(),
             "prev_reward": self._prev_reward_N.copy(),
             "reached": self._reached_N.copy(),
@@ -331,16 +331,16 @@ class FourBoxesVectorEnv(TrialVectorEnv):
 
     def load_rows(self, state: State) -> None:
         """Take it over."""
-        self._position_N2[:] = state["position"]
-        self._heading_N[:] = state["heading"]
+        self.position_N2[:] = state["position"]
+        self.heading_N[:] = state["heading"]
         self._distance_start_N[:] = state["distance_start"]
         self._prev_reward_N[:] = state["prev_reward"]
         self._reached_N[:] = state["reached"]
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the renderer's threads."""
-        if hasattr(self, "_renderer"):  # else the arguments were refused
-            self._renderer.close()
+        if hasattr(self, "renderer"):  # else the arguments were refused
+            self.renderer.close()
 
 
 class FourBoxesEnv(SingleTrialEnv):

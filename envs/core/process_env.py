@@ -77,21 +77,21 @@ class ProcessVectorEnv(ReplayVectorEnv):
         spec = SimulatorSpec(
             Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
         )
-        self._pool = WorkerPool(num_envs, spec)
+        self.pool = WorkerPool(num_envs, spec)
         try:
-            drawn = _observation_space(self._pool.description)
+            drawn = _observation_space(self.pool.description)
             super().__init__(
                 num_envs,
                 self.row_space(drawn),
-                single_action_space=to_space(self._pool.description["action"]),
+                single_action_space=to_space(self.pool.description["action"]),
                 dataset_name=dataset_name,
                 max_episode_steps=max_episode_steps,
                 **kwargs,
             )
             shapes = {k: (s.shape or (), s.dtype) for k, s in drawn.items()}
-            self._shared = self._pool.share(shapes)
+            self._shared = self.pool.share(shapes)
         except BaseException:
-            self._pool.close()
+            self.pool.close()
             raise
         self._max_crashes = max_crashes
         self._lost_N = np.zeros(self.num_envs, dtype=bool)  # until the next episode begins
@@ -124,7 +124,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         answers: list[Any] = [Lost("was lost before")] * len(rows)
         alive = np.flatnonzero(~self._lost_N[rows]).tolist()
         called = [int(rows[k]) for k in alive]
-        got = self._pool.call(called, method, [arguments[k] for k in alive], show=show)
+        got = self.pool.call(called, method, [arguments[k] for k in alive], show=show)
         for k, row, answer in zip(alive, called, got, strict=True):
             answers[k] = answer
             if isinstance(answer, Lost):
@@ -159,7 +159,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         """Start the workers that are lost, of those of some rows, again; return their rows."""
         lost = rows[self._lost_N[rows]]
         if len(lost):
-            self._pool.restart([int(row) for row in lost])
+            self.pool.restart([int(row) for row in lost])
             self._lost_N[lost] = False
         return lost
 
@@ -183,7 +183,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
 
     def ask_expert(self) -> NDArray[Any]:
         """Ask the simulators; a row without a worker does nothing."""
-        if "expert_action" not in self._pool.description["methods"]:
+        if "expert_action" not in self.pool.description["methods"]:
             return super().ask_expert()
         space = self.single_action_space
         nothing = np.full(space.shape or (), getattr(space, "start", 0), dtype=space.dtype)
@@ -194,8 +194,8 @@ class ProcessVectorEnv(ReplayVectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers."""
-        if hasattr(self, "_pool"):  # else they did not start
-            self._pool.close()
+        if hasattr(self, "pool"):  # else they did not start
+            self.pool.close()
 
 
 def _observation_space(description: Mapping[str, Any]) -> spaces.Dict:

@@ -287,7 +287,7 @@ class WorkerPool:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 for key, _ in ready:
                     selector.unregister(key.fileobj)
-                    answers[key.data] = self._receive(key.data, deadline)
+                    answers[key.data] = self.receive(key.data, deadline)
                 if not ready and time.monotonic() >= deadline:
                     for row in arguments.keys() - answers.keys():
                         answers[row] = self._lose(row, f"gave no answer within {timeout:g} s")
@@ -308,7 +308,7 @@ class WorkerPool:
             return self._lose(row, "died")
         return None
 
-    def _receive(self, row: int, deadline: float) -> Any:
+    def receive(self, row: int, deadline: float) -> Any:
         """Read an answer that is there."""
         worker = self.workers[row]
         worker.control.settimeout(max(0.01, deadline - time.monotonic()))

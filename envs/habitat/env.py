@@ -155,9 +155,9 @@ class HabitatVectorEnv(ProcessVectorEnv):
         except WorkerError as error:
             raise explain(str(error), python=python, gpu=gpus[0]) or error from None
         try:
-            start_simulators(self._pool, gpus)
+            start_simulators(self.pool, gpus)
         except BaseException:
-            self._pool.close()
+            self.pool.close()
             raise
 
     def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:

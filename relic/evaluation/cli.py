@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             RecordStore(plan.directory, identity_of(plan.agent, plan.fitted, settings))
             for plan in plans
         ]
-        shared = _shared_directory(agents, settings, protocols)
+        shared = shared_directory(agents, settings, protocols)
         if len(plans) > 1:
             shared.mkdir(parents=True, exist_ok=True)
         locks = [hold(store.directory, "out") for store in stores]
@@ -189,7 +189,7 @@ def _directory(agent: TrainedAgent, settings: Settings, protocol: Protocol) -> P
     return _in(agent.root, protocol) / agent.checkpoint.name
 
 
-def _shared_directory(
+def shared_directory(
     agents: Sequence[TrainedAgent], settings: Settings, protocols: Sequence[Protocol]
 ) -> Path:
     """Return where a comparison goes: into the only run, beside the runs, or into the first."""

@@ -13,35 +13,35 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from envs.houses.furniture.goal_objects import SCALES
 from envs.houses.generation.floorplan import SIZES
+from envs.houses.scene import GOAL_CATEGORIES
 from relic.files import write_json
 from relic.policy.encoders.config import VitConfig
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
 from relic.policy.weights import load_weights, write_weights
-from relic.pretraining.pretrain import dice_loss
-from relic.pretraining.visibility import (
-    Labelled,
-    Score,
-    VisibilityNetwork,
-    batches,
-    draw_labelled,
-    score,
-)
+from relic.pretraining.pictures import label_pictures
+from relic.pretraining.pretrain import dice_loss, found_and_right
 from relic.run.progress import tell
+from relic.schema import POSITIVE, at_least, check_bounds
 
 WEIGHTS_FILE = "vit.safetensors"
 RECORD_FILE = "vit.json"
 _FORMAT = 1
 _HELD_OUT = 0.1
 """Share of the pictures that nothing is learned from."""
+_PART = 512
+"""Pictures that are drawn at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,38 +52,24 @@ class FinetuneSettings:
     """Of the houses."""
     scale: str | None = None
     """Of their small objects; None is the size's default."""
-    resolution: int = 256
+    resolution: Annotated[int, at_least(8)] = 256
     """Side of the pictures in pixels."""
-    pictures: int = 21_000
-    seed: int = 0
-    batch: int = 64
-    head_epochs: int = 5
+    pictures: Annotated[int, at_least(20)] = 21_000
+    seed: Annotated[int, at_least(0)] = 0
+    batch: Annotated[int, at_least(1)] = 64
+    head_epochs: Annotated[int, at_least(0)] = 5
     """Epochs in which the head learns alone."""
-    head_lr: float = 1e-3
-    epochs: int = 15
+    head_lr: Annotated[float, POSITIVE] = 1e-3
+    epochs: Annotated[int, at_least(1)] = 15
     """Epochs in which everything learns."""
-    lr: float = 2e-5
+    lr: Annotated[float, POSITIVE] = 2e-5
     vit: VitConfig = field(default_factory=VitConfig)
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        least = {"pictures": 20, "batch": 1, "head_epochs": 0, "epochs": 1, "seed": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(
-                    f"finetune_vit: {_flag(name)} must be at least {low}, got "
-                    f"{getattr(self, name)}. Use a larger one."
-                )
-        for name in ("head_lr", "lr"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(
-                    f"finetune_vit: {_flag(name)} must be positive, got "
-                    f"{getattr(self, name)}. The paper has 1e-3 for the head and 2e-5 for all."
-                )
-        if not 8 <= self.resolution <= 1024:
-            raise ValueError(
-                f"finetune_vit: --resolution must lie in [8, 1024], got {self.resolution}. Use 256."
-            )
+        check_bounds(self)
+        if self.resolution > 1024:
+            raise ValueError(f"resolution: must be at most 1024, got {self.resolution}. Use 256.")
 
 
 def finetune(
@@ -196,6 +182,98 @@ def _record(directory: Path, settings: FinetuneSettings, scores: list[Score]) ->
 def _flag(name: str) -> str:
     """Return what a setting is called on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+class Labelled(NamedTuple):
+    """Pictures and what is in view."""
+
+    rgb_BHW3: NDArray[np.uint8]
+    visible_BG: NDArray[np.bool_]
+
+
+class VisibilityNetwork(nn.Module):
+    """A ViT with a linear head that says what is in view."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+        self.head = nn.Linear(vit.num_features, len(GOAL_CATEGORIES))
+
+    def features(self, rgb_BHW3: Tensor) -> Tensor:
+        """Return the class token (B, E) of uint8 pictures on any device."""
+        device = self.head.weight.device
+        images = rgb_BHW3.to(device, non_blocking=True).movedim(-1, 1) * (1 / 255)
+        # Not float16, whose gradients would need a scale of their own.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return self.vit(images).float()
+
+    def forward(self, rgb_BHW3: Tensor) -> Tensor:
+        """Return logits (B, G)."""
+        return self.head(self.features(rgb_BHW3))
+
+
+class Score(NamedTuple):
+    """How well visibility is told, at a logit of 0."""
+
+    loss: float
+    accuracy: float
+    """Share of all labels."""
+    recall: float
+    precision: float
+
+    def __str__(self) -> str:
+        return (
+            f"held-out loss {self.loss:.3f}, accuracy {self.accuracy:.3f}; finds "
+            f"{100 * self.recall:.0f} % of what is in view, {100 * self.precision:.0f} % of its "
+            "finds are right"
+        )
+
+
+def draw_labelled(
+    count: int, *, size: str, scale: str | None, resolution: int, seed: tuple[int, ...]
+) -> Labelled:
+    """Draw pictures of train houses; see `relic.pretraining.pictures.label_pictures`."""
+    rgb_BHW3 = np.empty((count, resolution, resolution, 3), np.uint8)
+    visible_BG = np.empty((count, len(GOAL_CATEGORIES)), bool)
+    for first in range(0, count, _PART):
+        drawn = label_pictures(
+            min(_PART, count - first),
+            size=size,
+            scale=scale,
+            resolution=resolution,
+            seed=[*seed, first],
+        )
+        rgb_BHW3[first : first + _PART] = drawn.rgb_BHW3
+        visible_BG[first : first + _PART] = drawn.visible_BG
+    return Labelled(rgb_BHW3, visible_BG)
+
+
+def batches(
+    labelled: Labelled, batch: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all pictures once, in random order."""
+    order = rng.permutation(len(labelled.rgb_BHW3))
+    for first in range(0, len(order), batch):
+        index_B = order[first : first + batch]
+        rgb_BHW3 = torch.from_numpy(labelled.rgb_BHW3[index_B])
+        yield rgb_BHW3, torch.from_numpy(labelled.visible_BG[index_B]).float()
+
+
+@torch.no_grad()
+def score(network: VisibilityNetwork, labelled: Labelled, batch: int) -> Score:
+    """Say how well a network tells what is in view."""
+    network.eval()
+    parts = torch.from_numpy(labelled.rgb_BHW3).split(batch)
+    logits_BG = torch.cat([network(part).cpu() for part in parts])
+    visible_BG = torch.from_numpy(labelled.visible_BG)
+    found_BG = logits_BG > 0
+    recall, precision = found_and_right(found_BG.numpy(), labelled.visible_BG)
+    return Score(
+        loss=float(dice_loss(logits_BG, visible_BG.float())),
+        accuracy=float((found_BG == visible_BG).float().mean()),
+        recall=recall,
+        precision=precision,
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -86,7 +86,9 @@ def label_pictures(
     renderer = BatchRenderer(1, width=resolution, height=resolution, sensors=_SENSORS)
     try:
         parts = [
-            _label(_draw(renderer, dataset, int(house), per_house, rng), near_m, min_pixels)
+            label_images(
+                draw_images(renderer, dataset, int(house), per_house, rng), near_m, min_pixels
+            )
             for house in houses
         ]
     finally:
@@ -95,13 +97,14 @@ def label_pictures(
     return Pictures(*(np.concatenate([getattr(p, n) for p in parts])[:count] for n in names))
 
 
-def _draw(
+def draw_images(
     renderer: BatchRenderer,
     dataset: HouseDataset,
     house: int,
     count: int,
     rng: np.random.Generator,
 ) -> dict[str, NDArray]:
+    """Render one house from `count` poses: the images of each sensor, by its name."""
     scene = dataset.scene(house, int(rng.integers(dataset.num_arrangements)))
     poses = np.array(list(_poses(scene, dataset.lot(house).grid, count, rng)))
     renderer.set_scene(0, scene)
@@ -128,7 +131,8 @@ def _poses(
         yield float(x), float(y), heading, pitch
 
 
-def _label(images: dict[str, NDArray], near_m: float, min_pixels: int) -> Pictures:
+def label_images(images: dict[str, NDArray], near_m: float, min_pixels: int) -> Pictures:
+    """Count what rendered images show; see `label_pictures`."""
     category = images["semantic"] - GOAL_SEMANTIC
     near = np.where(images["depth"] <= near_m, category, -1)
     return Pictures(

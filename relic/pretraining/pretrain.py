@@ -93,7 +93,7 @@ def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], No
     began = time.perf_counter()
     torch.manual_seed(config.seed)
     held_out = draw_part(config, HELD_OUT)
-    encoder = _make_encoder(config, held_out)
+    encoder = small_cnn_encoder(config, held_out)
     network = ReadOutNetwork(encoder)
     fit(network, config, (draw_part(config, part) for part in range(num_parts(config))))
     recall, precision = recall_and_precision(network, held_out)
@@ -170,7 +170,12 @@ def _check(config: RunConfig) -> None:
         )
 
 
-def _make_encoder(config: RunConfig, pictures: Pictures) -> ImageEncoder:
+def small_cnn_encoder(config: RunConfig, pictures: Pictures) -> ImageEncoder:
+    """Build the run's encoder for such pictures, untrained.
+
+    Raises:
+        ConfigError: If its backbone is another one than pretraining can fold into.
+    """
     spec = image_spec("rgb", spaces.Box(0, 255, pictures.rgb_BHW3.shape[1:], np.uint8))
     assert spec is not None
     kind = resolve_kind(config.policy.encoder.visual, spec)

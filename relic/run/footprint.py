@@ -102,7 +102,7 @@ def _measure(policy: Policy, steps: int, run: Any) -> Footprint:
             size = max(1, round(config.encoder.slice_steps * length / steps))
             policy.config = replace(config, encoder=replace(config.encoder, slice_steps=size))
             run(_batch(policy, length))  # compiles what must be compiled
-            with _peak(policy.device) as peak:
+            with peak_memory(policy.device) as peak:
                 run(_batch(policy, length))
             peaks.append(peak[0])
     finally:
@@ -132,7 +132,7 @@ def _batch(policy: Policy, length: int) -> SequenceBatch:
 
 
 @contextlib.contextmanager
-def _peak(device: torch.device) -> Iterator[list[int]]:
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
     """Yield a list; afterwards its one number is the most that was held beyond what was before."""
     peak = [0]
     if device.type == "cuda":

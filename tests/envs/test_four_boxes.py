@@ -28,8 +28,8 @@ CHANNELS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (
 
 
 def place(env, row, x, y, heading):
-    env._position_N2[row] = x, y
-    env._heading_N[row] = heading
+    env.position_N2[row] = x, y
+    env.heading_N[row] = heading
 
 
 def color_of(pixel):
@@ -85,7 +85,7 @@ def test_every_box_is_where_it_should_be_seen(arrangement):
     env.reset()
     for row, (corner, aside) in enumerate(itertools.product(range(4), (0.0, 0.4, -0.4))):
         x, y = CORNERS[corner]
-        env._renderer.set_scene(row, scene(arrangement))
+        env.renderer.set_scene(row, scene(arrangement))
         place(env, row, 2.5, 2.5, math.atan2(y - 2.5, x - 2.5) + aside)
     rgb = env.observe()["rgb"]
     # The box's middle is 0.7 m under the eye, at a depth that depends on how far it is aside.
@@ -108,12 +108,12 @@ def test_movement():
     # straight on; straight on; along the wall, reached in tenths of a step; turned on the spot
     x_at_wall = 4.5 + 2 * 0.1 * math.cos(math.pi / 6)
     want = [(2.5 + STEP, 2.5), (2.5, 2.5 + STEP), (x_at_wall, 2.75), (2.5, 0.5)]
-    np.testing.assert_allclose(env._position_N2, want, atol=1e-9)
-    assert env._heading_N[3] == pytest.approx(0.3 + math.pi / 6)
-    heading = env._heading_N.copy()
+    np.testing.assert_allclose(env.position_N2, want, atol=1e-9)
+    assert env.heading_N[3] == pytest.approx(0.3 + math.pi / 6)
+    heading = env.heading_N.copy()
     obs, *_ = env.step(np.full(4, TURN_RIGHT))
-    np.testing.assert_allclose(env._heading_N, heading - math.pi / 6)
-    cosine_sine = np.stack([np.cos(env._heading_N), np.sin(env._heading_N)], axis=1)
+    np.testing.assert_allclose(env.heading_N, heading - math.pi / 6)
+    cosine_sine = np.stack([np.cos(env.heading_N), np.sin(env.heading_N)], axis=1)
     np.testing.assert_allclose(obs["heading"], cosine_sine, atol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_nobody_walks_into_anything():
     rng = np.random.default_rng(0)
     for _ in range(100):
         env.step(np.where(rng.random(32) < 0.7, FORWARD, rng.integers(3, size=32)))
-        assert is_free(env._position_N2).all()
+        assert is_free(env.position_N2).all()
 
 
 def test_reward_is_paid_beside_the_right_box_only():
@@ -188,11 +188,11 @@ def test_starts_differ_between_episodes_and_not_between_runs():
     starts = []
     for trial in (3, 3, 4):
         env.reset(options={"trial": np.array([trial, trial])})
-        first = env._position_N2.copy()
+        first = env.position_N2.copy()
         assert np.array_equal(first[0], first[1])
         env.reset()
-        assert not np.array_equal(first, env._position_N2)
-        starts.append((first[0].tolist(), env._position_N2[0].tolist()))
+        assert not np.array_equal(first, env.position_N2)
+        starts.append((first[0].tolist(), env.position_N2[0].tolist()))
         assert np.abs(np.array(starts[-1]) - 2.5).max() <= 0.5
     assert starts[0] == starts[1] != starts[2]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from relic.evaluation.cli import _shared_directory, main
+from relic.evaluation.cli import main, shared_directory
 from relic.evaluation.protocol import load_protocol
 from relic.evaluation.records import read_records
 from relic.evaluation.settings import Settings, parse, usage
@@ -247,7 +247,7 @@ def test_a_comparison_of_runs_with_nothing_in_common_goes_into_the_first():
     def shared(*roots: str) -> Path:
         agents = [TrainedAgent(Path(r), Path(r), "relic/Darkroom-v0", {}, {}, None) for r in roots]
         settings = Settings(run=roots)
-        return _shared_directory(agents, settings, [load_protocol("darkroom_test")])
+        return shared_directory(agents, settings, [load_protocol("darkroom_test")])
 
     assert shared("/a/runs/x", "/b/runs/y").is_relative_to("/a/runs/x")
     assert shared("/a/runs/x", "/a/other/y").parents[1] == Path("/a")

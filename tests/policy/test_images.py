@@ -129,10 +129,10 @@ def test_pictures_are_left_as_they_are():
 def test_colour_and_depth_are_normalised():
     colour = ImageEncoder(_config("small_cnn"), COLOUR)
     pictures = _pictures(2)
-    torch.testing.assert_close(colour._normalise(pictures), pictures / 255)
+    torch.testing.assert_close(colour.normalise(pictures), pictures / 255)
     depth = ImageEncoder(_config("small_cnn"), ImageSpec("depth", 32, 32, 1, 0.5, 4.5))
     metres = torch.tensor([0.0, 0.5, 2.5, 4.5, float("inf")]).reshape(5, 1, 1, 1)
-    scaled = depth._normalise(metres.expand(5, 32, 32, 1))
+    scaled = depth.normalise(metres.expand(5, 32, 32, 1))
     assert scaled[:, 0, 0, 0].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
 
 

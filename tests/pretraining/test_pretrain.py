@@ -19,12 +19,12 @@ from relic.pretraining import pretrain as pretrain_module
 from relic.pretraining.pictures import CELLS, COLUMNS, label_pictures
 from relic.pretraining.pretrain import (
     HELD_OUT,
-    _make_encoder,
     draw_part,
     fit,
     num_parts,
     pretrain_encoder,
     recall_and_precision,
+    small_cnn_encoder,
 )
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
 from relic.run.config import EnvConfig, PretrainConfig, RunConfig
@@ -64,7 +64,7 @@ def test_labels_equal_a_slow_count():
     depth = rng.uniform(0.5, 4, (3, 32, 32)).astype(np.float32)
     rgb = np.zeros((3, 32, 32, 3), np.uint8)
     images = {"rgb": rgb, "semantic": semantic, "depth": depth}
-    labels = pictures_module._label(images, 2.0, 4)
+    labels = pictures_module.label_images(images, 2.0, 4)
     for b in range(3):
         for g in range(NUM_CATEGORIES):
             is_g = semantic[b] == GOAL_SEMANTIC + g
@@ -81,7 +81,7 @@ def test_labels_equal_a_slow_count():
 def test_folding_keeps_what_the_network_says(pictures):
     config = make_config()
     torch.manual_seed(0)
-    encoder = _make_encoder(config, pictures)
+    encoder = small_cnn_encoder(config, pictures)
     network = ReadOutNetwork(encoder)
     fit(network, config, [pictures])  # moves the norms' statistics
     network.eval()
@@ -102,7 +102,7 @@ def test_the_network_learns_its_pictures(pictures):
         pretrain=PretrainConfig(pictures=64, epochs=60, batch=16, lr=6e-3),
     )
     torch.manual_seed(0)
-    network = ReadOutNetwork(_make_encoder(config, pictures))
+    network = ReadOutNetwork(small_cnn_encoder(config, pictures))
     fit(network, config, [pictures])
     recall, precision = recall_and_precision(network, pictures)
     assert recall > 0.6

@@ -27,7 +27,7 @@ def policy():
 
 
 def test_the_peak_is_that_of_the_tensors_that_live():
-    with footprint._peak(torch.device("cpu")) as peak:
+    with footprint.peak_memory(torch.device("cpu")) as peak:
         first = torch.zeros(1000)
         second = first + 1  # both live: 8,000 bytes
         del first

@@ -170,14 +170,14 @@ class ImageEncoder(nn.Module):
     def _encode(self, images: Tensor) -> Tensor:
         """Return (B, F) of pictures (B, height, width, channels), all at once."""
         device = next(self.parameters()).device
-        x = self._normalise(images.to(device, non_blocking=True)).movedim(-1, 1)
+        x = self.normalise(images.to(device, non_blocking=True)).movedim(-1, 1)
         # Weights keep their usual layout: the fused Adam silently pairs the wrong entries of a
         # parameter and a gradient whose layouts differ. Layers follow the layout of the pictures.
         if not self.channels_last:
             x = x.contiguous()
         return self.compress(self.backbone(x))
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """Return float pictures (B, height, width, channels)."""
         if self.spec.role == "colour":
             return images * (1 / 255)

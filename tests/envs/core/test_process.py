@@ -254,13 +254,13 @@ def test_loss_while_the_expert_is_asked_ends_the_episode(build):
 def test_an_interrupted_call_does_not_confuse_the_next(build, monkeypatch):
     env = build()
     env.reset(options=TRIALS)
-    receive = env._pool._receive
+    receive = env.pool.receive
     monkeypatch.setattr(
-        env._pool, "_receive", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt())
+        env.pool, "receive", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
         env.step(np.zeros(3, int))
-    monkeypatch.setattr(env._pool, "_receive", receive)
+    monkeypatch.setattr(env.pool, "receive", receive)
     *_, truncated, infos = env.step(np.zeros(3, int))
     assert truncated.all()  # they may or may not have moved: nobody knows
     assert infos["episode_record"]["crashed"].all()
@@ -315,7 +315,7 @@ def test_close_ends_everything_even_what_hangs(build):
     env = build(options={"fail": "hang", "at": [0, 0, 1]}, timeout=30.0)
     env.reset(options=TRIALS)
     pids = env.call("pid")
-    env._pool.workers[0].send("show", method="step", args=[0])  # hangs, and nobody waits for it
+    env.pool.workers[0].send("show", method="step", args=[0])  # hangs, and nobody waits for it
     env.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
     env.close()

@@ -178,7 +178,7 @@ def test_a_killed_worker_ends_its_episode_and_nothing_else(build):
         seen = []
         for step in range(20):
             if kill and step == 7:
-                env._pool.workers[0].process.kill()
+                env.pool.workers[0].process.kill()
             seen.append(env.step([1, 1 if step % 3 else 2]))
         return env, seen
 

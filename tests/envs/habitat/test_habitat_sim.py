@@ -181,7 +181,7 @@ def test_a_killed_worker_comes_back(build):
     env.reset(options={"trial": np.arange(2)})
     for step in range(12):
         if step == 5:
-            env._pool.workers[1].process.kill()
+            env.pool.workers[1].process.kill()
         *_, truncated, infos = env.step([1, 2])
         assert truncated.tolist() == [False, step == 5]
     assert env.crashes.tolist() == [0, 1]
