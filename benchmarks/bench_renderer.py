@@ -31,7 +31,7 @@ from machine import cores_to_be_had, cpu_name, load
 from numpy.typing import NDArray
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.grid import build_grid
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
 
@@ -96,7 +96,7 @@ def cpu_rate(
 
 def cuda_rate(scenes: list[Scene], args: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     """Measure the GPU's renderer with some settings."""
-    from envs.houses.rendering.cuda_renderer import CudaBatchRenderer, cuda
+    from envs.houses.rendering.cuda import CudaBatchRenderer, cuda
 
     poses = poses_in(scenes, args.rows)
     renderer = CudaBatchRenderer(args.rows, **settings)
@@ -159,7 +159,7 @@ def setting(args: argparse.Namespace) -> dict[str, Any]:
     """Describe the machine and the run."""
     device = cpu_name()
     if args.device == "cuda":
-        from envs.houses.rendering.cuda_renderer import cuda
+        from envs.houses.rendering.cuda import cuda
 
         name = cuda.get_current_device().name
         device = name.decode() if isinstance(name, bytes) else name

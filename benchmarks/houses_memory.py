@@ -36,7 +36,7 @@ def measure(size: str, rows: int) -> dict[str, float]:
     after_reset = resident()
     for action_N in np.random.default_rng(0).integers(0, 6, (STEPS, rows)):
         env.step(action_N)
-    for _ in range(2 * env.simulator.place(0).num_categories):
+    for _ in range(2 * env.simulator.task_scene(0).num_categories):
         env.reset()
     return {
         "process_mib": resident(),

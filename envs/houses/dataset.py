@@ -20,7 +20,7 @@ from envs.houses.generation.generator import (
     generate_house,
     split_of,
 )
-from envs.houses.navigation.navigation import NavGrid, build_grid
+from envs.houses.navigation.grid import NavGrid, build_grid
 from envs.houses.scene import GENERATOR_VERSION, House, Scene
 
 if TYPE_CHECKING:

@@ -154,7 +154,7 @@ class HousesVectorEnv(TrialVectorEnv):
             self._rows.close_episode(row, self.simulator.base_pose(row))
             plan = objectnav.plan_episode(
                 self.task,
-                self.simulator.place(row),
+                self.simulator.task_scene(row),
                 self._rows.history[row],
                 dataset=self.dataset_name,
                 trial=int(self.trial[row]),
@@ -193,7 +193,7 @@ class HousesVectorEnv(TrialVectorEnv):
         """Note where a row's goal is in the frame of its `gps`, if that is observed."""
         if not self._shows_goal_places:
             return
-        xy_I2 = self.simulator.place(row).instance_xy(self.simulator.goal(row))
+        xy_I2 = self.simulator.task_scene(row).instance_xy(self.simulator.goal(row))
         origin = self._rows.history[row].origin
         x, y, heading = (np.full(len(xy_I2), value) for value in origin[:3])
         places_I2 = objectnav.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))

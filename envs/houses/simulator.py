@@ -18,9 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.navigation.geodesic import sample
+from envs.houses.navigation.grid import AGENT_RADIUS, CELL, NavGrid, build_grid
 from envs.houses.navigation.movement import Moves, Slabs, advance
-from envs.houses.navigation.navigation import AGENT_RADIUS, CELL, NavGrid, build_grid
-from envs.houses.navigation.places import FieldCache, FieldPrefetcher, Place, PlaceKey, place_key
+from envs.houses.navigation.task_scene import (
+    FieldCache,
+    FieldPrefetcher,
+    HouseTaskScene,
+    SceneKey,
+    scene_key,
+)
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.objectnav.config import ObjectNavConfig
@@ -75,8 +81,9 @@ class HouseSimulator:
         )
         self._fields = FieldCache(field_bytes)
         self._prefetcher = FieldPrefetcher(self._fields) if threads > 1 else None
-        self._places: list[Place | None] = [None] * num_rows
-        self._shared: WeakValueDictionary[PlaceKey, Place] = WeakValueDictionary()
+        self._scenes: list[HouseTaskScene | None] = [None] * num_rows
+        # Weak, so that a scene and its distance fields go when the last row leaves it.
+        self._shared: WeakValueDictionary[SceneKey, HouseTaskScene] = WeakValueDictionary()
         self._goals: list[Goal | None] = [None] * num_rows
         self._cell = min(CELL, 0.4 * config.agent_radius)
         self._slabs = Slabs(
@@ -103,15 +110,15 @@ class HouseSimulator:
         """Walking distance to the nearest viewpoint of the goal. The state itself."""
         return self._slabs.distance_N
 
-    def place(self, row: int) -> Place:
-        """Return the place that a row is in."""
-        place = self._places[row]
-        if place is None:
+    def task_scene(self, row: int) -> HouseTaskScene:
+        """Return the scene that a row is in, as the task sees it."""
+        task_scene = self._scenes[row]
+        if task_scene is None:
             raise RuntimeError(
-                f"HouseSimulator.place: row {row} must be in a scene, got none. "
+                f"HouseSimulator.task_scene: row {row} must be in a scene, got none. "
                 "Call set_scene first."
             )
-        return place
+        return task_scene
 
     def goal(self, row: int) -> Goal:
         """Return what a row looks for."""
@@ -130,18 +137,18 @@ class HouseSimulator:
             scene: the scene; rows in equal scenes share all that is derived from it.
             grid: its house's free space for the standard agent, if the caller has it.
         """
-        place = self._shared.get(place_key(scene))
-        if place is None:
+        task_scene = self._shared.get(scene_key(scene))
+        if task_scene is None:
             if grid is None or self.config.agent_radius != AGENT_RADIUS:
                 grid = build_grid(scene, self.config.agent_radius, cell=self._cell)
-            place = Place(scene, grid, self.config, self._fields)
-            self._shared[place_key(scene)] = place
+            task_scene = HouseTaskScene(scene, grid, self.config, self._fields)
+            self._shared[scene_key(scene)] = task_scene
             if self._prefetcher is not None:
-                self._prefetcher.want(place, place.likely_goals())
-        self._places[row] = place
+                self._prefetcher.want(task_scene, task_scene.likely_goals())
+        self._scenes[row] = task_scene
         self._goals[row] = None
-        self._renderer.set_scene(row, place.scene)
-        slack_YX = place.grid.slack_YX
+        self._renderer.set_scene(row, task_scene.scene)
+        slack_YX = task_scene.grid.slack_YX
         self._make_room(slack_YX.size)
         self._slabs.shape_N2[row] = slack_YX.shape
         self._slabs.slack_NC[row, : slack_YX.size] = slack_YX.ravel()
@@ -161,11 +168,11 @@ class HouseSimulator:
     def set_goal(self, row: int, goal: Goal) -> None:
         """Say what a row looks for, and measure how far it is."""
         self._goals[row] = goal
-        place = self.place(row)
-        field_YX = place.field(goal)
+        task_scene = self.task_scene(row)
+        field_YX = task_scene.field(goal)
         self._slabs.field_NC[row, : field_YX.size] = field_YX.ravel()
         self.distance_N[row] = sample(
-            field_YX, place.grid.cell, self.pose_N4[row, 0], self.pose_N4[row, 1]
+            field_YX, task_scene.grid.cell, self.pose_N4[row, 0], self.pose_N4[row, 1]
         )
 
     def base_pose(self, row: int) -> Pose:
@@ -183,7 +190,9 @@ class HouseSimulator:
         near: dict[int, NDArray[np.bool_]] = {}
         for k, row in enumerate(rows.tolist()):
             x, y = self.pose_N4[row, :2].tolist()
-            near_I = near_instances(self.config, x, y, self.place(row).instance_xy(self.goal(row)))
+            near_I = near_instances(
+                self.config, x, y, self.task_scene(row).instance_xy(self.goal(row))
+            )
             if near_I.any():
                 near[k] = near_I
         if near:
@@ -208,7 +217,7 @@ class HouseSimulator:
     def expert_action(self, row: int) -> int:
         """Return what the expert would do in a row."""
         x, y, heading, pitch = self.pose_N4[row].tolist()
-        return self.place(row).expert_action(self.goal(row), (x, y, heading, pitch))
+        return self.task_scene(row).expert_action(self.goal(row), (x, y, heading, pitch))
 
     def close(self) -> None:
         """End the threads."""

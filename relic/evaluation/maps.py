@@ -186,7 +186,7 @@ def map_of(env: TrialVectorEnv, row: int = 0) -> TrialMap:
     if isinstance(env, DarkroomVectorEnv):
         return DarkroomMap(env.size)
     if isinstance(env, HousesVectorEnv):
-        return HouseMap(env.simulator.place(row).scene)
+        return HouseMap(env.simulator.task_scene(row).scene)
     raise ValueError(
         f"map_of: the environment must be Darkroom or Houses, got {type(env).__name__}. "
         "Others have no map."

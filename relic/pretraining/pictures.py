@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.navigation.navigation import NavGrid
+from envs.houses.navigation.grid import NavGrid
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC, Scene
 

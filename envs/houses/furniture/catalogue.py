@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from envs.houses.draws import Draws
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
     from envs.houses.textures.palette import Palette
 
 FURNITURE_CATEGORIES: Final[tuple[str, ...]] = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from envs.houses.furniture.model import Model
+from envs.houses.furniture.piece import Model
 from envs.houses.scene import GOAL_CATEGORIES, Kind
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from envs.houses.furniture.model import Model
+from envs.houses.furniture.piece import Model
 from envs.houses.textures.palette import hsv
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from envs.houses.furniture.model import Model
+from envs.houses.furniture.piece import Model
 
 if TYPE_CHECKING:
     from envs.houses.draws import Draws

@@ -16,8 +16,8 @@ from envs.houses.draws import Draws
 from envs.houses.furniture.goal_objects import SCALES, enclosing_radius, height_of, make_goal
 from envs.houses.generation.assembly import Pose, Row, pack_rows, part_row
 from envs.houses.generation.floorplan import SIZES
-from envs.houses.navigation.navigation import NavGrid, build_grid
-from envs.houses.navigation.viewpoints import scene_viewpoints
+from envs.houses.navigation.grid import NavGrid, build_grid
+from envs.houses.navigation.visibility import scene_viewpoints
 from envs.houses.scene import (
     GENERATOR_VERSION,
     GOAL_CATEGORIES,
@@ -35,7 +35,7 @@ from envs.houses.textures.palette import MaterialTable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
     from envs.houses.scene import FloatArray, Receptacle
 
 LEAST_OBJECTS: Final = 15

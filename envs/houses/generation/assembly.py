@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from envs.houses.furniture.catalogue import CATEGORY_INDEX
+from envs.houses.generation.blockers import Solids
 from envs.houses.generation.doorways import OUTSIDE
-from envs.houses.generation.freespace import Solids
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     Furniture,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from envs.houses.furniture.model import Model, Part, Surface
+    from envs.houses.furniture.piece import Model, Part, Surface
     from envs.houses.generation.doorways import WallPiece
-    from envs.houses.generation.space import Placed
+    from envs.houses.generation.room_layout import Placed
 
 OBSTACLE_Z: Final = (0.05, 1.4)
 """What overlaps this range of heights is in the agent's way."""

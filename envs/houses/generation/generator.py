@@ -23,6 +23,7 @@ from envs.houses.generation.assembly import (
     solids_of,
     wall_rows,
 )
+from envs.houses.generation.blockers import pieces_in_the_way, reachable_slots
 from envs.houses.generation.doorways import (
     OUTSIDE,
     adjacent_rooms,
@@ -31,9 +32,8 @@ from envs.houses.generation.doorways import (
     wall_pieces,
 )
 from envs.houses.generation.floorplan import SIZES, Rect, assign_kinds, extent_cells, partition
-from envs.houses.generation.freespace import pieces_in_the_way, reachable_slots
+from envs.houses.generation.room_layout import Opening, Side, Space
 from envs.houses.generation.rooms import furnish
-from envs.houses.generation.space import Opening, Side, Space
 from envs.houses.scene import (
     GENERATOR_VERSION,
     Door,
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
     from envs.houses.generation.doorways import Shared
-    from envs.houses.generation.space import Placed
+    from envs.houses.generation.room_layout import Placed
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 """Names of the splits by the remainder of a house seed divided by three."""

@@ -14,10 +14,17 @@ from envs.houses.furniture import household as pieces_wet
 from envs.houses.furniture import living as pieces_decor
 from envs.houses.furniture.catalogue import make
 from envs.houses.generation.floorplan import Rect
-from envs.houses.generation.space import Member, Space, Spot, hang_on_walls, hang_windows, turned
+from envs.houses.generation.room_layout import (
+    Member,
+    Space,
+    Spot,
+    hang_on_walls,
+    hang_windows,
+    turned,
+)
 
 if TYPE_CHECKING:
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
     from envs.houses.textures.palette import Palette
 
 

@@ -1,14 +1,12 @@
-"""Second-order fast marching on a lattice: |grad u| = 1 away from given values.
+"""Distances that the agent has to walk: fields over free space.
 
-Nodes wait in an untidy queue: buckets much narrower than a cell, in any order within a bucket,
-which is faster than a heap and adds less error than the scheme has. Arithmetic is in cells.
-Grids are flat and padded with a blocked rim, so that stencils need no bounds.
+A field holds the distance from every node to the nearest of some goals: |grad u| = 1 away from the
+goals, solved by second-order fast marching and sampled at continuous positions. Fields are float32
+metres, infinite where nothing can be reached.
 
-Distances that the agent has to walk: fields over free space.
-
-A field holds the distance from every node to the nearest of some goals, solved by
-`fast_marching` and sampled at continuous positions. Fields are float32 metres, infinite where
-nothing can be reached. Paths that follow them are in `shortest_paths`.
+`march` takes nodes from an untidy queue: buckets much narrower than a cell, in any order within a
+bucket, which is faster than a heap and adds less error than the scheme has. Its arithmetic is in
+cells. Its grids are flat and padded with a blocked rim, so that stencils need no bounds.
 
 Shape suffixes: K goals or points, Y and X grid rows and columns.
 """
@@ -22,13 +20,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from envs.houses.navigation.navigation import FloatGrid, NavGrid, segment_free, slack_at
+from envs.houses.navigation.grid import FloatGrid, NavGrid, segment_free, slack_at
 
 PAD: Final = 2
 """Width of the blocked rim."""
 _BUCKETS_PER_CELL: Final = 8
 _NUM_BUCKETS: Final = 64
 """Power of two; the queue's values span fewer than _NUM_BUCKETS / _BUCKETS_PER_CELL cells."""
+_SEED_CELLS: Final = 3.0
+"""Nodes this near a goal in plain sight get their exact distance: there the field bends most."""
+_ON_NODE: Final = 1e-3
+"""A goal this many cells from a node is that node."""
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -62,6 +64,7 @@ def _solve(known: FloatGrid, i: int, stride: int) -> float:
     wy, vy = _axis(y_near, y_far)
     a = wx + wy
     b = wx * vx + wy * vy
+    # wx (u - vx)^2 + wy (u - vy)^2 = 1; if its larger root is not upwind of both, one axis counts.
     inside = b * b - a * (wx * vx * vx + wy * vy * vy - 1.0)
     if inside >= 0.0:
         u = (b + math.sqrt(inside)) / a
@@ -77,6 +80,7 @@ def march(
     """Grow accepted values from seeds over a flat padded grid, in cells; changes its arguments."""
     known = np.full(len(value), np.float32(np.inf), np.float32)
     head = np.full(_NUM_BUCKETS, -1, np.int64)
+    # A node is entered at most once for each neighbour that lowers it, and no entry is reused.
     capacity = 4 * len(value) + len(seeds)
     entry_node = np.empty(capacity, np.int32)
     entry_next = np.empty(capacity, np.int32)
@@ -104,7 +108,7 @@ def march(
         waiting -= 1
         i = int(entry_node[entry])
         if known[i] < np.inf:
-            continue
+            continue  # an older entry of a node that was lowered meanwhile and is done
         known[i] = value[i]
         for offset in (-1, 1, -stride, stride):
             j = i + offset
@@ -113,6 +117,7 @@ def march(
             u = np.float32(_solve(known, j, stride))
             if u < value[j]:
                 value[j] = u
+                # Not behind the bucket in hand, which would only come round after all others.
                 bucket = max(int(u * _BUCKETS_PER_CELL), current) & (_NUM_BUCKETS - 1)
                 entry_node[used] = j
                 entry_next[used] = head[bucket]
@@ -120,12 +125,6 @@ def march(
                 used += 1
                 waiting += 1
     return known
-
-
-_SEED_CELLS: Final = 3.0
-"""Nodes this near a goal in plain sight get their exact distance: there the field bends most."""
-_ON_NODE: Final = 1e-3
-"""A goal this many cells from a node is that node."""
 
 
 @njit(cache=True, nogil=True)
@@ -179,6 +178,7 @@ def _field(
     for k in range(len(goals_K2)):
         x = goals_K2[k, 0]
         y = goals_K2[k, 1]
+        # A goal among goals, as in a field of viewpoints, has no neighbours to give a value to.
         if off_node[k] or _on_rim(value_YX, round(x / cell - 0.5), round(y / cell - 0.5)):
             _seed_disc(value_YX, domain_YX, slack_YX, cell, x, y)
     value = value_YX.reshape(-1)

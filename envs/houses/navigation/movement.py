@@ -1,6 +1,12 @@
-"""The step of all rows as one compiled call: turning, looking, sliding, and what is left to go.
+"""How agents move: the step of all rows as one compiled call.
 
-Shape suffixes: N rows, C grid cells, flat and padded.
+Positions are continuous. A move ahead is cut into steps of at most half a cell; a step that would
+enter an obstacle is projected onto the border of free space, so that what is left of it is its part
+along the obstacle, as in Habitat's navmesh step filter. A position that is free stays free, no
+step is longer than asked for, and a move through free space is exact. No `fastmath`: moves must
+be reproducible everywhere.
+
+Shape suffixes: N rows, Y and X grid rows and columns, C grid cells, flat and padded.
 """
 
 from __future__ import annotations
@@ -13,9 +19,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from envs.core.kernels import source_fingerprint
-from envs.houses.navigation import collision, geodesic, navigation
-from envs.houses.navigation.collision import slide
+from envs.houses.navigation import geodesic, grid
 from envs.houses.navigation.geodesic import sample
+from envs.houses.navigation.grid import FloatGrid, slack_at
 from envs.objectnav.config import Action
 
 _FORWARD: Final = int(Action.FORWARD)
@@ -23,6 +29,92 @@ _TURN_LEFT: Final = int(Action.TURN_LEFT)
 _TURN_RIGHT: Final = int(Action.TURN_RIGHT)
 _LOOK_UP: Final = int(Action.LOOK_UP)
 _LOOK_DOWN: Final = int(Action.LOOK_DOWN)
+
+_MAX_PROJECTIONS: Final = 4
+_MAX_HALVINGS: Final = 3
+_SKIN: Final = 1e-6
+"""Metres inside free space at which projections aim, so that rounding does not leave it."""
+
+
+@njit(cache=True, nogil=True)
+def _project(slack_YX: FloatGrid, cell: float, x: float, y: float) -> tuple[float, float]:
+    """Move a position out of an obstacle along the gradient of slack.
+
+    Slack is bilinear, not a true distance, so a few Newton steps are needed.
+    """
+    h = 0.25 * cell
+    for _ in range(_MAX_PROJECTIONS):
+        slack = slack_at(slack_YX, cell, x, y)
+        if slack >= 0.0:
+            break
+        gx = (slack_at(slack_YX, cell, x + h, y) - slack_at(slack_YX, cell, x - h, y)) / (2 * h)
+        gy = (slack_at(slack_YX, cell, x, y + h) - slack_at(slack_YX, cell, x, y - h)) / (2 * h)
+        squared = gx * gx + gy * gy
+        if squared < 1e-6:
+            break
+        back = (_SKIN - slack) / squared
+        x += back * gx
+        y += back * gy
+    return x, y
+
+
+@njit(cache=True, nogil=True)
+def _slide_step(
+    slack_YX: FloatGrid, cell: float, x: float, y: float, dx: float, dy: float
+) -> tuple[float, float]:
+    """Advance by (dx, dy), or by as much of it as runs along the obstacle in the way."""
+    # In a corner the projection may lead back or farther than was asked for; a shorter step may not.
+    for _ in range(_MAX_HALVINGS + 1):
+        nx, ny = _project(slack_YX, cell, x + dx, y + dy)
+        ex = nx - x
+        ey = ny - y
+        shorter = ex * ex + ey * ey <= dx * dx + dy * dy
+        if shorter and ex * dx + ey * dy > 0.0 and slack_at(slack_YX, cell, nx, ny) >= 0.0:
+            return nx, ny
+        dx *= 0.5
+        dy *= 0.5
+    return x, y
+
+
+@njit(cache=True, nogil=True)
+def slide(
+    slack_YX: FloatGrid, cell: float, x: float, y: float, heading: float, distance: float
+) -> tuple[float, float]:
+    """Move ahead, sliding along obstacles; never leaves free space.
+
+    Args:
+        slack_YX: `NavGrid.slack_YX`.
+        cell: `NavGrid.cell`.
+        x: Where the move starts.
+        y: Where the move starts.
+        heading: Direction of the move.
+        distance: Length of the move in free space.
+
+    Returns:
+        Where it ends.
+    """
+    cos = math.cos(heading)
+    sin = math.sin(heading)
+    # Half a cell at a time, so that no step jumps over a thin wall.
+    steps = max(math.ceil(distance / (0.5 * cell) - 1e-9), 1)
+    step = distance / steps
+    done = 0
+    while done < steps:
+        ahead = step * (done + 1)
+        if slack_at(slack_YX, cell, x + ahead * cos, y + ahead * sin) < 0.0:
+            break
+        done += 1
+    if done == steps:  # one addition, so that the length of a free move is exact
+        return x + distance * cos, y + distance * sin
+    x += done * step * cos
+    y += done * step * sin
+    for _ in range(steps - done):
+        nx, ny = _slide_step(slack_YX, cell, x, y, step * cos, step * sin)
+        if nx == x and ny == y:
+            break
+        x = nx
+        y = ny
+    return x, y
 
 
 class Moves(NamedTuple):
@@ -85,4 +177,4 @@ def _build(fingerprint: int) -> Any:
     return advance
 
 
-advance: Final = _build(source_fingerprint(collision, geodesic, navigation))
+advance: Final = _build(source_fingerprint(geodesic, grid))

@@ -5,7 +5,7 @@ Tiles fade to their mean colour with distance, sooner on slanting faces: there a
 copies of a tile, and without this far floors would flicker.
 
 A look is one face of one solid in one picture. Scalar code, compiled for the CPU and for CUDA.
-Shape suffixes as in `raster_pixel.py`, and A the numbers of one look.
+Shape suffixes as in `pixel.py`, and A the numbers of one look.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numba import njit
 from envs.houses.rendering.lanes import (
     Number,
     floor_int,
+    gather,
     maximum,
     minimum,
     root,
@@ -26,8 +27,7 @@ from envs.houses.rendering.lanes import (
     to_float,
     to_int,
 )
-from envs.houses.rendering.memory import gather
-from envs.houses.rendering.pixel import BOX, CYLINDER, LOCAL, ONE, PIXEL, ZERO
+from envs.houses.rendering.pixel import BOX, CYLINDER, HALF, LOCAL, ONE, PIXEL, ZERO
 from envs.houses.rendering.tables import CORNERED, COSINE, HIGH, LOW, REPEAT, SINE, TILE, Atlas
 from envs.houses.scene import FloatArray
 
@@ -41,7 +41,6 @@ FADE_END: Final = 1.0 / 3.0
 FADE_RATE: Final = np.float32(1.0 / (FADE_END - FADE_START))
 FADE_BASE: Final = np.float32(FADE_END / (FADE_END - FADE_START))
 
-HALF: Final = np.float32(0.5)
 WHITE: Final = np.float32(255.0)
 QUARTER_TURN: Final = np.float32(0.5 * math.pi)
 TWO: Final = np.float32(2.0)
@@ -63,7 +62,11 @@ row; of curved ones scale and offset), how the tile fades with the depth and its
 
 @njit
 def _fade(pixel: Number, span: Number, distance: Number, look_A: FloatArray) -> None:
-    """Write how a tile of `span` metres fades on a face `distance` from the eye, 0 if curved."""
+    """Write how a tile of `span` metres fades on a face `distance` from the eye, 0 if curved.
+
+    On a plane, a pixel at depth t is `pixel * t` wide and, along the slant, about
+    `pixel * t^2 / distance` long; the mean of the two counts.
+    """
     rate = pixel * FADE_RATE / span
     look_A[FADE] = FADE_BASE
     if distance > ZERO:
@@ -99,6 +102,7 @@ def _flat_look(
     span_v = max(solid_G[HIGH + v_axis] - solid_G[LOW + v_axis], CLOSE) if stretched else repeat
     corner = ONE if stretched else solid_G[CORNERED]
     left = -solid_G[LOW + u_axis] if u_sign > ZERO else solid_G[HIGH + u_axis]
+    # Tile coordinates are those of the hit, so affine in the ray times the depth like its position.
     for n in range(4):
         look_A[U + n] = u_sign * shape_K[LOCAL + 4 * u_axis + n]
         look_A[V + n] = shape_K[LOCAL + 4 * v_axis + n]
@@ -257,6 +261,7 @@ def colors_of(look_A: FloatArray) -> tuple[Number, ...]:
 @njit(forceinline=True)
 def texel_of(atlas: Atlas, colors: tuple[Number, ...], u: Number, v: Number) -> Number:
     """Return the packed texel at the coordinates of a look's tile."""
+    # Edges are powers of two, so a mask repeats the tile, also for negative coordinates.
     last = np.int32((1 << atlas.shift) - 1)
     row, column = floor_int(v) & last, floor_int(u) & last
     return gather(atlas.texel, ((row << atlas.shift) | column) + colors[6])

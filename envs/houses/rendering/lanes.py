@@ -5,6 +5,8 @@ not. The pixel tests are written once over `+ - * < &` and the functions below, 
 lanes (CPU) or scalars (CUDA, and any plain Python call). A scalar operand is spread over the lanes.
 
 LLVM legalises the vectors for the host: one AVX register, two SSE or NEON registers.
+
+Loads and stores check no bounds. Their arrays are C-contiguous; an index counts elements.
 """
 
 from __future__ import annotations
@@ -246,3 +248,108 @@ def _overload_to_float(x):
     if x is INTS:
         return lambda x: _float_lanes(x)
     return lambda x: np.float32(x)
+
+
+def gather(array: Any, index: Any) -> Any:
+    """Return the elements of a flat array at the indices."""
+    return array[index]
+
+
+@intrinsic
+def _gather_lanes(typingctx: Any, array: Any, index: Any) -> Any:
+    """Emit one load for each lane: SSE and NEON have no instruction that gathers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lane = OF_SCALAR[signature.args[0].dtype]
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        result = ir.Constant(ir.VectorType(lane.element, LANES), ir.Undefined)
+        for k in range(LANES):
+            place = ir.Constant(ir.IntType(32), k)
+            at = builder.sext(builder.extract_element(args[1], place), ir.IntType(64))
+            value = builder.load(builder.gep(data, [at]))
+            result = builder.insert_element(result, value, place)
+        return result
+
+    return OF_SCALAR[array.dtype](array, index), generate
+
+
+@overload(gather)
+def _overload_gather(array, index):
+    if index is INTS:
+        return lambda array, index: _gather_lanes(array, index)
+    return lambda array, index: array[index]
+
+
+def _address(context: Any, builder: Any, array_type: Any, args: Any, vector: Any) -> Any:
+    """Emit the address of element `args[1]` of the array `args[0]`, as one of a vector's type."""
+    array = context.make_array(array_type)(context, builder, args[0])
+    return builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
+
+
+@intrinsic
+def spread(typingctx: Any, value: Any) -> Any:
+    """Repeat a scalar in all lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return emit_spread(builder, args[0], signature.args[0])
+
+    return OF_SCALAR[value](value), generate
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """Read `LANES` elements of a flat array from `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array_type = signature.args[0]
+        vector = ir.VectorType(OF_SCALAR[array_type.dtype].element, LANES)
+        value = builder.load(_address(context, builder, array_type, args, vector))
+        value.align = 4  # the scalars' alignment is all that an array promises
+        return value
+
+    return OF_SCALAR[array.dtype](array, types.intp), generate
+
+
+def _emit_store(
+    context: Any, builder: Any, array_type: Any, args: Any, vector: Any, *, align: int
+) -> Any:
+    """Emit a store of a vector at element `args[1]` of the array `args[0]`."""
+    written = builder.store(vector, _address(context, builder, array_type, args, vector.type))
+    written.align = align
+    return context.get_dummy_value()
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write `LANES` elements of a flat array from `index` on, in place."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _emit_store(context, builder, signature.args[0], args, args[2], align=4)
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def store_bytes(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write the three low bytes of each lane to a byte array from `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # One shuffle drops each lane's fourth byte, so that rows of RGB are stored without gaps.
+        whole = builder.bitcast(args[2], ir.VectorType(ir.IntType(8), 4 * LANES))
+        kept = [4 * lane + n for lane in range(LANES) for n in range(3)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(kept)), kept)
+        packed = builder.shuffle_vector(whole, ir.Constant(whole.type, ir.Undefined), mask)
+        return _emit_store(context, builder, signature.args[0], args, packed, align=1)
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def store_shorts(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write the lanes as int16 to an array from `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        packed = builder.trunc(args[2], ir.VectorType(ir.IntType(16), LANES))
+        return _emit_store(context, builder, signature.args[0], args, packed, align=2)
+
+    return types.void(array, types.intp, value), generate

@@ -10,7 +10,7 @@ A solid has a shape (made once per picture); each kind has `..._row` (once per p
 `..._hit` (lanes on the CPU, one pixel on CUDA). A solid that the near plane cuts is left out where
 it would be entered nearer than that, so an eye inside a solid sees through it.
 
-Shape suffixes as in `raster_tables.py`, and C the numbers of one camera, K of one shape.
+Shape suffixes as in `tables.py`, and C the numbers of one camera, K of one shape.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ LARGEST: Final = np.float32(1.0 / NEAR_PLANE)
 ALWAYS: Final = np.float32(1e9)
 """The 1 / t of a face that the ray has passed before it starts."""
 TINY: Final = np.float32(1e-6)
+"""Keeps divisors from 0 where the eye touches a plane."""
 
 BOX: Final = int(Kind.BOX)
 ELLIPSOID: Final = int(Kind.ELLIPSOID)
@@ -71,7 +72,7 @@ def _local_shape(solid_G: FloatArray, camera_C: FloatArray, shape_K: FloatArray)
     shape_K[9] = camera_C[RAY + 2]
     shape_K[2] = step * (cosine * camera_C[RIGHT] + sine * camera_C[RIGHT + 1])
     shape_K[6] = step * (cosine * camera_C[RIGHT + 1] - sine * camera_C[RIGHT])
-    shape_K[10] = ZERO
+    shape_K[10] = ZERO  # the camera never rolls, so a step to the right stays level
     shape_K[3] = -step * (cosine * camera_C[UP] + sine * camera_C[UP + 1])
     shape_K[7] = -step * (cosine * camera_C[UP + 1] - sine * camera_C[UP])
     shape_K[11] = -step * camera_C[UP + 2]
@@ -84,14 +85,14 @@ def _slab(solid_G: FloatArray, axis: int, shape_K: FloatArray) -> None:
     to_low = solid_G[LOW + axis] - eye
     to_high = solid_G[HIGH + axis] - eye
     base, first, face = ZERO, ZERO, 2 * axis
-    if to_high < ZERO:
+    if to_high < ZERO:  # the eye is beyond the upper plane: rays enter there
         first = ONE / min(to_high, -TINY)
         second = third = ONE / min(to_low, -TINY)
-    elif to_low > ZERO:
+    elif to_low > ZERO:  # the eye is before the lower plane
         first = ONE / max(to_low, TINY)
         second = third = ONE / max(to_high, TINY)
         face += 1
-    else:
+    else:  # between them: a ray has entered already, and leaves by the plane that it runs to
         base = ALWAYS
         second, third = ONE / min(to_low, -TINY), ONE / max(to_high, TINY)
     at = SLAB + 4 * axis
@@ -159,6 +160,7 @@ def box_row(shape_K: FloatArray, j: Number) -> tuple[Number, ...]:
         step_y * shape_K[SLAB + 6],
         y * shape_K[SLAB + 7],
         step_y * shape_K[SLAB + 7],
+        # Without roll z does not change along a pixel row, so its planes are done with here.
         shape_K[SLAB + 8] + z * shape_K[SLAB + 9],
         maximum(z * shape_K[SLAB + 10], z * shape_K[SLAB + 11]),
     )
@@ -200,8 +202,8 @@ def ellipsoid_row(shape_K: FloatArray, j: Number) -> tuple[Number, ...]:
 def ellipsoid_hit(row: tuple[Number, ...], i: Number) -> Number:
     """Return 1 / t at column i, 0 for a miss.
 
-    The discriminant is |d|^2 - |o x d|^2: for small, distant solids the textbook's form loses all
-    digits.
+    The discriminant is |d|^2 - |o x d|^2: for small, distant solids the textbook's form
+    (o . d)^2 - |d|^2 (|o|^2 - 1) is a difference of large numbers and loses all digits.
     """
     x, y, z = row[0] + row[1] * i, row[2] + row[3] * i, row[4]
     eye_x, eye_y, eye_z = row[5], row[6], row[7]
@@ -225,7 +227,7 @@ def cylinder_row(shape_K: FloatArray, j: Number) -> tuple[Number, ...]:
         shape_K[SCALED],
         shape_K[SCALED + 4],
         base,
-        ZERO if base > ZERO else inverse,
+        ZERO if base > ZERO else inverse,  # an eye within the radius enters by a cap or not at all
         inverse,
         shape_K[SLAB + 8] + z * shape_K[SLAB + 9],
         maximum(z * shape_K[SLAB + 10], z * shape_K[SLAB + 11]),

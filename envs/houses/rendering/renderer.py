@@ -1,14 +1,13 @@
-"""Rows in scenes: what the renderers on the CPU and on CUDA have in common, checks above all.
-
-Nothing here draws.
-
-Shape suffixes: N rows of a call.
-
-The batched renderer: many cameras in many furnished houses, one call, no processes.
+"""The batched renderer: many cameras in many furnished houses, one call, no processes.
 
 The images of a row depend on its scene and pose alone, bit for bit: not on the number of rows,
 their order, the threads, or what was drawn before. Conventions are those of `camera.py` and
-`scene.py`; `raster*.py` hold the kernels.
+`scene.py`. `SceneRows` is what the renderers on the CPU and on CUDA share.
+
+How a picture is made: `tables.py` packs a scene when a row enters it; `view.py` leaves out the
+solids that the camera cannot see; `pixel.py` says which pixels a solid covers and how near it is
+there; `color.py` says what colour a hit has. `draw.py` does all of it for one picture and `cpu.py`
+for many on the CPU; `cuda.py` does it on a GPU.
 
 Shape suffixes: N rows of a call, H and W pixels, I instance ids.
 """
@@ -18,14 +17,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.houses.rendering.camera import Camera
-from envs.houses.rendering.raster import Images, Scratch, Workers, count_rows, render_rows, views_of
+from envs.houses.rendering.cpu import Images, Scratch, Workers, count_rows, render_rows, views_of
 from envs.houses.rendering.tables import SceneTables, pack_atlas
 from envs.houses.scene import Scene
 from envs.houses.textures.atlas import atlas as default_atlas
@@ -188,8 +186,6 @@ class SceneRows:
         return tuple(sensors)
 
 
-__all__ = ["SENSORS", "BatchRenderer", "RowWithoutSceneError"]
-
 _NO_IMAGE: Final[dict[str, NDArray[Any]]] = {
     name: np.empty((0, 0, 0, *trailing), dtype) for name, (dtype, trailing) in SENSORS.items()
 }
@@ -200,39 +196,15 @@ class BatchRenderer(SceneRows):
 
     Args:
         num_rows: Number of rows; each has a scene, and rows may share one.
-        width: Pixels per row of the images.
-        height: Pixels per column.
-        hfov: Horizontal field of view in radians.
-        sensors: Which images to make, of `SENSORS`.
-        antialias: 1, or 2 to average 2 x 2 samples in the colours; other images are unchanged.
         threads: Threads that share the rows of a call, the caller's among them.
-        atlas: Tiles to use instead of `textures.atlas()`.
+        settings: The other arguments of `SceneRows`.
 
     Raises:
         ValueError: An argument is outside its range.
     """
 
-    def __init__(
-        self,
-        num_rows: int,
-        *,
-        width: int = 64,
-        height: int = 64,
-        hfov: float = 0.5 * math.pi,
-        sensors: Sequence[str] = ("rgb", "depth", "semantic"),
-        antialias: int = 1,
-        threads: int = 1,
-        atlas: NDArray[np.floating[Any]] | None = None,
-    ) -> None:
-        super().__init__(
-            num_rows,
-            width=width,
-            height=height,
-            hfov=hfov,
-            sensors=sensors,
-            antialias=antialias,
-            atlas=atlas,
-        )
+    def __init__(self, num_rows: int, *, threads: int = 1, **settings: Any) -> None:
+        super().__init__(num_rows, **settings)
         self._check_whole("threads", threads, 1, 1024)
         self.threads = threads
         self._workers = Workers(threads)
@@ -323,12 +295,7 @@ class BatchRenderer(SceneRows):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _images(self, num: int, out: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

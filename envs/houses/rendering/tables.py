@@ -1,16 +1,10 @@
-"""What must hold of a scene before kernels read it, because kernels check nothing.
+"""Scenes and tiles as the kernels read them: flat tables, one slot per distinct scene.
 
-Shape suffixes: P primitives, F faces, M materials.
-
-The pattern tiles as the kernels read them: packed bytes, and each tile's mean.
-
-Scenes as flat tables that the kernels read: one slot per distinct scene, shared by rows.
-
-Nothing here draws. `scene_check` looks at every index that a kernel will follow, as kernels do not.
-All slots have the same capacity, which grows when a larger scene comes.
+Rows in the same scene share its slot. All slots have the same capacity, which grows when a larger
+scene comes. Kernels check nothing, so `check_scene` looks at every index that they will follow.
 
 Shape suffixes: S slots, P primitives with two more per room (floor and ceiling), M materials,
-R rooms, D doors, G the numbers of one solid, L its labels.
+R rooms, D doors, G the numbers of one solid, L its labels, K tiles, F faces.
 """
 
 from __future__ import annotations
@@ -21,83 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.scene import Face, FloatArray, IntArray, Kind, Primitives, Scene, Semantic
-
-
-def check_scene(scene: Scene, *, max_rooms: int, num_tiles: int) -> None:
-    """Refuse a scene unless every index and number of it may be followed blindly.
-
-    Args:
-        scene: what is to be drawn.
-        max_rooms: most rooms that the kernels can tell apart.
-        num_tiles: tiles that materials can name.
-
-    Raises:
-        ValueError: The message says which number is wrong.
-    """
-    house, solids, materials = scene.house, scene.primitives, scene.materials
-    name = f"Scene of house {house.seed}"
-    numbers = (solids.center_P3, solids.half_P3, solids.yaw_P, materials.rgb_M3, materials.repeat_M)
-    if not all(np.isfinite(array).all() for array in numbers):
-        raise ValueError(f"{name}: geometry and materials must be finite. Fix the generator.")
-    if not 1 <= len(house.rooms) <= max_rooms:
-        raise ValueError(
-            f"{name}: rooms must be 1 to {max_rooms}, got {len(house.rooms)}. Change the plan."
-        )
-    used = [solids.material_PF.ravel()]
-    used += [np.array([r.floor_material, r.ceiling_material]) for r in house.rooms]
-    _check_range(f"{name}: material indices", np.concatenate(used), len(materials.tile_M))
-    _check_range(f"{name}: tile indices", materials.tile_M, num_tiles)
-    _check_range(f"{name}: primitive kinds", solids.kind_P, len(Kind))
-    ends = np.array([end for d in house.doors for end in (d.room_a, d.room_b)], np.int64)
-    _check_range(f"{name}: door rooms", ends, len(house.rooms))
-    _check_range(f"{name}: instance ids", solids.instance_P, 1 << 15)
-    if (solids.half_P3 <= 0.0).any():
-        raise ValueError(
-            f"{name}: half extents must be positive, got {solids.half_P3.min()}. Drop such solids."
-        )
-
-
-def _check_range(what: str, index: NDArray[np.integer], size: int) -> None:
-    """Raise ValueError unless all indices are in [0, size)."""
-    if index.size and (index.min() < 0 or index.max() >= size):
-        raise ValueError(
-            f"{what} must be in [0, {size}), got {index.min()} to {index.max()}. Fix the generator."
-        )
-
-
-class Atlas(NamedTuple):
-    """Square tiles as the kernels read them, lowest row first."""
-
-    mean: FloatArray
-    """Mean colour in [0, 1], three per tile."""
-    texel: NDArray[np.int32]
-    """Colours in bytes: red, green << 8, blue << 16."""
-    shift: np.int32
-    """Binary logarithm of the texels along a tile's edge."""
-
-
-def pack_atlas(tile_KYX3: NDArray[np.floating[Any]]) -> Atlas:
-    """Return tiles of factors in [0, 1] as the kernels read them, rounded to bytes.
-
-    Raises:
-        ValueError: Tiles must be squares whose edge is a power of two.
-    """
-    shape = tile_KYX3.shape
-    size = shape[1] if len(shape) == 4 else 0
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or size & (size - 1):
-        raise ValueError(
-            "BatchRenderer.atlas: tiles must have the shape (tiles, 2^k, 2^k, 3), "
-            f"got {shape}. Use envs.houses.textures.atlas.atlas()."
-        )
-    byte_KYX3 = np.round(np.clip(tile_KYX3, 0.0, 1.0) * 255.0).astype(np.int32)[:, ::-1]
-    mean_K3 = byte_KYX3.mean(axis=(1, 2)) / 255.0
-    packed = byte_KYX3[..., 0] | byte_KYX3[..., 1] << 8 | byte_KYX3[..., 2] << 16
-    return Atlas(
-        mean=mean_K3.astype(np.float32).reshape(-1),
-        texel=np.ascontiguousarray(packed, np.int32).reshape(-1),
-        shift=np.int32(size.bit_length() - 1),
-    )
-
 
 MAX_ROOMS: Final = 63
 """A primitive's rooms are the bits of one int64, and the sign bit stays free."""
@@ -140,6 +57,40 @@ NUM_DOORS: Final = 2
 
 _GROWTH: Final = 64
 """Capacities are multiples of this many primitives or materials."""
+
+
+class Atlas(NamedTuple):
+    """Square tiles as the kernels read them, lowest row first."""
+
+    mean: FloatArray
+    """Mean colour in [0, 1], three per tile."""
+    texel: NDArray[np.int32]
+    """Colours in bytes: red, green << 8, blue << 16."""
+    shift: np.int32
+    """Binary logarithm of the texels along a tile's edge."""
+
+
+def pack_atlas(tile_KYX3: NDArray[np.floating[Any]]) -> Atlas:
+    """Return tiles of factors in [0, 1] as the kernels read them, rounded to bytes.
+
+    Raises:
+        ValueError: Tiles must be squares whose edge is a power of two.
+    """
+    shape = tile_KYX3.shape
+    size = shape[1] if len(shape) == 4 else 0
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or size & (size - 1):
+        raise ValueError(
+            "BatchRenderer.atlas: tiles must have the shape (tiles, 2^k, 2^k, 3), "
+            f"got {shape}. Use envs.houses.textures.atlas.atlas()."
+        )
+    byte_KYX3 = np.round(np.clip(tile_KYX3, 0.0, 1.0) * 255.0).astype(np.int32)[:, ::-1]
+    mean_K3 = byte_KYX3.mean(axis=(1, 2)) / 255.0
+    packed = byte_KYX3[..., 0] | byte_KYX3[..., 1] << 8 | byte_KYX3[..., 2] << 16
+    return Atlas(
+        mean=mean_K3.astype(np.float32).reshape(-1),
+        texel=np.ascontiguousarray(packed, np.int32).reshape(-1),
+        shift=np.int32(size.bit_length() - 1),
+    )
 
 
 class Tables(NamedTuple):
@@ -257,6 +208,47 @@ def _allocate(num_slots: int, capacity: tuple[int, ...]) -> Tables:
     )
 
 
+def check_scene(scene: Scene, *, num_tiles: int) -> None:
+    """Refuse a scene unless every index and number of it may be followed blindly.
+
+    Args:
+        scene: what is to be drawn.
+        num_tiles: tiles that materials can name.
+
+    Raises:
+        ValueError: The message says which number is wrong.
+    """
+    house, solids, materials = scene.house, scene.primitives, scene.materials
+    name = f"Scene of house {house.seed}"
+    numbers = (solids.center_P3, solids.half_P3, solids.yaw_P, materials.rgb_M3, materials.repeat_M)
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise ValueError(f"{name}: geometry and materials must be finite. Fix the generator.")
+    if not 1 <= len(house.rooms) <= MAX_ROOMS:
+        raise ValueError(
+            f"{name}: rooms must be 1 to {MAX_ROOMS}, got {len(house.rooms)}. Change the plan."
+        )
+    used = [solids.material_PF.ravel()]
+    used += [np.array([r.floor_material, r.ceiling_material]) for r in house.rooms]
+    _check_range(f"{name}: material indices", np.concatenate(used), len(materials.tile_M))
+    _check_range(f"{name}: tile indices", materials.tile_M, num_tiles)
+    _check_range(f"{name}: primitive kinds", solids.kind_P, len(Kind))
+    ends = np.array([end for d in house.doors for end in (d.room_a, d.room_b)], np.int64)
+    _check_range(f"{name}: door rooms", ends, len(house.rooms))
+    _check_range(f"{name}: instance ids", solids.instance_P, 1 << 15)
+    if (solids.half_P3 <= 0.0).any():
+        raise ValueError(
+            f"{name}: half extents must be positive, got {solids.half_P3.min()}. Drop such solids."
+        )
+
+
+def _check_range(what: str, index: NDArray[np.integer], size: int) -> None:
+    """Raise ValueError unless all indices are in [0, size)."""
+    if index.size and (index.min() < 0 or index.max() >= size):
+        raise ValueError(
+            f"{what} must be in [0, {size}), got {index.min()} to {index.max()}. Fix the generator."
+        )
+
+
 def pack(scene: Scene, *, num_tiles: int) -> Tables:
     """Return the tables of one scene, with one slot.
 
@@ -264,7 +256,7 @@ def pack(scene: Scene, *, num_tiles: int) -> Tables:
         ValueError: The scene holds a number that the kernels could not follow.
     """
     house = scene.house
-    check_scene(scene, max_rooms=MAX_ROOMS, num_tiles=num_tiles)
+    check_scene(scene, num_tiles=num_tiles)
     solid_PG, label_PL = _solids(scene.primitives)
     flat_PG, flat_label_PL = _floors_and_ceilings(scene)
     solid_PG = np.concatenate([solid_PG, flat_PG])
@@ -341,6 +333,7 @@ def _bounds(
     x_P = solid_PG[:, CENTER] + cos_P * middle_P3[:, 0] - sin_P * middle_P3[:, 1]
     y_P = solid_PG[:, CENTER + 1] + sin_P * middle_P3[:, 0] + cos_P * middle_P3[:, 1]
     z_P = solid_PG[:, CENTER + 2] + middle_P3[:, 2]
+    # A little more than exact, so that rounding to float32 leaves out nothing that can be seen.
     radius_P = np.linalg.norm(half_P3, axis=1) + 1e-4
     reach_x_P = np.abs(cos_P) * half_P3[:, 0] + np.abs(sin_P) * half_P3[:, 1] + 1e-3
     reach_y_P = np.abs(sin_P) * half_P3[:, 0] + np.abs(cos_P) * half_P3[:, 1] + 1e-3

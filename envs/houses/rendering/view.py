@@ -1,9 +1,9 @@
 """What a camera may see of a scene: rooms through doors, then solids, then screen rectangles.
 
 Everything here only leaves out what certainly covers no pixel; which pixel shows what is decided
-in `raster_pixel.py`. Scalar code, compiled for the CPU and for CUDA alike.
+in `pixel.py`. Scalar code, compiled for the CPU and for CUDA alike.
 
-Rectangles are columns [x0, x1) and rows [y0, y1). Shape suffixes as in `raster_tables.py`, and
+Rectangles are columns [x0, x1) and rows [y0, y1). Shape suffixes as in `tables.py`, and
 C the numbers of one camera, W its (columns, rows) of pixels.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from envs.houses.rendering.camera import EYE, FORWARD, RIGHT, STEP, UP
 from envs.houses.rendering.lanes import Number
+from envs.houses.rendering.pixel import HALF, ONE, ZERO
 from envs.houses.rendering.tables import (
     CENTER,
     COSINE,
@@ -40,13 +41,11 @@ Box = tuple[Vector, Vector, Vector, Vector]
 """Centre and three half axes."""
 Rectangle = tuple[int, int, int, int]
 
-ZERO: Final = np.float32(0.0)
-HALF: Final = np.float32(0.5)
-ONE: Final = np.float32(1.0)
 CLIP: Final = np.float32(1e-3)
 """Depth at which solids that reach behind the eye are cut for their rectangle. Far below the near
 plane, so nothing visible is lost."""
 FAR_COLUMN: Final = np.float32(1e6)
+"""A position in the image at depth 1 that every other one is less than."""
 SLACK: Final = np.float32(0.02)
 """Pixels added around rectangles for rounding."""
 THRESHOLD: Final = np.float32(0.1)
@@ -125,6 +124,8 @@ def rectangle_of(camera_C: FloatArray, box: Box, size_W: NDArray[np.int32]) -> R
     if ahead == 0:
         return 0, 0, 0, 0
     if ahead < 8:
+        # A box that reaches behind the eye is bounded by its corners ahead and by where its
+        # edges cross the clip plane; its corners behind would land on the wrong side.
         near = _clipped_span(box)
         left, right = min(left, near[0]), max(right, near[1])
         low, high = min(low, near[2]), max(high, near[3])
@@ -206,6 +207,8 @@ def open_windows(
     _widen(window_R4, home, 0, 0, size_W[0], size_W[1])
     one = np.int64(1)
     seen = waiting = one << np.int64(home)
+    # A room waits again whenever its window grew. Windows only grow, and not beyond the picture, so
+    # this ends, also where doors lead round in a circle.
     while waiting != 0:
         r = 0
         while not (waiting >> np.int64(r)) & one:
@@ -287,6 +290,7 @@ def visible_rectangle(
     if rooms == 0 or is_outside(tables.bound_SP4[slot, p], camera_C, sight.frustum):
         return 0, 0, 0, 0
     x0, y0, x1, y1 = solid_rectangle(tables.solid_SPG[slot, p], camera_C, sight.size_W)
+    # What reaches into several rooms may show in the window of any of them.
     left, top, right, bottom = x1, y1, x0, y0
     r = 0
     while rooms != 0:

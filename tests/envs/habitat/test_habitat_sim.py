@@ -21,7 +21,7 @@ from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
 from envs.houses.export.__main__ import export_houses
 from envs.houses.navigation.geodesic import distance_field, sample
-from envs.houses.navigation.navigation import slack_at
+from envs.houses.navigation.grid import slack_at
 from envs.objectnav.config import Action
 
 PYTHON = os.environ.get("HABITAT_PYTHON", "")
@@ -134,7 +134,7 @@ def test_both_simulators_walk_the_same_ways(build):
     rng = np.random.default_rng(0)
     errors, lengths, apart, walked = [], [], [], []
     for row in range(2):
-        place, grid = env._places._known[row], own.simulator.place(row).grid
+        place, grid = env._places._known[row], own.simulator.task_scene(row).grid
         points = [place.random_position(rng) for _ in range(60)]
         points = [p for p in points if slack_at(grid.slack_YX, grid.cell, p[0], p[1]) >= 0.0]
         assert len(points) > 40  # of 60: nearly all free space of the one is free in the other

@@ -50,7 +50,7 @@ def draw(renderer, to_host) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from envs.houses.rendering.cuda_renderer import CudaBatchRenderer
+    from envs.houses.rendering.cuda import CudaBatchRenderer
 
     simulated = CudaBatchRenderer(2, **SETTINGS)
     np.savez(sys.argv[1], **draw(simulated, lambda image: image.copy_to_host()))

@@ -1,6 +1,6 @@
 """Counts an object's pixels the slow way: one ray per pixel against every primitive, in numpy.
 
-The reference for `envs.houses.navigation.sight`; shares no code with it.
+The reference for `envs.houses.navigation.visibility`; shares no code with it.
 """
 
 from __future__ import annotations

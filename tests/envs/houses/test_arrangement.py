@@ -12,8 +12,8 @@ from envs.houses.draws import Draws
 from envs.houses.furniture.goal_objects import SIZES, enclosing_radius, height_of, make_goal
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
-from envs.houses.navigation.navigation import build_grid
-from envs.houses.navigation.viewpoints import viewpoints
+from envs.houses.navigation.grid import build_grid
+from envs.houses.navigation.visibility import viewpoints
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import (
     GENERATOR_VERSION,

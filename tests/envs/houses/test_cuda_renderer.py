@@ -96,7 +96,7 @@ def test_kernels_compile_for_sm_90_in_single_precision(name, tmp_path, monkeypat
 def test_without_numba_cuda_one_sentence_says_what_to_install():
     done = run(
         "-c",
-        "import sys; sys.modules['numba_cuda'] = None; import envs.houses.rendering.cuda_renderer",
+        "import sys; sys.modules['numba_cuda'] = None; import envs.houses.rendering.cuda",
     )
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1] == (
@@ -106,7 +106,7 @@ def test_without_numba_cuda_one_sentence_says_what_to_install():
 
 
 def test_without_a_device_one_sentence_says_what_to_use():
-    program = "from envs.houses.rendering.cuda_renderer import CudaBatchRenderer as R; R(1)"
+    program = "from envs.houses.rendering.cuda import CudaBatchRenderer as R; R(1)"
     done = run("-c", program, CUDA_VISIBLE_DEVICES="")
     assert done.returncode != 0
     assert "a CUDA device must be available, found none. Use BatchRenderer" in done.stderr
@@ -115,7 +115,7 @@ def test_without_a_device_one_sentence_says_what_to_use():
 @pytest.mark.gpu
 @pytest.mark.skipif(not raster_cuda.cuda.is_available(), reason="no CUDA device")
 def test_a_device_draws_what_the_cpu_draws():
-    from envs.houses.rendering.cuda_renderer import CudaBatchRenderer
+    from envs.houses.rendering.cuda import CudaBatchRenderer
 
     settings = {**SETTINGS, "width": 64, "height": 64}
     device = draw(CudaBatchRenderer(2, **settings), lambda image: image.copy_to_host())

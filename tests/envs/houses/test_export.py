@@ -9,7 +9,7 @@ from envs.houses.export.meshes import to_habitat_frame
 from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
-from envs.houses.navigation.navigation import build_grid
+from envs.houses.navigation.grid import build_grid
 from envs.houses.scene import GOAL_SEMANTIC, Semantic
 from envs.houses.textures.atlas import atlas
 from envs.objectnav.config import YCB_NAMES, goal_of_asset

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.navigation.collision import slide
-from envs.houses.navigation.follower import Follower
+from envs.houses.navigation.movement import slide
+from envs.houses.navigation.expert import Follower
 from envs.houses.navigation.geodesic import distance_field, sample
-from envs.houses.navigation.navigation import build_grid
-from envs.houses.navigation.sight import EYE_HEIGHT, pack
-from envs.houses.navigation.viewpoints import scene_viewpoints
+from envs.houses.navigation.grid import build_grid
+from envs.houses.navigation.visibility import EYE_HEIGHT, pack
+from envs.houses.navigation.visibility import scene_viewpoints
 from envs.houses.scene import Kind
 from envs.objectnav.config import Action, ObjectNavConfig
 from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of

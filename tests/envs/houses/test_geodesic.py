@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.houses.navigation.geodesic import distance_field, sample
-from envs.houses.navigation.navigation import AGENT_RADIUS, build_grid
+from envs.houses.navigation.grid import AGENT_RADIUS, build_grid
 from envs.houses.navigation.shortest_paths import path_length, shortest_path
 from tests.envs.houses.any_angle import AnyAngle
 from tests.envs.houses.footprints import footprint_distances

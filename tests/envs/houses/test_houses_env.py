@@ -125,7 +125,7 @@ def test_a_row_depends_on_its_number_only() -> None:
 def test_rows_in_one_trial_share_it_and_move_apart() -> None:
     env = make(3)
     observation, _ = env.reset(options={"trial": np.array([4, 4, 9])})
-    places = [env.simulator.place(n) for n in range(3)]
+    places = [env.simulator.task_scene(n) for n in range(3)]
     assert places[0] is places[1]
     assert places[0] is not places[2]
     for action_N in random_actions(60, 3, seed=4):

@@ -9,7 +9,7 @@ import pytest
 
 from envs.houses.env import HousesVectorEnv
 from envs.houses.navigation.geodesic import distance_field, sample
-from envs.houses.navigation.viewpoints import viewpoints
+from envs.houses.navigation.visibility import viewpoints
 from envs.houses.scene import GOAL_SEMANTIC
 from envs.objectnav.config import Action
 from tests.envs.houses.houses_tools import SHORT, make, play, random_actions
@@ -17,7 +17,7 @@ from tests.envs.houses.houses_tools import SHORT, make, play, random_actions
 
 def slow_distance(env: HousesVectorEnv, row: int, goal: int) -> float:
     """Measure to each instance on its own, from the scene, and take the nearest."""
-    place = env.simulator.place(row)
+    place = env.simulator.task_scene(row)
     x, y = env.simulator.pose_N4[row, :2]
     return min(
         sample(
@@ -36,7 +36,7 @@ def slow_success(env: HousesVectorEnv, row: int, goal: int, instance_HW: np.ndar
     x, y = env.simulator.pose_N4[row, :2]
     return any(
         math.hypot(o.x - x, o.y - y) <= 2.0 and int((instance_HW == o.instance).sum()) >= 10
-        for o in env.simulator.place(row).scene.objects
+        for o in env.simulator.task_scene(row).scene.objects
         if o.category == goal
     )
 
@@ -149,9 +149,9 @@ def test_a_reset_keeps_the_house_and_a_trial_number_names_it() -> None:
     env = make(2)
     env.reset()
     trial = env.trial
-    scenes = [env.simulator.place(n).scene for n in range(2)]
+    scenes = [env.simulator.task_scene(n).scene for n in range(2)]
     env.reset()
-    assert [env.simulator.place(n).scene for n in range(2)] == scenes
+    assert [env.simulator.task_scene(n).scene for n in range(2)] == scenes
     other = make(2, seed=77)
     swapped, _ = other.reset(options={"trial": trial[::-1].copy()})
     straight, _ = make(2).reset(options={"trial": trial})
@@ -229,7 +229,7 @@ def test_goal_places_are_where_the_instances_are() -> None:
         for n in range(3):
             x, y, heading, _ = env.simulator.pose_N4[n]
             goal = int(observation["goal"][n])
-            objects = [o for o in env.simulator.place(n).scene.objects if o.category == goal]
+            objects = [o for o in env.simulator.task_scene(n).scene.objects if o.category == goal]
             want = {(math.hypot(o.x - x, o.y - y), math.atan2(o.y - y, o.x - x)) for o in objects}
             delta_K2 = observation["goal_places"][n] - observation["gps"][n]
             # Forward and right in the frame of the first start, to which the compass is relative.

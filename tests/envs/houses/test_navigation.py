@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from envs.houses.navigation.navigation import (
+from envs.houses.navigation.grid import (
     AGENT_RADIUS,
     CELL,
     THICKEN_CELLS,

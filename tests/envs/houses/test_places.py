@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.navigation.navigation import build_grid
-from envs.houses.navigation.places import FieldCache, FieldPrefetcher, Place, needed_pixels
+from envs.houses.navigation.grid import build_grid
+from envs.houses.navigation.task_scene import FieldCache, FieldPrefetcher, Place, needed_pixels
 from envs.houses.scene import Scene
 from envs.objectnav.config import ObjectNavConfig
 from envs.objectnav.rules import Goal

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.navigation.navigation import build_grid
-from envs.houses.navigation.sight import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
-from envs.houses.navigation.viewpoints import MIN_PIXELS, scene_viewpoints, viewpoints
+from envs.houses.navigation.grid import build_grid
+from envs.houses.navigation.visibility import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
+from envs.houses.navigation.visibility import MIN_PIXELS, scene_viewpoints, viewpoints
 from envs.houses.scene import Kind
 from tests.envs.houses.hand_made_house import (
     box,

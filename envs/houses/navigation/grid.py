@@ -1,15 +1,11 @@
-"""Which nodes of a lattice hang together, and how to add nodes without changing that.
-
-Shape suffixes: Y and X grid rows and columns.
-
-Where the agent's centre may be: free space inflated by the agent's radius, on a grid.
+"""Where the agent's centre may be: free space inflated by the agent's radius, on a grid.
 
 The grid is a lattice of nodes at the centres of square cells, node (row, column) at
 ((column + 0.5) * cell, (row + 0.5) * cell). Each node knows its *slack*: how many metres the
 agent's disc clears the nearest obstacle, from the exact distance between the node and the
 obstacles' footprints. Between nodes slack is bilinear, and the agent may stand wherever it is not
 negative, so that free space follows slanted and round obstacles more finely than the cells.
-Motion is in `collision`, distances are in `geodesic`.
+Motion is in `movement.py`, distances are in `geodesic.py`.
 
 Shape suffixes: P primitives, Y and X grid rows and columns, F free nodes.
 """
@@ -26,83 +22,6 @@ from numpy.typing import NDArray
 
 from envs.houses.scene import FloatArray, House, Kind, Primitives, Scene
 
-_THICKEN_LEVELS: Final = 4
-
-
-@njit(cache=True, nogil=True)
-def largest_component(slack_YX: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the largest set of 4-connected nodes whose slack is not negative."""
-    rows, columns = slack_YX.shape
-    label_YX = np.zeros((rows, columns), np.int32)
-    stack = np.empty((rows * columns, 2), np.int32)
-    labels = 0
-    best = 0
-    best_size = 0
-    for y in range(rows):
-        for x in range(columns):
-            if slack_YX[y, x] < 0.0 or label_YX[y, x] != 0:
-                continue
-            labels += 1
-            label_YX[y, x] = labels
-            stack[0] = y, x
-            size = 1
-            top = 1
-            while top > 0:
-                top -= 1
-                cy, cx = stack[top]
-                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-                    ny = cy + dy
-                    nx = cx + dx
-                    if not (0 <= ny < rows and 0 <= nx < columns):
-                        continue
-                    if slack_YX[ny, nx] >= 0.0 and label_YX[ny, nx] == 0:
-                        label_YX[ny, nx] = labels
-                        stack[top] = ny, nx
-                        top += 1
-                        size += 1
-            if size > best_size:
-                best = labels
-                best_size = size
-    return (label_YX == best) & (label_YX > 0)
-
-
-@njit(cache=True, nogil=True)
-def _is_simple(open_YX: NDArray[np.bool_], y: int, x: int) -> bool:
-    """Tell whether opening a closed node joins nothing that was apart and closes no loop.
-
-    True when exactly one 4-connected piece of the node's open neighbourhood touches it.
-    """
-    east, north = open_YX[y, x + 1], open_YX[y + 1, x]
-    west, south = open_YX[y, x - 1], open_YX[y - 1, x]
-    pieces = int(east) + int(north) + int(west) + int(south)
-    pieces -= int(east and north and open_YX[y + 1, x + 1])
-    pieces -= int(north and west and open_YX[y + 1, x - 1])
-    pieces -= int(west and south and open_YX[y - 1, x - 1])
-    pieces -= int(south and east and open_YX[y - 1, x + 1])
-    return pieces == 1
-
-
-@njit(cache=True, nogil=True)
-def thicken(
-    free_YX: NDArray[np.bool_], slack_YX: NDArray[np.float64], deepest: float
-) -> NDArray[np.bool_]:
-    """Add the nodes whose slack is at least `-deepest`, nearest to free space first.
-
-    Free space ends up to a cell beyond its last free node, so paths over free nodes alone take
-    corners too wide. Only nodes that leave the topology as it is are added, hence no path over
-    the result squeezes through a gap that the agent does not fit through.
-    """
-    open_YX = free_YX.copy()
-    rows, columns = free_YX.shape
-    for level in range(1, _THICKEN_LEVELS + 1):
-        least = -deepest * level / _THICKEN_LEVELS
-        for y in range(1, rows - 1):
-            for x in range(1, columns - 1):
-                if not open_YX[y, x] and slack_YX[y, x] >= least and _is_simple(open_YX, y, x):
-                    open_YX[y, x] = True
-    return open_YX
-
-
 AGENT_RADIUS: Final = 0.25
 OBSTACLE_Z: Final = (0.05, 1.4)
 """What lies wholly below or above this band is stepped over or walked under."""
@@ -115,6 +34,7 @@ THICKEN_CELLS: Final = 0.95
 """How far fields run outside free space; with it their errors have no bias."""
 FloatGrid = NDArray[np.float32]
 
+_THICKEN_LEVELS: Final = 4
 _TOUCH: Final = 1e-4
 """Overlaps in height below this are rounding, not contact."""
 _OUTSIDE: Final = -1.0
@@ -274,6 +194,82 @@ def _lower_slack(
                     box, half_x, half_y, cos * dx + sin * dy, cos * dy - sin * dx
                 )
                 slack_YX[iy, ix] = min(slack_YX[iy, ix], away - radius)
+
+
+@njit(cache=True, nogil=True)
+def largest_component(slack_YX: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mark the largest set of 4-connected nodes whose slack is not negative."""
+    rows, columns = slack_YX.shape
+    label_YX = np.zeros((rows, columns), np.int32)
+    stack = np.empty((rows * columns, 2), np.int32)
+    labels = 0
+    best = 0
+    best_size = 0
+    for y in range(rows):
+        for x in range(columns):
+            if slack_YX[y, x] < 0.0 or label_YX[y, x] != 0:
+                continue
+            labels += 1
+            label_YX[y, x] = labels
+            stack[0] = y, x
+            size = 1
+            top = 1
+            while top > 0:
+                top -= 1
+                cy, cx = stack[top]
+                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                    ny = cy + dy
+                    nx = cx + dx
+                    if not (0 <= ny < rows and 0 <= nx < columns):
+                        continue
+                    if slack_YX[ny, nx] >= 0.0 and label_YX[ny, nx] == 0:
+                        label_YX[ny, nx] = labels
+                        stack[top] = ny, nx
+                        top += 1
+                        size += 1
+            if size > best_size:
+                best = labels
+                best_size = size
+    return (label_YX == best) & (label_YX > 0)
+
+
+@njit(cache=True, nogil=True)
+def _is_simple(open_YX: NDArray[np.bool_], y: int, x: int) -> bool:
+    """Tell whether opening a closed node joins nothing that was apart and closes no loop.
+
+    True when exactly one 4-connected piece of the node's open neighbourhood touches it.
+    """
+    east, north = open_YX[y, x + 1], open_YX[y + 1, x]
+    west, south = open_YX[y, x - 1], open_YX[y - 1, x]
+    pieces = int(east) + int(north) + int(west) + int(south)
+    # Two open neighbours are one piece if the corner between them is open.
+    pieces -= int(east and north and open_YX[y + 1, x + 1])
+    pieces -= int(north and west and open_YX[y + 1, x - 1])
+    pieces -= int(west and south and open_YX[y - 1, x - 1])
+    pieces -= int(south and east and open_YX[y - 1, x + 1])
+    return pieces == 1
+
+
+@njit(cache=True, nogil=True)
+def thicken(
+    free_YX: NDArray[np.bool_], slack_YX: NDArray[np.float64], deepest: float
+) -> NDArray[np.bool_]:
+    """Add the nodes whose slack is at least `-deepest`, nearest to free space first.
+
+    Free space ends up to a cell beyond its last free node, so paths over free nodes alone take
+    corners too wide. Only nodes that leave the topology as it is are added, hence no path over
+    the result squeezes through a gap that the agent does not fit through.
+    """
+    open_YX = free_YX.copy()
+    rows, columns = free_YX.shape
+    # In levels, so that a gap is filled from both sides alike and not by whichever is scanned first.
+    for level in range(1, _THICKEN_LEVELS + 1):
+        least = -deepest * level / _THICKEN_LEVELS
+        for y in range(1, rows - 1):
+            for x in range(1, columns - 1):
+                if not open_YX[y, x] and slack_YX[y, x] >= least and _is_simple(open_YX, y, x):
+                    open_YX[y, x] = True
+    return open_YX
 
 
 def interpolation_margin(radius: float, cell: float) -> float:

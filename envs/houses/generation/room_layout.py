@@ -20,7 +20,7 @@ from envs.houses.furniture.catalogue import make
 from envs.houses.generation.floorplan import Rect
 
 if TYPE_CHECKING:
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
     from envs.houses.generation.floorplan import Rect
 
 _EDGE: Final = 1e-6
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from envs.houses.draws import Draws
-    from envs.houses.furniture.model import Model
+    from envs.houses.furniture.piece import Model
 
 WALL_GAP: Final = 0.01
 """Furniture keeps this off the walls, so that no two faces coincide."""

@@ -19,10 +19,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.houses.navigation.collision import slide
 from envs.houses.navigation.geodesic import sample
-from envs.houses.navigation.navigation import FloatGrid, NavGrid
-from envs.houses.navigation.sight import Packed, Sight, pack, seen_pixels, solids_near, view_of
+from envs.houses.navigation.grid import FloatGrid, NavGrid
+from envs.houses.navigation.movement import slide
+from envs.houses.navigation.visibility import PackedScene, Table, seen_pixels, solids_near, view_of
 from envs.houses.scene import Scene
 from envs.objectnav.config import EYE_HEIGHT, Action, ObjectNavConfig
 
@@ -42,7 +42,7 @@ _ENOUGH: Final = 1.3
 _WHOLE: Final = 4.0
 """The same for stopping although a part of the object is out of view."""
 _ARRIVED: Final = 0.05
-"""Distance to the nearest viewpoint, in metres, from which the end is searched for by sight."""
+"""Distance to the nearest viewpoint, in metres, from which the end is searched for by eye."""
 _AHEAD: Final = 4
 """Forward moves that are tried along every heading."""
 _TURN_COST: Final = 0.1
@@ -56,7 +56,7 @@ _INNER_VIEW: Final = 0.8
 """Share of the image's half width within which an object counts as in view."""
 
 
-class Rules(NamedTuple):
+class TaskConstants(NamedTuple):
     """What the kernels need of the task's configuration."""
 
     forward: float
@@ -74,7 +74,7 @@ class Rules(NamedTuple):
     """Tangent of half the opening angle that the expert wants objects in."""
 
     @classmethod
-    def of(cls, config: ObjectNavConfig) -> Rules:
+    def of(cls, config: ObjectNavConfig) -> TaskConstants:
         """Read a task's configuration."""
         tangent = math.tan(math.radians(config.hfov_deg) / 2.0)
         return cls(
@@ -90,7 +90,7 @@ class Rules(NamedTuple):
         )
 
 
-class Ground(NamedTuple):
+class WalkArea(NamedTuple):
     """Where the agent can go, and how far it is from there."""
 
     slack_YX: FloatGrid
@@ -102,20 +102,20 @@ class Ground(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _best_seen(
-    sight: Sight, targets_K: NDArray[np.int64], rules: Rules, x: float, y: float
+    packed: PackedScene, targets_K: NDArray[np.int64], task: TaskConstants, x: float, y: float
 ) -> tuple[int, float]:
     """Return the goal object that is seen best from a position, facing it, and its pixels."""
     best = -1
     most = 0.0
     for k in targets_K:
-        object_9 = sight.objects_O9[k]
+        object_9 = packed.objects_O9[k]
         dx = object_9[0] - x
         dy = object_9[1] - y
-        if dx * dx + dy * dy > rules.distance * rules.distance:
+        if dx * dx + dy * dy > task.distance * task.distance:
             continue
-        near = solids_near(sight.solids_PC, object_9, rules.distance)
-        view = view_of(rules.focal, 0.0, 0.0, 0.0)
-        pixels = seen_pixels(sight, object_9, near, x, y, view)
+        near = solids_near(packed.solids_PC, object_9, task.distance)
+        view = view_of(task.focal, 0.0, 0.0, 0.0)
+        pixels = seen_pixels(packed, object_9, near, x, y, view)
         if pixels > most:
             best = k
             most = pixels
@@ -129,23 +129,27 @@ def _wrap(angle: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _face(sight: Sight, object_9: Packed, rules: Rules, pixels: float, pose: Pose4) -> int:
+def _face(
+    packed: PackedScene, object_9: Table, task: TaskConstants, pixels: float, pose: Pose4
+) -> int:
     """Turn and look towards an object; stop once it is well in view."""
     x, y, heading, pitch = pose
-    near = solids_near(sight.solids_PC, object_9, rules.distance)
-    view = view_of(rules.focal, rules.edge, heading, pitch)
-    seen = seen_pixels(sight, object_9, near, x, y, view)
-    if seen >= 0.999 * min(pixels, _WHOLE * rules.pixels):
+    near = solids_near(packed.solids_PC, object_9, task.distance)
+    view = view_of(task.focal, task.edge, heading, pitch)
+    seen = seen_pixels(packed, object_9, near, x, y, view)
+    if seen >= 0.999 * min(pixels, _WHOLE * task.pixels):  # but for rounding
         return _STOP
     dx = object_9[0] - x
     dy = object_9[1] - y
     aside = _wrap(math.atan2(dy, dx) - heading)
-    if abs(aside) > 0.5001 * rules.turn:
+    # At half a turn either turn leaves half a turn on the other side: just more than half, or the
+    # expert would turn to and fro for ever.
+    if abs(aside) > 0.5001 * task.turn:
         return _LEFT if aside > 0.0 else _RIGHT
     above = math.atan2(object_9[2] - EYE_HEIGHT, math.hypot(dx, dy)) - pitch
-    if above > 0.5001 * rules.look and pitch < rules.pitch_high - 1e-6:
+    if above > 0.5001 * task.look and pitch < task.pitch_high - 1e-6:
         return _UP
-    if above < -0.5001 * rules.look and pitch > rules.pitch_low + 1e-6:
+    if above < -0.5001 * task.look and pitch > task.pitch_low + 1e-6:
         return _DOWN
     return _STOP
 
@@ -166,53 +170,53 @@ def _first_action(turned: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _search(
-    ground: Ground,
-    sight: Sight,
+    area: WalkArea,
+    packed: PackedScene,
     targets_K: NDArray[np.int64],
-    rules: Rules,
+    task: TaskConstants,
     pixels: float,
     pose: Pose4,
 ) -> int:
     """Return the first action towards the cheapest near end that sees so many pixels, or -1."""
     action = -1
     cheapest = np.inf
-    for n in range(2 * math.ceil(math.pi / rules.turn - 1e-6)):
+    for n in range(2 * math.ceil(math.pi / task.turn - 1e-6)):
         turned = _nth_turn(n)
-        heading = pose[2] + turned * rules.turn
+        heading = pose[2] + turned * task.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
             cost = abs(turned) * _TURN_COST + ahead
             if cost >= cheapest:
-                break
+                break  # going farther along this heading only costs more
             px, py = nx, ny
-            nx, ny = slide(ground.slack_YX, ground.cell, px, py, heading, rules.forward)
+            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.forward)
             if nx == px and ny == py:
                 break
-            if _best_seen(sight, targets_K, rules, nx, ny)[1] >= pixels:
+            if _best_seen(packed, targets_K, task, nx, ny)[1] >= pixels:
                 cheapest = cost
                 action = _first_action(turned)
     return action
 
 
 @njit(cache=True, nogil=True)
-def _walk(ground: Ground, rules: Rules, pose: Pose4) -> int:
+def _walk(area: WalkArea, task: TaskConstants, pose: Pose4) -> int:
     """Return the first action of the plan, turns and then steps, that leads down the field best."""
     action = _LEFT
     cheapest = np.inf
-    here = sample(ground.field_YX, ground.cell, pose[0], pose[1])
-    for n in range(2 * math.ceil(math.pi / rules.turn - 1e-6)):
+    here = sample(area.field_YX, area.cell, pose[0], pose[1])
+    for n in range(2 * math.ceil(math.pi / task.turn - 1e-6)):
         turned = _nth_turn(n)
-        if abs(turned) * _TURN_COST + here / rules.forward >= cheapest:
+        if abs(turned) * _TURN_COST + here / task.forward >= cheapest:
             break  # no walk comes nearer by more than its length
-        heading = pose[2] + turned * rules.turn
+        heading = pose[2] + turned * task.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
             px, py = nx, ny
-            nx, ny = slide(ground.slack_YX, ground.cell, px, py, heading, rules.forward)
+            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.forward)
             if nx == px and ny == py:
                 break
-            left = sample(ground.field_YX, ground.cell, nx, ny)
-            cost = abs(turned) * _TURN_COST + ahead + left / rules.forward
+            left = sample(area.field_YX, area.cell, nx, ny)
+            cost = abs(turned) * _TURN_COST + ahead + left / task.forward
             if left > here - _GAIN:
                 cost += _NO_GAIN_COST
             if cost < cheapest - 1e-9:
@@ -223,51 +227,48 @@ def _walk(ground: Ground, rules: Rules, pose: Pose4) -> int:
 
 @njit(cache=True, nogil=True)
 def expert_action(
-    ground: Ground, sight: Sight, targets_K: NDArray[np.int64], rules: Rules, pose: Pose4
+    area: WalkArea,
+    packed: PackedScene,
+    targets_K: NDArray[np.int64],
+    task: TaskConstants,
+    pose: Pose4,
 ) -> int:
     """Return the expert's action.
 
     Args:
-        ground: Free space and distances.
-        sight: The scene.
-        targets_K: Rows of `sight.objects_O9` that are goals.
-        rules: The task's constants.
+        area: Free space and distances.
+        packed: The scene.
+        targets_K: Rows of `packed.objects_O9` that are goals.
+        task: The task's constants.
         pose: x, y, heading, pitch.
     """
     x, y, _, _ = pose
-    best, seen = _best_seen(sight, targets_K, rules, x, y)
-    settled = seen >= _PLENTY * rules.pixels
-    if not settled and sample(ground.field_YX, ground.cell, x, y) <= _ARRIVED:
-        action = _search(ground, sight, targets_K, rules, _PLENTY * rules.pixels, pose)
+    best, seen = _best_seen(packed, targets_K, task, x, y)
+    settled = seen >= _PLENTY * task.pixels
+    if not settled and sample(area.field_YX, area.cell, x, y) <= _ARRIVED:
+        action = _search(area, packed, targets_K, task, _PLENTY * task.pixels, pose)
         if action >= 0:
             return action
-        settled = seen >= _ENOUGH * rules.pixels
+        settled = seen >= _ENOUGH * task.pixels
         if not settled:
-            action = _search(ground, sight, targets_K, rules, _ENOUGH * rules.pixels, pose)
+            action = _search(area, packed, targets_K, task, _ENOUGH * task.pixels, pose)
             if action >= 0:
                 return action
     if settled:
-        return _face(sight, sight.objects_O9[best], rules, seen, pose)
-    return _walk(ground, rules, pose)
+        return _face(packed, packed.objects_O9[best], task, seen, pose)
+    return _walk(area, task, pose)
 
 
-class Follower:
+class Expert:
     """The expert of one scene, which rows in that scene may share."""
 
     def __init__(
-        self, scene: Scene, grid: NavGrid, config: ObjectNavConfig, sight: Sight | None = None
+        self, scene: Scene, grid: NavGrid, config: ObjectNavConfig, packed: PackedScene
     ) -> None:
-        """Prepare a scene.
-
-        Args:
-            scene: The scene.
-            grid: The free space of its house.
-            config: The task.
-            sight: The scene as packed by `sight.pack`, if the caller has it.
-        """
+        """Prepare a scene, given the grid of its house and the result of `pack_scene`."""
         self._grid = grid
-        self._sight = pack(scene) if sight is None else sight
-        self._rules = Rules.of(config)
+        self._packed = packed
+        self._task = TaskConstants.of(config)
         self._index = {o.instance: i for i, o in enumerate(scene.objects)}
 
     def targets(self, instances: Sequence[int]) -> NDArray[np.int64]:
@@ -279,7 +280,7 @@ class Follower:
         unknown = [i for i in instances if i not in self._index]
         if unknown:
             raise ValueError(
-                f"Follower.targets: instances must be in the scene, got {unknown}. "
+                f"Expert.targets: instances must be in the scene, got {unknown}. "
                 f"Choose among {sorted(self._index)}."
             )
         return np.array([self._index[i] for i in instances], np.int64)
@@ -292,5 +293,5 @@ class Follower:
             targets_K: The goal instances, from `targets`.
             pose: x, y, heading, pitch.
         """
-        ground = Ground(self._grid.slack_YX, field_YX, self._grid.cell)
-        return int(expert_action(ground, self._sight, targets_K, self._rules, pose))
+        area = WalkArea(self._grid.slack_YX, field_YX, self._grid.cell)
+        return int(expert_action(area, self._packed, targets_K, self._task, pose))

@@ -1,11 +1,9 @@
-"""Distance fields that are kept within a byte bound, and a thread that computes them ahead of need.
+"""A scene as the rules of the task see it: free space, goal instances, distances to them.
 
-A field is a pure function of its key, so what is kept and who computed it changes speed only.
-
-One scene as the rules of the task see it: free space, goal instances, distances to them.
-
-Everything is computed when first asked for. Distance fields of all places share one cache, which
-forgets those of a place that is gone. Nothing here moves an agent or draws.
+Everything is computed when it is first asked for. Distance fields of all scenes share one cache
+within a byte bound, which forgets those of a scene that is gone; a thread may compute them ahead of
+need. A field is a pure function of its key, so what is kept and who computed it changes speed only.
+Nothing here moves an agent or draws.
 
 Shape suffixes: I goal instances, V viewpoints, Y and X grid rows and columns.
 """
@@ -17,17 +15,22 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
 from weakref import finalize, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.houses.navigation.follower import Follower
+from envs.houses.navigation.expert import Expert
 from envs.houses.navigation.geodesic import distance_field, sample
-from envs.houses.navigation.navigation import AGENT_RADIUS, FloatGrid, NavGrid, slack_at
-from envs.houses.navigation.sight import Sight, pack
-from envs.houses.navigation.viewpoints import MAX_DISTANCE, MIN_PIXELS, SQUARE_PIXELS, viewpoints
+from envs.houses.navigation.grid import AGENT_RADIUS, FloatGrid, NavGrid, slack_at
+from envs.houses.navigation.visibility import (
+    MAX_DISTANCE,
+    MIN_PIXELS,
+    SQUARE_PIXELS,
+    PackedScene,
+    pack_scene,
+    viewpoints,
+)
 from envs.houses.scene import GOAL_CATEGORIES, Scene
 from envs.objectnav.config import GoalInstances, ObjectNavConfig
 from envs.objectnav.rules import Goal
@@ -44,7 +47,9 @@ class FieldCache:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._fields: OrderedDict[FieldKey, FloatGrid] = OrderedDict()
-        self._lock = threading.RLock()  # as a place may die, and drop its fields, at any time
+        # Reentrant: the garbage collector may run while the lock is held, and drop a dead scene's
+        # fields from within.
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Count the fields."""
@@ -79,25 +84,19 @@ class FieldCache:
             return self.num_bytes + 2.0 * mean <= self.max_bytes
 
 
-class FieldSource(Protocol):
-    """What fields are computed from."""
-
-    def field(self, goal: Goal) -> FloatGrid:
-        """Return the field of a goal."""
-        ...
-
-
 class FieldPrefetcher:
     """Computes fields on a thread of its own while others draw."""
 
     def __init__(self, cache: FieldCache) -> None:
         """Start the thread. It fills the cache as long as there is room."""
         self._cache = cache
-        self._wanted: queue.SimpleQueue[tuple[ref[Any], Goal] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[ref[HouseTaskScene], Goal] | None] = (
+            queue.SimpleQueue()
+        )
         # A daemon, so that a program which forgets to close an environment ends at once.
         threading.Thread(target=self._work, name="fields", daemon=True).start()
 
-    def want(self, source: FieldSource, goals: list[Goal]) -> None:
+    def want(self, source: HouseTaskScene, goals: list[Goal]) -> None:
         """Ask for fields that are likely to be needed, unless the source is gone by then."""
         for goal in goals:
             self._wanted.put((ref(source), goal))
@@ -114,17 +113,17 @@ class FieldPrefetcher:
             del source  # which must not live on while the thread waits
 
 
-PlaceKey = tuple[int, str, int]
+SceneKey = tuple[int, str, int]
 """House seed, house size, arrangement: what a scene is a function of."""
 
 
-def place_key(scene: Scene) -> PlaceKey:
+def scene_key(scene: Scene) -> SceneKey:
     """Return what tells a scene from others of its dataset."""
     return scene.house.seed, scene.house.size, scene.arrangement
 
 
 def needed_pixels(config: ObjectNavConfig) -> float:
-    """Return what viewpoints must show, in the units of `envs.houses.navigation.viewpoints`.
+    """Return what viewpoints must show, in the units of `envs.houses.navigation.visibility`.
 
     Those are half as many again as success needs, in a view of 90 degrees.
     """
@@ -132,7 +131,7 @@ def needed_pixels(config: ObjectNavConfig) -> float:
     return 1.5 * config.success_pixels * round((0.5 * SQUARE_PIXELS / focal) ** 2, 9)
 
 
-class Place:
+class HouseTaskScene:
     """A scene with its free space. Answers the questions of `envs.objectnav.rules.TaskScene`."""
 
     num_categories = len(GOAL_CATEGORIES)
@@ -144,11 +143,11 @@ class Place:
         self.scene = scene
         self.grid = grid
         self.goal_instances: dict[int, tuple[int, ...]] = {}
-        self._key = place_key(scene)
+        self._key = scene_key(scene)
         self._config = config
         self._fields = fields
-        self._sight: Sight | None = None
-        self._follower: Follower | None = None
+        self._packed_scene: PackedScene | None = None
+        self._expert: Expert | None = None
         self._object = {o.instance: o for o in scene.objects}
         # Arrangements hold only objects that the standard agent can see; others must look.
         proven = (
@@ -164,10 +163,10 @@ class Place:
 
     def expert_action(self, goal: Goal, pose: tuple[float, float, float, float]) -> int:
         """Return what the expert would do at a pose (x, y, heading, pitch)."""
-        if self._follower is None:
-            self._follower = Follower(self.scene, self.grid, self._config, self._packed())
-        targets = self._follower.targets(goal.instances)
-        return self._follower.action(self.field(goal), targets, pose)
+        if self._expert is None:
+            self._expert = Expert(self.scene, self.grid, self._config, self._packed())
+        targets = self._expert.targets(goal.instances)
+        return self._expert.action(self.field(goal), targets, pose)
 
     def likely_goals(self) -> list[Goal]:
         """Return the goals that episodes here will most likely have."""
@@ -183,7 +182,7 @@ class Place:
             self._object[instance],
             self._config.success_distance,
             min_pixels=needed_pixels(self._config),
-            sight=self._packed(),
+            packed=self._packed(),
         )
 
     def instance_xy(self, goal: Goal) -> NDArray[np.float64]:
@@ -206,10 +205,10 @@ class Place:
             if slack_at(self.grid.slack_YX, self.grid.cell, x, y) >= 0.0:
                 return x, y, 0.0
 
-    def _packed(self) -> Sight:
-        if self._sight is None:
-            self._sight = pack(self.scene)
-        return self._sight
+    def _packed(self) -> PackedScene:
+        if self._packed_scene is None:
+            self._packed_scene = pack_scene(self.scene)
+        return self._packed_scene
 
     def _compute_field(self, goal: Goal) -> FloatGrid:
         points = [self.viewpoints(i) for i in goal.instances]

@@ -1,14 +1,10 @@
-"""Threads that share the rows of a call, each with working memory of its own.
+"""Many rows on the CPU: the compiled entry points, and the threads that share a call's rows.
 
-The kernels hold no lock of Python's, so threads suffice and nothing is forked. Slices are handed
-out one by one: a thread that is done early takes the next.
+The kernels release Python's lock, so threads suffice and nothing is forked. Slices of the rows are
+handed out one by one: a thread that is done early takes the next. Each thread has working memory
+of its own. What is drawn into it is in `draw.py`.
 
-The compiled entry points on the CPU: pictures and pixel counts of many rows in one call.
-
-The kernels here carry a fingerprint of all sources that they are built from (see
-`envs/core/kernels.py`); everything else is compiled into them and never cached alone.
-
-Shape suffixes as in `raster_draw.py`, and N rows.
+Shape suffixes as in `draw.py`, and N rows.
 """
 
 from __future__ import annotations
@@ -25,9 +21,11 @@ from numpy.typing import NDArray
 from envs.core.kernels import source_fingerprint
 from envs.houses import rendering, scene
 from envs.houses.rendering.camera import Camera
-from envs.houses.rendering.draw import Canvas, draw, new_canvas
-from envs.houses.rendering.paint import (
+from envs.houses.rendering.draw import (
+    Canvas,
     count_instances,
+    draw_solids,
+    new_canvas,
     paint_color,
     paint_depth,
     paint_label,
@@ -39,62 +37,6 @@ from envs.houses.scene import FloatArray
 SLICES_PER_THREAD: Final = 4
 ROWS_PER_SLICE: Final = 8
 """At least, where there are rows enough: handing a slice out costs as much as drawing some rows."""
-
-
-def slices(num: int, threads: int) -> int:
-    """Return into how many slices to cut `num` rows: as many for each thread, if rows suffice."""
-    per_thread = min(max(num // (ROWS_PER_SLICE * threads), 1), SLICES_PER_THREAD)
-    return min(num, per_thread * threads)
-
-
-class Workers:
-    """A pool of threads, the caller's among them."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._executor = ThreadPoolExecutor(threads - 1, "renderer") if threads > 1 else None
-        self._scratch: dict[tuple[Camera, Camera], list[Scratch]] = {}
-        self._capacity = (0, 0)
-
-    def share(
-        self,
-        work: Callable[[int, int, Scratch], None],
-        num: int,
-        tables: Tables,
-        cameras: tuple[Camera, Camera],
-    ) -> None:
-        """Run `work(start, stop, scratch)` on slices that cover `num` rows."""
-        scratches = self._scratches(tables, cameras)
-        if self._executor is None or num <= 1:
-            work(0, num, scratches[0])
-            return
-        num_slices = slices(num, self._threads)
-        edges = np.linspace(0, num, num_slices + 1).astype(int).tolist()
-        next_slice = itertools.count()
-
-        def loop(scratch: Scratch) -> None:
-            while (k := next(next_slice)) < num_slices:
-                work(edges[k], edges[k + 1], scratch)
-
-        others = [self._executor.submit(loop, scratch) for scratch in scratches[1:]]
-        loop(scratches[0])
-        for other in others:
-            other.result()
-
-    def close(self) -> None:
-        """End the threads."""
-        if self._executor is not None:
-            self._executor.shutdown()
-
-    def _scratches(self, tables: Tables, cameras: tuple[Camera, Camera]) -> list[Scratch]:
-        """Return working memory for each thread that is large enough for all scenes."""
-        capacity = (tables.rooms_SP.shape[1], tables.room_SR4.shape[1])
-        if capacity != self._capacity:
-            self._scratch.clear()
-            self._capacity = capacity
-        if cameras not in self._scratch:
-            self._scratch[cameras] = [new_scratch(cameras, tables) for _ in range(self._threads)]
-        return self._scratch[cameras]
 
 
 class Images(NamedTuple):
@@ -165,13 +107,18 @@ def _average(fine_HW3: NDArray[np.uint8], rgb_HW3: NDArray[np.uint8]) -> None:
                 rgb_HW3[j, i, n] = (above + below + 2) >> 2
 
 
-# Views of arrays are counted by atomic operations, twice as dear as the drawing at 32 x 32. The
-# kernels allocate nothing and their arguments outlive them, so nothing needs counting.
+# With _nrt=True, numba counts the references of every view of an array by atomic operations: twice
+# as dear as the drawing at 32 x 32. The kernels allocate nothing and their arguments outlive them,
+# so nothing needs counting.
 _compile: Final = cast("Any", njit)(cache=True, nogil=True, _nrt=False)
 
 
 def _build(fingerprint: int) -> tuple[Any, Any]:
-    """Return the two kernels."""
+    """Return the two kernels.
+
+    Both are cached under the fingerprint of the files that they are compiled from; nothing else
+    here is cached alone.
+    """
 
     @_compile
     def render(
@@ -189,7 +136,7 @@ def _build(fingerprint: int) -> tuple[Any, Any]:
         for n in range(rows[0], rows[1]):
             slot = views.slot_N[n]
             if others > 0 or not smooth:
-                draw(tables, slot, views.camera_NC[n], size_W, canvas)
+                draw_solids(tables, slot, views.camera_NC[n], size_W, canvas)
                 to_depth(canvas, size_W)
             if len(images.depth_NHW):
                 paint_depth(canvas, images.depth_NHW[n])
@@ -201,7 +148,7 @@ def _build(fingerprint: int) -> tuple[Any, Any]:
                 paint_color(tables, slot, canvas, atlas, images.rgb_NHW3[n])
             elif len(images.rgb_NHW3):
                 fine_canvas, fine_size_W = scratch.fine_canvas, views.fine_size_W
-                draw(tables, slot, views.fine_camera_NC[n], fine_size_W, fine_canvas)
+                draw_solids(tables, slot, views.fine_camera_NC[n], fine_size_W, fine_canvas)
                 to_depth(fine_canvas, fine_size_W)
                 paint_color(tables, slot, fine_canvas, atlas, scratch.fine_rgb_HW3)
                 _average(scratch.fine_rgb_HW3, images.rgb_NHW3[n])
@@ -218,13 +165,67 @@ def _build(fingerprint: int) -> tuple[Any, Any]:
         """Count the pixels of each instance in rows [start, stop)."""
         for n in range(rows[0], rows[1]):
             slot = views.slot_N[n]
-            draw(tables, slot, views.camera_NC[n], views.size_W, canvas)
+            draw_solids(tables, slot, views.camera_NC[n], views.size_W, canvas)
             count_instances(tables, slot, canvas, views.size_W, count_NI[n])
         return fingerprint
 
     return render, count
 
 
-_KERNELS: Final = _build(source_fingerprint(rendering, scene))
-render_rows: Final = _KERNELS[0]
-count_rows: Final = _KERNELS[1]
+render_rows, count_rows = _build(source_fingerprint(rendering, scene))
+
+
+def slices(num: int, threads: int) -> int:
+    """Return into how many slices to cut `num` rows: as many for each thread, if rows suffice."""
+    per_thread = min(max(num // (ROWS_PER_SLICE * threads), 1), SLICES_PER_THREAD)
+    return min(num, per_thread * threads)
+
+
+class Workers:
+    """A pool of threads, the caller's among them."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads - 1, "renderer") if threads > 1 else None
+        self._scratch: dict[tuple[Camera, Camera], list[Scratch]] = {}
+        self._capacity = (0, 0)
+
+    def share(
+        self,
+        work: Callable[[int, int, Scratch], None],
+        num: int,
+        tables: Tables,
+        cameras: tuple[Camera, Camera],
+    ) -> None:
+        """Run `work(start, stop, scratch)` on slices that cover `num` rows."""
+        scratches = self._scratches(tables, cameras)
+        if self._executor is None or num <= 1:
+            work(0, num, scratches[0])
+            return
+        num_slices = slices(num, self._threads)
+        edges = np.linspace(0, num, num_slices + 1).astype(int).tolist()
+        next_slice = itertools.count()
+
+        def loop(scratch: Scratch) -> None:
+            while (k := next(next_slice)) < num_slices:
+                work(edges[k], edges[k + 1], scratch)
+
+        others = [self._executor.submit(loop, scratch) for scratch in scratches[1:]]
+        loop(scratches[0])
+        for other in others:
+            other.result()
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._executor is not None:
+            self._executor.shutdown()
+
+    def _scratches(self, tables: Tables, cameras: tuple[Camera, Camera]) -> list[Scratch]:
+        """Return working memory for each thread that is large enough for all scenes."""
+        capacity = (tables.rooms_SP.shape[1], tables.room_SR4.shape[1])
+        if capacity != self._capacity:
+            self._scratch.clear()
+            self._capacity = capacity
+        if cameras not in self._scratch:
+            self._scratch[cameras] = [new_scratch(cameras, tables) for _ in range(self._threads)]
+        return self._scratch[cameras]
