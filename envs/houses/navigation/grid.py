@@ -262,7 +262,7 @@ def thicken(
     """
     open_YX = free_YX.copy()
     rows, columns = free_YX.shape
-    # In levels, so that a gap is filled from both sides alike and not by whichever is scanned first.
+    # In levels, so that a gap is filled from both sides, not from the one that is scanned first.
     for level in range(1, _THICKEN_LEVELS + 1):
         least = -deepest * level / _THICKEN_LEVELS
         for y in range(1, rows - 1):

@@ -63,7 +63,7 @@ def _slide_step(
     slack_YX: FloatGrid, cell: float, x: float, y: float, dx: float, dy: float
 ) -> tuple[float, float]:
     """Advance by (dx, dy), or by as much of it as runs along the obstacle in the way."""
-    # In a corner the projection may lead back or farther than was asked for; a shorter step may not.
+    # In a corner the projection may lead back or too far, which a shorter step may not.
     for _ in range(_MAX_HALVINGS + 1):
         nx, ny = _project(slack_YX, cell, x + dx, y + dy)
         ex = nx - x

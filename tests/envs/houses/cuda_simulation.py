@@ -1,4 +1,4 @@
-"""Draws a few small pictures with the CUDA renderer and saves them; see `test_cuda_renderer.py`.
+"""Draws a few small pictures with the CUDA renderer and saves them; see `test_cuda.py`.
 
 Run as `python -m tests.envs.houses.cuda_simulation FILE`, under NUMBA_ENABLE_CUDASIM=1 with
 NUMBA_DISABLE_JIT=1: the simulator's arrays exist in Python only.

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import numpy as np
 import pytest
 
 from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.grid import AGENT_RADIUS, build_grid
-from envs.houses.navigation.shortest_paths import path_length, shortest_path
 from tests.envs.houses.any_angle import AnyAngle
-from tests.envs.houses.footprints import footprint_distances
 from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls
 
 SEEDS = range(6)
@@ -113,32 +110,6 @@ def test_samples_inside_obstacles_are_infinite():
     field = distance_field(grid, [(1.0, 1.0)])
     for x, y in [(4.0, 4.0), (4.05, 4.05), (3.95, 4.0)]:
         assert sample(field, grid.cell, x, y) == np.inf
-
-
-def test_paths_are_walkable_and_short():
-    excess = []
-    for seed in SEEDS:
-        house, grid, goals, points, exact = case(seed)
-        field = distance_field(grid, goals)
-        for start, shortest in zip(points[:30], exact[:30], strict=True):
-            path = shortest_path(grid, field, *start)
-            assert tuple(path[0]) == tuple(start)
-            to_goal = np.hypot(*(path[-1] - goals).T).min()
-            assert to_goal < 1.5 * grid.cell
-            pieces = [np.linspace(a, b, 12) for a, b in itertools.pairwise(path)]
-            near = footprint_distances(house.primitives, np.concatenate(pieces))
-            assert near.min() > AGENT_RADIUS - 5e-3
-            excess.append(path_length(path) + to_goal - shortest)
-    excess = np.array(excess)
-    assert excess.min() > -0.02
-    assert np.quantile(excess, 0.95) < 0.16  # less than a node off at either end, and corners
-
-
-def test_a_straight_path_has_two_corners():
-    grid = build_grid(house_of(outer_walls(8.0, 8.0), 8.0, 8.0))
-    field = distance_field(grid, [(6.05, 5.05)])
-    path = shortest_path(grid, field, 1.0, 1.3)
-    np.testing.assert_allclose(path, [(1.0, 1.3), (6.05, 5.05)], atol=1e-9)
 
 
 def test_fields_are_reproducible():

@@ -7,7 +7,7 @@ import pytest
 
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
-from envs.houses.rendering import raster as raster_threads
+from envs.houses.rendering import cpu
 from envs.houses.rendering.renderer import BatchRenderer, RowWithoutSceneError
 from envs.houses.textures import atlas as textures
 from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
@@ -87,7 +87,7 @@ def scenes():
 def test_a_row_looks_the_same_in_any_batch_order_and_number_of_threads(
     scenes, threads, rows_per_slice, monkeypatch
 ):
-    monkeypatch.setattr(raster_threads, "ROWS_PER_SLICE", rows_per_slice)
+    monkeypatch.setattr(cpu, "ROWS_PER_SLICE", rows_per_slice)
     rng = np.random.default_rng(0)
     poses = np.concatenate([free_poses(s, 3, i) for i, s in enumerate(scenes)])
     which = np.repeat(np.arange(3), 3)
@@ -109,7 +109,7 @@ def test_a_row_looks_the_same_in_any_batch_order_and_number_of_threads(
     [(1, 4, 1), (3, 4, 3), (8, 2, 2), (31, 2, 2), (32, 2, 4), (64, 2, 8), (1000, 2, 8)],
 )
 def test_few_rows_are_cut_into_few_slices(rows, threads, expected):
-    assert raster_threads.slices(rows, threads) == expected
+    assert cpu.slices(rows, threads) == expected
 
 
 def test_antialiasing_averages_colours_and_leaves_the_rest(scenes):

@@ -11,7 +11,12 @@ import pytest
 
 from envs.houses.dataset import HouseDataset
 from envs.houses.navigation.grid import build_grid
-from envs.houses.navigation.task_scene import FieldCache, FieldPrefetcher, Place, needed_pixels
+from envs.houses.navigation.task_scene import (
+    FieldCache,
+    FieldPrefetcher,
+    HouseTaskScene,
+    needed_pixels,
+)
 from envs.houses.scene import Scene
 from envs.objectnav.config import ObjectNavConfig
 from envs.objectnav.rules import Goal
@@ -75,10 +80,10 @@ def scene() -> Scene:
     return HouseDataset("val", "small").scene(3, 0)
 
 
-def place_of(scene: Scene, cache: FieldCache, **task: Any) -> Place:
+def place_of(scene: Scene, cache: FieldCache, **task: Any) -> HouseTaskScene:
     config = ObjectNavConfig.create(**task)
     cell = min(0.1, 0.4 * config.agent_radius)
-    return Place(scene, build_grid(scene, config.agent_radius, cell=cell), config, cache)
+    return HouseTaskScene(scene, build_grid(scene, config.agent_radius, cell=cell), config, cache)
 
 
 def test_fields_computed_ahead_are_those_computed_when_asked(scene: Scene) -> None:

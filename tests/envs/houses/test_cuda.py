@@ -10,7 +10,7 @@ import numpy as np
 import nvidia.cuda_nvcc
 import pytest
 
-from envs.houses.rendering import cuda as raster_cuda
+from envs.houses.rendering import cuda as rendering_cuda
 from envs.houses.rendering.pixel import SHAPE_SIZE
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.rendering.tables import Atlas, pack
@@ -37,16 +37,16 @@ def kernel_arguments() -> dict[str, tuple]:
     i4, f4 = np.int32, np.float32
     tables = pack(random_scene(0, pieces=1, rooms=(1, 1)), num_tiles=5)
     atlas = Atlas(np.zeros(3, f4), np.zeros(4, i4), i4(1))
-    lists = raster_cuda.Lists(
+    lists = rendering_cuda.Lists(
         np.zeros((1, 1, 4), i4),
         np.zeros(1, i4),
         np.zeros((1, 1), i4),
         np.zeros((1, 1, 4), i4),
         np.zeros((1, 1, SHAPE_SIZE), f4),
     )
-    cameras = raster_cuda.Cameras(np.zeros(1, np.int64), np.zeros((1, 16), f4), np.zeros(2, i4))
+    cameras = rendering_cuda.Cameras(np.zeros(1, np.int64), np.zeros((1, 16), f4), np.zeros(2, i4))
     rgb, label = np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1), np.int16)
-    images = raster_cuda.Images(rgb, np.zeros((1, 1, 1), f4), label, label)
+    images = rendering_cuda.Images(rgb, np.zeros((1, 1, 1), f4), label, label)
     return {
         "cull": (tables, cameras, lists),
         "draw": (tables, cameras, lists, atlas, images),
@@ -80,7 +80,7 @@ def test_kernels_compile_for_sm_90_in_single_precision(name, tmp_path, monkeypat
         lambda: SimpleNamespace(compute_capability=(9, 0)),
     )
     types = tuple(numba.typeof(value) for value in kernel_arguments()[name])
-    ptx, _ = raster_cuda.cuda.compile_ptx(getattr(raster_cuda, name), types, cc=(9, 0))
+    ptx, _ = rendering_cuda.cuda.compile_ptx(getattr(rendering_cuda, name), types, cc=(9, 0))
     assert ".target sm_90" in ptx
     assert not re.findall(r"\.f64\b", ptx)
     source, binary = tmp_path / "kernel.ptx", tmp_path / "kernel.cubin"
@@ -113,7 +113,7 @@ def test_without_a_device_one_sentence_says_what_to_use():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not raster_cuda.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not rendering_cuda.cuda.is_available(), reason="no CUDA device")
 def test_a_device_draws_what_the_cpu_draws():
     from envs.houses.rendering.cuda import CudaBatchRenderer
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.navigation.movement import slide
 from envs.houses.navigation.grid import AGENT_RADIUS, build_grid, interpolation_margin
+from envs.houses.navigation.movement import slide
 from envs.houses.scene import Kind
 from tests.envs.houses.footprints import footprint_distances
 from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls

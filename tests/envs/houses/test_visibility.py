@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from envs.houses.navigation.grid import build_grid
-from envs.houses.navigation.visibility import EYE_HEIGHT, blocks, full_pixels, pack, silhouette
-from envs.houses.navigation.visibility import MIN_PIXELS, scene_viewpoints, viewpoints
+from envs.houses.navigation.visibility import (
+    MIN_PIXELS,
+    blocks,
+    full_pixels,
+    pack_scene,
+    scene_viewpoints,
+    silhouette,
+    viewpoints,
+)
 from envs.houses.scene import Kind
+from envs.objectnav.config import EYE_HEIGHT
 from tests.envs.houses.hand_made_house import (
     box,
     furnished_house,
@@ -154,7 +162,7 @@ def random_solid(rng, kind):
 def packed_solid(rng, kind):
     """A random solid as a scene's only primitive, and as the kernels want it."""
     scene = scene_of(house_of([], 1.0, 1.0), [[random_solid(rng, kind)]])
-    return scene.primitives, pack(scene).solids_PC[0]
+    return scene.primitives, pack_scene(scene).solids_PC[0]
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -207,9 +215,9 @@ def test_pixels_of_an_unhidden_object_match_a_rendered_count():
         parts = [random_solid(rng, Kind(k % 3))]
         solid = [(p[0], (3.0, 3.0, 0.6), tuple(0.15 * h for h in p[2]), p[3]) for p in parts]
         scene = scene_of(house, [solid])
-        sight = pack(scene)
+        packed = pack_scene(scene)
         angle = rng.uniform(0, 2 * np.pi)
         x, y = 3.0 + 1.5 * np.cos(angle), 3.0 + 1.5 * np.sin(angle)
         counted = facing_count(scene, scene.objects[0], x, y)
-        estimate = full_pixels(sight.solids_PC, sight.objects_O9[0], x, y, 128.0)
+        estimate = full_pixels(packed.solids_PC, packed.objects_O9[0], x, y, 128.0)
         assert estimate == pytest.approx(counted, rel=0.25, abs=4)

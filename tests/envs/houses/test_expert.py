@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from envs.houses.dataset import HouseDataset
-from envs.houses.navigation.movement import slide
-from envs.houses.navigation.expert import Follower
+from envs.houses.navigation.expert import Expert
 from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.grid import build_grid
-from envs.houses.navigation.visibility import EYE_HEIGHT, pack
-from envs.houses.navigation.visibility import scene_viewpoints
+from envs.houses.navigation.movement import slide
+from envs.houses.navigation.visibility import pack_scene, scene_viewpoints
 from envs.houses.scene import Kind
-from envs.objectnav.config import Action, ObjectNavConfig
+from envs.objectnav.config import EYE_HEIGHT, Action, ObjectNavConfig
 from tests.envs.houses.hand_made_house import box, furnished_house, house_of, outer_walls, scene_of
 from tests.envs.houses.pixel_count import count_pixels
 
@@ -26,9 +25,9 @@ class World:
     def __init__(self, scene, config=CONFIG):
         self.scene, self.config = scene, config
         self.grid = build_grid(scene, config.agent_radius)
-        sight = pack(scene)
-        self.points = scene_viewpoints(scene, self.grid, config.success_distance, sight=sight)
-        self.expert = Follower(scene, self.grid, config, sight)
+        packed = pack_scene(scene)
+        self.points = scene_viewpoints(scene, self.grid, config.success_distance, packed=packed)
+        self.expert = Expert(scene, self.grid, config, packed)
 
     def field(self, goals):
         return distance_field(self.grid, np.concatenate([self.points[i] for i in goals]))
@@ -220,5 +219,5 @@ def test_other_turning_angles_work(turn_deg):
 
 
 def test_instances_must_be_in_the_scene(table_world):
-    with pytest.raises(ValueError, match=r"Follower.targets: instances must be in the scene"):
+    with pytest.raises(ValueError, match=r"Expert.targets: instances must be in the scene"):
         table_world.expert.targets([1, 77])
