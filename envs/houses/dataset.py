@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from envs.core.validation import unknown_name
 from envs.houses.generation.arrangement import arrange, check_scale
@@ -22,9 +22,6 @@ from envs.houses.generation.generator import (
 )
 from envs.houses.navigation.grid import NavGrid, build_grid
 from envs.houses.scene import GENERATOR_VERSION, House, Scene
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEFAULT_SCALE: Final = {"small": "readable", "medium": "real", "large": "real"}
 

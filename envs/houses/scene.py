@@ -10,9 +10,9 @@ and columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +110,6 @@ class Primitives:
         return len(self.yaw_P)
 
 
-def concatenate(*parts: Primitives) -> Primitives:
-    """Join primitives in order."""
-    names = Primitives.__dataclass_fields__
-    return Primitives(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
-
-
 @dataclass(frozen=True, slots=True)
 class Materials:
     """M surfaces: a colour times a tile of the shared pattern atlas.
@@ -135,6 +129,15 @@ class Materials:
     repeat_M: FloatArray
     """Metres of surface that one tile spans; 0 stretches one tile over the whole face, which is how
     pictures, doors and labels are made."""
+
+
+Arrays = TypeVar("Arrays", Primitives, Materials)
+
+
+def concatenate(*parts: Arrays) -> Arrays:
+    """Join primitives, or materials, in order."""
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Habitat looks names up by substring, so that no name here is a part of another o
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,14 +18,14 @@ from envs.houses.scene import (
     GENERATOR_VERSION,
     GOAL_CATEGORIES,
     GOAL_SEMANTIC,
+    Furniture,
+    GoalObject,
+    House,
+    Receptacle,
+    Scene,
     Semantic,
 )
 from envs.objectnav.config import YCB_NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from envs.houses.scene import Furniture, GoalObject, House, Receptacle, Scene
 
 Document = dict[str, Any]
 

@@ -12,16 +12,14 @@ Shape suffixes: V vertices, T triangles, C coordinates of solids, S corners of o
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.rendering.color import AMBIENT, LIGHT
 from envs.houses.scene import Face, Kind, Materials, Primitives, Room, Semantic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 SEGMENTS: Final = 24
 """Corners of a circle."""

@@ -8,16 +8,13 @@ whichever way it is turned.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
-from envs.houses.furniture.piece import Model
+from envs.houses.draws import Draws
+from envs.houses.furniture.piece import Piece
 from envs.houses.scene import GOAL_CATEGORIES, Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from envs.houses.draws import Draws
-    from envs.houses.textures.palette import MaterialTable, Rgb
+from envs.houses.textures.palette import MaterialTable, Rgb
 
 Size = tuple[float, float, float]
 
@@ -90,150 +87,150 @@ class _Brush:
         return self.plain((1.0, 1.0, 1.0), tile, 0.0)
 
 
-def _can(model: Model, size: Size, brush: _Brush, label: str) -> None:
+def _can(piece: Piece, size: Size, brush: _Brush, label: str) -> None:
     side, lid = brush.label(label), brush.label("can_lid")
-    model.cylinder((0.0, 0.0), (0.0, size[2]), size[0] / 2, side, top=lid)
+    piece.cylinder((0.0, 0.0), (0.0, size[2]), size[0] / 2, side, top=lid)
 
 
-def _box(model: Model, size: Size, brush: _Brush, label: str, rgb: Rgb) -> None:
+def _box(piece: Piece, size: Size, brush: _Brush, label: str, rgb: Rgb) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     face, rest = brush.label(label), brush.plain(rgb)
-    model.box((-x, x), (-y, y), (0.0, z), face, top=rest)
+    piece.box((-x, x), (-y, y), (0.0, z), face, top=rest)
 
 
 def _fruit(
-    model: Model, size: Size, brush: _Brush, rgb: Rgb, tile: str = "plain", *, stem: bool = False
+    piece: Piece, size: Size, brush: _Brush, rgb: Rgb, tile: str = "plain", *, stem: bool = False
 ) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     body = z * 0.93 if stem else z
-    model.ball((0.0, 0.0, body / 2), (x, y, body / 2), brush.plain(rgb, tile, size[0]))
+    piece.ball((0.0, 0.0, body / 2), (x, y, body / 2), brush.plain(rgb, tile, size[0]))
     if stem:
         bark, half = brush.plain((0.3, 0.18, 0.08)), 0.06 * size[0]
-        model.box((-half, half), (-half, half), (0.85 * z, z), bark)
+        piece.box((-half, half), (-half, half), (0.85 * z, z), bark)
 
 
-def _master_chef_can(model: Model, size: Size, brush: _Brush) -> None:
+def _master_chef_can(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
-    model.cylinder((0.0, 0.0), (0.0, 0.88 * z), 0.96 * radius, brush.label("coffee_label"))
-    model.cylinder((0.0, 0.0), (0.88 * z, z), radius, brush.plain((0.12, 0.22, 0.65)))
+    piece.cylinder((0.0, 0.0), (0.0, 0.88 * z), 0.96 * radius, brush.label("coffee_label"))
+    piece.cylinder((0.0, 0.0), (0.88 * z, z), radius, brush.plain((0.12, 0.22, 0.65)))
 
 
-def _cracker_box(model: Model, size: Size, brush: _Brush) -> None:
-    _box(model, size, brush, "cracker_label", (0.8, 0.08, 0.08))
+def _cracker_box(piece: Piece, size: Size, brush: _Brush) -> None:
+    _box(piece, size, brush, "cracker_label", (0.8, 0.08, 0.08))
 
 
-def _sugar_box(model: Model, size: Size, brush: _Brush) -> None:
-    _box(model, size, brush, "sugar_label", (0.98, 0.84, 0.1))
+def _sugar_box(piece: Piece, size: Size, brush: _Brush) -> None:
+    _box(piece, size, brush, "sugar_label", (0.98, 0.84, 0.1))
 
 
-def _tomato_soup_can(model: Model, size: Size, brush: _Brush) -> None:
-    _can(model, size, brush, "soup_label")
+def _tomato_soup_can(piece: Piece, size: Size, brush: _Brush) -> None:
+    _can(piece, size, brush, "soup_label")
 
 
-def _tuna_fish_can(model: Model, size: Size, brush: _Brush) -> None:
-    _can(model, size, brush, "tuna_label")
+def _tuna_fish_can(piece: Piece, size: Size, brush: _Brush) -> None:
+    _can(piece, size, brush, "tuna_label")
 
 
-def _pudding_box(model: Model, size: Size, brush: _Brush) -> None:
-    _box(model, size, brush, "pudding_label", (0.36, 0.18, 0.08))
+def _pudding_box(piece: Piece, size: Size, brush: _Brush) -> None:
+    _box(piece, size, brush, "pudding_label", (0.36, 0.18, 0.08))
 
 
-def _gelatin_box(model: Model, size: Size, brush: _Brush) -> None:
-    _box(model, size, brush, "gelatin_label", (0.95, 0.36, 0.6))
+def _gelatin_box(piece: Piece, size: Size, brush: _Brush) -> None:
+    _box(piece, size, brush, "gelatin_label", (0.95, 0.36, 0.6))
 
 
-def _potted_meat_can(model: Model, size: Size, brush: _Brush) -> None:
+def _potted_meat_can(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     silver = brush.plain((0.55, 0.57, 0.62))
-    model.box((-x, x), (-y, y), (0.0, 0.9 * z), brush.label("meat_label"))
-    model.box((-0.92 * x, 0.92 * x), (-0.92 * y, 0.92 * y), (0.9 * z, z), silver)
+    piece.box((-x, x), (-y, y), (0.0, 0.9 * z), brush.label("meat_label"))
+    piece.box((-0.92 * x, 0.92 * x), (-0.92 * y, 0.92 * y), (0.9 * z, z), silver)
 
 
-def _banana(model: Model, size: Size, brush: _Brush) -> None:
+def _banana(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     skin, tip = brush.plain((0.99, 0.86, 0.15)), brush.plain((0.4, 0.28, 0.08))
-    model.ball((0.0, 0.3 * y, z / 2), (0.55 * x, 0.7 * y, z / 2), skin)
+    piece.ball((0.0, 0.3 * y, z / 2), (0.55 * x, 0.7 * y, z / 2), skin)
     for side in (-1, 1):
-        model.ball((side * 0.6 * x, -0.3 * y, z / 2), (0.36 * x, 0.68 * y, 0.42 * z), skin)
-    model.box((0.86 * x, x), (-y, -0.72 * y), (0.4 * z, 0.6 * z), tip)
+        piece.ball((side * 0.6 * x, -0.3 * y, z / 2), (0.36 * x, 0.68 * y, 0.42 * z), skin)
+    piece.box((0.86 * x, x), (-y, -0.72 * y), (0.4 * z, 0.6 * z), tip)
 
 
-def _strawberry(model: Model, size: Size, brush: _Brush) -> None:
+def _strawberry(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     flesh = brush.plain((0.93, 0.1, 0.14), "seeds", size[0])
     leaves = brush.plain((0.2, 0.62, 0.2))
-    model.ball((0.0, 0.0, 0.45 * z), (radius, radius, 0.45 * z), flesh)
-    model.ball((0.0, 0.0, 0.88 * z), (0.8 * radius, 0.8 * radius, 0.12 * z), leaves)
+    piece.ball((0.0, 0.0, 0.45 * z), (radius, radius, 0.45 * z), flesh)
+    piece.ball((0.0, 0.0, 0.88 * z), (0.8 * radius, 0.8 * radius, 0.12 * z), leaves)
 
 
-def _apple(model: Model, size: Size, brush: _Brush) -> None:
-    _fruit(model, size, brush, (0.78, 0.06, 0.08), stem=True)
+def _apple(piece: Piece, size: Size, brush: _Brush) -> None:
+    _fruit(piece, size, brush, (0.78, 0.06, 0.08), stem=True)
     radius, z = size[0] / 2, size[2]
     leaf = brush.plain((0.3, 0.65, 0.18))
-    model.ball((0.35 * radius, 0.0, 0.94 * z), (0.35 * radius, 0.16 * radius, 0.05 * z), leaf)
+    piece.ball((0.35 * radius, 0.0, 0.94 * z), (0.35 * radius, 0.16 * radius, 0.05 * z), leaf)
 
 
-def _lemon(model: Model, size: Size, brush: _Brush) -> None:
+def _lemon(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     peel = brush.plain((1.0, 0.93, 0.2), "pores", size[0])
-    model.ball((0.0, 0.0, z / 2), (0.9 * x, y, z / 2), peel)
-    model.ball((0.85 * x, 0.0, z / 2), (0.15 * x, 0.3 * y, 0.15 * z), peel)
+    piece.ball((0.0, 0.0, z / 2), (0.9 * x, y, z / 2), peel)
+    piece.ball((0.85 * x, 0.0, z / 2), (0.15 * x, 0.3 * y, 0.15 * z), peel)
 
 
-def _peach(model: Model, size: Size, brush: _Brush) -> None:
-    _fruit(model, size, brush, (1.0, 0.62, 0.45), "blotches")
+def _peach(piece: Piece, size: Size, brush: _Brush) -> None:
+    _fruit(piece, size, brush, (1.0, 0.62, 0.45), "blotches")
 
 
-def _pear(model: Model, size: Size, brush: _Brush) -> None:
+def _pear(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     skin, bark = brush.plain((0.72, 0.82, 0.2)), brush.plain((0.3, 0.18, 0.08))
-    model.ball((0.0, 0.0, 0.36 * z), (radius, radius, 0.36 * z), skin)
-    model.ball((0.0, 0.0, 0.68 * z), (0.6 * radius, 0.6 * radius, 0.26 * z), skin)
+    piece.ball((0.0, 0.0, 0.36 * z), (radius, radius, 0.36 * z), skin)
+    piece.ball((0.0, 0.0, 0.68 * z), (0.6 * radius, 0.6 * radius, 0.26 * z), skin)
     half = 0.08 * radius
-    model.box((-half, half), (-half, half), (0.9 * z, z), bark)
+    piece.box((-half, half), (-half, half), (0.9 * z, z), bark)
 
 
-def _orange(model: Model, size: Size, brush: _Brush) -> None:
-    _fruit(model, size, brush, (1.0, 0.5, 0.05), "pores")
+def _orange(piece: Piece, size: Size, brush: _Brush) -> None:
+    _fruit(piece, size, brush, (1.0, 0.5, 0.05), "pores")
 
 
-def _plum(model: Model, size: Size, brush: _Brush) -> None:
-    _fruit(model, size, brush, (0.36, 0.1, 0.42), stem=True)
+def _plum(piece: Piece, size: Size, brush: _Brush) -> None:
+    _fruit(piece, size, brush, (0.36, 0.1, 0.42), stem=True)
 
 
-def _bleach_cleanser(model: Model, size: Size, brush: _Brush) -> None:
+def _bleach_cleanser(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     body, white = brush.label("bleach_label"), brush.plain((0.97, 0.97, 0.98))
-    model.box((-x, x), (-y, y), (0.0, 0.72 * z), body, top=white)
-    model.cylinder((0.0, 0.0), (0.72 * z, 0.86 * z), 0.6 * y, white)
-    model.cylinder((0.0, 0.0), (0.86 * z, z), 0.5 * y, brush.plain((0.1, 0.25, 0.75)))
+    piece.box((-x, x), (-y, y), (0.0, 0.72 * z), body, top=white)
+    piece.cylinder((0.0, 0.0), (0.72 * z, 0.86 * z), 0.6 * y, white)
+    piece.cylinder((0.0, 0.0), (0.86 * z, z), 0.5 * y, brush.plain((0.1, 0.25, 0.75)))
 
 
-def _bowl(model: Model, size: Size, brush: _Brush) -> None:
+def _bowl(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     side, inside = brush.label("bowl_rings"), brush.label("bowl_inside")
-    model.cylinder((0.0, 0.0), (0.0, 0.4 * z), 0.7 * radius, brush.plain((0.85, 0.2, 0.16)))
-    model.cylinder((0.0, 0.0), (0.4 * z, z), radius, side, top=inside)
+    piece.cylinder((0.0, 0.0), (0.0, 0.4 * z), 0.7 * radius, brush.plain((0.85, 0.2, 0.16)))
+    piece.cylinder((0.0, 0.0), (0.4 * z, z), radius, side, top=inside)
 
 
-def _mug(model: Model, size: Size, brush: _Brush) -> None:
+def _mug(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     glaze = brush.plain((0.06, 0.58, 0.24))
     band, coffee = brush.label("mug_band"), brush.label("mug_inside")
-    model.cylinder((0.0, 0.0), (0.0, z), radius, band, top=coffee)
+    piece.cylinder((0.0, 0.0), (0.0, z), radius, band, top=coffee)
     handle = (radius * 0.9, radius * 1.45)
-    model.box(handle, (-0.12 * radius, 0.12 * radius), (0.3 * z, 0.75 * z), glaze)
+    piece.box(handle, (-0.12 * radius, 0.12 * radius), (0.3 * z, 0.75 * z), glaze)
 
 
-def _sponge(model: Model, size: Size, brush: _Brush) -> None:
+def _sponge(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     foam = brush.plain((0.97, 0.88, 0.35), "pores", size[0])
     scourer = brush.plain((0.12, 0.42, 0.2), "carpet", size[0])
-    model.box((-x, x), (-y, y), (0.0, 0.65 * z), foam)
-    model.box((-x, x), (-y, y), (0.65 * z, z), scourer)
+    piece.box((-x, x), (-y, y), (0.0, 0.65 * z), foam)
+    piece.box((-x, x), (-y, y), (0.65 * z, z), scourer)
 
 
-_MAKERS: Final[tuple[Callable[[Model, Size, _Brush], None], ...]] = (
+_MAKERS: Final[tuple[Callable[[Piece, Size, _Brush], None], ...]] = (
     _master_chef_can,
     _cracker_box,
     _sugar_box,
@@ -257,7 +254,7 @@ _MAKERS: Final[tuple[Callable[[Model, Size, _Brush], None], ...]] = (
 )
 
 
-def make_goal(category: int, scale: str, draws: Draws, table: MaterialTable) -> Model:
+def make_goal(category: int, scale: str, draws: Draws, table: MaterialTable) -> Piece:
     """Make one instance of a goal category, standing on z = 0.
 
     Args:
@@ -268,21 +265,21 @@ def make_goal(category: int, scale: str, draws: Draws, table: MaterialTable) -> 
     """
     name = GOAL_CATEGORIES[category]
     size = SIZES[scale][name]
-    model = Model(name, size[0], size[1])
-    _MAKERS[category](model, size, _Brush(draws, table))
-    return model
+    piece = Piece(name, size[0], size[1])
+    _MAKERS[category](piece, size, _Brush(draws, table))
+    return piece
 
 
-def enclosing_radius(model: Model) -> float:
+def enclosing_radius(piece: Piece) -> float:
     """Return the radius of the upright cylinder about the origin that holds all parts."""
     return max(
         math.hypot(abs(p.x) + p.half_x, abs(p.y) + p.half_y)
         if p.kind == Kind.BOX
         else math.hypot(p.x, p.y) + max(p.half_x, p.half_y)
-        for p in model.parts
+        for p in piece.parts
     )
 
 
-def height_of(model: Model) -> float:
-    """Return how high a model reaches."""
-    return max(p.z + p.half_z for p in model.parts)
+def height_of(piece: Piece) -> float:
+    """Return how high a piece reaches."""
+    return max(p.z + p.half_z for p in piece.parts)

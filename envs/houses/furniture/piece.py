@@ -1,6 +1,6 @@
 """The form of a piece of furniture before it is placed, and the tool that builds it.
 
-A model stands at the origin of its own frame: its width lies along x, its depth along y, its back
+A piece stands at the origin of its own frame: its width lies along x, its depth along y, its back
 at the least y and its front looks along +y.
 """
 
@@ -17,7 +17,7 @@ Span = tuple[float, float]
 
 
 class Part(NamedTuple):
-    """One primitive in the frame of its model."""
+    """One primitive in the frame of its piece."""
 
     kind: int
     x: float
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """A flat place for small objects, in the frame of its model."""
+    """A flat place for small objects, in the frame of its piece."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Surface(NamedTuple):
 
 
 @dataclass(slots=True)
-class Model:
+class Piece:
     """A piece of furniture under construction. `box` and its like add to it.
 
     Riders are pieces of another category that stand on this one, such as a lamp on a nightstand.
@@ -53,7 +53,7 @@ class Model:
     depth: float
     parts: list[Part] = field(default_factory=list)
     surfaces: list[Surface] = field(default_factory=list)
-    riders: list[Model] = field(default_factory=list)
+    riders: list[Piece] = field(default_factory=list)
     keeps_yaw: bool = False
     """Whether a pattern on top of it must turn with it."""
 

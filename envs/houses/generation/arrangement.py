@@ -7,14 +7,17 @@ agent cannot walk up to and see are left out.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from envs.core.validation import unknown_name
 from envs.houses.draws import Draws
 from envs.houses.furniture.goal_objects import SCALES, enclosing_radius, height_of, make_goal
-from envs.houses.generation.assembly import Pose, Row, pack_rows, part_row
+from envs.houses.furniture.piece import Piece
+from envs.houses.generation.assembly import Frame, Solid, pack_primitives, part_solid
 from envs.houses.generation.floorplan import SIZES
 from envs.houses.navigation.grid import NavGrid, build_grid
 from envs.houses.navigation.visibility import scene_viewpoints
@@ -23,20 +26,15 @@ from envs.houses.scene import (
     GOAL_CATEGORIES,
     GOAL_INSTANCE,
     GOAL_SEMANTIC,
+    FloatArray,
     GoalObject,
     House,
-    Materials,
     Primitives,
+    Receptacle,
     Scene,
     concatenate,
 )
 from envs.houses.textures.palette import MaterialTable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from envs.houses.furniture.piece import Model
-    from envs.houses.scene import FloatArray, Receptacle
 
 LEAST_OBJECTS: Final = 15
 KEPT: Final = (16, 30)
@@ -59,7 +57,7 @@ class Placement(NamedTuple):
     """One object on its receptacle."""
 
     category: int
-    model: Model
+    piece: Piece
     receptacle: int
     x: float
     y: float
@@ -94,6 +92,8 @@ def arrange(
     table = MaterialTable()
     kept: list[Placement] = []
     drawn = dropped = 0
+    # Whether an object can be seen depends on all others, so a round looks at the whole scene: old
+    # objects that new ones hide go, too.
     wanted, most = draws.integer(*DRAWN), draws.integer(*KEPT)
     for _ in range(_ROUNDS):
         new = _put(house, wanted, kept, scale, draws, table)
@@ -140,15 +140,15 @@ def _put(
     result: list[Placement] = []
     for _ in range(count):
         category = draws.integer(0, len(GOAL_CATEGORIES) - 1)
-        model = make_goal(category, scale, draws, table)
-        radius, height = enclosing_radius(model), height_of(model)
+        piece = make_goal(category, scale, draws, table)
+        radius, height = enclosing_radius(piece), height_of(piece)
         for _ in range(_TRIES):
             index = draws.weighted(weights)
             place = house.receptacles[index]
             spot = _spot(place, radius, height, on.get(index, []), draws)
             if spot is not None and _clear(place.z, spot, radius, height, (low_P3, high_P3)):
                 yaw = round(draws.uniform(-math.pi, math.pi), 4)
-                placement = Placement(category, model, index, *spot, yaw, radius)
+                placement = Placement(category, piece, index, *spot, yaw, radius)
                 on.setdefault(index, []).append(placement)
                 result.append(placement)
                 break
@@ -204,20 +204,20 @@ def _scene(
     notes: dict[str, float],
 ) -> Scene:
     """Pack a house and its objects."""
-    rows: list[Row] = []
+    solids: list[Solid] = []
     instances: list[int] = []
     objects: list[GoalObject] = []
     start = len(house.primitives)
     for number, item in enumerate(placements):
         instance = GOAL_INSTANCE + number
         place = house.receptacles[item.receptacle]
-        pose = Pose(item.x, item.y, 0, item.yaw, math.cos(item.yaw), math.sin(item.yaw))
+        frame = Frame(item.x, item.y, 0, item.yaw, math.cos(item.yaw), math.sin(item.yaw))
         semantic = GOAL_SEMANTIC + item.category
-        for part in item.model.parts:
+        for part in item.piece.parts:
             lifted = part._replace(z=part.z + place.z)
-            rows.append(part_row(lifted, pose, semantic, keeps_yaw=False))
+            solids.append(part_solid(lifted, frame, semantic, keeps_yaw=False))
             instances.append(instance)
-        half_height = height_of(item.model) / 2
+        half_height = height_of(item.piece) / 2
         objects.append(
             GoalObject(
                 instance=instance,
@@ -229,19 +229,14 @@ def _scene(
                 half_height=round(half_height, 4),
                 receptacle=item.receptacle,
                 start=start,
-                stop=start + len(item.model.parts),
+                stop=start + len(item.piece.parts),
             )
         )
-        start += len(item.model.parts)
-    own = pack_rows(rows)
-    offset = np.int16(len(house.materials.tile_M))
-    own = Primitives(
-        center_P3=own.center_P3,
-        half_P3=own.half_P3,
-        yaw_P=own.yaw_P,
-        kind_P=own.kind_P,
-        material_PF=own.material_PF + offset,
-        semantic_P=own.semantic_P,
+        start += len(item.piece.parts)
+    own = pack_primitives(solids)
+    own = replace(
+        own,
+        material_PF=own.material_PF + np.int16(len(house.materials.tile_M)),
         instance_P=np.array(instances, np.int16),
     )
     return Scene(
@@ -249,14 +244,6 @@ def _scene(
         arrangement=int(seed),
         objects=tuple(objects),
         primitives=concatenate(house.primitives, own),
-        materials=_join(house.materials, table.pack()),
+        materials=concatenate(house.materials, table.pack()),
         notes=notes,
-    )
-
-
-def _join(first: Materials, second: Materials) -> Materials:
-    return Materials(
-        rgb_M3=np.concatenate([first.rgb_M3, second.rgb_M3]),
-        tile_M=np.concatenate([first.tile_M, second.tile_M]),
-        repeat_M=np.concatenate([first.repeat_M, second.repeat_M]),
     )

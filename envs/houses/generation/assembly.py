@@ -1,4 +1,4 @@
-"""Turns placed models and pieces of wall into the packed arrays of a house.
+"""Turns placed furniture and stretches of wall into the packed arrays of a house.
 
 Coordinates are rounded to a tenth of a millimetre before they become float32, so that the last
 bits of sine and cosine, which differ between machines, never show.
@@ -7,13 +7,18 @@ bits of sine and cosine, which differ between machines, never show.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.houses.furniture.catalogue import CATEGORY_INDEX
-from envs.houses.generation.blockers import Solids
-from envs.houses.generation.doorways import OUTSIDE
+from envs.houses.furniture.piece import Part, Piece, Surface
+from envs.houses.generation.blockers import Obstacles
+from envs.houses.generation.doorways import OUTSIDE, WallPiece
+from envs.houses.generation.room_layout import Placed
+from envs.houses.navigation.grid import OBSTACLE_Z
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     Furniture,
@@ -23,27 +28,15 @@ from envs.houses.scene import (
     Semantic,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from envs.houses.furniture.piece import Model, Part, Surface
-    from envs.houses.generation.doorways import WallPiece
-    from envs.houses.generation.room_layout import Placed
-
-OBSTACLE_Z: Final = (0.05, 1.4)
-"""What overlaps this range of heights is in the agent's way."""
-
 _HALF_PI: Final = math.pi / 2
 _COS: Final = (1.0, 0.0, -1.0, 0.0)
 _SIN: Final = (0.0, 1.0, 0.0, -1.0)
 _FACE_ORDER: Final = ((0, 1, 2, 3), (3, 2, 0, 1), (1, 0, 3, 2), (2, 3, 1, 0))
-"""Which of a model's upright faces looks along +x, -x, +y, -y after n quarter turns."""
+"""Which of a piece's upright faces looks along +x, -x, +y, -y after n quarter turns."""
 
 
-class Pose(NamedTuple):
-    """Where a model's frame lies. Exact for quarter turns."""
+class Frame(NamedTuple):
+    """Where the frame of a piece lies in the house. Exact for quarter turns."""
 
     x: float
     y: float
@@ -53,8 +46,8 @@ class Pose(NamedTuple):
     sin: float
 
     @classmethod
-    def of(cls, placed: Placed) -> Pose:
-        """Compute the pose of a placed model."""
+    def of(cls, placed: Placed) -> Frame:
+        """Compute the frame of a placed piece."""
         cos, sin = _COS[placed.quarter], _SIN[placed.quarter]
         if placed.tilt:
             angle = placed.quarter * _HALF_PI + placed.tilt
@@ -62,11 +55,11 @@ class Pose(NamedTuple):
         return cls(placed.x, placed.y, placed.quarter, placed.tilt, cos, sin)
 
     def apply(self, x: float, y: float) -> tuple[float, float]:
-        """Take a point from the model's frame to the house's."""
+        """Take a point from the piece's frame to the house's."""
         return self.x + self.cos * x - self.sin * y, self.y + self.sin * x + self.cos * y
 
 
-class Row(NamedTuple):
+class Solid(NamedTuple):
     """One primitive on its way into the arrays."""
 
     x: float
@@ -81,7 +74,7 @@ class Row(NamedTuple):
     faces: tuple[int, ...]
 
 
-def wall_rows(
+def wall_solids(
     pieces: Sequence[WallPiece],
     *,
     thickness: float,
@@ -89,7 +82,7 @@ def wall_rows(
     papers: Sequence[int],
     facade: int,
     trim: int,
-) -> list[Row]:
+) -> list[Solid]:
     """Make a box of every piece of wall.
 
     Args:
@@ -100,7 +93,7 @@ def wall_rows(
         facade: material of the outside.
         trim: material of the ends and undersides that show in doorways.
     """
-    rows: list[Row] = []
+    solids: list[Solid] = []
     for wall, low, high, bottom in pieces:
         below = facade if wall.below == OUTSIDE else papers[wall.below]
         above = facade if wall.above == OUTSIDE else papers[wall.above]
@@ -112,51 +105,51 @@ def wall_rows(
         else:
             faces = (above, below, trim, trim, trim, trim)
             box = (wall.at, middle, z, thickness / 2, half, half_z)
-        rows.append(Row(*box, 0.0, Kind.BOX, Semantic.WALL, faces))
-    return rows
+        solids.append(Solid(*box, 0.0, Kind.BOX, Semantic.WALL, faces))
+    return solids
 
 
-def part_row(part: Part, pose: Pose, semantic: int, *, keeps_yaw: bool) -> Row:
+def part_solid(part: Part, frame: Frame, semantic: int, *, keeps_yaw: bool) -> Solid:
     """Place one part.
 
     Quarter turns become an exchange of sides where no pattern on top would be lost, because
     unturned boxes are the cheapest to draw.
     """
-    x, y = pose.apply(part.x, part.y)
+    x, y = frame.apply(part.x, part.y)
     if keeps_yaw:
-        yaw = pose.quarter * _HALF_PI + pose.tilt
-        return Row(
+        yaw = frame.quarter * _HALF_PI + frame.tilt
+        return Solid(
             x, y, part.z, part.half_x, part.half_y, part.half_z, yaw, part.kind, semantic,
             part.faces,
         )  # fmt: skip
     half_x, half_y, faces = part.half_x, part.half_y, part.faces
-    if pose.quarter:
-        order = _FACE_ORDER[pose.quarter]
+    if frame.quarter:
+        order = _FACE_ORDER[frame.quarter]
         faces = (*(faces[i] for i in order), faces[4], faces[5])
-        if pose.quarter % 2:
+        if frame.quarter % 2:
             half_x, half_y = half_y, half_x
-    return Row(
-        x, y, part.z, half_x, half_y, part.half_z, pose.tilt, part.kind, semantic, faces
+    return Solid(
+        x, y, part.z, half_x, half_y, part.half_z, frame.tilt, part.kind, semantic, faces
     )  # fmt: skip
 
 
-def model_rows(model: Model, pose: Pose) -> list[Row]:
-    """Place the parts of one model, without its riders."""
-    semantic = FURNITURE_SEMANTIC + CATEGORY_INDEX[model.category]
-    return [part_row(part, pose, semantic, keeps_yaw=model.keeps_yaw) for part in model.parts]
+def piece_solids(piece: Piece, frame: Frame) -> list[Solid]:
+    """Place the parts of one piece, without its riders."""
+    semantic = FURNITURE_SEMANTIC + CATEGORY_INDEX[piece.category]
+    return [part_solid(part, frame, semantic, keeps_yaw=piece.keeps_yaw) for part in piece.parts]
 
 
-def furniture_record(model: Model, pose: Pose, start: int) -> Furniture:
-    """Describe a placed model by the box around its parts, in its own frame."""
-    parts = model.parts
+def furniture_record(piece: Piece, frame: Frame, start: int) -> Furniture:
+    """Describe a placed piece by the box around its parts, in its own frame."""
+    parts = piece.parts
     x0, x1 = min(p.x - p.half_x for p in parts), max(p.x + p.half_x for p in parts)
     y0, y1 = min(p.y - p.half_y for p in parts), max(p.y + p.half_y for p in parts)
-    x, y = pose.apply((x0 + x1) / 2, (y0 + y1) / 2)
+    x, y = frame.apply((x0 + x1) / 2, (y0 + y1) / 2)
     return Furniture(
-        category=CATEGORY_INDEX[model.category],
+        category=CATEGORY_INDEX[piece.category],
         x=round(x, 4),
         y=round(y, 4),
-        yaw=round(pose.quarter * _HALF_PI + pose.tilt, 6),
+        yaw=round(frame.quarter * _HALF_PI + frame.tilt, 6),
         half_x=round((x1 - x0) / 2, 4),
         half_y=round((y1 - y0) / 2, 4),
         start=start,
@@ -164,11 +157,11 @@ def furniture_record(model: Model, pose: Pose, start: int) -> Furniture:
     )
 
 
-def receptacle(surface: Surface, category: str, pose: Pose) -> Receptacle:
+def receptacle(surface: Surface, category: str, frame: Frame) -> Receptacle:
     """Place a surface for small objects."""
-    x, y = pose.apply(surface.x, surface.y)
+    x, y = frame.apply(surface.x, surface.y)
     half_x, half_y = surface.half_x, surface.half_y
-    if pose.quarter % 2:
+    if frame.quarter % 2:
         half_x, half_y = half_y, half_x
     return Receptacle(
         furniture=category,
@@ -177,35 +170,35 @@ def receptacle(surface: Surface, category: str, pose: Pose) -> Receptacle:
         z=round(surface.z, 4),
         half_x=round(half_x, 4),
         half_y=round(half_y, 4),
-        yaw=round(pose.tilt, 6),
+        yaw=round(frame.tilt, 6),
         clearance=round(surface.clearance, 4),
     )
 
 
-def pack_rows(rows: Sequence[Row]) -> Primitives:
+def pack_primitives(solids: Sequence[Solid]) -> Primitives:
     """Pack primitives into arrays."""
-    geometry = np.round(np.array([row[:7] for row in rows], np.float64).reshape(-1, 7), 4)
+    geometry = np.round(np.array([solid[:7] for solid in solids], np.float64).reshape(-1, 7), 4)
     geometry = geometry.astype(np.float32)
     return Primitives(
         center_P3=geometry[:, 0:3].copy(),
         half_P3=geometry[:, 3:6].copy(),
         yaw_P=geometry[:, 6].copy(),
-        kind_P=np.array([row.kind for row in rows], np.uint8),
-        material_PF=np.array([row.faces for row in rows], np.int16).reshape(-1, 6),
-        semantic_P=np.array([row.semantic for row in rows], np.int16),
-        instance_P=np.zeros(len(rows), np.int16),
+        kind_P=np.array([solid.kind for solid in solids], np.uint8),
+        material_PF=np.array([solid.faces for solid in solids], np.int16).reshape(-1, 6),
+        semantic_P=np.array([solid.semantic for solid in solids], np.int16),
+        instance_P=np.zeros(len(solids), np.int16),
     )
 
 
-def solids_of(rows: Sequence[Row], piece_P: NDArray[np.int64]) -> Solids:
+def obstacles_of(solids: Sequence[Solid], piece_P: NDArray[np.int64]) -> Obstacles:
     """Take the primitives at the agent's height, each with the number of its piece or -1."""
-    geometry = np.array([row[:7] for row in rows], np.float64)
+    geometry = np.array([solid[:7] for solid in solids], np.float64)
     bottom, top = geometry[:, 2] - geometry[:, 5], geometry[:, 2] + geometry[:, 5]
     low = (bottom < OBSTACLE_Z[1]) & (top > OBSTACLE_Z[0])
     geometry = geometry[low]
-    kinds = np.array([row.kind for row in rows])[low]
+    kinds = np.array([solid.kind for solid in solids])[low]
     yaw_B: NDArray[np.float64] = geometry[:, 6]
-    return Solids(
+    return Obstacles(
         x_B=geometry[:, 0].copy(),
         y_B=geometry[:, 1].copy(),
         half_x_B=geometry[:, 3].copy(),

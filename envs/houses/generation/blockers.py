@@ -1,25 +1,23 @@
 """Finds furniture that cuts the free floor of a house in two.
 
-A small grid of its own, without the finer points of `navigation.py`: the generator asks it only
-which pieces to leave out, with a radius well above the agent's.
+It has a coarse grid of its own, without the finer points of `navigation/grid.py`: the generator
+asks only which pieces to leave out, with a radius well above the agent's.
 
-Shape suffixes: Y and X grid rows and columns, B solids, C cells, K pieces.
+Shape suffixes: Y and X grid rows and columns, B obstacles, C cells, K pieces.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from envs.houses.generation.floorplan import CELL
+from envs.houses.scene import Receptacle
 
-    from envs.houses.scene import Receptacle
-
-CELL: Final = 0.05
 PASSAGE_RADIUS: Final = 0.335
 """The agent's 0.25 m, and what a passage needs besides so that a grid of 0.1 m with rounded-up
 obstacles still leads through it at any slant."""
@@ -31,14 +29,15 @@ SLOT_REACH: Final = 0.9
 LARGEST_POCKET: Final = 12
 """Cells of unreachable floor, 0.03 m2, that are left where they are."""
 
-# Ground that is free, covered by several pieces, or by walls; other numbers are pieces.
+_FIXED: Final = -1
 _FREE: Final = -2
 _MANY: Final = -3
-_FIXED: Final = -1
+"""Owners of cells: walls, nobody, several pieces. Other numbers are the only piece on a cell, which
+is free once that piece is gone."""
 
 
-class Solids(NamedTuple):
-    """B upright solids at the height of the agent."""
+class Obstacles(NamedTuple):
+    """B upright obstacles at the height of the agent."""
 
     x_B: NDArray[np.float64]
     y_B: NDArray[np.float64]
@@ -55,19 +54,19 @@ class Solids(NamedTuple):
 @numba.njit(cache=True, nogil=True)
 def _mark(
     owner_YX: NDArray[np.int64],
-    solids: Solids,
+    obstacles: Obstacles,
     gone_K: NDArray[np.bool_],
     radius: float,
     cell: float,
 ) -> None:
     """Write into each cell which piece covers it, if it is one only."""
     rows, columns = owner_YX.shape
-    for b in range(solids.x_B.size):
-        piece = solids.piece_B[b]
+    for b in range(obstacles.x_B.size):
+        piece = obstacles.piece_B[b]
         if piece >= 0 and gone_K[piece]:
             continue
-        x, y, cos, sin = solids.x_B[b], solids.y_B[b], solids.cos_B[b], solids.sin_B[b]
-        half_x, half_y = solids.half_x_B[b], solids.half_y_B[b]
+        x, y, cos, sin = obstacles.x_B[b], obstacles.y_B[b], obstacles.cos_B[b], obstacles.sin_B[b]
+        half_x, half_y = obstacles.half_x_B[b], obstacles.half_y_B[b]
         reach_x = abs(cos) * half_x + abs(sin) * half_y + radius
         reach_y = abs(sin) * half_x + abs(cos) * half_y + radius
         for row in range(
@@ -80,7 +79,7 @@ def _mark(
                 if owner_YX[row, column] == _FIXED or owner_YX[row, column] == piece:
                     continue
                 dx = (column + 0.5) * cell - x
-                if solids.round_B[b]:
+                if obstacles.round_B[b]:
                     near = dx * dx + dy * dy < (half_x + radius) ** 2
                 else:
                     out_x = max(abs(cos * dx + sin * dy) - half_x, 0.0)
@@ -172,33 +171,33 @@ def _neighbours(
 def _nearest_blocker(
     x_C: NDArray[np.float64],
     y_C: NDArray[np.float64],
-    solids: Solids,
+    obstacles: Obstacles,
     area_K: NDArray[np.float64],
     gone_K: NDArray[np.bool_],
     reach: float,
 ) -> int:
     """Return the smallest piece that comes within a distance of some cells, or -1."""
     best = -1
-    for b in range(solids.x_B.size):
-        piece = solids.piece_B[b]
+    for b in range(obstacles.x_B.size):
+        piece = obstacles.piece_B[b]
         if piece < 0 or gone_K[piece] or (best >= 0 and area_K[piece] >= area_K[best]):
             continue
-        wide = max(solids.half_x_B[b], solids.half_y_B[b]) + reach
+        wide = max(obstacles.half_x_B[b], obstacles.half_y_B[b]) + reach
         for c in range(x_C.size):
-            if abs(x_C[c] - solids.x_B[b]) < wide and abs(y_C[c] - solids.y_B[b]) < wide:
+            if abs(x_C[c] - obstacles.x_B[b]) < wide and abs(y_C[c] - obstacles.y_B[b]) < wide:
                 best = piece
                 break
     return best
 
 
 def pieces_in_the_way(
-    extent: tuple[float, float], solids: Solids, area_K: NDArray[np.float64]
+    extent: tuple[float, float], obstacles: Obstacles, area_K: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Choose pieces to leave out so that all free floor hangs together.
 
     Args:
         extent: of the house.
-        solids: walls and parts of furniture at the agent's height.
+        obstacles: walls and parts of furniture at the agent's height.
         area_K: ground that each piece takes; the smallest that helps is chosen.
 
     Returns:
@@ -207,14 +206,16 @@ def pieces_in_the_way(
     shape = (round(extent[1] / CELL), round(extent[0] / CELL))
     gone_K = np.zeros(len(area_K), np.bool_)
     free_YX = np.zeros(shape, np.bool_)
+    # First passages that hold for any grid and slant, then nooks that only the agent's own radius
+    # opens and furniture shuts in.
     for radius in (PASSAGE_RADIUS, POCKET_RADIUS):
-        free_YX = _connect(shape, solids, area_K, gone_K, radius)
+        free_YX = _connect(shape, obstacles, area_K, gone_K, radius)
     return gone_K, free_YX
 
 
 def _connect(
     shape: tuple[int, int],
-    solids: Solids,
+    obstacles: Obstacles,
     area_K: NDArray[np.float64],
     gone_K: NDArray[np.bool_],
     radius: float,
@@ -225,7 +226,7 @@ def _connect(
     order = np.argsort(area_K, kind="stable")
     while True:
         owner_YX[:] = _FREE
-        _mark(owner_YX, solids, gone_K, radius, CELL)
+        _mark(owner_YX, obstacles, gone_K, radius, CELL)
         first, sizes = _components(owner_YX, label_YX, stack)
         main = int(np.argmax(sizes)) + 1
         pockets = [i for i, size in enumerate(sizes, 1) if i != main and size > LARGEST_POCKET]
@@ -237,23 +238,32 @@ def _connect(
             _neighbours(owner_YX, label_YX, pocket, touches_K)
             if (touches_K & gone_K).any():
                 continue  # what was just taken away for another pocket may open this one too
-            chosen = -1
-            for piece in order[touches_K[order]]:
-                trial_YX = label_YX.copy()
-                start, mark = int(first[pocket - 1]), len(sizes) + 1
-                _flood(owner_YX, trial_YX, start, mark, int(piece), stack)
-                if trial_YX.ravel()[first[main - 1]] == mark:
-                    chosen = int(piece)
-                    break
-            if chosen < 0:
+            ends = int(first[pocket - 1]), int(first[main - 1])
+            by_area = order[touches_K[order]].tolist()
+            chosen = next((k for k in by_area if _opens(owner_YX, label_YX, ends, k, stack)), -1)
+            if chosen < 0:  # several pieces together shut the pocket in: begin with one of them
                 rows, columns = np.nonzero(label_YX == pocket)
                 x_C = (columns.astype(np.float64) + 0.5) * CELL
                 y_C = (rows.astype(np.float64) + 0.5) * CELL
-                chosen = int(_nearest_blocker(x_C, y_C, solids, area_K, gone_K, 2 * radius))
+                chosen = int(_nearest_blocker(x_C, y_C, obstacles, area_K, gone_K, 2 * radius))
             if chosen >= 0:
                 gone_K[chosen] = True
         if int(gone_K.sum()) == before:
             return label_YX == main
+
+
+def _opens(
+    owner_YX: NDArray[np.int64],
+    label_YX: NDArray[np.int64],
+    ends: tuple[int, int],
+    piece: int,
+    stack: NDArray[np.int64],
+) -> bool:
+    """Tell whether a way between two cells opens if one piece goes."""
+    trial_YX = label_YX.copy()
+    mark = int(label_YX.max()) + 1
+    _flood(owner_YX, trial_YX, ends[0], mark, piece, stack)
+    return bool(trial_YX.ravel()[ends[1]] == mark)
 
 
 def reachable_slots(receptacles: Sequence[Receptacle], free_YX: NDArray[np.bool_]) -> int:

@@ -6,15 +6,12 @@ would put a door, plus some more doors that make rounds possible.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
+from envs.houses.draws import Draws
+from envs.houses.generation.floorplan import Rect
 from envs.houses.scene import Door
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from envs.houses.draws import Draws
-    from envs.houses.generation.floorplan import Rect
 
 OUTSIDE: Final = -1
 DOOR_WIDTH: Final = (0.86, 1.0)

@@ -1,4 +1,4 @@
-"""Cuts a rectangle into rooms and says what each room is.
+"""Cuts a rectangle into rooms and says what kind each room is.
 
 All rooms are rectangles that tile the house; coordinates are those of the walls' middle lines.
 Doors and walls between the rooms are cut in `doorways.py`.
@@ -7,12 +7,13 @@ Doors and walls between the rooms are cut in `doorways.py`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from envs.houses.draws import Draws
 
-    from envs.houses.draws import Draws
+CELL: Final = 0.05
+"""Sides of houses are whole multiples of this."""
 
 
 class Rect(NamedTuple):
@@ -32,6 +33,11 @@ class Rect(NamedTuple):
     def depth(self) -> float:
         """Extent along y."""
         return self.y1 - self.y0
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Its middle."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
     @property
     def area(self) -> float:
@@ -102,7 +108,7 @@ _LIKED_NEIGHBOURS: Final = {
 
 
 def extent_cells(size: str, rooms: int, draws: Draws, split_code: int) -> tuple[int, int]:
-    """Draw the house's sides in cells of 5 cm.
+    """Draw the house's sides in cells.
 
     Their sum leaves `split_code` as the remainder of a division by three, so that no two houses
     of different splits have the same plan.

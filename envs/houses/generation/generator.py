@@ -7,32 +7,43 @@ hues of the house leave the same remainder, so that splits share neither plans n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.core.validation import unknown_name
 from envs.houses.draws import Draws
+from envs.houses.furniture.piece import Piece
 from envs.houses.generation.assembly import (
-    Pose,
-    Row,
+    Frame,
+    Solid,
     furniture_record,
-    model_rows,
-    pack_rows,
+    obstacles_of,
+    pack_primitives,
+    piece_solids,
     receptacle,
-    solids_of,
-    wall_rows,
+    wall_solids,
 )
 from envs.houses.generation.blockers import pieces_in_the_way, reachable_slots
 from envs.houses.generation.doorways import (
     OUTSIDE,
+    Shared,
     adjacent_rooms,
     cut_doors,
     shared_walls,
     wall_pieces,
 )
-from envs.houses.generation.floorplan import SIZES, Rect, assign_kinds, extent_cells, partition
-from envs.houses.generation.room_layout import Opening, Side, Space
+from envs.houses.generation.floorplan import (
+    CELL,
+    SIZES,
+    Rect,
+    assign_kinds,
+    extent_cells,
+    partition,
+)
+from envs.houses.generation.room_layout import Placed, RoomLayout, Side, Stretch
 from envs.houses.generation.rooms import furnish
 from envs.houses.scene import (
     GENERATOR_VERSION,
@@ -44,20 +55,8 @@ from envs.houses.scene import (
 )
 from envs.houses.textures.palette import Palette
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from envs.houses.furniture.piece import Model
-    from envs.houses.generation.doorways import Shared
-    from envs.houses.generation.room_layout import Placed
-
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 """Names of the splits by the remainder of a house seed divided by three."""
-
-CELL: Final = 0.05
-"""Sides of houses are whole multiples of this."""
 
 LARGEST_SEED: Final = 2**62
 
@@ -108,7 +107,7 @@ def _draft(seed: int, size: str, attempt: int) -> House | None:
         for kind, rect in zip(plan.kinds, plan.rects, strict=True)
     )
     height = round(draws.uniform(2.5, 2.75), 2)
-    rows = wall_rows(
+    solids = wall_solids(
         wall_pieces(plan.walls, plan.doors),
         thickness=plan.thickness,
         height=height,
@@ -118,13 +117,13 @@ def _draft(seed: int, size: str, attempt: int) -> House | None:
     )
     placed: list[Placed] = []
     for index, kind in enumerate(plan.kinds):
-        space = _space(index, plan, draws)
-        furnish(kind, space, palette)
-        placed += space.placed
-    pieces, free_YX = _without_blockers(plan.extent, rows, placed)
+        layout = _room_layout(index, plan, draws)
+        furnish(kind, layout, palette)
+        placed += layout.placed
+    pieces, free_YX = _without_blockers(plan.extent, solids, placed)
     if not all(free_YX[int(door.y / CELL), int(door.x / CELL)] for door in plan.doors):
         return None
-    furniture, receptacles = _add_furniture(rows, pieces)
+    furniture, receptacles = _add_furniture(solids, pieces)
     if reachable_slots(receptacles, free_YX) < _LEAST_SLOTS:
         return None
     return House(
@@ -136,7 +135,7 @@ def _draft(seed: int, size: str, attempt: int) -> House | None:
         doors=tuple(plan.doors),
         furniture=tuple(furniture),
         receptacles=tuple(receptacles),
-        primitives=pack_rows(rows),
+        primitives=pack_primitives(solids),
         materials=palette.table.pack(),
     )
 
@@ -194,11 +193,11 @@ def _plan(size: str, draws: Draws, code: int) -> _Plan:
     raise RuntimeError(f"generate_house: no connected plan of size {size!r} in {_ATTEMPTS} tries.")
 
 
-def _space(index: int, plan: _Plan, draws: Draws) -> Space:
+def _room_layout(index: int, plan: _Plan, draws: Draws) -> RoomLayout:
     """Describe a room to those who furnish it."""
     rect, half = plan.rects[index], plan.thickness / 2
     inner = Rect(rect.x0 + half, rect.y0 + half, rect.x1 - half, rect.y1 - half)
-    openings: list[Opening] = []
+    openings: list[Stretch] = []
     for door in plan.doors:
         if index not in (door.room_a, door.room_b):
             continue
@@ -209,45 +208,45 @@ def _space(index: int, plan: _Plan, draws: Draws) -> Space:
             else (Side.EAST if door.room_a == index else Side.WEST)
         )
         middle = door.x if door.along_x else door.y
-        openings.append(Opening(side, middle - door.width / 2, middle + door.width / 2))
-    outer: list[Opening] = []
+        openings.append(Stretch(side, middle - door.width / 2, middle + door.width / 2))
+    outer: list[Stretch] = []
     for wall in plan.walls:
         if wall.below == index and wall.above == OUTSIDE:
-            outer.append(Opening(Side.NORTH if wall.along_x else Side.EAST, wall.low, wall.high))
+            outer.append(Stretch(Side.NORTH if wall.along_x else Side.EAST, wall.low, wall.high))
         elif wall.above == index and wall.below == OUTSIDE:
-            outer.append(Opening(Side.SOUTH if wall.along_x else Side.WEST, wall.low, wall.high))
-    return Space(inner, openings, outer, draws)
+            outer.append(Stretch(Side.SOUTH if wall.along_x else Side.WEST, wall.low, wall.high))
+    return RoomLayout(inner, openings, outer, draws)
 
 
-class _Piece(NamedTuple):
-    """One placed model or rider with its primitives."""
+class _PlacedPiece(NamedTuple):
+    """A piece or a rider at its place, with its primitives."""
 
-    model: Model
-    pose: Pose
-    rows: list[Row]
+    piece: Piece
+    frame: Frame
+    solids: list[Solid]
 
 
-def _pieces(item: Placed) -> list[_Piece]:
-    """Make the primitives of a placed model and of what rides on it."""
-    pose = Pose.of(item)
-    models = (item.model, *item.model.riders)
-    return [_Piece(model, pose, model_rows(model, pose)) for model in models]
+def _pieces(item: Placed) -> list[_PlacedPiece]:
+    """Make the primitives of a placed piece and of what rides on it."""
+    frame = Frame.of(item)
+    pieces = (item.piece, *item.piece.riders)
+    return [_PlacedPiece(piece, frame, piece_solids(piece, frame)) for piece in pieces]
 
 
 def _without_blockers(
-    extent: tuple[float, float], walls: Sequence[Row], placed: Sequence[Placed]
-) -> tuple[list[_Piece], NDArray[np.bool_]]:
+    extent: tuple[float, float], walls: Sequence[Solid], placed: Sequence[Placed]
+) -> tuple[list[_PlacedPiece], NDArray[np.bool_]]:
     """Leave out what would cut the free floor in two; also return that floor, (Y, X)."""
     groups = [_pieces(item) for item in placed]
-    rows = list(walls)
+    solids = list(walls)
     owner = [-1] * len(walls)
     for index, group in enumerate(groups):
         for piece in group:
-            rows += piece.rows
-            owner += [index] * len(piece.rows)
+            solids += piece.solids
+            owner += [index] * len(piece.solids)
     area_K = np.array([item.rect.area for item in placed], np.float64)
-    solids = solids_of(rows, np.array(owner, np.int64))
-    gone_K, free_YX = pieces_in_the_way(extent, solids, area_K)
+    obstacles = obstacles_of(solids, np.array(owner, np.int64))
+    gone_K, free_YX = pieces_in_the_way(extent, obstacles, area_K)
     kept = [
         piece for group, gone in zip(groups, gone_K, strict=True) if not gone for piece in group
     ]
@@ -255,13 +254,13 @@ def _without_blockers(
 
 
 def _add_furniture(
-    rows: list[Row], pieces: Sequence[_Piece]
+    solids: list[Solid], pieces: Sequence[_PlacedPiece]
 ) -> tuple[list[Furniture], list[Receptacle]]:
-    """Append the primitives of all pieces to `rows` and describe the pieces."""
+    """Append the primitives of all pieces to `solids` and describe the pieces."""
     furniture: list[Furniture] = []
     receptacles: list[Receptacle] = []
-    for model, pose, own in pieces:
-        furniture.append(furniture_record(model, pose, len(rows)))
-        rows += own
-        receptacles += [receptacle(s, model.category, pose) for s in model.surfaces]
+    for piece, frame, own in pieces:
+        furniture.append(furniture_record(piece, frame, len(solids)))
+        solids += own
+        receptacles += [receptacle(s, piece.category, frame) for s in piece.surfaces]
     return furniture, receptacles

@@ -1,27 +1,20 @@
-"""Words for where furniture stands in a room: walls, openings, stretches of wall, placed models.
-
-Where furniture fits in one room: along its walls, in its corners, in its middle.
+"""Where furniture fits in one room: along its walls, in its corners, in its middle, on its walls.
 
 Bodies of furniture never overlap each other or a zone that is kept clear. Zones are the ground
 before doors, and the ground before furniture that people stand at; zones may overlap each other.
 Nothing here knows categories of furniture; `rooms.py` does.
-
-What hangs on the walls of a room: windows, pictures, mirrors, shelves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from envs.houses.furniture import living as pieces_decor
-from envs.houses.furniture.catalogue import make
+from envs.houses.draws import Draws
+from envs.houses.furniture.piece import Piece
 from envs.houses.generation.floorplan import Rect
-
-if TYPE_CHECKING:
-    from envs.houses.furniture.piece import Model
-    from envs.houses.generation.floorplan import Rect
 
 _EDGE: Final = 1e-6
 """Rectangles that meet by less do not overlap."""
@@ -36,18 +29,10 @@ class Side(IntEnum):
     WEST = 3
 
 
-class Opening(NamedTuple):
-    """A door as one of its two rooms sees it."""
-
-    side: Side
-    low: float
-    high: float
-
-
 class Placed(NamedTuple):
-    """A model at its place."""
+    """A piece at its place."""
 
-    model: Model
+    piece: Piece
     x: float
     y: float
     quarter: int
@@ -57,20 +42,30 @@ class Placed(NamedTuple):
     rect: Rect
 
 
-class Spot(NamedTuple):
-    """A stretch of wall that is long enough."""
+class Stretch(NamedTuple):
+    """A part of a wall, by its ends along it."""
 
     side: Side
     low: float
     high: float
 
+    @property
+    def length(self) -> float:
+        """In metres."""
+        return self.high - self.low
+
+    @property
+    def middle(self) -> float:
+        """Its coordinate along the wall."""
+        return (self.low + self.high) / 2
+
 
 class Member(NamedTuple):
-    """A model in the frame of a group."""
+    """A piece in the frame of a group."""
 
-    model: Model
-    x: float
-    y: float
+    piece: Piece
+    x: float = 0.0
+    y: float = 0.0
     quarter: int = 0
     tilt: float = 0.0
 
@@ -87,17 +82,11 @@ def overlap(a: Rect, b: Rect) -> bool:
     )
 
 
-def top_of(model: Model) -> float:
-    """Return the height of a model with all that rides on it."""
-    own = max(part.z + part.half_z for part in model.parts)
-    return max([own, *(top_of(rider) for rider in model.riders)])
+def top_of(piece: Piece) -> float:
+    """Return the height of a piece with all that rides on it."""
+    own = max(part.z + part.half_z for part in piece.parts)
+    return max([own, *(top_of(rider) for rider in piece.riders)])
 
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from envs.houses.draws import Draws
-    from envs.houses.furniture.piece import Model
 
 WALL_GAP: Final = 0.01
 """Furniture keeps this off the walls, so that no two faces coincide."""
@@ -107,19 +96,23 @@ _DECOR_REACH: Final = 0.25
 
 
 @dataclass(slots=True)
-class Space:
+class RoomLayout:
     """One room while it is being furnished."""
 
     inner: Rect
     """Free of the walls."""
-    openings: list[Opening]
-    outer_spans: list[Opening]
-    """Stretches of wall towards the outside, where windows go."""
+    openings: list[Stretch]
+    """Doors, as this one of their two rooms sees them."""
+    outer: list[Stretch]
+    """Walls towards the outside, where windows go."""
     draws: Draws
     bodies: list[Rect] = field(default_factory=list)
+    """Ground that furniture covers."""
     zones: list[Rect] = field(default_factory=list)
+    """Ground to keep clear, before the doors first."""
     placed: list[Placed] = field(default_factory=list)
-    hung: list[tuple[Side, float, float]] = field(default_factory=list)
+    hung: list[Stretch] = field(default_factory=list)
+    """Parts of walls that something hangs on."""
 
     def __post_init__(self) -> None:
         for side, low, high in self.openings:
@@ -147,7 +140,7 @@ class Space:
 
     def spots(
         self, width: float, depth: float, *, front: float = 0.0, gap: float = 0.03
-    ) -> Iterator[Spot]:
+    ) -> Iterator[Stretch]:
         """Find stretches of wall where something of this size fits.
 
         Args:
@@ -170,10 +163,10 @@ class Space:
             start = low + WALL_GAP
             for first, last in sorted(taken):
                 if first - gap - start >= width:
-                    yield Spot(side, start, first - gap)
+                    yield Stretch(side, start, first - gap)
                 start = max(start, last + gap)
             if high - WALL_GAP - start >= width:
-                yield Spot(side, start, high - WALL_GAP)
+                yield Stretch(side, start, high - WALL_GAP)
 
     def against_wall(
         self,
@@ -184,7 +177,7 @@ class Space:
         front: float = 0.5,
         corner: bool = False,
         facing: tuple[Side, float] | None = None,
-    ) -> Spot | None:
+    ) -> Stretch | None:
         """Place a group with its back to a wall; its frame's origin is the middle of its size.
 
         Args:
@@ -202,7 +195,7 @@ class Space:
         if not spots:
             return None
         spot = self._choose(spots, width, facing)
-        slack = spot.high - spot.low - width
+        slack = spot.length - width
         if facing is not None and spot.side == (facing[0] + 2) % 4:
             offset = min(max(facing[1] - width / 2 - spot.low, 0.0), slack)
         elif corner or self.draws.chance(0.4):
@@ -210,25 +203,40 @@ class Space:
         else:
             offset = self.draws.uniform(0.0, slack)
         low = spot.low + offset
-        self.put_on_wall(group, Spot(spot.side, low, low + width), depth)
+        self.put_on_wall(group, Stretch(spot.side, low, low + width), depth)
         if front > 0.0:
             near = depth + WALL_GAP
             self.zones.append(self.strip(spot.side, low, low + width, near, near + front))
-        return Spot(spot.side, low, low + width)
+        return Stretch(spot.side, low, low + width)
 
-    def _choose(self, spots: list[Spot], width: float, facing: tuple[Side, float] | None) -> Spot:
+    def add(
+        self,
+        piece: Piece,
+        *,
+        front: float = 0.5,
+        corner: bool = False,
+        facing: tuple[Side, float] | None = None,
+    ) -> Stretch | None:
+        """Place a single piece with its back to a wall; see `against_wall`."""
+        group = [Member(piece)]
+        return self.against_wall(
+            group, piece.width, piece.depth, front=front, corner=corner, facing=facing
+        )
+
+    def _choose(
+        self, spots: list[Stretch], width: float, facing: tuple[Side, float] | None
+    ) -> Stretch:
         if facing is not None:
             opposite = [s for s in spots if s.side == (facing[0] + 2) % 4]
             if opposite:
-                return min(opposite, key=lambda s: abs((s.low + s.high) / 2 - facing[1]))
-        return spots[self.draws.weighted([s.high - s.low - 0.6 * width for s in spots])]
+                return min(opposite, key=lambda s: abs(s.middle - facing[1]))
+        return spots[self.draws.weighted([s.length - 0.6 * width for s in spots])]
 
-    def put_on_wall(self, group: list[Member], spot: Spot, depth: float) -> None:
+    def put_on_wall(self, group: list[Member], spot: Stretch, depth: float) -> None:
         """Place a group whose middle is that of a stretch of wall that it fits."""
         place = self.strip(spot.side, spot.low, spot.high, WALL_GAP, WALL_GAP + depth)
-        centre = ((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2)
         for member in group:
-            self.put(member, centre, int(spot.side))
+            self.put(member, place.centre, int(spot.side))
 
     def put(self, member: Member, centre: tuple[float, float], quarter: int) -> None:
         """Place a member of a group whose frame has this centre and turn."""
@@ -242,13 +250,13 @@ class Space:
         x, y = centre[0] + dx, centre[1] + dy
         total = (member.quarter + quarter) % 4
         tilt = abs(member.tilt)
-        half_x, half_y = member.model.width / 2, member.model.depth / 2
+        half_x, half_y = member.piece.width / 2, member.piece.depth / 2
         # A bound without sine and cosine: |sin a| <= |a| and |cos a| <= 1.
         half_x, half_y = half_x + tilt * half_y, half_y + tilt * half_x
         if total % 2:
             half_x, half_y = half_y, half_x
         rect = Rect(x - half_x, y - half_y, x + half_x, y + half_y)
-        return Placed(member.model, x, y, total, member.tilt, rect)
+        return Placed(member.piece, x, y, total, member.tilt, rect)
 
     def fits(self, rect: Rect, *, margin: float = 0.0) -> bool:
         """Return whether a body may fill this rectangle."""
@@ -262,7 +270,7 @@ class Space:
         """Place a member unless it is in the way; zones before furniture do not hinder it."""
         rect = self.resolve(member, centre, quarter).rect
         x0, y0, x1, y1 = self.inner
-        doors = self.zones[: len(self.openings)]
+        doors = self.zones[: len(self.openings)]  # which `__post_init__` put first
         if rect.x0 < x0 or rect.y0 < y0 or rect.x1 > x1 or rect.y1 > y1:
             return False
         if any(overlap(rect, other) for other in (*self.bodies, *doors)):
@@ -274,10 +282,7 @@ class Space:
         self, group: list[Member], width: float, depth: float, *, margin: float
     ) -> tuple[float, float] | None:
         """Place a group away from the walls, as near to the room's middle as it fits."""
-        middle_x, middle_y = (
-            (self.inner.x0 + self.inner.x1) / 2,
-            (self.inner.y0 + self.inner.y1) / 2,
-        )
+        middle_x, middle_y = self.inner.centre
         quarter = 0 if (self.inner.width > self.inner.depth) == (width > depth) else 1
         for attempt in range(16):
             spread = 0.06 * attempt
@@ -291,7 +296,7 @@ class Space:
                 return x, y
         return None
 
-    def wall_stretch(self, side: Side, bottom: float) -> list[Spot]:
+    def wall_stretch(self, side: Side, bottom: float) -> list[Stretch]:
         """List where something may hang whose lower edge is at this height."""
         low, high = self.span(side)
         reach = self.strip(side, low, high, 0.0, _DECOR_REACH)
@@ -299,79 +304,27 @@ class Space:
         taken = [(o.low - 0.12, o.high + 0.12) for o in self.openings if o.side == side]
         taken += [(first, last) for wall, first, last in self.hung if wall == side]
         for placed in self.placed:
-            if overlap(placed.rect, reach) and top_of(placed.model) > bottom:
+            if overlap(placed.rect, reach) and top_of(placed.piece) > bottom:
                 rect = placed.rect
                 taken.append((rect.x0, rect.x1) if along_x else (rect.y0, rect.y1))
-        stretches: list[Spot] = []
+        stretches: list[Stretch] = []
         start = low + 0.05
         for first, last in sorted(taken):
             if first - start > 0.3:
-                stretches.append(Spot(side, start, first))
+                stretches.append(Stretch(side, start, first))
             start = max(start, last)
         if high - 0.05 - start > 0.3:
-            stretches.append(Spot(side, start, high - 0.05))
+            stretches.append(Stretch(side, start, high - 0.05))
         return stretches
 
-    def hang(self, model: Model, spot: Spot, *, margin: float = 0.1) -> None:
-        """Hang a model in the middle of a stretch of wall; it takes no ground."""
-        middle = (spot.low + spot.high) / 2
-        half = model.width / 2
-        place = self.strip(spot.side, middle - half, middle + half, 0.0, model.depth)
-        centre = ((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2)
-        self.placed.append(self.resolve(Member(model, 0.0, 0.0), centre, int(spot.side)))
-        self.hung.append((spot.side, middle - half - margin, middle + half + margin))
+    def hang(self, piece: Piece, spot: Stretch, *, margin: float = 0.1) -> None:
+        """Hang a piece in the middle of a stretch of wall; it takes no ground."""
+        middle = spot.middle
+        half = piece.width / 2
+        place = self.strip(spot.side, middle - half, middle + half, 0.0, piece.depth)
+        self.lay(piece, place.centre, int(spot.side))
+        self.hung.append(Stretch(spot.side, middle - half - margin, middle + half + margin))
 
-    def lay(self, model: Model, centre: tuple[float, float], quarter: int) -> None:
-        """Lay something flat on the floor; it takes no ground."""
-        self.placed.append(self.resolve(Member(model, 0.0, 0.0), centre, quarter))
-
-
-if TYPE_CHECKING:
-    from envs.houses.textures.palette import Palette
-
-
-_WALL_THINGS: Final[dict[str, tuple[str, ...]]] = {
-    "living_room": ("picture", "picture", "clock", "wall_shelf"),
-    "kitchen": ("clock", "picture", "wall_shelf"),
-    "dining_room": ("picture", "picture", "clock"),
-    "bedroom": ("picture", "standing_mirror", "wall_shelf"),
-    "bathroom": ("towel_rail", "towel_rail", "standing_mirror"),
-    "study": ("picture", "clock", "wall_shelf"),
-    "hallway": ("picture", "standing_mirror", "picture", "clock"),
-    "laundry": ("wall_shelf", "clock"),
-    "playroom": ("picture", "wall_shelf", "picture"),
-}
-_LOW_EDGE: Final = {"standing_mirror": 0.3, "towel_rail": 0.7, "wall_shelf": 1.4}
-
-
-def hang_windows(space: Space, palette: Palette) -> None:
-    """Put a window into outer walls, where no tall furniture stands."""
-    draws = space.draws
-    for outer in space.outer_spans:
-        if not draws.chance(0.85):
-            continue
-        stretches = []
-        for spot in space.wall_stretch(outer.side, 0.75):
-            low, high = max(spot.low, outer.low), min(spot.high, outer.high)
-            if high - low > 1.35:
-                stretches.append(Spot(spot.side, low, high))
-        if stretches:
-            spot = max(stretches, key=lambda s: s.high - s.low)
-            width = min(draws.uniform(0.9, 1.7), spot.high - spot.low - 0.5)
-            space.hang(pieces_decor.window(draws, palette, width), spot, margin=0.35)
-
-
-def hang_on_walls(kind: str, space: Space, palette: Palette) -> None:
-    """Hang up some of what suits a kind of room, each thing on another wall."""
-    draws = space.draws
-    count = draws.integer(2, 4)
-    things = draws.shuffled(_WALL_THINGS[kind])[:count]
-    sides = draws.shuffled(list(Side))
-    for thing, side in zip(things, (*sides, *sides), strict=False):
-        model = make(thing, draws, palette)
-        for spot in space.wall_stretch(side, _LOW_EDGE.get(thing, 1.25)):
-            slack = spot.high - spot.low - model.width - 0.1
-            if slack > 0.0:
-                low = spot.low + draws.uniform(0.0, slack)
-                space.hang(model, Spot(side, low, low + model.width + 0.1))
-                break
+    def lay(self, piece: Piece, centre: tuple[float, float], quarter: int) -> None:
+        """Lay something flat on the floor, where it takes no ground."""
+        self.placed.append(self.resolve(Member(piece), centre, quarter))

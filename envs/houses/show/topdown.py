@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,15 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from envs.houses.scene import GOAL_CATEGORIES, Face, House, Kind, Materials, Scene, Semantic
+from envs.houses.scene import (
+    GOAL_CATEGORIES,
+    Face,
+    House,
+    Kind,
+    Materials,
+    Primitives,
+    Room,
+    Scene,
+    Semantic,
+)
 from envs.houses.textures.atlas import TILE_SIZE, atlas
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from envs.houses.scene import Primitives, Room
+    from matplotlib.axes import Axes  # dear to import, and only `plot_map` is given any
 
 Rgb = tuple[int, int, int]
 Array = NDArray[np.float32]

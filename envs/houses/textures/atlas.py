@@ -6,19 +6,16 @@ tiles look like is drawn in `patterns.py`, `emblems.py`, `pictures.py` and `labe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from envs.core.validation import unknown_name
+from envs.houses.scene import FloatArray
 from envs.houses.textures import emblems, labels, patterns
 from envs.houses.textures import labels as pictures
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from envs.houses.scene import FloatArray
 
 TILE_SIZE: Final = patterns.SIZE
 

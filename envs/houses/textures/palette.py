@@ -6,15 +6,13 @@ three, so that houses of different splits share no hue whatever the rest of thei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from envs.houses.draws import Draws
 from envs.houses.scene import Materials
 from envs.houses.textures.atlas import tile_index
-
-if TYPE_CHECKING:
-    from envs.houses.draws import Draws
 
 Rgb = tuple[float, float, float]
 

@@ -17,7 +17,8 @@ from envs.houses.furniture.catalogue import (
     make,
     semantic_name,
 )
-from envs.houses.generation.generator import CELL, SPLITS, generate_house, split_of
+from envs.houses.generation.floorplan import CELL
+from envs.houses.generation.generator import SPLITS, generate_house, split_of
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     GENERATOR_VERSION,
