@@ -10,7 +10,7 @@ and columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Final, TypeVar
 
@@ -245,5 +245,3 @@ class Scene:
     """The house's primitives, then those of the objects."""
     materials: Materials
     """The house's materials, then those of the objects."""
-    notes: dict[str, float] = field(default_factory=dict)
-    """Counts of the placement procedure, for reports only."""

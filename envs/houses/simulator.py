@@ -72,13 +72,7 @@ class HouseSimulator:
             antialias=antialias,
             threads=threads,
         )
-        self._moves = Moves(
-            forward=config.forward_step,
-            turn=config.turn,
-            look=config.look,
-            pitch_min=math.radians(config.pitch_min_deg),
-            pitch_max=math.radians(config.pitch_max_deg),
-        )
+        self._moves = Moves.of(config)
         self._fields = FieldCache(field_bytes)
         self._prefetcher = FieldPrefetcher(self._fields) if threads > 1 else None
         self._scenes: list[HouseTaskScene | None] = [None] * num_rows

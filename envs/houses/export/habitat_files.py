@@ -12,12 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from envs.houses.export.meshes import to_habitat_frame
-from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES
+from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES, SEMANTIC_NAMES
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     GENERATOR_VERSION,
-    GOAL_CATEGORIES,
-    GOAL_SEMANTIC,
     Furniture,
     GoalObject,
     House,
@@ -253,7 +251,4 @@ def _pose(item: GoalObject) -> list[list[float]]:
 
 def lexicon() -> Document:
     """Name all semantic ids."""
-    names = {int(s): s.name.lower() for s in Semantic}
-    names |= {FURNITURE_SEMANTIC + i: name for i, name in enumerate(FURNITURE_CATEGORIES)}
-    names |= {GOAL_SEMANTIC + i: name for i, name in enumerate(GOAL_CATEGORIES)}
-    return {"classes": [{"id": number, "name": name} for number, name in names.items()]}
+    return {"classes": [{"id": number, "name": name} for number, name in SEMANTIC_NAMES.items()]}

@@ -67,6 +67,13 @@ FURNITURE_CATEGORIES: Final[tuple[str, ...]] = (
 
 CATEGORY_INDEX: Final = {name: index for index, name in enumerate(FURNITURE_CATEGORIES)}
 
+SEMANTIC_NAMES: Final[dict[int, str]] = {
+    **{int(semantic): semantic.name.lower() for semantic in Semantic},
+    **{FURNITURE_SEMANTIC + i: name for i, name in enumerate(FURNITURE_CATEGORIES)},
+    **{GOAL_SEMANTIC + i: name for i, name in enumerate(GOAL_CATEGORIES)},
+}
+"""What every semantic id stands for."""
+
 _MAKERS: Final[dict[str, Callable[[Draws, Palette], Piece]]] = {
     maker.__name__: maker
     for maker in (
@@ -125,23 +132,3 @@ def make(name: str, draws: Draws, palette: Palette) -> Piece:
     if name not in _MAKERS:
         raise unknown_name("catalogue.make", "name", name, _MAKERS)
     return _MAKERS[name](draws, palette)
-
-
-def semantic_name(semantic: int) -> str:
-    """Name what a semantic id stands for.
-
-    Raises:
-        ValueError: No surface has this id.
-    """
-    if semantic in Semantic._value2member_map_:
-        return Semantic(semantic).name.lower()
-    for first, names in (
-        (FURNITURE_SEMANTIC, FURNITURE_CATEGORIES),
-        (GOAL_SEMANTIC, GOAL_CATEGORIES),
-    ):
-        if first <= semantic < first + len(names):
-            return names[semantic - first]
-    raise ValueError(
-        f"catalogue.semantic_name: semantic must be an id of a wall, floor, ceiling, furniture or "
-        f"goal category, got {semantic}. Ids are listed in scene.py and FURNITURE_CATEGORIES."
-    )

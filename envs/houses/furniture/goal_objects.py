@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from envs.houses.draws import Draws
@@ -115,30 +116,6 @@ def _master_chef_can(piece: Piece, size: Size, brush: _Brush) -> None:
     piece.cylinder((0.0, 0.0), (0.88 * z, z), radius, brush.plain((0.12, 0.22, 0.65)))
 
 
-def _cracker_box(piece: Piece, size: Size, brush: _Brush) -> None:
-    _box(piece, size, brush, "cracker_label", (0.8, 0.08, 0.08))
-
-
-def _sugar_box(piece: Piece, size: Size, brush: _Brush) -> None:
-    _box(piece, size, brush, "sugar_label", (0.98, 0.84, 0.1))
-
-
-def _tomato_soup_can(piece: Piece, size: Size, brush: _Brush) -> None:
-    _can(piece, size, brush, "soup_label")
-
-
-def _tuna_fish_can(piece: Piece, size: Size, brush: _Brush) -> None:
-    _can(piece, size, brush, "tuna_label")
-
-
-def _pudding_box(piece: Piece, size: Size, brush: _Brush) -> None:
-    _box(piece, size, brush, "pudding_label", (0.36, 0.18, 0.08))
-
-
-def _gelatin_box(piece: Piece, size: Size, brush: _Brush) -> None:
-    _box(piece, size, brush, "gelatin_label", (0.95, 0.36, 0.6))
-
-
 def _potted_meat_can(piece: Piece, size: Size, brush: _Brush) -> None:
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     silver = brush.plain((0.55, 0.57, 0.62))
@@ -177,10 +154,6 @@ def _lemon(piece: Piece, size: Size, brush: _Brush) -> None:
     piece.ball((0.85 * x, 0.0, z / 2), (0.15 * x, 0.3 * y, 0.15 * z), peel)
 
 
-def _peach(piece: Piece, size: Size, brush: _Brush) -> None:
-    _fruit(piece, size, brush, (1.0, 0.62, 0.45), "blotches")
-
-
 def _pear(piece: Piece, size: Size, brush: _Brush) -> None:
     radius, z = size[0] / 2, size[2]
     skin, bark = brush.plain((0.72, 0.82, 0.2)), brush.plain((0.3, 0.18, 0.08))
@@ -188,14 +161,6 @@ def _pear(piece: Piece, size: Size, brush: _Brush) -> None:
     piece.ball((0.0, 0.0, 0.68 * z), (0.6 * radius, 0.6 * radius, 0.26 * z), skin)
     half = 0.08 * radius
     piece.box((-half, half), (-half, half), (0.9 * z, z), bark)
-
-
-def _orange(piece: Piece, size: Size, brush: _Brush) -> None:
-    _fruit(piece, size, brush, (1.0, 0.5, 0.05), "pores")
-
-
-def _plum(piece: Piece, size: Size, brush: _Brush) -> None:
-    _fruit(piece, size, brush, (0.36, 0.1, 0.42), stem=True)
 
 
 def _bleach_cleanser(piece: Piece, size: Size, brush: _Brush) -> None:
@@ -230,28 +195,29 @@ def _sponge(piece: Piece, size: Size, brush: _Brush) -> None:
     piece.box((-x, x), (-y, y), (0.65 * z, z), scourer)
 
 
-_MAKERS: Final[tuple[Callable[[Piece, Size, _Brush], None], ...]] = (
-    _master_chef_can,
-    _cracker_box,
-    _sugar_box,
-    _tomato_soup_can,
-    _tuna_fish_can,
-    _pudding_box,
-    _gelatin_box,
-    _potted_meat_can,
-    _banana,
-    _strawberry,
-    _apple,
-    _lemon,
-    _peach,
-    _pear,
-    _orange,
-    _plum,
-    _bleach_cleanser,
-    _bowl,
-    _mug,
-    _sponge,
-)
+_Maker = Callable[[Piece, Size, _Brush], None]
+_MAKERS: Final[dict[str, _Maker]] = {
+    "master_chef_can": _master_chef_can,
+    "cracker_box": partial(_box, label="cracker_label", rgb=(0.8, 0.08, 0.08)),
+    "sugar_box": partial(_box, label="sugar_label", rgb=(0.98, 0.84, 0.1)),
+    "tomato_soup_can": partial(_can, label="soup_label"),
+    "tuna_fish_can": partial(_can, label="tuna_label"),
+    "pudding_box": partial(_box, label="pudding_label", rgb=(0.36, 0.18, 0.08)),
+    "gelatin_box": partial(_box, label="gelatin_label", rgb=(0.95, 0.36, 0.6)),
+    "potted_meat_can": _potted_meat_can,
+    "banana": _banana,
+    "strawberry": _strawberry,
+    "apple": _apple,
+    "lemon": _lemon,
+    "peach": partial(_fruit, rgb=(1.0, 0.62, 0.45), tile="blotches"),
+    "pear": _pear,
+    "orange": partial(_fruit, rgb=(1.0, 0.5, 0.05), tile="pores"),
+    "plum": partial(_fruit, rgb=(0.36, 0.1, 0.42), stem=True),
+    "bleach_cleanser": _bleach_cleanser,
+    "bowl": _bowl,
+    "mug": _mug,
+    "sponge": _sponge,
+}
 
 
 def make_goal(category: int, scale: str, draws: Draws, table: MaterialTable) -> Piece:
@@ -266,7 +232,7 @@ def make_goal(category: int, scale: str, draws: Draws, table: MaterialTable) -> 
     name = GOAL_CATEGORIES[category]
     size = SIZES[scale][name]
     piece = Piece(name, size[0], size[1])
-    _MAKERS[category](piece, size, _Brush(draws, table))
+    _MAKERS[name](piece, size, _Brush(draws, table))
     return piece
 
 

@@ -1,13 +1,15 @@
-"""Furniture that holds things: chests, shelves, cupboards, and what stands on them.
-
-Furniture and appliances of kitchens, bathrooms and laundries.
-"""
+"""Furniture that holds things, and what kitchens, bathrooms and laundries are fitted with."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from envs.houses.draws import Draws
 from envs.houses.furniture.piece import Piece
 from envs.houses.textures.palette import Palette, hsv
+
+COUNTER_DEPTH: Final = 0.6
+COUNTER_HEIGHT: Final = 0.9
 
 
 def table_lamp(palette: Palette, x: float, y: float, z: float) -> Piece:
@@ -185,10 +187,6 @@ def coat_rack(draws: Draws, palette: Palette) -> Piece:
         coat = palette.table.add(palette.fabric_rgb())
         piece.ball((side * 0.13, 0.0, 1.2), (0.12, 0.1, 0.38), coat)
     return piece
-
-
-COUNTER_DEPTH = 0.6
-COUNTER_HEIGHT = 0.9
 
 
 def _base(piece: Piece, palette: Palette, front: int) -> None:

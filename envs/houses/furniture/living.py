@@ -1,7 +1,4 @@
-"""Furniture for sitting, lying and working: pieces of living rooms, bedrooms and studies.
-
-What stands in corners, lies flat or hangs on walls.
-"""
+"""Furniture of living rooms, bedrooms and studies, and what decorates any room."""
 
 from __future__ import annotations
 

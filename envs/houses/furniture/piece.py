@@ -1,4 +1,4 @@
-"""The form of a piece of furniture before it is placed, and the tool that builds it.
+"""A piece of furniture, or a small object, before it is placed: what it is built of.
 
 A piece stands at the origin of its own frame: its width lies along x, its depth along y, its back
 at the least y and its front looks along +y.
@@ -43,7 +43,7 @@ class Surface(NamedTuple):
 
 @dataclass(slots=True)
 class Piece:
-    """A piece of furniture under construction. `box` and its like add to it.
+    """A piece under construction. `box` and its like add to it.
 
     Riders are pieces of another category that stand on this one, such as a lamp on a nightstand.
     """
@@ -116,15 +116,11 @@ class Piece:
 
     def legs(self, x: float, y: float, height: float, material: int, *, half: float = 0.03) -> None:
         """Add four legs whose outer corners lie at (+-x, +-y)."""
-        for side_x in (-1, 1):
-            for side_y in (-1, 1):
-                centre_x, centre_y = side_x * (x - half), side_y * (y - half)
-                self.box(
-                    (centre_x - half, centre_x + half),
-                    (centre_y - half, centre_y + half),
-                    (0.0, height),
-                    material,
-                )
+        for centre_x in (-(x - half), x - half):
+            for centre_y in (-(y - half), y - half):
+                span_x = (centre_x - half, centre_x + half)
+                span_y = (centre_y - half, centre_y + half)
+                self.box(span_x, span_y, (0.0, height), material)
 
     def surface(self, x: Span, y: Span, z: float, clearance: float) -> None:
         """Declare a place for small objects, unless it is too narrow for any."""

@@ -46,11 +46,14 @@ LEAST_VIEWPOINTS: Final = 4
 """An object with fewer free nodes to be seen from is left out: an agent cannot stand on a point."""
 
 _STREAM: Final = 3
+"""Tells the draws of an arrangement from those of a house's plan (1) and colours (2)."""
 _TRIES: Final = 10
 _ROUNDS: Final = 30
 _OVERHANG: Final = 0.03
+"""Metres by which an object may reach over the edge of what it stands on."""
 _GAP: Final = 0.02
 _TOUCH: Final = 0.002
+"""Metres above the surface below which an object may meet it, by rounding."""
 
 
 class Placement(NamedTuple):
@@ -91,18 +94,12 @@ def arrange(
     grid = build_grid(house) if grid is None else grid
     table = MaterialTable()
     kept: list[Placement] = []
-    drawn = dropped = 0
-    # Whether an object can be seen depends on all others, so a round looks at the whole scene: old
-    # objects that new ones hide go, too.
     wanted, most = draws.integer(*DRAWN), draws.integer(*KEPT)
     for _ in range(_ROUNDS):
-        new = _put(house, wanted, kept, scale, draws, table)
-        drawn += wanted
-        candidates = [*kept, *new]
-        scene = _scene(house, seed, candidates, table, {})
-        points = scene_viewpoints(scene, grid)
+        candidates = [*kept, *_put(house, wanted, kept, scale, draws, table)]
+        # New objects may hide older ones, so all of them are looked at once more.
+        points = scene_viewpoints(_scene(house, seed, candidates, table), grid)
         kept = [c for c, p in zip(candidates, points, strict=True) if len(p) >= LEAST_VIEWPOINTS]
-        dropped += len(candidates) - len(kept)
         if len(kept) >= LEAST_OBJECTS:
             break
         wanted = DRAWN[0]
@@ -111,8 +108,7 @@ def arrange(
             f"arrange: house must have furniture for {LEAST_OBJECTS} objects that can be seen, got "
             f"{len(kept)} in house {house.seed} of size {house.size!r}. Use another house seed."
         )
-    notes = {"drawn": float(drawn), "dropped": float(dropped)}
-    return _scene(house, seed, kept[:most], table, notes)
+    return _scene(house, seed, kept[:most], table)
 
 
 def check_scale(scale: str, caller: str) -> None:
@@ -196,13 +192,7 @@ def _clear(
     return not bool(((low_P3 < high).all(1) & (high_P3 > low).all(1)).any())
 
 
-def _scene(
-    house: House,
-    seed: int,
-    placements: Sequence[Placement],
-    table: MaterialTable,
-    notes: dict[str, float],
-) -> Scene:
+def _scene(house: House, seed: int, placements: Sequence[Placement], table: MaterialTable) -> Scene:
     """Pack a house and its objects."""
     solids: list[Solid] = []
     instances: list[int] = []
@@ -245,5 +235,4 @@ def _scene(
         objects=tuple(objects),
         primitives=concatenate(house.primitives, own),
         materials=concatenate(house.materials, table.pack()),
-        notes=notes,
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from envs.houses.navigation.geodesic import sample
 from envs.houses.navigation.grid import FloatGrid, NavGrid
-from envs.houses.navigation.movement import slide
+from envs.houses.navigation.movement import Moves, slide
 from envs.houses.navigation.visibility import PackedScene, Table, seen_pixels, solids_near, view_of
 from envs.houses.scene import Scene
 from envs.objectnav.config import EYE_HEIGHT, Action, ObjectNavConfig
@@ -59,11 +59,7 @@ _INNER_VIEW: Final = 0.8
 class TaskConstants(NamedTuple):
     """What the kernels need of the task's configuration."""
 
-    forward: float
-    turn: float
-    look: float
-    pitch_low: float
-    pitch_high: float
+    moves: Moves
     distance: float
     """Within which an instance may be found."""
     pixels: float
@@ -78,11 +74,7 @@ class TaskConstants(NamedTuple):
         """Read a task's configuration."""
         tangent = math.tan(math.radians(config.hfov_deg) / 2.0)
         return cls(
-            forward=config.forward_step,
-            turn=config.turn,
-            look=config.look,
-            pitch_low=math.radians(config.pitch_min_deg),
-            pitch_high=math.radians(config.pitch_max_deg),
+            moves=Moves.of(config),
             distance=config.success_distance - 0.01,
             pixels=float(config.success_pixels),
             focal=config.success_resolution / 2.0 / tangent,
@@ -144,12 +136,12 @@ def _face(
     aside = _wrap(math.atan2(dy, dx) - heading)
     # At half a turn either turn leaves half a turn on the other side: just more than half, or the
     # expert would turn to and fro for ever.
-    if abs(aside) > 0.5001 * task.turn:
+    if abs(aside) > 0.5001 * task.moves.turn:
         return _LEFT if aside > 0.0 else _RIGHT
     above = math.atan2(object_9[2] - EYE_HEIGHT, math.hypot(dx, dy)) - pitch
-    if above > 0.5001 * task.look and pitch < task.pitch_high - 1e-6:
+    if above > 0.5001 * task.moves.look and pitch < task.moves.pitch_max - 1e-6:
         return _UP
-    if above < -0.5001 * task.look and pitch > task.pitch_low + 1e-6:
+    if above < -0.5001 * task.moves.look and pitch > task.moves.pitch_min + 1e-6:
         return _DOWN
     return _STOP
 
@@ -180,16 +172,16 @@ def _search(
     """Return the first action towards the cheapest near end that sees so many pixels, or -1."""
     action = -1
     cheapest = np.inf
-    for n in range(2 * math.ceil(math.pi / task.turn - 1e-6)):
+    for n in range(2 * math.ceil(math.pi / task.moves.turn - 1e-6)):
         turned = _nth_turn(n)
-        heading = pose[2] + turned * task.turn
+        heading = pose[2] + turned * task.moves.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
             cost = abs(turned) * _TURN_COST + ahead
             if cost >= cheapest:
                 break  # going farther along this heading only costs more
             px, py = nx, ny
-            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.forward)
+            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.moves.forward)
             if nx == px and ny == py:
                 break
             if _best_seen(packed, targets_K, task, nx, ny)[1] >= pixels:
@@ -204,19 +196,19 @@ def _walk(area: WalkArea, task: TaskConstants, pose: Pose4) -> int:
     action = _LEFT
     cheapest = np.inf
     here = sample(area.field_YX, area.cell, pose[0], pose[1])
-    for n in range(2 * math.ceil(math.pi / task.turn - 1e-6)):
+    for n in range(2 * math.ceil(math.pi / task.moves.turn - 1e-6)):
         turned = _nth_turn(n)
-        if abs(turned) * _TURN_COST + here / task.forward >= cheapest:
+        if abs(turned) * _TURN_COST + here / task.moves.forward >= cheapest:
             break  # no walk comes nearer by more than its length
-        heading = pose[2] + turned * task.turn
+        heading = pose[2] + turned * task.moves.turn
         nx, ny = pose[0], pose[1]
         for ahead in range(1, _AHEAD + 1):
             px, py = nx, ny
-            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.forward)
+            nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.moves.forward)
             if nx == px and ny == py:
                 break
             left = sample(area.field_YX, area.cell, nx, ny)
-            cost = abs(turned) * _TURN_COST + ahead + left / task.forward
+            cost = abs(turned) * _TURN_COST + ahead + left / task.moves.forward
             if left > here - _GAIN:
                 cost += _NO_GAIN_COST
             if cost < cheapest - 1e-9:

@@ -22,7 +22,7 @@ from envs.core.kernels import source_fingerprint
 from envs.houses.navigation import geodesic, grid
 from envs.houses.navigation.geodesic import sample
 from envs.houses.navigation.grid import FloatGrid, slack_at
-from envs.objectnav.config import Action
+from envs.objectnav.config import Action, ObjectNavConfig
 
 _FORWARD: Final = int(Action.FORWARD)
 _TURN_LEFT: Final = int(Action.TURN_LEFT)
@@ -125,6 +125,17 @@ class Moves(NamedTuple):
     look: float
     pitch_min: float
     pitch_max: float
+
+    @classmethod
+    def of(cls, config: ObjectNavConfig) -> Moves:
+        """Read a task's configuration."""
+        return cls(
+            forward=config.forward_step,
+            turn=config.turn,
+            look=config.look,
+            pitch_min=math.radians(config.pitch_min_deg),
+            pitch_max=math.radians(config.pitch_max_deg),
+        )
 
 
 class Slabs(NamedTuple):
