@@ -30,7 +30,7 @@ from envs.core.vector import TrialVectorEnv
 from envs.habitat.env import HabitatVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
-from envs.houses.export.__main__ import export_houses
+from envs.houses.export.scene_dataset import export_houses
 
 SENSORS = (("rgb",), ("rgb", "depth"), ("rgb", "depth", "semantic"))
 SEEDS = {"small": [1, 4], "medium": [1, 4]}

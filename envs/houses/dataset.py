@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from envs.core.validation import unknown_name
 from envs.houses.generation.arrangement import arrange, check_scale
@@ -28,13 +28,6 @@ DEFAULT_SCALE: Final = {"small": "readable", "medium": "real", "large": "real"}
 NUM_HOUSES: Final = {"train": 2**20, "val": 1000, "test": 1000}
 NUM_ARRANGEMENTS: Final = {"train": 1024, "val": 9, "test": 9}
 """How many arrangements of each house are numbered as trials; the paper has 9."""
-
-
-class Lot(NamedTuple):
-    """A house and its navigation grid."""
-
-    house: House
-    grid: NavGrid
 
 
 class HouseDataset:
@@ -75,7 +68,7 @@ class HouseDataset:
         self.num_houses = NUM_HOUSES[split] if self.houses is None else len(self.houses)
         self.num_arrangements = NUM_ARRANGEMENTS[split]
         self._cache = cache
-        self._lots: OrderedDict[int, Lot] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[House, NavGrid]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"HouseDataset({self.name!r})"
@@ -120,26 +113,29 @@ class HouseDataset:
             )
         return int(trial % self.num_houses), int(trial // self.num_houses)
 
-    def lot(self, index: int) -> Lot:
-        """Return a house and its navigation grid, from the cache if it is there."""
-        lot = self._lots.get(index)
-        if lot is None:
-            house = generate_house(self.house_seed(index), self.size)
-            lot = self._lots[index] = Lot(house, build_grid(house))
-            if len(self._lots) > self._cache:
-                self._lots.popitem(last=False)
-        else:
-            self._lots.move_to_end(index)
-        return lot
-
     def house(self, index: int) -> House:
         """Return a house."""
-        return self.lot(index).house
+        return self._house_and_grid(index)[0]
+
+    def grid(self, index: int) -> NavGrid:
+        """Return the free space of a house."""
+        return self._house_and_grid(index)[1]
 
     def scene(self, house_index: int, arrangement_index: int) -> Scene:
         """Return a house with one arrangement of goal objects."""
-        house, grid = self.lot(house_index)
+        house, grid = self._house_and_grid(house_index)
         return arrange(house, arrangement_index, scale=self.scale, grid=grid)
+
+    def _house_and_grid(self, index: int) -> tuple[House, NavGrid]:
+        """Return a house and its free space, made now unless they are kept."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        house = generate_house(self.house_seed(index), self.size)
+        made = self._kept[index] = house, build_grid(house)
+        if len(self._kept) > self._cache:
+            self._kept.popitem(last=False)
+        return made
 
 
 def _checked_seeds(houses: Sequence[int]) -> tuple[int, ...]:

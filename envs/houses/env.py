@@ -144,7 +144,7 @@ class HousesVectorEnv(TrialVectorEnv):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
             self._rows.begin_trial(row)
-            scene, grid = self.dataset.scene(house, arrangement), self.dataset.lot(house).grid
+            scene, grid = self.dataset.scene(house, arrangement), self.dataset.grid(house)
             self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
 

@@ -21,8 +21,7 @@ from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
-from envs.houses.show.film import Frame
-from envs.houses.show.topdown import Map, draw_map, mark_objects, plot_map
+from envs.houses.show.topdown import Frame, Map, draw_map, mark_objects, plot_map
 from relic.evaluation.protocol import Block, Protocol
 from relic.files import complete_lines, write_text
 from relic.schema import ConfigError

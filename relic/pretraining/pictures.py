@@ -106,7 +106,7 @@ def draw_images(
 ) -> dict[str, NDArray]:
     """Render one house from `count` poses: the images of each sensor, by its name."""
     scene = dataset.scene(house, int(rng.integers(dataset.num_arrangements)))
-    poses = np.array(list(_poses(scene, dataset.lot(house).grid, count, rng)))
+    poses = np.array(list(_poses(scene, dataset.grid(house), count, rng)))
     renderer.set_scene(0, scene)
     return renderer.render(*poses.T, rows=np.zeros(count, np.int64))
 

@@ -1,1 +1,1 @@
-"""Houses as a Habitat scene dataset: `python -m envs.houses.export`."""
+"""Houses as a Habitat scene dataset: `python -m envs.houses.export`; begin with `scene_dataset`."""

@@ -1,1 +1,1 @@
-"""Pieces of furniture and the small objects that agents are asked for."""
+"""Pieces of furniture (`catalogue` lists them) and the small objects that agents look for."""

@@ -1,1 +1,1 @@
-"""Where agents can be, how they move, how far goals are, and the expert."""
+"""Where agents can be (begin with `grid`), how they move, how far goals are, and the expert."""

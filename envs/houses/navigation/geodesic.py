@@ -138,6 +138,7 @@ def _seed_disc(
 ) -> None:
     """Lower the values of the nodes in plain sight around a goal; the padded grid is changed."""
     rows, columns = domain_YX.shape
+    # With that much to spare all around, nothing stands between the goal and any node of the disc.
     open_disc = slack_at(slack_YX, cell, x, y) >= _SEED_CELLS * cell
     fx = x / cell - 0.5
     fy = y / cell - 0.5

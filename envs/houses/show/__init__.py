@@ -1,1 +1,1 @@
-"""Look at a house and walk in it: `python -m envs.houses.show`."""
+"""Look at a house or walk in it: `python -m envs.houses.show`. Maps are drawn in `topdown`."""

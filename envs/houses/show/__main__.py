@@ -34,8 +34,8 @@ from envs.houses.generation.generator import SPLITS
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import GOAL_CATEGORIES, Room, Scene
 from envs.houses.show import topdown
-from envs.houses.show.film import INK, MARGIN, PAPER, Frame, write_film
 from envs.houses.show.terminal import OnEpisode, walk_in_terminal
+from envs.houses.show.topdown import INK, MARGIN, PAPER, Frame, write_film
 
 _CAPTION = 18
 _PITCH = -0.2
@@ -95,7 +95,7 @@ def draw_scene_map(scene: Scene, walk: Walk, pixels_per_metre: float) -> Frame:
 
 def room_views(scene: Scene, dataset: HouseDataset, house: int, side: int) -> dict[str, Frame]:
     """Render every room from its free place that is farthest from its middle."""
-    grid = dataset.lot(house).grid
+    grid = dataset.grid(house)
     rows, columns = np.nonzero(grid.free_YX)
     points_K2 = (np.stack([columns, rows], axis=1).astype(np.float64) + 0.5) * grid.cell
     poses: list[tuple[float, float, float]] = []

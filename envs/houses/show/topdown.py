@@ -1,20 +1,24 @@
-"""Maps of houses seen from above, for pictures and reports.
+"""Maps of houses seen from above, and films of walks on them, for pictures and reports.
 
 `draw_map` paints floors, furniture and objects into an image; `Map.pixel` takes metres to its
 pixels, so that callers can draw paths and poses on it, with the helpers here or with their own.
-`plot_map` puts the same picture on Matplotlib axes whose units are metres.
+`plot_map` puts the same picture on Matplotlib axes whose units are metres. `write_film` shows the
+map with the way so far, and beside it what the agent sees.
 
-Shape suffixes: H and W image rows and columns, K points.
+Shape suffixes: H and W image rows and columns, K points or steps.
 """
 
 from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+import imageio.v2 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -37,6 +41,13 @@ if TYPE_CHECKING:
 
 Rgb = tuple[int, int, int]
 Array = NDArray[np.float32]
+Frame = NDArray[np.uint8]
+"""A picture (H, W, 3)."""
+
+MARGIN: Final = 6
+INK: Final = (30, 32, 38)
+PAPER: Final = (250, 250, 248)
+_CAPTION: Final = 20
 
 CUT_HEIGHT: Final = 2.2
 """What begins above this height is not drawn, so that the map looks into the rooms."""
@@ -49,8 +60,7 @@ _SUPERSAMPLE: Final = 2
 class Map:
     """A picture of a house from above; the first row is its far side, of greatest y."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3)."""
+    image: Frame
     pixels_per_metre: float
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
@@ -290,3 +300,52 @@ def plot_map(axes: Axes, place: House | Scene, pixels_per_metre: float = 48.0) -
     axes.imshow(plan.image, extent=(0.0, house.extent[0], 0.0, house.extent[1]))
     axes.set_aspect("equal")
     return plan
+
+
+def write_film(
+    path: Path,
+    plan: Map,
+    poses_K4: NDArray[np.float64],
+    views: Iterable[Frame] | None = None,
+    *,
+    caption: str = "",
+    fps: int = 6,
+) -> None:
+    """Save a walk as an MP4 file, a frame a step.
+
+    Args:
+        path: The file.
+        plan: What is walked on.
+        poses_K4: x, y, heading, pitch of each step in the units of the map; agents whose heading
+            is NaN are drawn without a view.
+        views: What is seen at each step. None: the map alone.
+        caption: A line above the pictures.
+        fps: Frames a second.
+    """
+    film: Any = iio.get_writer(str(path), "FFMPEG", fps=fps, macro_block_size=2)
+    with film:
+        for step, view in zip(range(len(poses_K4)), views or repeat(None), strict=False):
+            drawn = draw_path(plan, poses_K4[: step + 1, :2])
+            x, y, heading, _ = (float(value) for value in poses_K4[step])
+            if not math.isnan(heading):
+                drawn = draw_view(drawn, x, y, heading)
+            film.append_data(_frame(drawn.image, view, caption))
+
+
+def _frame(plan: Frame, view: Frame | None, caption: str) -> Frame:
+    """Put a map beside a view, under a caption, on sides of even length."""
+    top = _CAPTION if caption else 0
+    left = 0 if view is None else view.shape[1] + MARGIN
+    height = top + max(plan.shape[0], 0 if view is None else view.shape[0])
+    font = ImageFont.load_default(12)
+    width = max(left + plan.shape[1], math.ceil(font.getlength(caption)) + 8)
+    # Video codecs want even sides.
+    canvas = np.full((height + height % 2, width + width % 2, 3), PAPER, np.uint8)
+    if view is not None:
+        canvas[top : top + view.shape[0], : view.shape[1]] = view
+    canvas[top : top + plan.shape[0], left : left + plan.shape[1]] = plan
+    if not caption:
+        return canvas
+    image = Image.fromarray(canvas)
+    ImageDraw.Draw(image).text((4, 3), caption, INK, font)
+    return np.asarray(image)

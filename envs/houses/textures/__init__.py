@@ -1,1 +1,1 @@
-"""Colours and pattern tiles of surfaces; `atlas` gathers the tiles."""
+"""Colours and pattern tiles of surfaces: `palette` draws a house's, `atlas` gathers the tiles."""

@@ -1,7 +1,7 @@
 """The atlas of pattern tiles that surfaces multiply their colour with.
 
-A tile's index is its place in `TILES`; the order is part of the generator's version. What the
-tiles look like is drawn in `patterns.py`, `emblems.py`, `pictures.py` and `labels.py`.
+A tile's index is its place in `TILES`; the order is part of the generator's version. Tiles that
+repeat are drawn in `patterns.py`, those that fill a face in `emblems.py` and `labels.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from envs.core.validation import unknown_name
 from envs.houses.scene import FloatArray
 from envs.houses.textures import emblems, labels, patterns
-from envs.houses.textures import labels as pictures
 
 TILE_SIZE: Final = patterns.SIZE
 
@@ -58,12 +57,12 @@ _PAINTERS: Final[tuple[Callable[[], patterns.Tile], ...]] = (
     emblems.hob,
     emblems.washer_door,
     emblems.window,
-    pictures.landscape,
-    pictures.abstract,
-    pictures.portrait,
-    pictures.flower_picture,
-    pictures.screen,
-    pictures.desktop,
+    labels.landscape,
+    labels.abstract,
+    labels.portrait,
+    labels.flower_picture,
+    labels.screen,
+    labels.desktop,
     emblems.books,
     emblems.more_books,
     emblems.clock,

@@ -1,7 +1,7 @@
 """Tiles that are stretched once over a face: doors, drawers, windows, dials, rugs, fire.
 
-Drawn by code like those of `patterns.py`. The first row is the top. Tiles for wooden or painted
-fronts are grey factors that take the surface's colour; others bring their own.
+The first row is the top. Tiles for wooden or painted fronts are grey factors that take the
+surface's colour; others bring their own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Tiles for the packaging of the small goal objects, each with colours of its own.
+"""Tiles with colours of their own: packaging of the small goal objects, framed pictures, screens.
 
-Tiles of framed pictures and of screens, drawn by code like those of `emblems.py`.
+They fill a face once and are drawn like those of `emblems.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Repeating tiles: floors, wallpapers, cloth and building materials, drawn by code.
 
 Each function returns one tile of `SIZE` x `SIZE` RGB factors in [0, 1] that joins itself at its
-edges. Pictures that are stretched over a whole face live in `emblems.py`.
+edges.
 """
 
 from __future__ import annotations

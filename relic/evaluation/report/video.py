@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.core.vector import TrialVectorEnv
-from envs.houses.show.film import write_film
+from envs.houses.show.topdown import write_film
 from relic.evaluation.maps import Track, map_of
 from relic.evaluation.records import Record
 from relic.evaluation.report.replay import outcome

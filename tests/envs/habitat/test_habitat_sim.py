@@ -19,7 +19,7 @@ from envs.habitat.scene_files import read_episodes
 from envs.habitat.start import HabitatStartError, check_simulator
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
-from envs.houses.export.__main__ import export_houses
+from envs.houses.export.scene_dataset import export_houses
 from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.grid import slack_at
 from envs.objectnav.config import Action

@@ -4,8 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.export.__main__ import main, to_habitat
+from envs.houses.export.__main__ import main
 from envs.houses.export.meshes import to_habitat_frame
+from envs.houses.export.scene_dataset import export_houses
 from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
@@ -38,7 +39,7 @@ def scene(house):
 
 @pytest.fixture(scope="module")
 def root(house, tmp_path_factory):
-    return to_habitat(house, tmp_path_factory.mktemp("dataset"), arrangements=(0, 1)).parent
+    return export_houses([house], tmp_path_factory.mktemp("dataset"), arrangements=(0, 1)).parent
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_objects_stand_on_the_receptacles_that_the_episode_names(root, scene):
 
 
 def test_the_same_house_gives_the_same_files(root, house, tmp_path):
-    again = to_habitat(house, tmp_path, arrangements=(0, 1)).parent
+    again = export_houses([house], tmp_path, arrangements=(0, 1)).parent
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert all((root / f).read_bytes() == (again / f).read_bytes() for f in files)
