@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, overload, register_model
@@ -72,10 +73,6 @@ def emit_spread(builder: Any, value: Any, value_type: Any) -> Any:
     return builder.shuffle_vector(first, empty, zeros)
 
 
-# Numba wants the parameters of an overload and of what it returns alike, annotations included, so
-# overloads have none.
-
-
 def _define_binary(
     function: Any, lane: LaneType, result: LaneType, emit: Callable[..., Any]
 ) -> None:
@@ -93,6 +90,7 @@ def _define_binary(
 
         return result(a, b), generate
 
+    # Numba wants the signatures of an overload and of what it returns alike, with annotations.
     @overload(function)
     def choose(a, b):
         if lane in (a, b) and _lanes_of(a) is lane and _lanes_of(b) is lane:
@@ -143,24 +141,16 @@ def _overload_select(mask, a, b):
     return None
 
 
+@njit(forceinline=True)
 def minimum(a: Any, b: Any) -> Any:
     """Return the smaller operand, `b` if they are equal."""
-    return a if a < b else b
+    return select(a < b, a, b)
 
 
+@njit(forceinline=True)
 def maximum(a: Any, b: Any) -> Any:
     """Return the larger operand, `b` if they are equal."""
-    return a if a > b else b
-
-
-@overload(minimum)
-def _overload_minimum(a, b):
-    return lambda a, b: select(a < b, a, b)
-
-
-@overload(maximum)
-def _overload_maximum(a, b):
-    return lambda a, b: select(a > b, a, b)
+    return select(a > b, a, b)
 
 
 def root(x: Any) -> Any:
@@ -191,63 +181,44 @@ def _vector_function(builder: Any, name: str, value: Any) -> Any:
 
 
 def _define_unary(
-    argument: LaneType, result: LaneType, emit: Callable[[Any, Any], Any]
-) -> Callable[..., Any]:
-    """Return a function from lanes to lanes for compiled code."""
+    function: Any, argument: LaneType, result: LaneType, emit: Callable[[Any, Any], Any]
+) -> None:
+    """Give a function of a scalar its meaning for lanes; scalars keep the function's own."""
 
+    @intrinsic
     def apply(typingctx: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return emit(builder, args[0])
 
         return result(argument), generate
 
-    return intrinsic(apply)
+    def call(x: Any) -> Any:
+        return apply(x)
+
+    @overload(function)
+    def choose(x: Any) -> Any:
+        return call if x is argument else function
 
 
-_root_lanes = _define_unary(
-    FLOATS, FLOATS, lambda builder, x: _vector_function(builder, "llvm.sqrt", x)
-)
-_floor_lanes = _define_unary(
+def _to_int(builder: Any, x: Any) -> Any:
+    """Emit a conversion that cuts fractions off."""
+    return builder.fptosi(x, ir.VectorType(INTS.element, LANES))
+
+
+def _to_float(builder: Any, x: Any) -> Any:
+    """Emit a conversion of whole numbers."""
+    return builder.sitofp(x, ir.VectorType(FLOATS.element, LANES))
+
+
+_define_unary(root, FLOATS, FLOATS, lambda builder, x: _vector_function(builder, "llvm.sqrt", x))
+_define_unary(
+    floor_int,
     FLOATS,
     INTS,
-    lambda builder, x: builder.fptosi(
-        _vector_function(builder, "llvm.floor", x), ir.VectorType(INTS.element, LANES)
-    ),
+    lambda builder, x: _to_int(builder, _vector_function(builder, "llvm.floor", x)),
 )
-_int_lanes = _define_unary(
-    FLOATS, INTS, lambda builder, x: builder.fptosi(x, ir.VectorType(INTS.element, LANES))
-)
-_float_lanes = _define_unary(
-    INTS, FLOATS, lambda builder, x: builder.sitofp(x, ir.VectorType(FLOATS.element, LANES))
-)
-
-
-@overload(root)
-def _overload_root(x):
-    if x is FLOATS:
-        return lambda x: _root_lanes(x)
-    return lambda x: math.sqrt(x)
-
-
-@overload(floor_int)
-def _overload_floor_int(x):
-    if x is FLOATS:
-        return lambda x: _floor_lanes(x)
-    return lambda x: np.int32(math.floor(x))
-
-
-@overload(to_int)
-def _overload_to_int(x):
-    if x is FLOATS:
-        return lambda x: _int_lanes(x)
-    return lambda x: np.int32(x)
-
-
-@overload(to_float)
-def _overload_to_float(x):
-    if x is INTS:
-        return lambda x: _float_lanes(x)
-    return lambda x: np.float32(x)
+_define_unary(to_int, FLOATS, INTS, _to_int)
+_define_unary(to_float, INTS, FLOATS, _to_float)
 
 
 def gather(array: Any, index: Any) -> Any:
