@@ -1,4 +1,8 @@
-"""The entry point of the checker: which checks run, in which order, and how findings are told."""
+"""`check_trial_env`: which checks run, in which order, and how findings are told.
+
+The forms of what an environment hands out are checked here and first, since all other checks
+(`behaviour`) read them. Each check yields one sentence per finding, and nothing if all is well.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import gymnasium
-from gymnasium.vector import VectorEnv
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
-from envs.core.checker import behaviour, formats, services
+from envs.core.checker import behaviour
 from envs.core.checker.traces import OPENING, Subject
 
 CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
@@ -18,10 +25,10 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
     behaviour.check_copies,
     behaviour.check_rows,
     behaviour.check_number_of_rows,
-    services.check_state,
-    services.check_expert,
-    services.check_errors,
-    services.check_fresh,
+    behaviour.check_state,
+    behaviour.check_expert,
+    behaviour.check_errors,
+    behaviour.check_fresh,
 )
 
 
@@ -55,11 +62,11 @@ def check_trial_env(env: Any, *, make: Callable[..., Any] | None = None, seed: i
             f"check_trial_env: env must be a gymnasium.vector.VectorEnv, got {type(env).__name__}. "
             "Single environments are checked by gymnasium.utils.env_checker.check_env."
         )
-    findings = _collect("attributes", formats.check_attributes(env))
+    findings = _collect("attributes", check_attributes(env))
     if findings:
         raise TrialEnvError(env, findings)
     subject = Subject(env, make or _remake(env), seed)
-    findings = _collect("formats", formats.check_formats(subject))
+    findings = _collect("formats", check_formats(subject))
     if findings:
         raise TrialEnvError(env, findings)
     if not subject.settle():
@@ -101,3 +108,180 @@ def _remake(env: Any) -> Callable[..., Any] | None:
         )
 
     return make
+
+
+def check_attributes(env: Any) -> Iterator[str]:
+    """Attributes that learners and evaluators read."""
+    core = env.unwrapped
+    wanted: dict[str, tuple[type, ...]] = {
+        "num_envs": (int,),
+        "max_episode_steps": (int,),
+        "dataset_name": (str,),
+        "fixed_horizon": (bool,),
+        "time_limit_default": (str,),
+        "trial": (np.ndarray,),
+        "single_observation_space": (spaces.Dict,),
+        "single_action_space": (spaces.Discrete, spaces.MultiDiscrete, spaces.Box),
+    }
+    missing = [name for name in wanted if not hasattr(core, name)]
+    for name in missing:
+        yield f"attributes: the environment has no {name}"
+    for name, kinds in wanted.items():
+        if name not in missing and not isinstance(getattr(core, name), kinds):
+            known = " or ".join(kind.__name__ for kind in kinds)
+            yield f"attributes: {name} is a {type(getattr(core, name)).__name__}, not a {known}"
+    if missing:
+        return
+    if env.num_envs < 2:
+        yield "attributes: num_envs is 1, and rows can only be compared if there are two or more"
+    if core.max_episode_steps < 1:
+        yield f"attributes: max_episode_steps is {core.max_episode_steps}, less than 1"
+    if not core.dataset_name:
+        yield "attributes: dataset_name is empty, so results could not be told apart"
+    if core.time_limit_default not in ("terminal", "bootstrap"):
+        yield "attributes: time_limit_default is neither 'terminal' nor 'bootstrap'"
+    if env.observation_space != batch_space(env.single_observation_space, env.num_envs):
+        yield "attributes: observation_space is not the batch of single_observation_space"
+    if env.action_space != batch_space(env.single_action_space, env.num_envs):
+        yield "attributes: action_space is not the batch of single_action_space"
+    if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+        yield "attributes: metadata['autoreset_mode'] is not AutoresetMode.SAME_STEP"
+
+
+def check_formats(subject: Subject) -> Iterator[str]:
+    """Shapes, dtypes, masks and records along a walk in which every row ends an episode."""
+    env = subject.env
+    result = env.reset(seed=subject.seed, options={"trial": subject.trials})
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+        yield "reset: it does not return an (observation, infos) pair"
+        return
+    yield from _observation_findings(subject, result[0], "reset")
+    if not np.array_equal(subject.core.trial, subject.trials):
+        yield "reset: options['trial'] without masks did not move all rows to the named trials"
+        return
+    books = _Books(subject)
+    for actions in subject.tape:
+        result = env.step(actions)
+        findings = [*_step_findings(subject, result), *books.enter(result)]
+        yield from findings
+        if findings:
+            return
+    for row in np.flatnonzero(books.ended_N == 0):
+        yield (
+            f"step: row {row} did not end within max_episode_steps={subject.core.max_episode_steps}"
+        )
+
+
+def _observation_findings(subject: Subject, observation: Any, where: str) -> Iterator[str]:
+    """What is wrong with a batched observation."""
+    space = subject.env.observation_space
+    if not isinstance(observation, dict) or set(observation) != set(space.spaces):
+        yield f"{where}: the observation's keys are not those of the observation space"
+        return
+    for name, part in space.spaces.items():
+        value = observation[name]
+        if not isinstance(value, np.ndarray) or value.dtype != part.dtype:
+            kind = getattr(value, "dtype", type(value).__name__)
+            yield f"{where}: observation[{name!r}] has dtype {kind}, its space {part.dtype}"
+        elif value.shape != part.shape:
+            yield f"{where}: observation[{name!r}] has shape {value.shape}, its space {part.shape}"
+        elif not part.contains(value):
+            yield f"{where}: observation[{name!r}] lies outside its space"
+
+
+def _step_findings(subject: Subject, result: Any) -> Iterator[str]:
+    """What is wrong with the form of a step's result."""
+    if not isinstance(result, tuple) or len(result) != 5:
+        yield "step: it does not return (observation, rewards, terminations, truncations, infos)"
+        return
+    observation, rewards, terminations, truncations, infos = result
+    yield from _observation_findings(subject, observation, "step")
+    for name, value, dtype in (
+        ("rewards", rewards, np.float32),
+        ("terminations", terminations, np.bool_),
+        ("truncations", truncations, np.bool_),
+    ):
+        if not isinstance(value, np.ndarray) or value.dtype != dtype:
+            yield f"step: {name} are not a numpy array of {np.dtype(dtype).name}"
+        elif value.shape != (subject.num_envs,):
+            yield f"step: {name} have shape {value.shape}, not one entry a row"
+    if not isinstance(infos, dict):
+        yield "step: infos is not a dict"
+
+
+class _Books:
+    """Own account of every row's episode, held against what the environment records."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        count = subject.num_envs
+        self.length_N = np.zeros(count, dtype=np.int64)
+        self.return_N = np.zeros(count)
+        self.episode_N = np.zeros(count, dtype=np.int64)
+        self.ended_N = np.zeros(count, dtype=np.int64)
+
+    def enter(self, result: tuple[Any, ...]) -> Iterator[str]:
+        """Account for a step, and yield what does not agree."""
+        _, rewards, terminations, truncations, infos = result
+        if not np.isfinite(rewards).all():
+            yield "step: a reward is not finite"
+        self.length_N += 1
+        self.return_N += rewards
+        ended_N = terminations | truncations
+        limit = self.subject.core.max_episode_steps
+        if (self.length_N[~ended_N] >= limit).any():
+            yield f"step: an episode went on past max_episode_steps={limit}"
+        if self.subject.core.fixed_horizon and (self.length_N[ended_N] != limit).any():
+            yield "step: fixed_horizon is true, but an episode ended before max_episode_steps"
+        if not np.array_equal(self.subject.core.trial, self.subject.trials):
+            yield "step: it moved a row to another trial, which only reset may do"
+        yield from self._check_infos(ended_N, infos)
+        self.ended_N += ended_N
+        self.episode_N += ended_N
+        self.length_N[ended_N] = 0
+        self.return_N[ended_N] = 0.0
+
+    def _check_infos(self, ended_N: np.ndarray, infos: dict[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with the infos of a step."""
+        names = ("final_obs", "final_info", "episode_record")
+        if not ended_N.any():
+            for name in names:
+                if name in infos:
+                    yield f"step: infos holds {name!r} though no episode ended"
+            return
+        for name in names:
+            if name not in infos or f"_{name}" not in infos:
+                yield f"step: an episode ended, but infos lacks {name!r} or its mask '_{name}'"
+                return
+            if not np.array_equal(infos[f"_{name}"], ended_N):
+                yield f"step: infos['_{name}'] is not true exactly where an episode ended"
+        yield from self._check_final_obs(ended_N, infos["final_obs"])
+        yield from self._check_record(ended_N, infos["episode_record"])
+
+    def _check_final_obs(self, ended_N: np.ndarray, final_obs: Any) -> Iterator[str]:
+        space = self.subject.env.single_observation_space
+        if not isinstance(final_obs, np.ndarray) or final_obs.dtype != object:
+            yield "step: infos['final_obs'] is not an array of objects, one a row"
+            return
+        for row, ended in enumerate(ended_N):
+            if ended and not space.contains(final_obs[row]):
+                yield "step: infos['final_obs'] of an ended row is not in single_observation_space"
+            if not ended and final_obs[row] is not None:
+                yield "step: infos['final_obs'] of a row that goes on is not None"
+
+    def _check_record(self, ended_N: np.ndarray, record: Any) -> Iterator[str]:
+        own = {
+            "trial": self.subject.trials,
+            "episode": self.episode_N,
+            "length": self.length_N,
+            "return": self.return_N,
+        }
+        for name, value in own.items():
+            if name not in record:
+                yield f"record: it lacks {name!r}"
+            elif not np.allclose(record[name][ended_N], value[ended_N], rtol=1e-5, atol=1e-5):
+                got, want = record[name][ended_N][0], value[ended_N][0]
+                yield f"record: {name!r} is {got} where {want} was counted"
+        for name, value in record.items():
+            if not isinstance(value, np.ndarray) or value.shape != ended_N.shape:
+                yield f"record: {name!r} is not an array with one entry a row"
