@@ -33,7 +33,9 @@ class ProcessVectorEnv(ReplayVectorEnv):
     """N simulators in N processes. Records add `crashed`.
 
     Attributes:
+        pool: the workers.
         crashes: how often each row has lost its worker, int64 (N,). Not part of the state.
+        lost_N: rows that have none until their next episode begins.
     """
 
     def __init__(
@@ -94,9 +96,9 @@ class ProcessVectorEnv(ReplayVectorEnv):
             self.pool.close()
             raise
         self._max_crashes = max_crashes
-        self._lost_N = np.zeros(self.num_envs, dtype=bool)  # until the next episode begins
         self._crashes_in_a_row_N = np.zeros(self.num_envs, dtype=np.int64)
         self.crashes = np.zeros(self.num_envs, dtype=np.int64)
+        self.lost_N = np.zeros(self.num_envs, dtype=bool)
 
     def row_space(self, drawn: spaces.Dict) -> spaces.Dict:
         """Return what one row sees, given what its simulator shows. Here they are the same."""
@@ -114,15 +116,15 @@ class ProcessVectorEnv(ReplayVectorEnv):
             What each returned; None for a worker that was lost, in this call or before.
         """
         rows = list(range(self.num_envs)) if rows is None else list(rows)
-        answers = self._call(np.array(rows), method, [arguments] * len(rows), show=False)
+        answers = self.call_rows(np.array(rows), method, [arguments] * len(rows), show=False)
         return [None if isinstance(answer, Lost) else answer for answer in answers]
 
-    def _call(
+    def call_rows(
         self, rows: Rows, method: str, arguments: Sequence[Sequence[Any]], *, show: bool
     ) -> list[Any]:
         """Call simulators, take note of workers that are lost, and of what the others show."""
         answers: list[Any] = [Lost("was lost before")] * len(rows)
-        alive = np.flatnonzero(~self._lost_N[rows]).tolist()
+        alive = np.flatnonzero(~self.lost_N[rows]).tolist()
         called = [int(rows[k]) for k in alive]
         got = self.pool.call(called, method, [arguments[k] for k in alive], show=show)
         for k, row, answer in zip(alive, called, got, strict=True):
@@ -135,7 +137,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
 
     def _lose(self, row: int, method: str, lost: Lost) -> None:
         """Take note of a lost worker; stop if that happens all the time."""
-        self._lost_N[row] = True
+        self.lost_N[row] = True
         self.crashes[row] += 1
         self._crashes_in_a_row_N[row] += 1
         told = f"row {row}, trial {self.trial[row]}, episode {self.episode[row]}"
@@ -150,36 +152,42 @@ class ProcessVectorEnv(ReplayVectorEnv):
         """Begin episodes; a worker that is lost on the way is started again, and tries again."""
         waiting = rows
         while len(waiting):
-            self._restart_lost(waiting)
+            self.restart_lost(waiting)
             arguments = [(self.task(row), int(self.episode[row])) for row in waiting]
-            answers = self._call(waiting, "begin", arguments, show=True)
+            answers = self.call_rows(waiting, "begin", arguments, show=True)
             waiting = waiting[[isinstance(answer, Lost) for answer in answers]]
 
-    def _restart_lost(self, rows: Rows) -> Rows:
+    def restart_lost(self, rows: Rows) -> Rows:
         """Start the workers that are lost, of those of some rows, again; return their rows."""
-        lost = rows[self._lost_N[rows]]
+        lost = rows[self.lost_N[rows]]
         if len(lost):
             self.pool.restart([int(row) for row in lost])
-            self._lost_N[lost] = False
+            self.lost_N[lost] = False
         return lost
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Act; an episode whose worker is lost is truncated."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
-        answers = self._call(rows, "step", [(action,) for action in actions.tolist()], show=True)
+        answers = self.call_rows(
+            rows, "step", [(action,) for action in actions.tolist()], show=True
+        )
         for k, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if isinstance(answer, Lost):
                 truncated_K[k], self.last_info[row] = True, {}
             else:
                 reward_K[k], terminated_K[k], truncated_K[k], self.last_info[row] = answer
                 if terminated_K[k] or truncated_K[k]:
-                    self._crashes_in_a_row_N[row] = 0
+                    self.forgive(row)
         return reward_K, terminated_K, truncated_K
+
+    def forgive(self, rows: int | Rows) -> None:
+        """Count lost workers of these rows from 0 again, as their episodes have ended well."""
+        self._crashes_in_a_row_N[rows] = 0
 
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Add whether the worker was lost."""
-        return {**super().record_rows(rows), "crashed": self._lost_N[rows]}
+        return {**super().record_rows(rows), "crashed": self.lost_N[rows]}
 
     def ask_expert(self) -> NDArray[Any]:
         """Ask the simulators; a row without a worker does nothing."""

@@ -1,8 +1,4 @@
-"""One worker process: what to start, the socket to it, what it has printed, and its end.
-
-Whom to call and when to give up is `envs.core.process_pool`'s to say.
-
-Worker processes, one per simulator: started, called, watched, killed and started again.
+"""Worker processes, one per simulator: started, called, watched, killed and started again.
 
 A pool knows nothing of trials or episodes. It calls methods of simulators in parallel and says
 which workers were lost on the way, by a crash, an error or a timeout. Shared observation arrays
@@ -287,7 +283,7 @@ class WorkerPool:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 for key, _ in ready:
                     selector.unregister(key.fileobj)
-                    answers[key.data] = self.receive(key.data, deadline)
+                    answers[key.data] = self._receive(key.data, deadline)
                 if not ready and time.monotonic() >= deadline:
                     for row in arguments.keys() - answers.keys():
                         answers[row] = self._lose(row, f"gave no answer within {timeout:g} s")
@@ -308,7 +304,7 @@ class WorkerPool:
             return self._lose(row, "died")
         return None
 
-    def receive(self, row: int, deadline: float) -> Any:
+    def _receive(self, row: int, deadline: float) -> Any:
         """Read an answer that is there."""
         worker = self.workers[row]
         worker.control.settimeout(max(0.01, deadline - time.monotonic()))

@@ -10,27 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.core.process_pool import Lost
 from envs.core.vector import Rows
-from envs.habitat.place import Place
+from envs.habitat.places import Call, Place
 from envs.habitat.setting import Setting
 from envs.objectnav.config import Action
 from envs.objectnav.rules import EpisodePlan, Goal, Pose, near_instances, succeeded
-
-
-class Call(Protocol):
-    """Calls a method of the workers of some rows; what is lost gives `Lost`."""
-
-    def __call__(
-        self, rows: Rows, method: str, arguments: Sequence[Sequence[Any]], *, show: bool
-    ) -> list[Any]:
-        """Return what each returned; with `show`, without the observation, which is kept."""
-        ...
 
 
 class HabitatAgents:
@@ -40,9 +30,9 @@ class HabitatAgents:
         """Allocate rows that wait for episodes."""
         self._setting, self._call = setting, call
         self._rules, self._geometry = setting.rules, setting.geometry
-        self._goal: list[Goal | None] = [None] * num_rows
+        self.goal: list[Goal | None] = [None] * num_rows
         self._place: list[Place | None] = [None] * num_rows
-        self._tilt_N = np.full(num_rows, setting.geometry.start)
+        self.tilt_N = np.full(num_rows, setting.geometry.start)
         self.pose_N4 = np.zeros((num_rows, 4))
         """Each row's x, y, heading and height of the floor."""
         self.path_N = np.zeros(num_rows)
@@ -90,8 +80,8 @@ class HabitatAgents:
         for row, answer in zip(rows.tolist(), answers, strict=True):
             if not isinstance(answer, Lost):
                 begun.append(row)
-                self._place[row], self._goal[row] = places[row], plans[row].goal
-                self._tilt_N[row] = self._geometry.start
+                self._place[row], self.goal[row] = places[row], plans[row].goal
+                self.tilt_N[row] = self._geometry.start
                 self.pose_N4[row, 2] = plans[row].start.heading
                 self._arrive(row, answer)
                 self.path_N[row] = 0.0
@@ -105,9 +95,9 @@ class HabitatAgents:
             heading = self.pose_N4[row, 2] + turned * self._rules.turn
             self.pose_N4[row, 2] = heading % (2.0 * math.pi)
             if action in (Action.LOOK_UP, Action.LOOK_DOWN):
-                self._tilt_N[row] = self._looked(row, up=action == Action.LOOK_UP)
+                self.tilt_N[row] = self._looked(row, up=action == Action.LOOK_UP)
             forward = self._rules.forward_step if action == Action.FORWARD else 0.0
-            pitch = self._geometry.pitch(float(self._tilt_N[row]))
+            pitch = self._geometry.pitch(float(self.tilt_N[row]))
             arguments.append((forward, float(self.pose_N4[row, 2]), pitch))
         answers = self._call(rows, "step", arguments, show=True)
         for row, answer in zip(rows.tolist(), answers, strict=True):
@@ -119,7 +109,7 @@ class HabitatAgents:
 
         Pixels are drawn and counted only where an instance is near enough.
         """
-        near = {row: self._near(row) for row in rows.tolist()}
+        near = {row: self.near_goals(row) for row in rows.tolist()}
         close = [row for row, near_I in near.items() if near_I.any()]
         arguments = [()] * len(close)
         counted = self._call(np.array(close, np.int64), "pixels", arguments, show=False)
@@ -132,8 +122,8 @@ class HabitatAgents:
 
     def expert_actions(self) -> NDArray[np.int64]:
         """Return what the expert would do in each row; a stop where the worker is lost."""
-        rows = np.arange(len(self._goal))
-        arguments = [(self._setting.expert_rules(tilt),) for tilt in self._tilt_N.tolist()]
+        rows = np.arange(len(self.goal))
+        arguments = [(self._setting.expert_rules(tilt),) for tilt in self.tilt_N.tolist()]
         answers = self._call(rows, "expert_action", arguments, show=False)
         stop = int(Action.STOP)
         return np.array([stop if isinstance(a, Lost) else int(a) for a in answers], np.int64)
@@ -147,9 +137,9 @@ class HabitatAgents:
 
     def _looked(self, row: int, *, up: bool) -> float:
         """Return a row's tilt after a look."""
-        return self._geometry.look(float(self._tilt_N[row]), up=up)
+        return self._geometry.look(float(self.tilt_N[row]), up=up)
 
-    def _near(self, row: int) -> NDArray[np.bool_]:
+    def near_goals(self, row: int) -> NDArray[np.bool_]:
         """Tell which of the goal's instances are near."""
         place = self._place[row]
         assert place is not None
@@ -158,6 +148,6 @@ class HabitatAgents:
         return near_instances(self._rules, x, y, centers_I2)
 
     def _goal_of(self, row: int) -> Goal:
-        goal = self._goal[row]
+        goal = self.goal[row]
         assert goal is not None
         return goal

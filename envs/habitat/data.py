@@ -1,6 +1,6 @@
-"""The paper's data sets: where they are looked for, and how to get them. Nothing is downloaded.
+"""What a run needs on disk: scenes, objects and arrangements, checked before anything starts.
 
-The arrangements that a run needs, found on disk and checked before anything starts.
+Nothing is downloaded. `KNOWN` lists the paper's data sets and says how to get them.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ from envs.core.single import SingleTrialEnv
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.habitat.agents import HabitatAgents
 from envs.habitat.data import HabitatData, NavmeshMode
-from envs.habitat.place import Place, RowScene
-from envs.habitat.places import Places
+from envs.habitat.places import Place, Places, RowScene
 from envs.habitat.setting import WHERE, Setting, parse_choice, parse_path
 from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
 from envs.houses.scene import GOAL_CATEGORIES
@@ -100,7 +99,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             ValueError: An option is wrong, a file is missing or damaged, or habitat-sim does not
                 start.
         """
-        self._setting = setting = Setting(
+        self.setting = setting = Setting(
             geometry=geometry,
             task=task,
             resolution=resolution,
@@ -133,12 +132,12 @@ class HabitatVectorEnv(ProcessVectorEnv):
         self._start(num_envs, python or sys.executable, options, timeout=timeout, **kwargs)
         self._rows = TaskRows(self.rules, self.num_envs, len(GOAL_CATEGORIES))
         self._before = [history.state_dict() for history in self._rows.history]
-        self.agents = HabitatAgents(self.num_envs, setting, self._call)
-        self._places = Places(self.data, setting, self._call)
+        self.agents = HabitatAgents(self.num_envs, setting, self.call_rows)
+        self.places = Places(self.data, setting, self.call_rows)
 
     def _start(self, num_envs: int, python: str, options: Mapping[str, Any], **kwargs: Any) -> None:
         """Start the workers and their simulators, or say why they do not start."""
-        gpus = self._setting.gpus
+        gpus = self.setting.gpus
         try:
             super().__init__(
                 SERVER_FILE,
@@ -190,9 +189,9 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Open the scenes, draw the episodes and begin them, until no worker is lost on the way."""
         waiting = rows
         while len(waiting):
-            for row in self._restart_lost(waiting).tolist():
-                self._places.forget(row)
-            places = self._places.open({row: self.task(row) for row in waiting.tolist()})
+            for row in self.restart_lost(waiting).tolist():
+                self.places.forget(row)
+            places = self.places.open({row: self.task(row) for row in waiting.tolist()})
             drawn = {row: self._plan(row, place) for row, place in places.items()}
             plans = {row: plan for row, plan in drawn.items() if plan is not None}
             begun = self.agents.begin(plans, places)
@@ -210,7 +209,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             dataset=self.dataset_name,
             trial=int(self.trial[row]),
         )
-        return None if self._lost_N[row] else plan
+        return None if self.lost_N[row] else plan
 
     def _note(self, rows: Rows) -> None:
         """Keep what rows see beside pictures."""
@@ -218,7 +217,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
 
     def show(self, row: int, observation: Observation) -> None:
         """Keep the pictures of a row; the rest of its observation comes from the rules."""
-        for name in self._setting.images:
+        for name in self.setting.images:
             self.shown[name][row] = observation[name]
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
@@ -228,9 +227,9 @@ class HabitatVectorEnv(ProcessVectorEnv):
         success_K = np.zeros(len(rows), bool)
         success_K[stopped_K] = self.agents.would_succeed(rows[stopped_K])
         self.agents.move(rows[~stopped_K], actions[~stopped_K])
-        lost_K = self._lost_N[rows]
+        lost_K = self.lost_N[rows]
         stopped_K &= ~lost_K
-        self._crashes_in_a_row_N[rows[stopped_K]] = 0
+        self.forgive(rows[stopped_K])
         reward_K = self._rows.act(
             rows,
             stopped_K=stopped_K,

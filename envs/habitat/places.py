@@ -1,32 +1,139 @@
-"""Opens scenes in workers, and keeps what is known of them: in memory a few, viewpoints on disk.
+"""The scenes that workers have open, as the rules of the task see them, and what is known of them.
 
-Viewpoints of an arrangement are computed once, object by object, by one worker; then every run
-with the same rules reads them.
+A few places are kept in memory. Viewpoints of an arrangement are computed once, object by object,
+by one worker, and kept on disk; then every run with the same rules reads them.
 
-Shape suffixes: K some of the rows, I objects, V viewpoints.
+Shape suffixes: K some of the rows, T triangles, V viewpoints, I objects.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.core.process_pool import Lost
-from envs.habitat.agents import Call
+from envs.core.vector import Rows
 from envs.habitat.data import HabitatData, OpenScene
-from envs.habitat.place import Place, ViewpointStore
 from envs.habitat.scene_files import SceneDataset
 from envs.habitat.setting import Setting
 from envs.habitat.worker.viewpoints import VERSION
+from envs.houses.scene import GOAL_CATEGORIES
+from envs.objectnav.rules import Goal
 
 _KEPT: Final = 64
 """Places that are kept in memory."""
+
+
+class Call(Protocol):
+    """Calls a method of the workers of some rows; what is lost gives `Lost`."""
+
+    def __call__(
+        self, rows: Rows, method: str, arguments: Sequence[Sequence[Any]], *, show: bool
+    ) -> list[Any]:
+        """Return what each returned; with `show`, without the observation, which is kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker said of a scene, and the viewpoints of its goal objects."""
+
+    triangles_T33: NDArray[np.float32]
+    """Free space of the largest connected part; corners, x y z."""
+    centers_I3: NDArray[np.float64]
+    """Of the movable objects."""
+    viewpoints_I: Sequence[NDArray[np.float32]]
+    """Where the agent can stand to see each, (V, 3)."""
+    goal_instances: dict[int, tuple[int, ...]]
+    """The objects that can be seen from somewhere, by category."""
+    _cumulative_T: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure the triangles."""
+        edges_T22 = (self.triangles_T33[:, 1:, :2] - self.triangles_T33[:, :1, :2]).astype(float)
+        (ax, ay), (bx, by) = edges_T22[:, 0].T, edges_T22[:, 1].T
+        object.__setattr__(self, "_cumulative_T", np.cumsum(0.5 * np.abs(ax * by - ay * bx)))
+
+    @property
+    def area(self) -> float:
+        """Square metres of free space."""
+        return float(self._cumulative_T[-1])
+
+    def random_position(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Draw a position uniformly over free space."""
+        drawn = rng.random() * self.area
+        triangle = int(np.searchsorted(self._cumulative_T, drawn, side="right"))
+        corners_33 = self.triangles_T33[min(triangle, len(self.triangles_T33) - 1)].astype(float)
+        a, b = sorted(rng.random(2).tolist())
+        x, y, z = (np.array([a, b - a, 1.0 - b]) @ corners_33).tolist()
+        return x, y, z
+
+    def goal_points(self, goal: Goal) -> NDArray[np.float32]:
+        """Return the viewpoints of all instances of a goal, (V, 3)."""
+        return np.concatenate([self.viewpoints_I[i] for i in goal.instances])
+
+
+@dataclass(frozen=True)
+class RowScene:
+    """A place that a row is in. Answers the questions of `envs.objectnav.rules.TaskScene`."""
+
+    place: Place
+    ask: Callable[[tuple[float, float, float], Goal], float]
+    """Asks the row's worker for a walking distance."""
+    num_categories: int = len(GOAL_CATEGORIES)
+
+    @property
+    def goal_instances(self) -> dict[int, tuple[int, ...]]:
+        """The objects that can be seen from somewhere, by category."""
+        return self.place.goal_instances
+
+    def random_position(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Draw a position uniformly over free space."""
+        return self.place.random_position(rng)
+
+    def distance(self, position: tuple[float, float, float], goal: Goal) -> float:
+        """Return the walking distance from a position to the goal's nearest viewpoint."""
+        return self.ask(position, goal)
+
+
+class ViewpointStore:
+    """Viewpoints on disk, one file for each arrangement and way to compute them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep files in a directory, which is made when it is needed."""
+        self.directory = directory
+
+    def load(self, key: str, count: int) -> list[NDArray[np.float32]] | None:
+        """Return the viewpoints of `count` objects, or None if they are not there."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as saved:
+            points, ends = saved["points"], saved["ends"]
+        return np.split(points, ends[:-1]) if len(ends) == count else None
+
+    def save(self, key: str, viewpoints_I: Sequence[NDArray[np.float32]]) -> None:
+        """Write viewpoints; a reader sees all of them or none."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        columns: dict[str, Any] = {
+            "points": np.concatenate([np.zeros((0, 3), np.float32), *viewpoints_I]),
+            "ends": np.cumsum([len(v) for v in viewpoints_I]),
+        }
+        with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
+            np.savez_compressed(file, **columns)
+        os.replace(file.name, self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self.directory / f"{key}.npz"
 
 
 def open_arguments(
@@ -65,7 +172,7 @@ class Places:
         self._rules, self._navmesh = setting.viewpoint_rules, setting.navmesh_rules
         self._gpus = setting.gpus
         self._open: dict[int, int] = {}
-        self._known: OrderedDict[int, Place] = OrderedDict()
+        self.known: OrderedDict[int, Place] = OrderedDict()
 
     def forget(self, row: int) -> None:
         """Take note that a row's worker has started anew."""
@@ -86,23 +193,23 @@ class Places:
         for row in set(rows) - facts.keys():
             self.forget(row)
         fresh = {wanted[row]: (row, fact) for row, fact in facts.items()}
-        unknown = {i: rf for i, rf in fresh.items() if i not in self._known}
+        unknown = {i: rf for i, rf in fresh.items() if i not in self.known}
         for index, viewpoints_I in self._viewpoints(
             {i: r for i, (r, _) in unknown.items()}
         ).items():
             self._keep(index, self._place(index, unknown[index][1], viewpoints_I))
         return {
-            row: self._known[index]
+            row: self.known[index]
             for row, index in wanted.items()
-            if self._open.get(row) == index and index in self._known
+            if self._open.get(row) == index and index in self.known
         }
 
     def _keep(self, index: int, place: Place) -> None:
         """Remember a place, and forget the oldest that no row has open."""
-        self._known[index] = place
+        self.known[index] = place
         used = set(self._open.values())
-        for old in [i for i in self._known if i not in used][: max(len(self._known) - _KEPT, 0)]:
-            del self._known[old]
+        for old in [i for i in self.known if i not in used][: max(len(self.known) - _KEPT, 0)]:
+            del self.known[old]
 
     def _place(
         self, index: int, fact: Mapping[str, Any], viewpoints_I: Sequence[NDArray[np.float32]]

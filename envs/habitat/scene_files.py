@@ -1,14 +1,9 @@
-"""Says of a file on disk whether it is there and whole, as far as its first bytes can tell.
+"""Habitat's files: a scene dataset, and the arrangements of movable objects in its scenes.
 
-Files of rearrangement episodes: which movable objects stand where in which scene.
-
-The format is that of Habitat's published files, JSON compressed with gzip. An episode there is an
-arrangement here: what an agent is asked for, and where it starts, the rules of ExtObjNav draw
-themselves.
-
-A Habitat scene dataset on disk: which files a scene needs, and whether they are there and whole.
-
-Only file names, JSON and first bytes are read; habitat-sim is not needed.
+Arrangements are the rearrangement episodes of Habitat's published files, JSON compressed with gzip.
+Their starts and targets are not read: where an agent starts, and what it is asked for, the rules of
+ExtObjNav draw. Of all other files only names, JSON and first bytes are read, to say which are
+missing or damaged; habitat-sim is not needed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""How the agent of ExtObjNav turns and looks in Habitat: as the paper says, or as its code does.
+"""How agents move, look and are drawn in Habitat: options, checked, and what follows.
 
-The released code takes the 30 degrees of a turn for radians per second, and moves the point that
-the camera looks at where the paper tilts the camera. Both are presets here.
-
-Options of the Habitat environment: their checks.
-
-How agents move, look and are drawn in Habitat: options, checked, and what follows from them.
+Agents turn and look as the paper says, or as its released code does. That code takes the 30 degrees
+of a turn for radians per second, and moves the point that the camera looks at where the paper tilts
+the camera. Both are presets of the geometry.
 """
 
 from __future__ import annotations

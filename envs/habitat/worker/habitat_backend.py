@@ -1,7 +1,11 @@
 """What is asked of habitat-sim, and nothing else: one scene, its free space, its pictures.
 
-Places and headings are in the trainer's frame (`frames`). Python 3.9; imports NumPy and habitat_sim
-only. A file with such a `Backend` may stand in for this one.
+Places and headings are in the trainer's frame, which is z up. Habitat's is y up: our (x, y, z) is
+its (x, z, -y). A heading of 0 looks along +x and grows counter-clockwise; Habitat's agent looks
+along -z, so it is turned by our heading less a quarter turn.
+
+Python 3.9; imports NumPy and habitat_sim only. A file with such a `Backend` may stand in for this
+one.
 
 Shape suffixes: P points, T triangles, V viewpoints, I goal instances, H and W image sides.
 """
@@ -14,8 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from frames import from_habitat, quaternion, to_habitat
-from islands import height_above_floor, indoor_island, island_triangles
 
 try:
     import habitat_sim  # pyright: ignore[reportMissingImports]
@@ -26,11 +28,54 @@ try:
 except ImportError as error:
     raise ImportError("habitat_sim cannot be imported here: " + str(error)) from None
 
+Hit = tuple[float, int, list[float]]
+"""Distance, number of the thing, its normal."""
+
 FIRST_ID = 20000
 """Semantic id of the first goal object: one each, above those of any scene."""
 COUNTED = "counted"
 """Name of the sensor whose pixels are counted."""
+_PROBES = 32
+"""Triangles of a connected part of the free space that rays are cast from."""
+_ABOVE = 0.5
+"""Height of their origins above the navmesh, in metres."""
+_SMALLEST = 0.1
+"""Least area of a floor, as a share of the largest island's."""
+_MAX_LIFT = 0.3
 _NO_LIGHTING = '{"enable_ibl": false, "ibl_blut_filename": "none", "ibl_envmap_filename": "none"}'
+
+
+def to_habitat(point: Any) -> np.ndarray:
+    """Return a point, or points (P, 3), in Habitat's frame."""
+    point = np.asarray(point, np.float32)
+    return np.stack([point[..., 0], point[..., 2], -point[..., 1]], axis=-1)
+
+
+def from_habitat(point: Any) -> np.ndarray:
+    """Return a point, or points (P, 3), of Habitat's frame in ours."""
+    point = np.asarray(point, np.float32)
+    return np.stack([point[..., 0], -point[..., 2], point[..., 1]], axis=-1)
+
+
+def quaternion(matrix: np.ndarray) -> np.ndarray:
+    """Return a rotation matrix (3, 3) as x, y, z, w, from its largest diagonal sum."""
+    diagonal = np.append(np.diag(matrix), np.trace(matrix))
+    i = int(np.argmax(diagonal))
+    q = np.empty(4)
+    if i == 3:
+        q[:3] = (
+            matrix[2, 1] - matrix[1, 2],
+            matrix[0, 2] - matrix[2, 0],
+            matrix[1, 0] - matrix[0, 1],
+        )
+        q[3] = 1.0 + diagonal[3]
+    else:
+        j, k = (i + 1) % 3, (i + 2) % 3
+        q[i] = 1.0 - diagonal[3] + 2.0 * matrix[i, i]
+        q[j] = matrix[j, i] + matrix[i, j]
+        q[k] = matrix[k, i] + matrix[i, k]
+        q[3] = matrix[k, j] - matrix[j, k]
+    return q / np.linalg.norm(q)
 
 
 def _turn(axis: int, angle: float) -> Any:
@@ -210,7 +255,7 @@ class Backend:
         numbers = ids[ids >= FIRST_ID].astype(np.int64) - FIRST_ID
         return np.bincount(numbers, minlength=len(self._objects))
 
-    def cast(self, point: Any, direction: Any) -> tuple[float, int, list[float]] | None:
+    def cast(self, point: Any, direction: Any) -> Hit | None:
         """Return the distance to the first thing along a unit vector, its number and its normal."""
         ray = habitat_sim.geo.Ray(to_habitat(point), to_habitat(direction))
         result = self._sim.cast_ray(ray)
@@ -299,3 +344,49 @@ def _directory_without_lighting() -> tempfile.TemporaryDirectory[str]:
         file.write(_NO_LIGHTING)
     os.chdir(home.name)
     return home
+
+
+def island_triangles(finder: Any, island: int) -> np.ndarray:
+    """Return the triangles of an island, (T, 3, 3), in our frame."""
+    corners = np.asarray(finder.build_navmesh_vertices(island), np.float32).reshape(-1, 3)
+    indices = np.asarray(finder.build_navmesh_vertex_indices(island), np.int64)
+    return from_habitat(corners[indices.reshape(-1, 3)])
+
+
+def indoor_island(finder: Any, cast: Any) -> int:
+    """Return the largest connected part of the free space that has something above it.
+
+    Roofs and furniture tops are parts, too, and yards may be larger than houses. Where nothing is
+    above any part, as in a house without a roof, or where no rays can be cast, the largest counts.
+
+    Args:
+        finder: Habitat's pathfinder.
+        cast: casts rays, if that is possible.
+    """
+    islands = sorted(range(finder.num_islands), key=finder.island_area, reverse=True)
+    if not islands:
+        raise RuntimeError("the navmesh is empty")
+    least = _SMALLEST * finder.island_area(islands[0])
+    for island in islands if cast is not None else []:
+        above = _cast_from(finder, island, cast, 1.0)
+        covered = 2 * sum(hit is not None for hit in above) > len(above)
+        if covered and finder.island_area(island) >= least:
+            return island
+    return islands[0]
+
+
+def height_above_floor(finder: Any, island: int, cast: Any) -> float:
+    """Return by how much an island lies above the floor: a navmesh is cut from voxels."""
+    if cast is None:
+        return 0.0
+    hits = _cast_from(finder, island, cast, -1.0)
+    below = [hit[0] - _ABOVE for hit in hits if hit is not None]
+    lift = float(np.median(below)) if below else 0.0
+    return lift if 0.0 < lift < _MAX_LIFT else 0.0
+
+
+def _cast_from(finder: Any, island: int, cast: Any, up: float) -> list[Hit | None]:
+    """Cast rays up or down from above some places of an island."""
+    centers = island_triangles(finder, island).mean(axis=1)
+    chosen = centers[:: max(1, len(centers) // _PROBES)]
+    return [cast(c + np.array([0.0, 0.0, _ABOVE]), (0.0, 0.0, up)) for c in chosen]

@@ -396,7 +396,7 @@ class StateHasObjects(ToyVectorEnv):
 
 class TakesAnyState(ToyVectorEnv):
     def load_state_dict(self, state):
-        super().load_state_dict({**state, **self._identity()})
+        super().load_state_dict({**state, "dataset": self.dataset_name})
 
 
 class ExpertActs(ToyVectorEnv):

@@ -16,7 +16,7 @@ import pytest
 from envs import check_trial_env
 from envs.core import process_worker
 from envs.core.process_env import ProcessVectorEnv, to_space
-from envs.core.process_pool import WORKER_FILE, WorkerError
+from envs.core.process_pool import WORKER_FILE, Worker, WorkerError
 
 SIMULATOR = Path(__file__).parent / "counting_simulator.py"
 TRIALS = {"trial": np.array([0, 1, 2])}
@@ -254,13 +254,14 @@ def test_loss_while_the_expert_is_asked_ends_the_episode(build):
 def test_an_interrupted_call_does_not_confuse_the_next(build, monkeypatch):
     env = build()
     env.reset(options=TRIALS)
-    receive = env.pool.receive
-    monkeypatch.setattr(
-        env.pool, "receive", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt())
-    )
-    with pytest.raises(KeyboardInterrupt):
-        env.step(np.zeros(3, int))
-    monkeypatch.setattr(env.pool, "receive", receive)
+
+    def interrupt(worker):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            env.step(np.zeros(3, int))
     *_, truncated, infos = env.step(np.zeros(3, int))
     assert truncated.all()  # they may or may not have moved: nobody knows
     assert infos["episode_record"]["crashed"].all()

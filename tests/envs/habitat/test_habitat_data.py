@@ -11,7 +11,7 @@ import pytest
 
 from envs.habitat.__main__ import main
 from envs.habitat.data import KNOWN, HabitatData, NavmeshMode
-from envs.habitat.place import Place, ViewpointStore
+from envs.habitat.places import Place, ViewpointStore
 from envs.habitat.scene_files import (
     DataError,
     damage,

@@ -103,7 +103,7 @@ def test_both_simulators_show_the_same(build):
     for _ in range(60):
         seen = env.step(rng.choice([1, 2, 3, 4, 5], 2, p=[0.5, 0.2, 0.2, 0.05, 0.05]))[0]
         x, y, heading = env.agents.pose_N4[:, :3].T
-        pitch = np.array([env._setting.geometry.pitch(t) for t in env.agents._tilt_N])
+        pitch = np.array([env.setting.geometry.pitch(t) for t in env.agents.tilt_N])
         drawn = own.simulator._renderer.render(x, y, heading, pitch)
         gaps.append(np.abs(seen["depth"] - drawn["depth"]).ravel())
         same.append((seen["semantic"] == drawn["semantic"]).ravel())
@@ -134,7 +134,7 @@ def test_both_simulators_walk_the_same_ways(build):
     rng = np.random.default_rng(0)
     errors, lengths, apart, walked = [], [], [], []
     for row in range(2):
-        place, grid = env._places._known[row], own.simulator.task_scene(row).grid
+        place, grid = env.places.known[row], own.simulator.task_scene(row).grid
         points = [place.random_position(rng) for _ in range(60)]
         points = [p for p in points if slack_at(grid.slack_YX, grid.cell, p[0], p[1]) >= 0.0]
         assert len(points) > 40  # of 60: nearly all free space of the one is free in the other
@@ -217,8 +217,8 @@ def test_success_is_what_the_picture_shows(build):
             obs = env.step([action])[0]
         for _ in range([0, 3, 6][number % 3]):  # turn away
             obs = env.step([Action.TURN_LEFT])[0]
-        goal, place = env.agents._goal[0].instances, env._places._known[0]
-        near = env.agents._near(0)
+        goal, place = env.agents.goal[0].instances, env.places.known[0]
+        near = env.agents.near_goals(0)
         seen = np.array([(obs["instance"] == i + 1).sum() >= 10 for i in goal])
         record = env.step([Action.STOP])[4]["episode_record"]
         assert bool(record["success"][0]) == bool((near & seen).any())
@@ -263,6 +263,6 @@ def test_own_arrangements_are_a_function_of_scene_and_number(root, build, tmp_pa
         assert 0.1 < min(height) < max(height) < 1.9
     env = build(1, episodes=tmp_path / "b.json.gz", objects=[objects])
     env.reset(options={"trial": np.array([0])})
-    place = env._places._known[0]
+    place = env.places.known[0]
     assert sum(map(len, place.goal_instances.values())) >= 0.9 * len(two[0].objects)
     assert math.isfinite(env.agents.distance_N[0])
