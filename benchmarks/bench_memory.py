@@ -25,7 +25,6 @@ import torch
 from filled import bytes_in_use, fill, learn, peak_bytes, reset_peak
 from timing import finish
 
-from relic.ppo.schedule import PlannedUpdate, UpdateKind
 from relic.run.components import build_components
 from relic.run.compose import compose
 from relic.run.distributed import join_ranks
@@ -71,11 +70,10 @@ def updates(options: dict[str, Any], steps: int, rows: int) -> tuple[list[str], 
     )
     prepare_process(config)
     parts = build_components(config, join_ranks(options["device"]))
-    begin, last = steps - CHUNK, steps // CHUNK - 1
-    partial = PlannedUpdate(last, steps, begin, begin, UpdateKind.PARTIAL, last=False)
+    partial, full = parts.learner.schedule.table[-2:]
     fill(parts, partial)
     learn(parts, partial)
-    learn(parts, PlannedUpdate(last, steps, begin, 0, UpdateKind.FULL, last=True))
+    learn(parts, full)
     parts.close()
     return parts.plan.lines(), parts.plan.on_device
 

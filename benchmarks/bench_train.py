@@ -111,7 +111,7 @@ def steps_table(args: argparse.Namespace) -> list[dict[str, Any]]:
         )[0]  # fmt: skip
 
     def shuffled() -> np.ndarray:
-        shuffle_episodes(order, starts_NT, running_N, seed=0, row_N=rows, draw=0)
+        shuffle_episodes(order, starts_NT, running_N, seed=0, global_row_N=rows, draw=0)
         return order
 
     expected = gae_by_loop(reward, value, cut, bootstrap)

@@ -64,10 +64,19 @@ def choices(updates: UpdatesConfig, window: int) -> dict[str, UpdatesConfig]:
     }
 
 
-def at_step(step: int) -> PlannedUpdate:
+def at_step(step: int, updates: UpdatesConfig) -> PlannedUpdate:
     """Return the partial update after so many steps."""
-    begin = step - CHUNK
-    return PlannedUpdate(step // CHUNK - 1, step, begin, begin, UpdateKind.PARTIAL, last=False)
+    newest = step - CHUNK
+    whole = updates.prefix_gradient is PrefixGradient.FULL
+    return PlannedUpdate(
+        index=step // CHUNK - 1,
+        begin=0 if whole else max(0, newest - updates.prefix_window),
+        loss_from=newest,
+        chunk_from=newest,
+        at_step=step,
+        kind=UpdateKind.PARTIAL,
+        last=False,
+    )
 
 
 def case(args: argparse.Namespace, context: int) -> dict[str, dict[str, float]]:
@@ -75,20 +84,19 @@ def case(args: argparse.Namespace, context: int) -> dict[str, dict[str, float]]:
     parts = build(args, context)
     rivals = choices(parts.learner.updates, min(args.window, context - CHUNK))
 
-    def call(updates: UpdatesConfig, planned: PlannedUpdate) -> Callable[[], Any]:
+    def call(updates: UpdatesConfig, step: int) -> Callable[[], Any]:
         def run() -> None:
             parts.learner.updates = updates
-            learn(parts, planned)
+            learn(parts, at_step(step, updates))
 
         return run
 
     device = parts.policy.device
-    short, planned = at_step(2 * CHUNK), at_step(context)
-    fill(parts, short)
+    fill(parts, at_step(2 * CHUNK, rivals["detached"]))
     for updates in rivals.values():  # compiles
-        call(replace(updates, prefix_window=min(updates.prefix_window, CHUNK)), short)()
-    fill(parts, planned)
-    calls = {name: call(updates, planned) for name, updates in rivals.items()}
+        call(replace(updates, prefix_window=min(updates.prefix_window, CHUNK)), 2 * CHUNK)()
+    fill(parts, at_step(context, rivals["detached"]))
+    calls = {name: call(updates, context) for name, updates in rivals.items()}
     took = measure_in_turns(calls, device, args.repeats, limit_s=args.seconds)
     parts.close()
     return took

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import torch
 
-from relic.ppo.refresh import refresh
+from relic.ppo.loop import refresh
 from relic.ppo.schedule import PlannedUpdate
 from relic.run.components import Components
 
@@ -33,8 +33,8 @@ def fill(parts: Components, planned: PlannedUpdate) -> None:
     rollout.truncated_NT[:] = np.roll(rollout.episode_starts_NT, -1, axis=1)
     rollout.size = planned.loss_from
     if rollout.size:
-        learner, groups = parts.learner, parts.collector.groups
-        refresh(parts.policy, rollout, groups, learner.updates, precision=learner.ppo.precision)
+        learner = parts.learner
+        refresh(parts.collector, learner.updates, precision=learner.ppo.precision)
     for group in parts.collector.groups:
         group.prefix = group.state.memory.snapshot()
     rollout.size = planned.at_step

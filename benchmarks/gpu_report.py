@@ -143,8 +143,7 @@ def model_flops(config: RunConfig, schedule: UpdateSchedule, done: int) -> dict[
     part, updates = config.policy.transformer, config.updates
     flops = dict.fromkeys(("act", "refresh", "learn"), 0.0)
     for planned in schedule.table[:done]:
-        begin = updates.first_step(planned)
-        passed = forward_flops(part, begin, planned.at_step)
+        passed = forward_flops(part, planned.begin, planned.at_step)
         flops["learn"] += 3 * config.ppo.update_epochs * passed
         flops["act"] += forward_flops(part, planned.chunk_from, planned.at_step)
         if not planned.last and updates.renews_after(planned.index):

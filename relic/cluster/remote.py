@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from ray import ObjectRef
@@ -189,7 +188,7 @@ class RemoteCollector(RolloutSource):
         Raises:
             LostRunnerError: If that does not help.
         """
-        rows = self.rollout.row_N[link.group.rows]
+        rows = self.rollout.global_row_N[link.group.rows]
         who = f"the EnvRunner of rows {rows[0]} to {rows[-1]}"
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -246,9 +245,8 @@ class RemoteCollector(RolloutSource):
     def _append_to_memory(self, begin: int, end: int) -> None:
         """Remember a chunk as its EnvRunner does, where no refresh will do it later."""
         for link in self._links:
-            rows_K = np.arange(link.group.rows.start, link.group.rows.stop)
-            batch = self.rollout.batch(rows_K, begin, end, self.policy.device)
-            self.policy.replay(batch, link.group.state, rows_K - rows_K[0])
+            batch = self.rollout.batch(link.group.rows_N, begin, end, self.policy.device)
+            self.policy.replay(batch, link.group.state)
 
     def _moving_weights(self) -> dict[str, Tensor]:
         """Return what learning may change of the policy."""

@@ -6,7 +6,6 @@ Legend: N rows, T steps, K rows whose episode ended.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -131,20 +130,22 @@ class Collector(RolloutSource):
 
     def begin_rollout(self) -> None:
         """Move all rows to new trials, with an empty rollout and an empty memory."""
-        began = time.perf_counter()
         self.rollout.clear()
-        for group in self.groups:
-            if self._started:
-                everywhere = np.ones(group.env.num_envs, bool)
-                group.observation, _ = group.env.reset(options={"new_trial": everywhere})
-            else:
-                group.observation, _ = group.env.reset(seed=self.seed)
-            self._add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
-            group.state.reset()
-            self._draw_depth_mask(group)
-            group.episode_starts_N = np.ones(group.env.num_envs, bool)
+        with self.timed("simulate"):
+            for group in self.groups:
+                self._begin_trials(group)
         self._started = True
-        self.times["simulate"] += time.perf_counter() - began
+
+    def _begin_trials(self, group: EnvGroup) -> None:
+        if self._started:
+            everywhere = np.ones(group.env.num_envs, bool)
+            group.observation, _ = group.env.reset(options={"new_trial": everywhere})
+        else:
+            group.observation, _ = group.env.reset(seed=self.seed)
+        self._add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
+        group.state.reset()
+        self._draw_depth_mask(group)
+        group.episode_starts_N = np.ones(group.env.num_envs, bool)
 
     def collect(self, until: int) -> None:
         """Act until `until` columns are filled."""
@@ -161,9 +162,8 @@ class Collector(RolloutSource):
 
     def bootstrap_value(self) -> Tensor:
         """Return what the critic expects from here on, (N,); the memory is not written."""
-        began = time.perf_counter()
-        values = [self._value(g, g.observation, g.episode_starts_N) for g in self.groups]
-        self.times["act"] += time.perf_counter() - began
+        with self.timed("act"):
+            values = [self._value(g, g.observation, g.episode_starts_N) for g in self.groups]
         return torch.cat(values)
 
     def close(self) -> None:
@@ -176,11 +176,22 @@ class Collector(RolloutSource):
 
     def _act(self, group: EnvGroup, column: int) -> None:
         """Choose actions, write their column and hand them to the environment."""
-        began = time.perf_counter()
-        rollout, rows = self.rollout, group.rows
-        starts_N = group.episode_starts_N
+        with self.timed("act"):
+            actions = self._choose(group, column)
+        if self._threads is not None:
+            group.answer = self._threads.submit(group.env.step, actions)
+            return
+        group.answer = Future()
+        with self.timed("simulate"):
+            group.answer.set_result(group.env.step(actions))
+
+    def _choose(self, group: EnvGroup, column: int) -> Array:
+        """Write what the policy sees and does; return what the environment is given."""
+        rollout, rows, starts_N = self.rollout, group.rows, group.episode_starts_N
         features = self._encode(group.observation)
-        noise = row_uniforms(self.seed, rollout.row_N[rows], self.row_steps, self.policy.noise_size)
+        noise = row_uniforms(
+            self.seed, rollout.global_row_N[rows], self.row_steps, self.policy.noise_size
+        )
         step = self.policy.step(
             features,
             group.state,
@@ -197,24 +208,15 @@ class Collector(RolloutSource):
         rollout.log_prob_NT[rows, column] = step.log_prob.to(rollout.device)
         rollout.value_NT[rows, column] = step.value.to(rollout.device)
         rollout.episode_starts_NT[rows, column] = starts_N
-        actions = self.policy.clip_action(action).cpu().numpy()
-        self.times["act"] += time.perf_counter() - began
-        if self._threads is not None:
-            group.answer = self._threads.submit(group.env.step, actions)
-            return
-        began = time.perf_counter()
-        group.answer = Future()
-        group.answer.set_result(group.env.step(actions))
-        self.times["simulate"] += time.perf_counter() - began
+        return self.policy.clip_action(action).cpu().numpy()
 
     def _receive(self, group: EnvGroup, column: int) -> None:
         """Write what the environment said to the newest action, if one is under way."""
         if group.answer is None:
             return
-        began = time.perf_counter()
-        observation, reward_N, terminated_N, truncated_N, infos = group.answer.result()
+        with self.timed("simulate"):
+            observation, reward_N, terminated_N, truncated_N, infos = group.answer.result()
         group.answer = None
-        self.times["simulate"] += time.perf_counter() - began
         rollout, rows = self.rollout, group.rows
         rollout.reward_NT[rows, column] = reward_N
         rollout.terminated_NT[rows, column] = terminated_N
@@ -223,8 +225,10 @@ class Collector(RolloutSource):
         rollout.crashed_NT[rows, column] = crashed_N
         ended_N = terminated_N | truncated_N
         if ended_N.any():
-            self._write_final_values(group, column, observation, infos)
+            with self.timed("act"):
+                self._write_final_values(group, column, observation, infos)
             self._keep_records(group, infos)
+        # A reward belongs to its episode: the next one's first step has seen none.
         self._add_reward(observation, np.where(ended_N, np.float32(0.0), reward_N))
         group.observation = observation
         group.episode_starts_N = ended_N
@@ -232,22 +236,25 @@ class Collector(RolloutSource):
     def _write_final_values(
         self, group: EnvGroup, column: int, observation: Observation, infos: dict[str, Any]
     ) -> None:
-        """Value the final observations that returns will be bootstrapped from."""
+        """Value the final observations that returns will be bootstrapped from.
+
+        A crash says nothing of what would have followed, so it is always bootstrapped; a time limit
+        where `time_limit` says so. The decode does not write the memory: no step was taken there.
+        """
         rollout, rows = self.rollout, group.rows
         wanted_N = rollout.crashed_NT[rows, column].copy()
         if self.time_limit is TimeLimit.BOOTSTRAP:
             wanted_N |= rollout.truncated_NT[rows, column]
         if self.credit is Credit.TRIAL and column + 1 < rollout.num_steps:
-            wanted_N[:] = False
+            wanted_N[:] = False  # the next episode's first value follows
         if not wanted_N.any():
             return
-        began = time.perf_counter()
         final = {name: value.copy() for name, value in observation.items()}
         known_N = wanted_N.copy()
         for row in np.flatnonzero(wanted_N):
             row_final = infos["final_obs"][row]
             if row_final is None:
-                # A simulator that died has nothing left to show.
+                # A simulator that died has nothing left to show: the last value stands in.
                 known_N[row] = False
                 continue
             for name, value in row_final.items():
@@ -258,14 +265,13 @@ class Collector(RolloutSource):
         value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
         wanted = torch.from_numpy(wanted_N).to(rollout.device)
         rollout.final_value_NT[rows, column] = torch.where(wanted, value_N, 0.0)
-        self.times["act"] += time.perf_counter() - began
 
     def _keep_records(self, group: EnvGroup, infos: dict[str, Any]) -> None:
         has_N = infos.get("_episode_record")
         if has_N is None or not has_N.any():
             return
         record = {key: value[has_N] for key, value in infos["episode_record"].items()}
-        record["row"] = self.rollout.row_N[group.rows][has_N]
+        record["row"] = self.rollout.global_row_N[group.rows][has_N]
         self._episodes.append(record)
 
     def _demonstrate(self, group: EnvGroup, column: int, action: Tensor) -> Tensor:
@@ -277,7 +283,11 @@ class Collector(RolloutSource):
         starts_N = group.episode_starts_N
         if starts_N.any():
             drawn = row_uniforms(
-                self.seed, rollout.row_N[rows], self.row_steps, 1, stream=Stream.DEMONSTRATION
+                self.seed,
+                rollout.global_row_N[rows],
+                self.row_steps,
+                1,
+                stream=Stream.DEMONSTRATION,
             )
             chosen_N = drawn[:, 0] < self._expert_share
             group.demonstrates_N = np.where(starts_N, chosen_N, group.demonstrates_N)
@@ -309,7 +319,7 @@ class Collector(RolloutSource):
         """Return all that is needed to go on, but for the rollout and the memory.
 
         Taken between two calls of `collect`, the memory follows from weights and rollout
-        (`Learner.refresh`), so it is not here.
+        (`relic.ppo.loop.refresh`), so it is not here.
         """
         return {
             "row_steps": self.row_steps,

@@ -5,22 +5,27 @@ What depends on two sections at once is checked in `check_learning`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
+
+import torch
 
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.schedule import (
     PlannedUpdate,
     PrefixGradient,
-    UpdateKind,
     UpdateSchedule,
     check_divides,
 )
 from relic.schema import FRACTION, POSITIVE, Bound, at_least, check_bounds
 
 _SHARE = Bound("be in (0, 1]", lambda v: 0 < v <= 1, "Use 1 for all rows.")
+
+_WARMUP_START = 1e-3
+"""Share of the learning rate that a warm-up begins with."""
 
 
 class OptimizerKind(Enum):
@@ -53,6 +58,12 @@ class Precision(Enum):
     FP32 = "fp32"
     BF16 = "bf16"
     """Autocast, on CUDA only."""
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which learning and refreshes run their passes."""
+        if self is Precision.BF16 and device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return contextlib.nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +144,20 @@ class PPOConfig:
     def expert_steps(self) -> float:
         """Environment steps before which rollouts that begin learn from the expert."""
         return math.inf if self.objective is Objective.CLONE else self.clone_steps
+
+    def learning_rate_at(self, env_steps: int, total_steps: int) -> float:
+        """Return the learning rate after so many environment steps of a run of `total_steps`."""
+        if env_steps < self.warmup_steps:
+            share = env_steps / self.warmup_steps
+            return self.lr * (_WARMUP_START + (1.0 - _WARMUP_START) * share)
+        done = _share_done(env_steps - self.warmup_steps, total_steps - self.warmup_steps)
+        return self.lr * _interpolate(self.lr_anneal, 1.0, self.lr_end, done)
+
+    def entropy_coefficient_at(self, env_steps: int, total_steps: int) -> float:
+        """Return the weight of the entropy bonus after so many environment steps of a run."""
+        end = self.ent_coef if self.ent_coef_end is None else self.ent_coef_end
+        done = _share_done(env_steps, total_steps)
+        return _interpolate(Anneal.LINEAR, self.ent_coef, end, done)
 
     def objective_at(self, began: int) -> Objective:
         """Return what a rollout is for that began after so many environment steps."""
@@ -222,12 +247,6 @@ class UpdatesConfig:
         """Say whether the context is renewed after an update of a rollout, by its number in it."""
         return self.refresh_memory and (index + 1) % self.refresh_every == 0
 
-    def first_step(self, planned: PlannedUpdate) -> int:
-        """Return where an update's pass begins; what comes before is a constant, or left out."""
-        if planned.kind is UpdateKind.FULL or self.prefix_gradient is PrefixGradient.FULL:
-            return 0
-        return max(0, planned.loss_from - self.prefix_window)
-
 
 def check_learning(
     ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int, num_steps: int, shards: int = 1
@@ -252,6 +271,8 @@ def check_learning(
         per_rollout=updates.per_rollout,
         full_per_rollout=updates.full_per_rollout,
         loss_chunks=updates.loss_chunks,
+        prefix_gradient=updates.prefix_gradient,
+        prefix_window=updates.prefix_window,
     )
     steps = ppo.update_epochs * ppo.num_minibatches
     if updates.refresh_in_pass and updates.passes_the_chunk_alone and steps == 1:
@@ -272,3 +293,16 @@ def check_learning(
             f"minibatches. Use a multiple of {ppo.num_minibatches / rows:g}."
         )
     return schedule
+
+
+def _interpolate(kind: Anneal, start: float, end: float, done: float) -> float:
+    """Go from `start` to `end` as `done` goes from 0 to 1."""
+    if kind is Anneal.CONSTANT:
+        return start
+    if kind is Anneal.LINEAR:
+        return start + (end - start) * done
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _share_done(steps: int, total_steps: int) -> float:
+    return 1.0 if total_steps <= 0 else min(max(steps / total_steps, 0.0), 1.0)

@@ -1,9 +1,11 @@
-"""Learning from a rollout: PPO over whole contexts.
+"""Learning from a rollout: one update of PPO over whole contexts, from top to bottom.
 
-Sequences are never cut: a minibatch is whole contexts of some rows, a microbatch is a part of its
-rows, and their gradients add up.
+`update` estimates advantages (`prepare`), goes over the rows in epochs of minibatches (`_steps`),
+and takes one optimiser step on each (`_step`): for its microbatches, evaluate the actions that were
+taken under the present weights (`evaluate_rows`), compare (`_loss`), and go back.
+`relic.ppo.schedule` draws the spans of the context that an update has.
 
-Legend: N rows, T steps, K rows of a batch, C steps of the context that carry loss.
+Legend: N rows, T steps, K rows of a microbatch, M minibatches, C steps that carry loss.
 """
 
 from __future__ import annotations
@@ -19,30 +21,22 @@ from torch import Tensor
 
 from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
-from relic.ppo.anneal import entropy_coefficient, learning_rate
-from relic.ppo.autocast import autocast
-from relic.ppo.config import (
-    Objective,
-    OptimizerKind,
-    PPOConfig,
-    UpdatesConfig,
-    check_learning,
-)
+from relic.ppo.config import Objective, OptimizerKind, PPOConfig, UpdatesConfig, check_learning
 from relic.ppo.loss import (
     Loss,
     LossTargets,
     clone_loss,
     explained_variance,
+    largest_drift,
     ppo_loss,
     with_auxiliary,
 )
-from relic.ppo.minibatches import RowSampler, microbatch_rows, split_rows
 from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.ppo.source import RowGroup
-from relic.ppo.update_batch import ActionEvaluation, Rows, UpdateBatch
+from relic.ppo.update_batch import ActionEvaluation, Rows, RowSampler, UpdateBatch
 
 
 class NonFiniteLossError(RuntimeError):
@@ -59,7 +53,8 @@ class StepRecord:
     drift_max: Tensor
     """Largest |ratio - 1| on this rank."""
     first_drift: Tensor
-    """The same over the newest chunk only, which the policy acted on as the loss sees it."""
+    """The same over the newest chunk before the update's first step. Nothing has moved then, and
+    the agent acted on exactly the context that the loss sees: more than rounding is a fault."""
     skipped: bool
     """The policy had moved too far already, so nothing was changed."""
 
@@ -164,21 +159,13 @@ class Learner:
         Raises:
             NonFiniteLossError: Before a step that would not be finite.
         """
-        rate = learning_rate(self.ppo, env_steps, self.total_steps)
+        rate = self.ppo.learning_rate_at(env_steps, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         update = self.prepare(
             rollout, planned, groups=groups, bootstrap_N=bootstrap_N, env_steps=env_steps
         )
-        records: list[StepRecord] = []
-        for epoch in range(self.ppo.update_epochs):
-            keeps = self.updates.keeps_pass(planned) and epoch + 1 == self.ppo.update_epochs
-            for rows, moments in self._minibatches(update, epoch):
-                records.append(self._step(update, rows, moments, step=len(records), keeps=keeps))
-                if records[-1].skipped:
-                    break
-            if records[-1].skipped:
-                break
+        records = list(self._steps(update))
         self.num_updates += 1
         metrics = self._summarise(records) | {"lr": rate, "ent_coef": update.ent_coef}
         return metrics | self._describe_targets(update)
@@ -192,7 +179,11 @@ class Learner:
         bootstrap_N: Tensor,
         env_steps: int,
     ) -> UpdateBatch:
-        """Estimate advantages over the whole rollout so far; changes nothing."""
+        """Estimate advantages over the whole rollout so far; changes nothing.
+
+        Always in time order and from the rollout's beginning, whatever the loss covers: an
+        advantage depends on what followed, and the newest chunk changes it for the steps before.
+        """
         size = planned.at_step
         device = rollout.device
         cut_NT, bootstrapped_NT = find_ends(
@@ -213,40 +204,44 @@ class Learner:
             gamma=self.ppo.gamma,
             gae_lambda=self.ppo.gae_lambda,
         )
-        ent_coef = entropy_coefficient(self.ppo, env_steps, self.total_steps)
+        ent_coef = self.ppo.entropy_coefficient_at(env_steps, self.total_steps)
         rows = rollout.num_envs * self.reduction.world_size
-        objective = self.ppo.objective_at(env_steps - size * rows)
+        objective = self.ppo.objective_at(env_steps - size * rows)  # as when the rollout began
         return UpdateBatch(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
 
-    def evaluate_rows(self, update: UpdateBatch, group: RowGroup, rows_K: Rows) -> ActionEvaluation:
-        """Run the policy over the contexts of some rows of one group, with gradient."""
-        rollout, planned = update.rollout, update.planned
-        device = self.policy.device
-        local_K = rows_K - group.rows.start
-        begin, prefix = self.updates.first_step(planned), None
-        if begin > 0 and self.updates.prefix_gradient is PrefixGradient.DETACHED:
-            prefix = group.prefix.select(local_K)
-            if begin < planned.chunk_from:
-                starts_NT = torch.from_numpy(rollout.episode_starts_NT)
-                prefix = prefix.rewound(rollout.in_context(starts_NT, rows_K, 0, begin))
-        batch = rollout.batch(rows_K, begin, planned.at_step, device)
-        if update.objective is Objective.CLONE:
-            assert rollout.expert_action is not None
-            shown = rollout.in_context(rollout.expert_action, rows_K, begin, planned.at_step)
-            batch = replace(batch, action=shown.to(device))
-        dropped = group.state.memory.depth_mask_NL if prefix is None else None
-        if dropped is not None:
-            dropped = dropped[torch.from_numpy(local_K).to(dropped.device)]
-        with autocast(self.ppo.precision, self.policy):
-            output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
-        skip = planned.loss_from - begin
-        auxiliary = self.policy.auxiliary_losses(output, batch)
-        return ActionEvaluation(
-            output.log_prob[:, skip:],
-            output.value[:, skip:],
-            output.entropy[:, skip:],
-            {name: losses.since(skip) for name, losses in auxiliary.items()},
-        )
+    def _steps(self, update: UpdateBatch) -> Iterator[StepRecord]:
+        """Take the optimiser steps of an update, until the policy has moved too far."""
+        epochs, step = self.ppo.update_epochs, 0
+        for epoch in range(epochs):
+            keeps = self.updates.keeps_pass(update.planned) and epoch + 1 == epochs
+            for rows, moments in self._minibatches(update, epoch):
+                record = self._step(update, rows, moments, step=step, keeps=keeps)
+                yield record
+                if record.skipped:
+                    return
+                step += 1
+
+    def _minibatches(
+        self, update: UpdateBatch, epoch: int
+    ) -> Iterator[tuple[Rows, tuple[float, float]]]:
+        """Yield the rows of each minibatch, and the moments its advantages are scaled by."""
+        partial = update.planned.kind is UpdateKind.PARTIAL
+        fraction = self.updates.row_fraction if partial and not update.planned.last else 1.0
+        batches = self._sampler.minibatches(self.num_updates, epoch, fraction)
+        if not self.ppo.normalize_advantage:
+            yield from ((rows, (0.0, 1.0)) for rows in batches)
+            return
+        # A minibatch has one mean and one deviation over all ranks: with each rank's own, the loss
+        # would depend on how rows are shared out. All of an epoch's moments go in one exchange.
+        advantage_NC = update.covered(update.advantage_NT).double()
+        sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
+        rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
+        sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
+        count = rows_MK.shape[1] * advantage_NC.shape[1] * self.reduction.world_size
+        mean_M, square_M = (sums_M2 / count).unbind(1)
+        deviation_M = (square_M - mean_M.square()).clamp(min=0.0).sqrt() + 1e-8
+        moments = zip(mean_M.tolist(), deviation_M.tolist(), strict=True)
+        yield from zip(batches, moments, strict=True)
 
     def _step(
         self,
@@ -258,34 +253,30 @@ class Learner:
         keeps: bool,
     ) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
-        planned = update.planned
-        device = self.policy.device
-        length = planned.at_step - planned.loss_from
-        count = len(rows) * length * self.reduction.world_size
+        planned, device = update.planned, self.policy.device
+        # Over all microbatches and ranks: shares of a mean then simply add up.
+        count = len(rows) * (planned.at_step - planned.loss_from) * self.reduction.world_size
         self.gradients.zero()
         names: list[str] = []
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
-        begin = self.updates.first_step(planned)
-        limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
-        for index, rows_K in split_rows(rows, [g.rows for g in update.groups], limit):
-            group = update.groups[index]
+        for group, rows_K in update.microbatches(rows, self.ppo.microbatch_tokens):
             with watch_keys(self.policy.memory) if keeps else contextlib.nullcontext() as kept:
                 evaluation = self.evaluate_rows(update, group, rows_K)
             targets = update.targets(rows_K, device)
             mean, deviation = moments
             scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
-            loss = self._loss(evaluation, scaled, count=count, update=update)
+            loss = self._loss(update, evaluation, scaled, count=count)
             loss.total.backward()
             if kept is not None:
-                kept.write(group.state.memory, rows_K - group.rows.start, begin)
+                kept.write(group.state.memory, group.index(rows_K), planned.begin)
             names = list(loss.parts)
             sums = sums + torch.stack([*loss.parts.values(), loss.total.detach()])
             drift_max = torch.maximum(drift_max, loss.max_drift)
             if step == 0 and update.objective is not Objective.CLONE:  # the expert acted
-                newest = slice(planned.chunk_from - planned.loss_from, None)
-                ratio = (evaluation.log_prob.detach() - targets.log_prob)[:, newest].exp()
-                first_drift = torch.maximum(first_drift, (ratio - 1.0).abs().max())
+                newest = planned.chunk_from - planned.loss_from
+                drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])
+                first_drift = torch.maximum(first_drift, drift)
         self.reduction.sum(self.gradients.flat)
         *means, total = self.reduction.sum(sums).tolist()
         parts = dict(zip(names, means, strict=True))
@@ -302,57 +293,71 @@ class Learner:
         skipped = target is not None and parts["approx_kl"] > 1.5 * target
         if not skipped:
             self.optimizer.step()
-            # Fused optimisers do not count their changes, by which caches know their sinks stale.
+            # Fused optimisers write parameters without counting up their versions, by which
+            # memories know that what they keep of a sink is stale.
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
 
+    def evaluate_rows(self, update: UpdateBatch, group: RowGroup, rows_K: Rows) -> ActionEvaluation:
+        """Run the policy over the contexts of some rows of one group, with gradient."""
+        rollout, planned = update.rollout, update.planned
+        device, index_K = self.policy.device, group.index(rows_K)
+        prefix = None
+        if planned.begin > 0 and self.updates.prefix_gradient is PrefixGradient.DETACHED:
+            # The cut: what came before `begin` enters as the keys and values that the agent acted
+            # with. They are constants, so the pass costs the steps after the cut only.
+            prefix = group.prefix.select(index_K)
+            if planned.begin < planned.chunk_from:
+                # The snapshot holds all steps before the newest chunk; those that this pass makes
+                # anew must not be there a second time.
+                starts_NT = torch.from_numpy(rollout.episode_starts_NT)
+                prefix = prefix.rewound(rollout.in_context(starts_NT, rows_K, 0, planned.begin))
+        batch = rollout.batch(rows_K, planned.begin, planned.at_step, device)
+        if update.objective is Objective.CLONE:
+            assert rollout.expert_action is not None
+            span = (planned.begin, planned.at_step)
+            shown = rollout.in_context(rollout.expert_action, rows_K, *span)
+            batch = replace(batch, action=shown.to(device))
+        # The layers that were dropped while acting; a prefix knows them itself.
+        dropped = group.state.memory.depth_mask_NL if prefix is None else None
+        if dropped is not None:
+            dropped = dropped[torch.from_numpy(index_K).to(dropped.device)]
+        with self.ppo.precision.autocast(device):
+            output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
+        skip = planned.loss_from - planned.begin
+        auxiliary = self.policy.auxiliary_losses(output, batch)
+        return ActionEvaluation(
+            output.log_prob[:, skip:],
+            output.value[:, skip:],
+            output.entropy[:, skip:],
+            {name: losses.since(skip) for name, losses in auxiliary.items()},
+        )
+
     def _loss(
-        self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
+        self,
+        update: UpdateBatch,
+        evaluation: ActionEvaluation,
+        targets: LossTargets,
+        *,
+        count: int,
     ) -> Loss:
-        loss = self._policy_loss(evaluation, targets, count=count, update=update)
-        for name, losses in evaluation.auxiliary.items():
+        ppo, (log_prob, value, entropy, auxiliary) = self.ppo, evaluation
+        said = (log_prob, value, entropy, targets)
+        if update.objective is Objective.CLONE:
+            loss = clone_loss(*said, count=count, vf_coef=ppo.vf_coef)
+        else:
+            loss = ppo_loss(
+                *said,
+                count=count,
+                clip_coef=ppo.clip_coef,
+                vf_coef=ppo.vf_coef,
+                ent_coef=update.ent_coef,
+                clip_value=ppo.clip_value,
+            )
+        for name, losses in auxiliary.items():
             weight = self.policy.config.auxiliary[name].weight
             loss = with_auxiliary(loss, losses, weight=weight, count=count)
         return loss
-
-    def _policy_loss(
-        self, evaluation: ActionEvaluation, targets: LossTargets, *, count: int, update: UpdateBatch
-    ) -> Loss:
-        ppo, (log_prob, value, entropy, *_) = self.ppo, evaluation
-        if update.objective is Objective.CLONE:
-            return clone_loss(log_prob, value, entropy, targets, count=count, vf_coef=ppo.vf_coef)
-        return ppo_loss(
-            log_prob,
-            value,
-            entropy,
-            targets,
-            count=count,
-            clip_coef=ppo.clip_coef,
-            vf_coef=ppo.vf_coef,
-            ent_coef=update.ent_coef,
-            clip_value=ppo.clip_value,
-        )
-
-    def _minibatches(
-        self, update: UpdateBatch, epoch: int
-    ) -> Iterator[tuple[Rows, tuple[float, float]]]:
-        """Yield the local rows of each minibatch, and the moments its advantages are scaled by."""
-        partial = update.planned.kind is UpdateKind.PARTIAL
-        fraction = self.updates.row_fraction if partial and not update.planned.last else 1.0
-        batches = self._sampler.minibatches(self.num_updates, epoch, fraction)
-        if not self.ppo.normalize_advantage:
-            yield from ((rows, (0.0, 1.0)) for rows in batches)
-            return
-        # All of an epoch's moments in one exchange.
-        advantage_NC = update.covered(update.advantage_NT).double()
-        sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
-        rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
-        sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
-        count = rows_MK.shape[1] * advantage_NC.shape[1] * self.reduction.world_size
-        mean_M, square_M = (sums_M2 / count).unbind(1)
-        deviation_M = (square_M - mean_M.square()).clamp(min=0.0).sqrt() + 1e-8
-        moments = zip(mean_M.tolist(), deviation_M.tolist(), strict=True)
-        yield from zip(batches, moments, strict=True)
 
     def _summarise(self, records: list[StepRecord]) -> dict[str, float]:
         means = np.mean([list(r.parts.values()) for r in records], axis=0)

@@ -1,4 +1,11 @@
-"""One rollout from its first step to its last update: the heart of training, used by everybody."""
+"""One rollout from its first step to its last update: the heart of training, used by everybody.
+
+The whole of a partial update is on this page and on that of `relic.ppo.learner`: collect a chunk,
+learn from it, shuffle the episodes in the context, refresh the memory, and go on in the same trial.
+`relic.ppo.schedule` says when, and which steps an update sees.
+
+Legend: N rows, K rows of a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,6 @@ import numpy as np
 
 from relic.ppo.config import Precision, UpdatesConfig
 from relic.ppo.learner import Learner
-from relic.ppo.refresh import refresh
 from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
 from relic.ppo.source import RolloutSource
 
@@ -63,6 +69,7 @@ def run_rollout(
             env_steps=collector.env_steps,
         )
         times["learn"] = time.perf_counter() - began
+        # After the last update new trials begin: nothing is left to be seen in another order.
         if not planned.last and learner.updates.renews_after(planned.index):
             began = time.perf_counter()
             renew_context(
@@ -79,6 +86,8 @@ def renew_context(
     collector: RolloutSource, updates: UpdatesConfig, *, draw: int, precision: Precision
 ) -> None:
     """Shuffle the completed episodes and refresh the memory, as far as the configuration says.
+
+    In this order, so that the agent acts on exactly the context that the next update sees.
 
     Args:
         collector: Whose rollout and memory.
@@ -99,4 +108,33 @@ def restore_memory(
     With refresh off it does not follow from weights and rollout, and nothing happens here.
     """
     if updates.refresh_memory and collector.rollout.size:
-        refresh(collector.policy, collector.rollout, collector.groups, updates, precision=precision)
+        refresh(collector, updates, precision=precision)
+
+
+def refresh(collector: RolloutSource, updates: UpdatesConfig, *, precision: Precision) -> None:
+    """Refill the memory, and the rollout's values and log-probs as far as `updates` says.
+
+    Afterwards the memory is a pure function of weights, rollout and context order, made by the same
+    code in the same batches whether a run goes on or is resumed: a resumed run continues bit for
+    bit without a saved memory.
+
+    Args:
+        collector: Whose memory, under the present weights of its policy.
+        updates: Which columns are taken over, and how many tokens go through at once.
+        precision: Of the passes, as learning has it.
+    """
+    policy, rollout = collector.policy, collector.rollout
+    rows_at_once = rollout.num_envs
+    if updates.refresh_tokens is not None:
+        rows_at_once = max(1, updates.refresh_tokens // max(rollout.size, 1))
+    for group in collector.groups:
+        for first in range(0, len(group.rows_N), rows_at_once):
+            rows_K = group.rows_N[first : first + rows_at_once]
+            batch = rollout.batch(rows_K, 0, rollout.size, policy.device)
+            group.state.memory.reset(group.index(rows_K))
+            with precision.autocast(policy.device):
+                output = policy.replay(batch, group.state, group.index(rows_K))
+            if updates.refresh_values:
+                rollout.scatter(rollout.value_NT, rows_K, output.value)
+            if updates.refresh_log_probs:
+                rollout.scatter(rollout.log_prob_NT, rows_K, output.log_prob)

@@ -69,6 +69,10 @@ def ppo_loss(
         ent_coef: Weight of the entropy bonus.
         clip_value: Clip the value's move as well.
     """
+    # How much likelier the present policy makes the action than the one that took it. Once the
+    # ratio has left the trusted interval in the direction that the advantage asks for, the minimum
+    # is the clipped term, which has no gradient: one chunk of experience moves the policy that far
+    # and no further. In the other direction it is the true one, which brings the policy back.
     log_ratio = log_prob - targets.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
@@ -79,6 +83,7 @@ def ppo_loss(
     total = (policy_loss + vf_coef * v_loss - ent_coef * entropy_sum) / count
     with torch.no_grad():
         drift = (ratio - 1.0).abs()
+        # Never negative and of little variance, unlike the mean of -log_ratio.
         approx_kl = ((ratio - 1.0) - log_ratio).sum()
         outside = (drift > clip_coef).sum(dtype=torch.float32)
         sums = [policy_loss, v_loss, entropy_sum, approx_kl, outside, drift.sum()]
@@ -132,6 +137,11 @@ def with_auxiliary(loss: Loss, auxiliary: AuxiliaryLosses, *, weight: float, cou
 
 def _shares(sums: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {name: summed.detach().float() / count for name, summed in sums.items()}
+
+
+def largest_drift(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """Return the largest |ratio - 1|, without gradient."""
+    return ((log_prob.detach() - old_log_prob).exp() - 1.0).abs().max()
 
 
 def value_loss(value: Tensor, targets: LossTargets, *, clip_coef: float | None) -> Tensor:

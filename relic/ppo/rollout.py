@@ -1,18 +1,14 @@
-"""Episode shuffle: the order in which the context sees the steps of a rollout.
+"""What N rows did in T steps, preallocated, and the order in which the context sees it.
 
-Completed episodes are permuted whole; the running one keeps its place at the end. The rollout
-itself stays in time order: only `context_order_NT` changes, where `context_order_NT[n, p]` is the
-time step that stands at position p of row n's context. Pure.
+The steps stay in time order, in which returns are estimated. Shuffling changes an index array only:
+`context_order_NT[n, p]` is the time step that stands at position p of row n's context. Completed
+episodes are permuted whole, so that the policy learns to use what it finds wherever it stands; the
+running episode keeps its place at the end, as the agent is in the middle of it.
 
-Legend: N rows, T steps of the rollout, C steps in the context.
+Observations, actions, log-probs and values live on one device, host or CUDA; what the environment
+says (rewards, ends) always lives on the host, where it comes from. Nothing here acts or learns.
 
-What N rows did in T steps, preallocated, in time order.
-
-Shuffling changes `context_order_NT` only. Observations, actions, log-probs and values live on one
-device, host or CUDA; what the environment says (rewards, ends) always lives on the host, where it
-comes from. Nothing here acts or learns.
-
-Legend: N rows, T steps, K chosen rows, C steps of a range of the context, A action dimensions.
+Legend: N rows, T steps, K chosen rows, C steps of the context or of a range of it, E episodes.
 """
 
 from __future__ import annotations
@@ -41,7 +37,7 @@ def shuffle_episodes(
     ended_N: np.ndarray,
     *,
     seed: int,
-    row_N: np.ndarray,
+    global_row_N: np.ndarray,
     draw: int,
 ) -> None:
     """Permute the completed episodes of each row's context at random, in place.
@@ -51,7 +47,7 @@ def shuffle_episodes(
         episode_starts_NT: bool, in time order; T may exceed C. Step 0 counts as a start.
         ended_N: bool; the last step ended its episode, so no episode is running.
         seed: The run's seed.
-        row_N: Global numbers of the rows, int64; a row's shuffle depends on no other row.
+        global_row_N: Numbers of the rows over all ranks, int64; each row is shuffled on its own.
         draw: Number of this shuffle in the run.
     """
     starts_NC = episode_starts_NT[:, : context_order_NC.shape[1]].copy()
@@ -63,12 +59,12 @@ def shuffle_episodes(
         np.searchsorted(row_E, np.arange(len(starts_NC) + 1)),
         ended_N,
         key(seed, Stream.SHUFFLE, draw),
-        np.asarray(row_N, np.int64),
+        np.asarray(global_row_N, np.int64),
     )
 
 
 @numba.njit(cache=True, nogil=True)
-def _shuffle_kernel(order_NC, start_E, bounds, ended_N, draw_key, row_N):
+def _shuffle_kernel(order_NC, start_E, bounds, ended_N, draw_key, global_row_N):
     """Shuffle row n, whose episodes start at `start_E[bounds[n] : bounds[n + 1]]`."""
     num_rows, length = order_NC.shape
     for n in range(num_rows):
@@ -84,7 +80,7 @@ def _shuffle_kernel(order_NC, start_E, bounds, ended_N, draw_key, row_N):
             position += after[k] - first[k]
         picks = np.arange(count)
         completed = count if ended_N[n] else count - 1
-        shuffle_in_place(picks[:completed], mix(draw_key ^ mix(np.uint64(row_N[n]))))
+        shuffle_in_place(picks[:completed], mix(draw_key ^ mix(np.uint64(global_row_N[n]))))
         position = 0
         for pick in picks:
             begin, size = first[pick], after[pick] - first[pick]
@@ -127,13 +123,13 @@ class Rollout:
             dtypes: Types of observations, where they are not those of the space
                 (`Policy.stored_dtypes`).
             device: Where observations, actions, log-probs and values live.
-            first_row: Global number of row 0.
+            first_row: Number of row 0 over all ranks.
             demonstrations: Keep the expert's actions beside those taken.
         """
         self.num_envs = num_envs
         self.num_steps = num_steps
         self.device = torch.device(device)
-        self.row_N = np.arange(first_row, first_row + num_envs)
+        self.global_row_N = np.arange(first_row, first_row + num_envs)
         shape = (num_envs, num_steps)
         dtypes = dtypes or {}
         self.observation = {
@@ -195,7 +191,7 @@ class Rollout:
             self.episode_starts_NT,
             self.ended_N,
             seed=seed,
-            row_N=self.row_N,
+            global_row_N=self.global_row_N,
             draw=draw,
         )
         self._shuffled = self.size
@@ -206,7 +202,7 @@ class Rollout:
         """Gather a range of the context, in the context's order.
 
         Args:
-            rows_K: Local row numbers.
+            rows_K: Numbers of the rows in this process.
             begin: First position.
             end: One past the last position.
             device: Where the batch goes.
@@ -257,7 +253,7 @@ class Rollout:
         Args:
             begin: First step.
             end: One past the last.
-            rows: Of these rows, by local number.
+            rows: Of these rows, by their numbers in this process.
         """
         part = (rows, slice(begin, end))
         return {

@@ -30,18 +30,30 @@ class PrefixGradient(Enum):
     """Leaves them out: what carries the loss is seen as if the trial began with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedUpdate:
-    """One line of the table."""
+    """One line of the table: the spans into which an update cuts the context of a row.
+
+        0            begin         loss_from       chunk_from         at_step       num_steps
+        |   prefix     |    window     |  older chunks  |  newest chunk  |  not yet    |
+        |   constant,  |  recomputed   |  with loss     |  with loss     |  collected  |
+        |   or left out|  without loss |                |                |             |
+                       |<------------ the pass with gradient ----------->|
+
+    Most updates have fewer spans. By default a partial update's pass is its newest chunk alone:
+    begin = loss_from = chunk_from. A full update's loss covers everything: begin = loss_from = 0.
+    """
 
     index: int
     """Number of the update within its rollout."""
-    at_step: int
-    """The update happens when this many steps are in the rollout."""
-    chunk_from: int
-    """Steps `[chunk_from, at_step)` were collected since the update before."""
+    begin: int
+    """Steps before it are a constant that the pass sees in the memory, or are left out."""
     loss_from: int
     """The loss counts steps `[loss_from, at_step)`."""
+    chunk_from: int
+    """Steps `[chunk_from, at_step)` were collected since the update before."""
+    at_step: int
+    """The update happens when this many steps are in the rollout."""
     kind: UpdateKind
     last: bool
     """The rollout ends with this update: no shuffle, no refresh, new trials."""
@@ -57,7 +69,9 @@ class UpdateSchedule:
         per_rollout: int = 1,
         full_per_rollout: int = 1,
         loss_chunks: int = 1,
-    ):
+        prefix_gradient: PrefixGradient = PrefixGradient.DETACHED,
+        prefix_window: int = 0,
+    ) -> None:
         """Lay out the table.
 
         Args:
@@ -66,6 +80,8 @@ class UpdateSchedule:
             full_per_rollout: How many of them are full, evenly spaced, the last one included. With
                 0 even the last is partial (truncated backpropagation for recurrent policies).
             loss_chunks: Chunks that the loss of a partial update covers, the newest last.
+            prefix_gradient: What a partial update does with the steps before its loss.
+            prefix_window: How many of them it recomputes where the others are constant.
 
         Raises:
             ValueError: If one number does not divide the next.
@@ -79,6 +95,8 @@ class UpdateSchedule:
         self.per_rollout = per_rollout
         self.full_per_rollout = full_per_rollout
         self.loss_chunks = loss_chunks
+        self.prefix_gradient = prefix_gradient
+        self.prefix_window = prefix_window
         self.table = tuple(self._plan())
 
     @property
@@ -92,11 +110,14 @@ class UpdateSchedule:
             at_step = (index + 1) * self.chunk
             full = full_every is not None and (index + 1) % full_every == 0
             covered = index + 1 if full else min(self.loss_chunks, index + 1)
+            loss_from = at_step - covered * self.chunk
+            whole = full or self.prefix_gradient is PrefixGradient.FULL
             yield PlannedUpdate(
                 index=index,
-                at_step=at_step,
+                begin=0 if whole else max(0, loss_from - self.prefix_window),
+                loss_from=loss_from,
                 chunk_from=at_step - self.chunk,
-                loss_from=at_step - covered * self.chunk,
+                at_step=at_step,
                 kind=UpdateKind.FULL if full else UpdateKind.PARTIAL,
                 last=index + 1 == self.per_rollout,
             )
@@ -104,11 +125,6 @@ class UpdateSchedule:
     def remaining(self, size: int) -> tuple[PlannedUpdate, ...]:
         """Return the updates still to come when `size` steps are collected and learned from."""
         return tuple(u for u in self.table if u.at_step > size)
-
-    def tokens_per_epoch(self, prefix_gradient: PrefixGradient) -> int:
-        """Count the tokens that one row sends through a pass with gradient, over a rollout."""
-        whole_prefix = prefix_gradient is PrefixGradient.FULL
-        return sum(u.at_step if whole_prefix else u.at_step - u.loss_from for u in self.table)
 
 
 def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:

@@ -3,14 +3,21 @@
 What every source shares lies here: counters, records, times, and what the policy remembers of
 each row's trial. How steps are made is the subclass's business.
 
-Legend: N rows.
+A row has three numbers. Its *global* number, over all ranks, keys every random draw, so that
+results do not depend on how rows are shared out (`Rollout.global_row_N`). Its number in this
+*process* is its line of the rollout; `row` and `rows_K` mean this one unless a name says otherwise.
+Its *index* in a `RowGroup` is its line of the group's memory (`RowGroup.index`, `index_K`).
+
+Legend: N rows, K chosen rows.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +38,19 @@ class RowGroup:
     """Rows that act together, and what the policy remembers of their trials."""
 
     rows: slice
+    """Their numbers in this process."""
     state: PolicyState
     prefix: SequenceState
     """The memory as it was when the newest chunk began."""
+
+    @property
+    def rows_N(self) -> Array:
+        """The same as an array."""
+        return np.arange(self.rows.start, self.rows.stop)
+
+    def index(self, rows_K: Array) -> Array:
+        """Return where rows of this process stand in the group's memory."""
+        return rows_K - self.rows.start
 
 
 class RolloutSource(ABC):
@@ -121,6 +138,13 @@ class RolloutSource(ABC):
             return {}
         return {key: np.concatenate([r[key] for r in records]) for key in records[0]}
 
+    @contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        """Count the time inside for an activity."""
+        began = time.perf_counter()
+        yield
+        self.times[activity] += time.perf_counter() - began
+
     def take_times(self) -> dict[str, float]:
         """Return the seconds spent since the last call, by activity."""
         times, self.times = dict(self.times), defaultdict(float)
@@ -136,7 +160,7 @@ class RolloutSource(ABC):
     def _draw_depth_mask(self, group: RowGroup) -> None:
         """Draw, row by row, which layers are dropped until the next trial."""
         masks = []
-        for row in self.rollout.row_N[group.rows]:
+        for row in self.rollout.global_row_N[group.rows]:
             generator = torch.Generator()
             generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.rollout_began)))
             masks.append(self.policy.memory.draw_depth_mask(1, generator))

@@ -1,11 +1,15 @@
-"""One update's work: what it learns from, and what the policy says of it.
+"""What one update learns from, and how it is cut into minibatches and microbatches of rows.
+
+Sequences are never cut: a minibatch, from which one optimiser step learns, is the whole contexts of
+some rows. A microbatch is the part of them that goes through the policy at once; the gradients of a
+minibatch's microbatches add up.
 
 Legend: N rows, T steps, K rows of a batch, C steps of the context that carry loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relic.noise import Stream, keyed_permutation
 from relic.policy.auxiliary import AuxiliaryLosses
 from relic.ppo.config import Objective
 from relic.ppo.loss import LossTargets
@@ -21,6 +26,7 @@ from relic.ppo.schedule import PlannedUpdate
 from relic.ppo.source import RowGroup
 
 Rows = np.ndarray[Any, Any]
+"""Numbers of rows in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,17 @@ class UpdateBatch:
             column_NT, rows_N, self.planned.loss_from, self.planned.at_step
         )
 
+    def microbatches(self, rows: Rows, tokens: int | None) -> Iterator[tuple[RowGroup, Rows]]:
+        """Cut a minibatch into parts of one group each, of at most so many tokens or one row.
+
+        Rows of different groups stay apart, as their memories are different tensors.
+        """
+        limit = microbatch_rows(len(rows), self.planned.at_step - self.planned.begin, tokens)
+        for group in self.groups:
+            inside = rows[(rows >= group.rows.start) & (rows < group.rows.stop)]
+            for first in range(0, len(inside), limit):
+                yield group, inside[first : first + limit]
+
     def describe(self, rows_K: Rows) -> str:
         """Say between which values the columns of some rows lie, and how many are not finite."""
         rollout = self.rollout
@@ -62,7 +79,7 @@ class UpdateBatch:
         }
         columns |= {f"observation {k}": v[rows_K] for k, v in rollout.observation.items()}
         seen = "; ".join(f"{name} {_describe(column)}" for name, column in columns.items())
-        return f"{rollout.row_N[rows_K].tolist()}: {seen}"
+        return f"{rollout.global_row_N[rows_K].tolist()}: {seen}"
 
 
 class ActionEvaluation(NamedTuple):
@@ -74,6 +91,57 @@ class ActionEvaluation(NamedTuple):
     entropy: Tensor
     auxiliary: dict[str, AuxiliaryLosses]
     """Of the auxiliary heads, by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSampler:
+    """Draws the minibatches of one process: a function of seed, update and epoch.
+
+    Rows are stratified by shard: every minibatch takes the same number from each, drawn by the
+    shard's own permutation. One process with two shards and two ranks with one each therefore draw
+    the same minibatches.
+    """
+
+    seed: int
+    num_envs: int
+    """Rows of this process."""
+    shards: int
+    """Shards of this process."""
+    first_shard: int
+    """Number of its first shard over all ranks."""
+    num_minibatches: int
+
+    def minibatches(self, update: int, epoch: int, row_fraction: float) -> list[Rows]:
+        """Return the rows of each minibatch of one epoch.
+
+        Args:
+            update: Number of the update in the run.
+            epoch: Number of the epoch in the update.
+            row_fraction: Share of the rows that the update uses, the same ones in every epoch.
+        """
+        per_shard = self.num_envs // self.shards
+        used = round(per_shard * row_fraction)
+        strata = []
+        for own in range(self.shards):
+            shard = self.first_shard + own
+            rows = np.arange(per_shard)
+            if used < per_shard:
+                rows = keyed_permutation(per_shard, self.seed, Stream.FRACTION, update, shard)
+                rows = np.sort(rows[:used])
+            order = keyed_permutation(used, self.seed, Stream.ROWS, update, epoch, shard)
+            strata.append(rows[order].reshape(self.num_minibatches, -1) + own * per_shard)
+        return list(np.concatenate(strata, axis=1))
+
+
+def microbatch_rows(rows: int, steps: int, tokens: int | None) -> int:
+    """Return how many rows of a minibatch go through the policy at once.
+
+    Args:
+        rows: Of the minibatch.
+        steps: Of each row that go through.
+        tokens: Most tokens at once, but for a single row; None: no limit.
+    """
+    return rows if tokens is None else min(max(tokens // steps, 1), rows)
 
 
 def _describe(column: Tensor) -> str:

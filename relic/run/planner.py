@@ -18,9 +18,8 @@ from relic.policy.attention.cpu.compiled import scratch_bytes
 from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.config import MemoryKind
 from relic.policy.policy import Policy
-from relic.ppo.autocast import autocast
-from relic.ppo.minibatches import microbatch_rows
 from relic.ppo.schedule import PrefixGradient
+from relic.ppo.update_batch import microbatch_rows
 from relic.run.config import RunConfig
 from relic.run.footprint import learning_footprint, reading_footprint
 from relic.schema import ConfigError
@@ -179,13 +178,12 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
     """
     steps, limit = config.rollout.num_steps, config.updates.refresh_tokens
     at_once = rows if limit is None else min(max(limit // steps, 1), rows)
-    format_of_passes = autocast(config.ppo.precision, policy)
+    format_of_passes = config.ppo.precision.autocast(policy.device)
     sizes = [reading_footprint(policy, steps, format_of_passes).bytes(at_once * steps)]
     # The longest of each kind: over the context or what follows a prefix, with keys kept or not.
     longest: dict[tuple[bool, bool], tuple[int, int]] = {}
     for update in config.schedule.table:
-        begin = config.updates.first_step(update)
-        length = update.at_step - begin
+        begin, length = update.begin, update.at_step - update.begin
         kind = (begin > 0, config.updates.keeps_pass(update))
         longest[kind] = max(longest.get(kind, (0, 0)), (length, begin))
     for (_, keeps), (length, begin) in longest.items():

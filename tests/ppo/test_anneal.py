@@ -1,6 +1,5 @@
 import pytest
 
-from relic.ppo.anneal import entropy_coefficient, learning_rate
 from relic.ppo.config import Anneal, PPOConfig
 
 
@@ -19,12 +18,12 @@ from relic.ppo.config import Anneal, PPOConfig
 )
 def test_learning_rate(anneal, steps, expected):
     config = PPOConfig(lr=1e-3, lr_anneal=Anneal(anneal), lr_end=0.1, warmup_steps=100)
-    assert learning_rate(config, steps, 1100) == pytest.approx(expected)
+    assert config.learning_rate_at(steps, 1100) == pytest.approx(expected)
 
 
 def test_entropy_coefficient():
     config = PPOConfig(ent_coef=0.02, ent_coef_end=0.002)
-    assert entropy_coefficient(config, 0, 1000) == pytest.approx(0.02)
-    assert entropy_coefficient(config, 500, 1000) == pytest.approx(0.011)
-    assert entropy_coefficient(config, 2000, 1000) == pytest.approx(0.002)
-    assert entropy_coefficient(PPOConfig(ent_coef=0.1), 500, 1000) == pytest.approx(0.1)
+    assert config.entropy_coefficient_at(0, 1000) == pytest.approx(0.02)
+    assert config.entropy_coefficient_at(500, 1000) == pytest.approx(0.011)
+    assert config.entropy_coefficient_at(2000, 1000) == pytest.approx(0.002)
+    assert PPOConfig(ent_coef=0.1).entropy_coefficient_at(500, 1000) == pytest.approx(0.1)

@@ -6,9 +6,8 @@ import torch
 
 from relic.policy.attention.sinks import SinkKind
 from relic.policy.config import MemoryKind
-from relic.ppo.config import PrefixGradient
-from relic.ppo.loop import restore_memory, run_rollout
-from relic.ppo.refresh import refresh
+from relic.ppo.config import Precision, PrefixGradient
+from relic.ppo.loop import refresh, restore_memory, run_rollout
 from relic.ppo.rollout import Rollout
 
 
@@ -20,11 +19,10 @@ def stop_after(built, updates):
 
 
 def halve_passes(monkeypatch):
-    for module in ("refresh", "learner"):
-        monkeypatch.setattr(
-            f"relic.ppo.{module}.autocast",
-            lambda precision, policy: torch.autocast("cpu", torch.bfloat16),
-        )
+    def half(precision, device):
+        return torch.autocast("cpu", torch.bfloat16)
+
+    monkeypatch.setattr(Precision, "autocast", half)
 
 
 def test_after_a_refresh_the_cache_is_a_fresh_prefill(training):
@@ -109,7 +107,7 @@ def test_the_last_pass_leaves_its_keys_in_the_cache(training, updates, transform
             range(12)
         )
         for planned, group, rows_K, policy, before in last_epoch:
-            local_K, begin = rows_K - group.rows.start, built.learner.updates.first_step(planned)
+            local_K, begin = group.index(rows_K), planned.begin
             state = state_at(begin, before[:, :, local_K], built, rows_K, policy)
             policy.replay(built.rollout.batch(rows_K, begin, planned.at_step), state)
             used = state.memory.num_sinks + planned.at_step
@@ -221,8 +219,8 @@ def test_refresh_needs_nothing_but_weights_and_rollout(training):
     stop_after(built, 2)
     before = built.collector.groups[0].state.memory.kv.clone()
     built.collector.groups[0].state.memory.kv.fill_(float("nan"))
-    groups, learner = built.collector.groups, built.learner
-    refresh(built.policy, built.rollout, groups, learner.updates, precision=learner.ppo.precision)
+    learner = built.learner
+    refresh(built.collector, learner.updates, precision=learner.ppo.precision)
     size = built.rollout.size
     assert torch.equal(
         built.collector.groups[0].state.memory.kv[..., :size, :], before[..., :size, :]

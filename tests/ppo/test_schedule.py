@@ -62,10 +62,14 @@ def test_remaining_updates():
 
 
 def test_cost_of_the_prefix():
+    def tokens(**prefix):
+        schedule = UpdateSchedule(4096, per_rollout=16, **prefix)
+        return sum(u.at_step - u.begin for u in schedule.table)
+
     # T (U + 1) / 2 tokens with the whole prefix: 8.5 T at T = 4096, U = 16.
-    schedule = UpdateSchedule(4096, per_rollout=16)
-    assert schedule.tokens_per_epoch(PrefixGradient.FULL) == 34_816
-    assert schedule.tokens_per_epoch(PrefixGradient.DETACHED) == 15 * 256 + 4096
+    assert tokens(prefix_gradient=PrefixGradient.FULL) == 34_816
+    assert tokens(prefix_gradient=PrefixGradient.DETACHED) == 15 * 256 + 4096
+    assert tokens(prefix_window=100) == 15 * 256 + 4096 + 14 * 100
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def random_starts(rng, num_rows, num_steps):
 def shuffle(order, starts, ended, *, rows=None, draw=0, seed=1):
     rows = np.arange(len(order)) if rows is None else rows
     order = order.copy()
-    shuffle_episodes(order, starts, ended, seed=seed, row_N=rows, draw=draw)
+    shuffle_episodes(order, starts, ended, seed=seed, global_row_N=rows, draw=draw)
     return order
 
 
@@ -69,7 +69,9 @@ def test_a_row_depends_on_its_global_number_alone():
 def test_a_prefix_of_the_rollout_may_be_shuffled():
     starts = random_starts(np.random.default_rng(2), 3, 50)
     order = time_order(3, 50)
-    shuffle_episodes(order[:, :20], starts, np.zeros(3, bool), seed=1, row_N=np.arange(3), draw=0)
+    shuffle_episodes(
+        order[:, :20], starts, np.zeros(3, bool), seed=1, global_row_N=np.arange(3), draw=0
+    )
     assert (order[:, :20] != time_order(3, 20)).any()
     np.testing.assert_array_equal(np.sort(order[:, :20], axis=1), time_order(3, 20))
     np.testing.assert_array_equal(order[:, 20:], time_order(3, 50)[:, 20:])

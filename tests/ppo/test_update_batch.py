@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relic.ppo.minibatches import RowSampler, split_rows
+from relic.ppo.update_batch import RowSampler
 
 
 def sampler(**changes):
@@ -38,11 +38,23 @@ def test_a_fraction_is_the_same_in_all_epochs():
     assert set(epochs[0]) != set(np.concatenate(sampler().minibatches(4, 0, 0.5)))
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5, 100])
-def test_split_rows_keeps_groups_apart(limit):
+@pytest.mark.parametrize("tokens", [1, 20, 50, None])
+def test_microbatches_keep_groups_apart(training, tokens):
+    built = training(num_envs=10, groups=2, num_steps=40)
+    built.collector.begin_rollout()
+    built.collector.collect(10)
+    update = built.learner.prepare(
+        built.rollout,
+        built.learner.schedule.table[0],
+        groups=built.collector.groups,
+        bootstrap_N=built.collector.bootstrap_value(),
+        env_steps=100,
+    )
     rows = np.array([7, 0, 3, 9, 1, 5, 8])
-    pieces = split_rows(rows, [slice(0, 4), slice(4, 10)], limit)
+    pieces = list(update.microbatches(rows, tokens))
     for group, piece in pieces:
-        assert 0 < len(piece) <= limit
-        assert ((piece < 4) == (group == 0)).all()
-    assert sorted(np.concatenate([p for _, p in pieces])) == sorted(rows)
+        assert 0 < len(piece) <= max((tokens or 1000) // 10, 1)
+        assert ((piece >= group.rows.start) & (piece < group.rows.stop)).all()
+        assert ((group.index(piece) >= 0) & (group.index(piece) < 5)).all()
+    assert sorted(np.concatenate([piece for _, piece in pieces])) == sorted(rows)
+    built.collector.close()
