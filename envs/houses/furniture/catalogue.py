@@ -5,6 +5,7 @@ Pieces are made in frames of their own; `generation/rooms.py` decides which ones
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Final
 
@@ -75,52 +76,12 @@ SEMANTIC_NAMES: Final[dict[int, str]] = {
 """What every semantic id stands for."""
 
 _MAKERS: Final[dict[str, Callable[[Draws, Palette], Piece]]] = {
-    maker.__name__: maker
-    for maker in (
-        living.bed,
-        living.sofa,
-        living.armchair,
-        living.coffee_table,
-        living.table,
-        living.chair,
-        living.stool,
-        living.bench,
-        living.desk,
-        living.office_chair,
-        living.piano,
-        household.nightstand,
-        household.dresser,
-        household.wardrobe,
-        household.bookshelf,
-        household.sideboard,
-        household.tv_stand,
-        household.console,
-        household.toy_box,
-        household.basket,
-        household.trash_bin,
-        household.coat_rack,
-        household.counter,
-        household.kitchen_sink,
-        household.vanity,
-        household.stove,
-        household.fridge,
-        household.washing_machine,
-        household.toilet,
-        household.bathtub,
-        household.shower,
-        household.towel_rail,
-        living.floor_lamp,
-        living.plant,
-        living.rug,
-        living.fireplace,
-        living.radiator,
-        living.window,
-        living.picture,
-        living.clock,
-        living.wall_shelf,
-        living.standing_mirror,
-    )
+    name: maker
+    for module in (living, household)
+    for name, maker in inspect.getmembers(module, inspect.isfunction)
+    if maker.__module__ == module.__name__ and not name.startswith("_")
 }
+"""Every public function of the two modules makes a piece."""
 
 
 def make(name: str, draws: Draws, palette: Palette) -> Piece:

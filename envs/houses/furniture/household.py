@@ -12,7 +12,7 @@ COUNTER_DEPTH: Final = 0.6
 COUNTER_HEIGHT: Final = 0.9
 
 
-def table_lamp(palette: Palette, x: float, y: float, z: float) -> Piece:
+def _table_lamp(palette: Palette, x: float, y: float, z: float) -> Piece:
     """A lamp that rides on another piece, at a place in that piece's frame."""
     piece = Piece("lamp", 0.26, 0.26)
     shade = palette.table.add((1.0, 0.93, 0.7))
@@ -31,7 +31,7 @@ def nightstand(draws: Draws, palette: Palette) -> Piece:
     piece.box((-x + 0.01, x - 0.01), (-y, y - 0.01), (0.1, height - 0.03), wood, front=front)
     piece.box((-x, x), (-y, y), (height - 0.03, height), wood)
     if draws.chance(0.4):
-        piece.riders.append(table_lamp(palette, -x + 0.14, -y + 0.14, height))
+        piece.riders.append(_table_lamp(palette, -x + 0.14, -y + 0.14, height))
         piece.surface((-x + 0.04, x - 0.04), (0.07, y - 0.03), height, 1.5)
     else:
         piece.surface((-x + 0.04, x - 0.04), (-y + 0.03, y - 0.03), height, 1.5)
@@ -48,7 +48,7 @@ def dresser(draws: Draws, palette: Palette) -> Piece:
     piece.box((-x + 0.01, x - 0.01), (-y, y - 0.01), (0.08, height - 0.04), wood, front=front)
     piece.box((-x, x), (-y, y), (height - 0.04, height), wood)
     if draws.chance(0.4):
-        piece.riders.append(table_lamp(palette, -x + 0.2, -0.05, height))
+        piece.riders.append(_table_lamp(palette, -x + 0.2, -0.05, height))
         piece.surface((-x + 0.4, x - 0.04), (-y + 0.04, y - 0.03), height, 1.5)
     else:
         piece.surface((-x + 0.04, x - 0.04), (-y + 0.04, y - 0.03), height, 1.5)
@@ -76,9 +76,7 @@ def bookshelf(draws: Draws, palette: Palette) -> Piece:
     piece = Piece("bookshelf", width, depth)
     x, y = width / 2, depth / 2
     wood = palette.wood()
-    for side in (-1, 1):
-        low, high = sorted((side * x, side * (x - 0.03)))
-        piece.box((low, high), (-y, y), (0.0, height), wood)
+    piece.mirrored_boxes((x - 0.03, x), (-y, y), (0.0, height), wood)
     piece.box((-x + 0.03, x - 0.03), (-y, -y + 0.02), (0.0, height), wood)
     free = {0, draws.integer(1, 2)} if levels == 3 else {draws.integer(0, 1), 2}
     for level in range(levels + 1):
@@ -280,14 +278,14 @@ def vanity(draws: Draws, palette: Palette) -> Piece:
     piece.cylinder((0.0, 0.02), (z + 0.1, z + 0.104), 0.155, water)
     piece.box((-0.02, 0.02), (-y + 0.02, -y + 0.06), (z, z + 0.22), palette.steel)
     piece.box((-0.02, 0.02), (-y + 0.02, -y + 0.16), (z + 0.19, z + 0.22), palette.steel)
-    piece.riders.append(wall_mirror(palette, draws.uniform(0.6, 0.8), -y))
+    piece.riders.append(_wall_mirror(palette, draws.uniform(0.6, 0.8), -y))
     for side in (-1, 1):
         low, high = sorted((side * 0.23, side * (x - 0.03)))
         piece.surface((low, high), (-y + 0.04, y - 0.03), z, 0.3)
     return piece
 
 
-def wall_mirror(palette: Palette, width: float, back: float) -> Piece:
+def _wall_mirror(palette: Palette, width: float, back: float) -> Piece:
     """A mirror that hangs with its back at y = back."""
     piece = Piece("mirror", width, 0.04)
     glass = palette.table.emblem("mirror")
@@ -332,9 +330,7 @@ def shower(draws: Draws, palette: Palette) -> Piece:
     tiles = palette.table.add((0.55, 0.75, 0.85), "mosaic", 0.5)
     piece.box((-half, half), (-half, half), (0.0, 0.1), palette.white)
     piece.box((-half, half), (-half, -half + 0.03), (0.1, 2.1), tiles)
-    for edge in (-1, 1):
-        low, high = sorted((edge * half, edge * (half - 0.04)))
-        piece.box((low, high), (half - 0.04, half), (0.1, 2.1), palette.steel)
+    piece.mirrored_boxes((half - 0.04, half), (half - 0.04, half), (0.1, 2.1), palette.steel)
     piece.box((-half, half), (half - 0.04, half), (2.06, 2.1), palette.steel)
     piece.box((-0.02, 0.02), (-half + 0.03, -half + 0.07), (0.9, 2.0), palette.steel)
     piece.cylinder((0.0, -half + 0.2), (1.94, 1.98), 0.12, palette.steel)

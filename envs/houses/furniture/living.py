@@ -52,10 +52,7 @@ def _padded_seat(
     pad = palette.table.emblem("pillow", lighter)
     piece.box((-x, x), (-y, y - 0.04), (0.06, 0.3), cloth)
     piece.box((-x, x), (-y, -y + 0.22), (0.3, 0.88), cloth)
-    for side in (-1, 1):
-        inner, outer = side * (x - 0.17), side * x
-        low, high = min(inner, outer), max(inner, outer)
-        piece.box((low, high), (-y + 0.22, y - 0.02), (0.3, 0.62), cloth)
+    piece.mirrored_boxes((x - 0.17, x), (-y + 0.22, y - 0.02), (0.3, 0.62), cloth)
     seat = (width - 0.34) / cushions
     for i in range(cushions):
         left = -x + 0.17 + i * seat
@@ -138,8 +135,7 @@ def bench(draws: Draws, palette: Palette) -> Piece:
     x = piece.width / 2
     wood = palette.wood()
     cloth = palette.table.add(palette.fabric_rgb(), palette.pick(("plain", "stripes")), 0.4)
-    for side in (-1, 1):
-        piece.box((side * x * 0.85 - 0.04, side * x * 0.85 + 0.04), (-0.17, 0.17), (0, 0.4), wood)
+    piece.mirrored_boxes((x * 0.85 - 0.04, x * 0.85 + 0.04), (-0.17, 0.17), (0, 0.4), wood)
     piece.box((-x, x), (-0.19, 0.19), (0.4, 0.48), cloth)
     piece.surface((-x + 0.05, x - 0.05), (-0.15, 0.15), 0.48, 1.0)
     return piece
@@ -194,8 +190,7 @@ def piano(draws: Draws, palette: Palette) -> Piece:
     piece.box((-0.72, 0.72), (-0.3, 0.05), (0.02, 1.22), lacquer)
     keys = palette.table.emblem("piano_keys")
     piece.box((-0.72, 0.72), (0.05, 0.3), (0.6, 0.74), lacquer, top=keys)
-    for side in (-1, 1):
-        piece.box((side * 0.66 - 0.05, side * 0.66 + 0.05), (0.18, 0.28), (0.0, 0.6), lacquer)
+    piece.mirrored_boxes((0.66 - 0.05, 0.66 + 0.05), (0.18, 0.28), (0.0, 0.6), lacquer)
     piece.surface((-0.66, 0.66), (-0.26, 0.02), 1.22, 1.0)
     return piece
 
@@ -280,9 +275,7 @@ def window(draws: Draws, palette: Palette, width: float = 1.2) -> Piece:
     if draws.chance(0.65):
         curtain = Piece("curtain", width + 0.5, 0.08)
         cloth = palette.table.add(palette.fabric_rgb(), "curtain", 0.35)
-        for side in (-1, 1):
-            near, far = sorted((side * (x - 0.02), side * (x + 0.22)))
-            curtain.box((near, far), (-0.03, 0.03), (low - 0.05, low + 1.3), cloth)
+        curtain.mirrored_boxes((x - 0.02, x + 0.22), (-0.03, 0.03), (low - 0.05, low + 1.3), cloth)
         piece.riders.append(curtain)
     return piece
 

@@ -91,6 +91,11 @@ class Piece:
             )
         )
 
+    def mirrored_boxes(self, x: Span, y: Span, z: Span, material: int) -> None:
+        """Add a box and its mirror image on the side of lesser x, which comes first."""
+        self.box((-x[1], -x[0]), y, z, material)
+        self.box(x, y, z, material)
+
     def cylinder(
         self,
         at: tuple[float, float],

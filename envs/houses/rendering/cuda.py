@@ -284,14 +284,7 @@ class CudaBatchRenderer(SceneRows):
         *,
         rows: ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Draw one picture per pose.
-
-        Args:
-            x_N: Poses, as in `BatchRenderer.render`.
-            y_N: See `x_N`.
-            heading_N: See `x_N`.
-            pitch_N: See `x_N`.
-            rows: The row whose scene each pose is in; all rows in order if left out.
+        """Draw one picture per pose; the arguments are those of `BatchRenderer.render`.
 
         Returns:
             For each sensor a device array of shape (N, height, width, ...), which

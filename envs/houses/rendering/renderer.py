@@ -14,7 +14,6 @@ Shape suffixes: N rows of a call, H and W pixels, I instance ids.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
@@ -22,6 +21,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.core.validation import unknown_name
 from envs.houses.rendering.camera import Camera
 from envs.houses.rendering.cpu import Images, Scratch, Workers, count_rows, render_rows, views_of
 from envs.houses.rendering.tables import SceneTables, pack_atlas
@@ -174,11 +174,7 @@ class SceneRows:
             )
         for name in sensors:
             if name not in SENSORS:
-                near = difflib.get_close_matches(str(name), SENSORS, n=1, cutoff=0.0)[0]
-                raise ValueError(
-                    f"{self._name}.sensors: unknown {name!r}. Did you mean {near!r}? "
-                    f"Choose from: {', '.join(SENSORS)}."
-                )
+                raise unknown_name(self._name, "sensors", name, SENSORS)
         if not sensors or len(set(sensors)) < len(sensors):
             raise ValueError(
                 f"{self._name}.sensors: must name at least one sensor, none twice, got {sensors}."
@@ -264,13 +260,8 @@ class BatchRenderer(SceneRows):
     ) -> NDArray[np.int32]:
         """Count the pixels of each goal instance in square pictures, which are not made.
 
-        Args:
-            rows: The row whose scene each pose is in.
-            x_N: Poses, as in `render`.
-            y_N: See `x_N`.
-            heading_N: See `x_N`.
-            pitch_N: See `x_N`.
-            size: Width and height in pixels; the field of view is the renderer's.
+        Rows and poses are those of `render`, `size` is the pictures' width and height in pixels,
+        and their field of view is the renderer's.
 
         Returns:
             Shape (N, I): pixels by instance id, where id 0 is everything else.

@@ -9,6 +9,7 @@ R rooms, D doors, G the numbers of one solid, L its labels, K tiles, F faces.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -110,15 +111,23 @@ class Tables(NamedTuple):
     door_SD7: NDArray[np.float32]
 
 
+@dataclass(slots=True)
+class _Slot:
+    """Who uses a slot of the tables."""
+
+    scene: Scene | None = None
+    """None while the slot is free."""
+    users: int = 0
+    num_instances: int = 1
+
+
 class SceneTables:
     """The slots. Several renderers may read the same ones."""
 
     def __init__(self, num_tiles: int) -> None:
         self._num_tiles = num_tiles
-        self._scenes: list[Scene | None] = []
-        self._users: list[int] = []
+        self._slots: list[_Slot] = []
         self._slot_of: dict[int, int] = {}
-        self._instances: list[int] = []
         self.tables = _allocate(0, (0, 0, 0, 0))
 
     @property
@@ -129,11 +138,11 @@ class SceneTables:
     @property
     def bytes_per_scene(self) -> int:
         """Bytes of one slot at the present capacity."""
-        return self.nbytes // max(1, len(self._scenes))
+        return self.nbytes // max(1, len(self._slots))
 
     def num_instances(self, slot: int) -> int:
         """Return one more than the largest instance id of a slot."""
-        return self._instances[slot]
+        return self._slots[slot].num_instances
 
     def acquire(self, scene: Scene, *, instead_of: int | None = None) -> int:
         """Return the scene's slot, packed now if it is new. Counts one more user.
@@ -143,48 +152,46 @@ class SceneTables:
             instead_of: A slot to release, once it is certain that the scene can be packed.
         """
         slot = self._slot_of.get(id(scene))
+        if slot is not None and slot == instead_of:
+            return slot
         packed = pack(scene, num_tiles=self._num_tiles) if slot is None else None
-        if instead_of is not None and instead_of != slot:
+        if instead_of is not None:
             self.release(instead_of)
-        elif instead_of is not None:
-            return instead_of
-        if slot is None and packed is not None:
+        if packed is not None:
             slot = self._free_slot(packed)
             for table, array in zip(self.tables, packed, strict=True):
                 table[slot] = 0
                 table[(slot, *(slice(n) for n in array.shape[1:]))] = array[0]
-            self._scenes[slot] = scene
-            self._instances[slot] = 1 + int(scene.primitives.instance_P.max(initial=0))
+            num_instances = 1 + int(scene.primitives.instance_P.max(initial=0))
+            self._slots[slot] = _Slot(scene, num_instances=num_instances)
             self._slot_of[id(scene)] = slot
         assert slot is not None
-        self._users[slot] += 1
+        self._slots[slot].users += 1
         return slot
 
     def release(self, slot: int) -> None:
         """Count one user less; the last one frees the slot."""
-        self._users[slot] -= 1
-        scene = self._scenes[slot]
-        if self._users[slot] == 0 and scene is not None:
-            del self._slot_of[id(scene)]
-            self._scenes[slot] = None
+        used = self._slots[slot]
+        used.users -= 1
+        if used.users == 0 and used.scene is not None:
+            # The slot holds the scene until now, so no other object can have had its id.
+            del self._slot_of[id(used.scene)]
+            used.scene = None
 
     def _free_slot(self, packed: Tables) -> int:
         """Return an unused slot that is large enough for `packed`. May grow the tables."""
-        slot = next((k for k, scene in enumerate(self._scenes) if scene is None), None)
+        slot = next((k for k, used in enumerate(self._slots) if used.scene is None), None)
         have = tuple(getattr(self.tables, name).shape[1] for name in _SIZED)
         need = tuple(getattr(packed, name).shape[1] for name in _SIZED)
-        num_slots = len(self._scenes)
+        num_slots = len(self._slots)
         if slot is None:
             slot, num_slots = num_slots, max(1, 2 * num_slots)
-        if num_slots > len(self._scenes) or any(n > h for n, h in zip(need, have, strict=True)):
+        if num_slots > len(self._slots) or any(n > h for n, h in zip(need, have, strict=True)):
             larger = _allocate(num_slots, tuple(max(n, h) for n, h in zip(need, have, strict=True)))
             for new, old in zip(larger, self.tables, strict=True):
                 new[tuple(slice(n) for n in old.shape)] = old
             self.tables = larger
-            fresh = num_slots - len(self._scenes)
-            self._scenes += [None] * fresh
-            self._users += [0] * fresh
-            self._instances += [1] * fresh
+            self._slots += [_Slot() for _ in range(num_slots - len(self._slots))]
         return slot
 
 

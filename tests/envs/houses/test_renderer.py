@@ -167,7 +167,7 @@ def test_rows_in_one_scene_share_its_memory(scenes):
         ({"height": 2.5}, TypeError, r"height: must be a whole number"),
         ({"antialias": 3}, ValueError, r"antialias: must be in \[1, 2\]"),
         ({"hfov": 4.0}, ValueError, r"hfov: must be in \(0, pi\)"),
-        ({"sensors": ["rbg"]}, ValueError, r"unknown 'rbg'\. Did you mean 'rgb'"),
+        ({"sensors": ["rbg"]}, ValueError, r"sensors must be .*, got 'rbg'\. Did you mean 'rgb'"),
         ({"sensors": "rgb"}, TypeError, r"must be a list of names"),
         ({"sensors": []}, ValueError, r"at least one sensor"),
         ({"threads": 0}, ValueError, r"threads: must be in"),
