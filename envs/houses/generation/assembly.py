@@ -80,7 +80,6 @@ def wall_solids(
     thickness: float,
     height: float,
     papers: Sequence[int],
-    facade: int,
     trim: int,
 ) -> list[Solid]:
     """Make a box of every piece of wall.
@@ -90,13 +89,12 @@ def wall_solids(
         thickness: of all walls.
         height: of the rooms.
         papers: wall material by room.
-        facade: material of the outside.
-        trim: material of the ends and undersides that show in doorways.
+        trim: material of the outside, and of the ends and undersides that show in doorways.
     """
     solids: list[Solid] = []
     for wall, low, high, bottom in pieces:
-        below = facade if wall.below == OUTSIDE else papers[wall.below]
-        above = facade if wall.above == OUTSIDE else papers[wall.above]
+        below = trim if wall.below == OUTSIDE else papers[wall.below]
+        above = trim if wall.above == OUTSIDE else papers[wall.above]
         middle, half = (low + high) / 2, (high - low) / 2
         z, half_z = (bottom + height) / 2, (height - bottom) / 2
         if wall.along_x:

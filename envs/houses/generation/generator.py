@@ -62,6 +62,7 @@ LARGEST_SEED: Final = 2**62
 
 _PLAN_STREAM: Final = 1
 _COLOUR_STREAM: Final = 2
+"""Draws of their own, so that a change of the one leaves the other as it is."""
 _ATTEMPTS: Final = 50
 _LEAST_SLOTS: Final = 24
 """Places for objects that a house must offer, so that every arrangement finds enough."""
@@ -112,7 +113,6 @@ def _draft(seed: int, size: str, attempt: int) -> House | None:
         thickness=plan.thickness,
         height=height,
         papers=[room.wall_material for room in rooms],
-        facade=palette.trim,
         trim=palette.trim,
     )
     placed: list[Placed] = []

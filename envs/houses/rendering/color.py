@@ -183,9 +183,10 @@ def flat_row(look_A: FloatArray, j: Number) -> tuple[Number, ...]:
 @njit(forceinline=True)
 def flat_hit(row: tuple[Number, ...], i: Number, t: Number) -> tuple[Number, Number, Number]:
     """Return the tile coordinates that column i shows at depth t, and the tile's strength."""
-    u = row[0] + t * (row[1] + i * row[2])
-    v = row[3] + t * (row[4] + i * row[5])
-    return u, v, maximum(minimum(row[6] - t * (row[7] + t * row[8]), ONE), ZERO)
+    eye_u, ray_u, step_u, eye_v, ray_v, step_v, full, fade, slant = row
+    u = eye_u + t * (ray_u + i * step_u)
+    v = eye_v + t * (ray_v + i * step_v)
+    return u, v, maximum(minimum(full - t * (fade + t * slant), ONE), ZERO)
 
 
 @njit(forceinline=True)
@@ -234,14 +235,18 @@ def curved_hit(
     row: tuple[Number, ...], i: Number, t: Number
 ) -> tuple[Number, Number, Number, Number]:
     """Return tile coordinates, the tile's strength and the light at column i and depth t."""
-    x = row[0] + t * (row[1] + i * row[2])
-    y = row[3] + t * (row[4] + i * row[5])
-    z = row[6] + t * row[7]
-    u, v = row[13] * _quarters(x, y), row[14] * z + row[15]
-    x, y, z = x * row[8], y * row[9], z * row[10]
+    eye_x, ray_x, step_x, eye_y, ray_y, step_y, eye_z, ray_z, aa, bb, cc, light_x, light_y = row[
+        :13
+    ]
+    aa, bb, cc, light_x, light_y, scale_u, scale_v, offset_v, full, fade = row[8:]
+    x = eye_x + t * (ray_x + i * step_x)
+    y = eye_y + t * (ray_y + i * step_y)
+    z = eye_z + t * ray_z
+    u, v = scale_u * _quarters(x, y), scale_v * z + offset_v
+    x, y, z = x * aa, y * bb, z * cc  # the normal, not yet of length 1
     length = root(maximum(x * x + y * y + z * z, TINY))
-    light = AMBIENT + (row[11] * x + row[12] * y + LIGHT[2] * z) / length
-    return u, v, maximum(minimum(row[16] - t * row[17], ONE), ZERO), light
+    light = AMBIENT + (light_x * x + light_y * y + LIGHT[2] * z) / length
+    return u, v, maximum(minimum(full - t * fade, ONE), ZERO), light
 
 
 @njit

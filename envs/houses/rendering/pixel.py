@@ -142,7 +142,10 @@ def faces_of(shape_K: FloatArray, first: int) -> tuple[Number, Number, Number]:
 
 @njit
 def box_row(shape_K: FloatArray, j: Number) -> tuple[Number, ...]:
-    """Return a box's planes along pixel row j, each an offset and a step by column."""
+    """Return a box's planes along pixel row j, each 1 / t and its step by column.
+
+    For x, then for y, the entered plane and the two that may be left; the same for z, done.
+    """
     x = shape_K[1] + j * shape_K[3]
     y = shape_K[5] + j * shape_K[7]
     z = shape_K[9] + j * shape_K[11]
@@ -171,14 +174,15 @@ def box_hit(
     row: tuple[Number, ...], i: Number, faces: tuple[Number, Number, Number]
 ) -> tuple[Number, Number]:
     """Return 1 / t at column i, 0 for a miss, and the face."""
-    enter_x, enter_y, enter = row[0] + row[1] * i, row[6] + row[7] * i, row[12]
-    leave_x = maximum(row[2] + row[3] * i, row[4] + row[5] * i)
-    leave_y = maximum(row[8] + row[9] * i, row[10] + row[11] * i)
-    leave = maximum(maximum(leave_x, leave_y), row[13])
+    ex, dex, ax, dax, bx, dbx, ey, dey, ay, day, by, dby, enter_z, leave_z = row
+    enter_x, enter_y = ex + dex * i, ey + dey * i
+    leave_x = maximum(ax + dax * i, bx + dbx * i)
+    leave_y = maximum(ay + day * i, by + dby * i)
+    leave = maximum(maximum(leave_x, leave_y), leave_z)
     face = select(enter_x < enter_y, faces[0], faces[1])
     nearest = minimum(enter_x, enter_y)
-    face = select(nearest < enter, face, faces[2])
-    nearest = minimum(nearest, enter)
+    face = select(nearest < enter_z, face, faces[2])
+    nearest = minimum(nearest, enter_z)
     return select((nearest >= leave) & (nearest <= LARGEST), nearest, ZERO), face
 
 
@@ -205,12 +209,12 @@ def ellipsoid_hit(row: tuple[Number, ...], i: Number) -> Number:
     The discriminant is |d|^2 - |o x d|^2: for small, distant solids the textbook's form
     (o . d)^2 - |d|^2 (|o|^2 - 1) is a difference of large numbers and loses all digits.
     """
-    x, y, z = row[0] + row[1] * i, row[2] + row[3] * i, row[4]
-    eye_x, eye_y, eye_z = row[5], row[6], row[7]
+    ray_x, step_x, ray_y, step_y, z, eye_x, eye_y, eye_z, inverse = row
+    x, y = ray_x + step_x * i, ray_y + step_y * i
     along = eye_x * x + eye_y * y + eye_z * z
     a, b, c = eye_y * z - eye_z * y, eye_z * x - eye_x * z, eye_x * y - eye_y * x
     inside = (x * x + y * y + z * z) - (a * a + b * b + c * c)
-    nearest = (root(maximum(inside, ZERO)) - along) * row[8]
+    nearest = (root(maximum(inside, ZERO)) - along) * inverse
     return select((inside >= ZERO) & (nearest <= LARGEST), nearest, ZERO)
 
 
@@ -239,14 +243,15 @@ def cylinder_hit(
     row: tuple[Number, ...], i: Number, faces: tuple[Number, Number, Number]
 ) -> tuple[Number, Number]:
     """Return 1 / t at column i, 0 for a miss, and the face."""
-    x, y, eye_x, eye_y = row[0] + row[1] * i, row[2] + row[3] * i, row[4], row[5]
+    ray_x, step_x, ray_y, step_y, eye_x, eye_y, base, enter, leave, cap_enter, cap_leave = row
+    x, y = ray_x + step_x * i, ray_y + step_y * i
     along = eye_x * x + eye_y * y
     across = eye_x * y - eye_y * x
     inside = (x * x + y * y) - across * across
     spread = root(maximum(inside, ZERO))
-    side = row[6] + (spread - along) * row[7]
-    leave = maximum((ZERO - along - spread) * row[8], row[10])
-    face = select(side < row[9], faces[0], faces[2])
-    nearest = minimum(side, row[9])
-    hit = (inside >= ZERO) & (nearest >= leave) & (nearest <= LARGEST)
+    side = base + (spread - along) * enter
+    last = maximum((ZERO - along - spread) * leave, cap_leave)
+    face = select(side < cap_enter, faces[0], faces[2])
+    nearest = minimum(side, cap_enter)
+    hit = (inside >= ZERO) & (nearest >= last) & (nearest <= LARGEST)
     return select(hit, nearest, ZERO), face
