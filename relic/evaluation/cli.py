@@ -6,19 +6,19 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
-from relic.arguments import section_of
+from relic.arguments import read, section_of, split
 from relic.evaluation.context_limit import NO_LIMIT, limit_words
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.maps import check_trials, replayed_trials
-from relic.evaluation.pipeline import REPORT_FILE, evaluate_into, identity_of
+from relic.evaluation.pipeline import REPORT_FILE, Settings, evaluate_into
 from relic.evaluation.protocol import Protocol, load_protocol
-from relic.evaluation.records import RECORDS_FILES, RecordStore, read_records
+from relic.evaluation.records import RECORDS_FILES, RecordStore, identity, read_records
 from relic.evaluation.report.side_by_side import (
     PAGE_FILE,
     Entry,
@@ -26,11 +26,13 @@ from relic.evaluation.report.side_by_side import (
     write_side_by_side,
 )
 from relic.evaluation.report.text import describe
-from relic.evaluation.settings import Settings, parse, usage
 from relic.evaluation.trained_agent import TrainedAgent, find_agents, fit_protocol
 from relic.evaluation.workers import WorkerError
 from relic.files import hold
-from relic.schema import ConfigError, in_lines, leaves, to_plain
+from relic.schema import ConfigError, build, hint_at, in_lines, leaves, nearest, to_plain
+
+_FIXED = ("name", "version", "env")
+"""Fields of a protocol that cannot be overridden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         _check_controls(settings, protocols[0])
         plans = _plan(agents, settings, protocols)
         _check_tracks(settings, plans[0].fitted)
-        stores = [
-            RecordStore(plan.directory, identity_of(plan.agent, plan.fitted, settings))
-            for plan in plans
-        ]
+        stores = [_open(plan, settings) for plan in plans]
         shared = shared_directory(agents, settings, protocols)
         if len(plans) > 1:
             shared.mkdir(parents=True, exist_ok=True)
@@ -81,6 +80,49 @@ def main(arguments: Sequence[str]) -> int:
         print(describe_side_by_side(write_side_by_side(entries, shared)))
         print(f"{shared / PAGE_FILE}")
     return 0
+
+
+def usage() -> str:
+    """Say how to call it."""
+    own = ", ".join(f.name for f in fields(Settings) if f.name != "run")
+    of_protocol = ", ".join(f.name for f in fields(Protocol) if f.name not in _FIXED)
+    return (
+        "python eval.py run=DIR [protocol=NAME] [key=value ...]\n"
+        "python eval.py run=[DIR1,DIR2] ... compares runs; checkpoint=all compares a run's "
+        "checkpoints\n"
+        "python eval.py run=DIR context_limits=[none,last:512,drop_first:512] compares how much an "
+        "agent remembers\n"
+        f"keys: {own}\n"
+        f"keys that change the protocol: {of_protocol} (options.KEY for one of the environment's)"
+    )
+
+
+def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """Split `key=value` arguments into settings and changes of the protocol.
+
+    Returns:
+        The settings, and values by dotted name of the protocol's field.
+
+    Raises:
+        ConfigError: On an unknown key, which names the nearest, or a value that does not fit.
+    """
+    own: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    known = [f.name for f in fields(Settings)]
+    changeable = [f.name for f in fields(Protocol) if f.name not in _FIXED]
+    for argument in arguments:
+        key, text = split(argument)
+        root = key.partition(".")[0]
+        if root not in (*known, *changeable):
+            raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
+        owner, values = (Settings, own) if root in known else (Protocol, changes)
+        values[key] = read(key, text, hint_at(owner, key))
+    if own.get("context_limits") and "context_limit" in changes:
+        raise ConfigError(
+            "context_limit: must not be given with context_limits, which sets it, got both. "
+            "Leave one out."
+        )
+    return build(Settings, own), changes
 
 
 def _evaluate(
@@ -207,6 +249,11 @@ def shared_directory(
 
 def _in(root: Path, protocol: Protocol) -> Path:
     return root / "evaluations" / f"{protocol.name}-{protocol.hash}"
+
+
+def _open(plan: Plan, settings: Settings) -> RecordStore:
+    checkpoint, threads, device = plan.agent.checkpoint, settings.threads, settings.device
+    return RecordStore(plan.directory, identity(checkpoint, plan.fitted, threads, device=device))
 
 
 def _announce_changes(protocols: Sequence[Protocol]) -> None:

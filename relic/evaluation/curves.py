@@ -3,14 +3,11 @@
 Intervals are 95 % bootstrap intervals that resample houses (trials, where records name no house),
 since episodes of one house are alike: more episodes in it say little about others.
 
+`summarise` has the whole evaluation, `summarise_groups` its parts by goal category and by the size
+of the house. Parts are small, so there each measure comes as a curve and as two numbers: its mean
+over the first and over the last quarter of a trial's episodes.
+
 Legend: U units (a trial, evaluated once), I episode index, C clusters (houses), B resamples.
-
-Curves of parts of an evaluation: by what was asked for, and by the size of the house.
-
-Parts are small, so each measure comes as a curve and as two numbers: its mean over the first and
-over the last quarter of a trial's episodes.
-
-Legend: U units (a trial, evaluated once), I episode index, C clusters (houses).
 """
 
 from __future__ import annotations
@@ -32,12 +29,16 @@ LATE = 10
 """Episode index that gains are measured at."""
 COMPETENT = 0.9
 """Share of the best mean that counts as competence."""
+NUM_SIZES = 3
+"""Parts that houses are cut into by their size, with equally many houses each."""
 
 _RESAMPLES = 2000
 _SEED = 0
 _PERCENTILES = (2.5, 97.5)
 
 Interval = dict[str, float | None]
+Masks = Mapping[str, np.ndarray]
+"""Which episodes (U, I) belong to a part, by its name."""
 
 
 @dataclass(frozen=True)
@@ -233,14 +234,6 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 def _plain(value_I: np.ndarray) -> list[float | None]:
     return [None if np.isnan(v) else float(v) for v in value_I]
-
-
-NUM_SIZES = 3
-"""Parts that houses are cut into by their size, with equally many houses each."""
-BANDS = ("early", "late")
-
-Masks = Mapping[str, np.ndarray]
-"""Which episodes (U, I) belong to a part, by its name."""
 
 
 def summarise_groups(records: Sequence[Record], categories: Sequence[str]) -> dict[str, Any]:

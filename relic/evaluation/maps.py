@@ -1,6 +1,10 @@
-"""Where trials take place, seen from above: positions, goals, and a picture to draw them on.
+"""Where trials take place, seen from above, and where the agent went in some of them.
 
-Shape suffixes: N rows, K goals, H and W picture height and width.
+A `TrialMap` knows positions and goals, and gives a picture to draw them on. A `Track` is the way of
+the agent in one trial, kept to be replayed: it is written beside the records while a block is
+evaluated, as exact as a replay needs, and the same whenever the block is evaluated again.
+
+Shape suffixes: N rows, T steps of an episode, K goals, H and W picture height and width.
 """
 
 from __future__ import annotations
@@ -31,7 +35,11 @@ Positions = NDArray[np.float64]
 
 _GOAL, _LINE = (250, 214, 165), (205, 211, 219)
 SIDE = 640
-"""Pixels along the longer side of a picture, unless something else is asked for."""
+"""Pixels along the longer side of a picture, unless another number is given."""
+_FEW, _MOST = 3, 12
+"""Trials that are kept if none are named, and that may be named."""
+_DECIMALS = 3
+"""Of metres and radians: a tenth of a pixel is coarser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +198,6 @@ def map_of(env: TrialVectorEnv, row: int = 0) -> TrialMap:
         f"map_of: the environment must be Darkroom or Houses, got {type(env).__name__}. "
         "Others have no map."
     )
-
-
-_FEW, _MOST = 3, 12
-"""Trials that are kept if none are named, and that may be named."""
-_DECIMALS = 3
-"""Of metres and radians: a tenth of a pixel is coarser."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class DemonstrationEffect:
     """One measure with and without demonstrations."""
 
     demonstrated: tuple[Curve, ...]
@@ -86,10 +86,10 @@ class ProbeResult:
     """Numbers of demonstrations that were tried, ascending."""
     following: int
     """The policy's own episodes after them."""
-    measures: dict[str, Comparison] = field(default_factory=dict)
+    measures: dict[str, DemonstrationEffect] = field(default_factory=dict)
 
     def at_first(self, measure: str, part: Literal["demonstrated", "difference"]) -> Curve:
-        """Return a part of the comparison in the episode right after the demonstrations.
+        """Return a part of the effect in the episode right after the demonstrations.
 
         Returns:
             A curve with one entry for each of `counts`.
@@ -173,7 +173,7 @@ def probe(
         counts=tried,
         following=following,
         measures={
-            name: _compare(name, own, after, demonstrator, following) for name in measures(own)
+            name: _effect(name, own, after, demonstrator, following) for name in measures(own)
         },
     )
 
@@ -264,13 +264,13 @@ def _records(
     return records
 
 
-def _compare(
+def _effect(
     name: str,
     own: list[Record],
     after: Mapping[int, list[Record]],
     demonstrator: list[Record],
     following: int,
-) -> Comparison:
+) -> DemonstrationEffect:
     own_table = tabulate(own, name)
     demonstrated, difference = [], []
     for count, records in after.items():
@@ -279,7 +279,7 @@ def _compare(
         more_UI = value_UI - own_table.value_UI[:, episodes]
         demonstrated.append(_curve(Table(value_UI, own_table.cluster_U)))
         difference.append(_curve(Table(more_UI, own_table.cluster_U)))
-    return Comparison(
+    return DemonstrationEffect(
         demonstrated=tuple(demonstrated),
         own=_curve(own_table),
         difference=tuple(difference),

@@ -1,12 +1,11 @@
-"""One trial, step by step, as a policy lived it: what it saw and did, and where it was.
+"""One trial, recorded step by step as a policy lives it, and what the policy attends to in it.
 
-Shape suffixes: T steps of the trial.
+`record_trial` keeps what was seen and done, and where the agent was. `attention_of` works out
+afterwards how much each step attends to which episode, from the policy's own queries and keys
+(`relic.policy.memory.inspection`).
 
-What a policy attends to in a trial that it lived through: how much, of which episode, where.
-
-Numbers are those of the policy's own queries and keys (`relic.policy.memory.inspection`).
-
-Shape suffixes: L layers, H heads, T steps of the trial, Q some of them, I episode index, K sinks.
+Shape suffixes: L layers, H heads, T steps of the trial, Q some of them, I episode index, J sinks
+and steps, K places.
 """
 
 from __future__ import annotations
@@ -27,6 +26,10 @@ from relic.evaluation.records import Record
 from relic.policy.memory.inspection import LayerAttention, watch_attention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
+
+Floats = NDArray[np.float32]
+_AT_ONCE = 256
+"""Queries whose weights are held at once: a row of them is as long as the trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +151,6 @@ class _Keeper:
             prev_action=action.roll(1, dims=1),  # not looked at where an episode starts
             episode_starts=row(self._starts),
         )
-
-
-_AT_ONCE = 256
-"""Queries whose weights are held at once: a row of them is as long as the trial."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
-"""Evaluates blocks in this process or in several; what comes out is the same.
+"""Evaluates blocks in this process or in several, and shows how far they are.
 
-Each worker process holds the policy and an environment and is sent one block after another. A
-worker that dies costs its block only: the block is tried once more in a fresh process, and the
-others go on.
-
-How far an evaluation is, and how long it will still take.
+What comes out is the same. Each worker process holds the policy and an environment and is sent one
+block after another. A worker that dies costs its block only: the block is tried once more in a
+fresh process, and the others go on.
 """
 
 from __future__ import annotations
@@ -28,11 +26,13 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Job, Record, RecordStore
+from relic.evaluation.records import Job, Record, RecordStore, identity
 from relic.policy.loading import load
 
 ATTEMPTS = 2
 """Times that a block is tried before it is given up."""
+_LINE_EVERY_S = 30.0
+"""Between lines of progress where there is no terminal."""
 
 OnEpisode = Callable[[Record], None]
 
@@ -42,27 +42,35 @@ class WorkerError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Assignment:
     """All that a worker needs to know."""
 
     checkpoint: Path
     protocol: Protocol
     directory: Path
-    identity: dict[str, Any]
     threads: int = 1
     """Threads of each worker: last bits depend on them, so they are part of the identity."""
     device: str = "cpu"
     tracked: tuple[int, ...] = ()
     """Trials whose tracks are kept."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the records."""
+        return identity(self.checkpoint, self.protocol, self.threads, device=self.device)
+
 
 def run_jobs(
-    task: Task, jobs: Sequence[Job], *, workers: int = 1, on_episode: OnEpisode = lambda _: None
+    assignment: Assignment,
+    jobs: Sequence[Job],
+    *,
+    workers: int = 1,
+    on_episode: OnEpisode = lambda _: None,
 ) -> None:
-    """Evaluate blocks into the task's directory.
+    """Evaluate blocks into the assignment's directory.
 
     Args:
-        task: What is evaluated.
+        assignment: What is evaluated.
         jobs: Blocks that are not done yet.
         workers: Processes; with one, the work is done in this process.
         on_episode: Called with its record as each episode ends.
@@ -72,38 +80,40 @@ def run_jobs(
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
-        with torch_threads(task.threads):
-            for record in _work(task, iter(jobs)):
+        with torch_threads(assignment.threads):
+            for record in _work(assignment, iter(jobs)):
                 on_episode(record)
         return
-    pool = _Pool(task, jobs, on_episode)
+    pool = _Pool(assignment, jobs, on_episode)
     try:
         pool.run(workers)
     finally:
         pool.close()
 
 
-def _work(task: Task, jobs: Iterator[Job]) -> Iterator[Record]:
+def _work(assignment: Assignment, jobs: Iterator[Job]) -> Iterator[Record]:
     """Evaluate jobs one after another, with one policy and one environment."""
-    policy = limited(load(task.checkpoint, task.device), task.protocol.context_limit)
-    store = RecordStore(task.directory, task.identity)
-    blocks = list(task.protocol.blocks())
-    env = make_env(task.protocol)
+    protocol = assignment.protocol
+    policy = limited(load(assignment.checkpoint, assignment.device), protocol.context_limit)
+    store = RecordStore(assignment.directory, assignment.identity)
+    blocks = list(protocol.blocks())
+    env = make_env(protocol)
     try:
         check_fit(policy, env)
         for job in jobs:
             block = blocks[job.block]
-            tracker = Tracker(block, task.tracked if job.control is ContextControl.KEPT else ())
+            is_kept = job.control is ContextControl.KEPT
+            tracker = Tracker(block, assignment.tracked if is_kept else ())
             records = run_block(
                 policy,
                 env,
-                task.protocol,
+                protocol,
                 block,
                 control=job.control,
                 on_act=tracker if tracker.trials else None,
             )
             yield from store.write(job, records)
-            tracker.write(task.directory)
+            tracker.write(assignment.directory)
     finally:
         env.close()
 
@@ -119,7 +129,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _serve(task: Task, connection: Connection) -> None:
+def _serve(assignment: Assignment, connection: Connection) -> None:
     """Do the jobs that come, in a process of its own; None says that there are no more.
 
     Messages back: "next" asks for a job, a record tells of an episode, any other text is a failure.
@@ -133,9 +143,9 @@ def _serve(task: Task, connection: Connection) -> None:
                 return
             yield job
 
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(assignment.threads)
     try:
-        for record in _work(task, asked_for()):
+        for record in _work(assignment, asked_for()):
             connection.send(record)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the process that asked is gone, or both were interrupted
@@ -146,8 +156,8 @@ def _serve(task: Task, connection: Connection) -> None:
 class _Pool:
     """Worker processes and the jobs that they share."""
 
-    def __init__(self, task: Task, jobs: Sequence[Job], on_episode: OnEpisode) -> None:
-        self._task, self._on_episode = task, on_episode
+    def __init__(self, assignment: Assignment, jobs: Sequence[Job], on_episode: OnEpisode) -> None:
+        self._assignment, self._on_episode = assignment, on_episode
         self._waiting = list(reversed(jobs))
         self._attempts = dict.fromkeys(jobs, 0)
         self._given_up: list[Job] = []
@@ -178,7 +188,7 @@ class _Pool:
         # Spawned, as a fork would copy the threads' locks of torch and numba in unknown states.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(self._task, theirs), daemon=True)
+        process = context.Process(target=_serve, args=(self._assignment, theirs), daemon=True)
         process.start()
         theirs.close()
         self._processes[ours], self._doing[ours] = process, None
@@ -226,9 +236,6 @@ class _Pool:
     @property
     def _busy(self) -> int:
         return sum(job is not None for job in self._doing.values())
-
-
-_LINE_EVERY_S = 30.0
 
 
 @contextmanager

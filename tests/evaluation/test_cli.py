@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from relic.evaluation.cli import main, shared_directory
+from relic.evaluation.cli import main, parse, shared_directory, usage
+from relic.evaluation.pipeline import Settings
 from relic.evaluation.protocol import load_protocol
 from relic.evaluation.records import read_records
-from relic.evaluation.settings import Settings, parse, usage
 from relic.evaluation.trained_agent import TrainedAgent, find_agents
 from relic.files import hold
 from relic.schema import ConfigError

@@ -73,7 +73,7 @@ def test_demonstrations_change_what_follows_and_are_compared_in_pairs(run):
     after = []
     for block in protocol.blocks():
         after += run_block(load(run), env, protocol, block, on_act=playback(shown, 2))
-    comparison = result.measures["return"]
+    effect = result.measures["return"]
     without = evaluate(load(run), protocol)
     for index in (2, 3):
         by_hand, own = (
@@ -81,14 +81,14 @@ def test_demonstrations_change_what_follows_and_are_compared_in_pairs(run):
             for records in (after, without)
         )
         mean = np.mean(list(by_hand.values()))
-        assert comparison.demonstrated[2].mean[index - 2] == pytest.approx(mean)
+        assert effect.demonstrated[2].mean[index - 2] == pytest.approx(mean)
         pairs = [by_hand[unit] - own[unit] for unit in own]
-        assert comparison.difference[2].mean[index - 2] == pytest.approx(np.mean(pairs))
-    assert any(comparison.difference[2].mean)
+        assert effect.difference[2].mean[index - 2] == pytest.approx(np.mean(pairs))
+    assert any(effect.difference[2].mean)
     returns = [np.mean([r["return"] for r in records if r["episode"] == e]) for e in (0, 1)]
-    assert comparison.demonstrator.mean == pytest.approx(returns)
+    assert effect.demonstrator.mean == pytest.approx(returns)
     assert result.at_first("return", "demonstrated").mean == tuple(
-        c.mean[0] for c in comparison.demonstrated
+        c.mean[0] for c in effect.demonstrated
     )
 
 
@@ -164,11 +164,11 @@ def test_the_picture_shows_both_curves_and_their_difference(run):
     result = small_probe(run)
     figure = plot_probe(result, "return")
     upper, lower = figure.axes
-    comparison = result.measures["return"]
+    effect = result.measures["return"]
     lines = {line.get_label(): line for line in upper.lines}
     own, shown = lines["after its own episodes"], lines["after the expert's episodes"]
-    np.testing.assert_array_equal(own.get_ydata(), comparison.own.mean)
+    np.testing.assert_array_equal(own.get_ydata(), effect.own.mean)
     np.testing.assert_array_equal(shown.get_xdata(), COUNTS)
-    np.testing.assert_array_equal(shown.get_ydata(), [c.mean[0] for c in comparison.demonstrated])
+    np.testing.assert_array_equal(shown.get_ydata(), [c.mean[0] for c in effect.demonstrated])
     points = [line.get_ydata()[0] for line in lower.lines if line.get_marker() == "o"]  # type: ignore[index]
     assert points == list(result.at_first("return", "difference").mean)

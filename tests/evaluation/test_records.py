@@ -8,7 +8,7 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, identity, read_records
-from relic.evaluation.workers import OnEpisode, Task, WorkerError, run_jobs
+from relic.evaluation.workers import Assignment, OnEpisode, WorkerError, run_jobs
 from relic.policy.loading import find_checkpoint, load
 from relic.schema import ConfigError
 from tests.evaluation.conftest import OPTIONS, small_protocol
@@ -17,36 +17,38 @@ KEPT, CLEARED = ContextControl.KEPT, ContextControl.CLEARED
 JOBS = [Job(control, block) for control in (KEPT, CLEARED) for block in range(3)]
 
 
-def small_task(run, directory, protocol: Protocol | None = None) -> Task:
+def small_assignment(run, directory, protocol: Protocol | None = None) -> Assignment:
     protocol = protocol or small_protocol(block=2)
     checkpoint = find_checkpoint(run)
     tracked = (0, 2) if protocol.env.endswith("Darkroom-v0") else ()
-    return Task(checkpoint, protocol, directory, identity(checkpoint, protocol, 1), tracked=tracked)
+    return Assignment(checkpoint, protocol, directory, tracked=tracked)
 
 
 def finish(
-    task: Task,
+    assignment: Assignment,
     *,
     workers: int = 1,
     jobs: list[Job] = JOBS,
     on_episode: OnEpisode = lambda _: None,
 ) -> dict[str, bytes]:
     """Evaluate what is left, merge it and return the bytes of every file."""
-    store = RecordStore(task.directory, task.identity)
+    store = RecordStore(assignment.directory, assignment.identity)
     left = [j for j in jobs if not store.is_done(j)]
-    run_jobs(task, left, workers=workers, on_episode=on_episode)
+    run_jobs(assignment, left, workers=workers, on_episode=on_episode)
     for control in {job.control for job in jobs}:
-        store.merge(control, task.protocol.num_blocks)
-    files = [p for p in task.directory.rglob("*") if p.is_file()]
-    return {str(p.relative_to(task.directory)): p.read_bytes() for p in files}
+        store.merge(control, assignment.protocol.num_blocks)
+    files = [p for p in assignment.directory.rglob("*") if p.is_file()]
+    return {str(p.relative_to(assignment.directory)): p.read_bytes() for p in files}
 
 
 def test_files_hold_what_the_evaluator_says(run, tmp_path):
-    task = small_task(run, tmp_path / "out")
-    files = finish(task)
-    assert read_records(task.directory / "records.jsonl") == evaluate(load(run), task.protocol)
-    cleared = read_records(task.directory / "records_cleared.jsonl")
-    assert cleared == evaluate(load(run), task.protocol, control=CLEARED)
+    assignment = small_assignment(run, tmp_path / "out")
+    files = finish(assignment)
+    assert read_records(assignment.directory / "records.jsonl") == evaluate(
+        load(run), assignment.protocol
+    )
+    cleared = read_records(assignment.directory / "records_cleared.jsonl")
+    assert cleared == evaluate(load(run), assignment.protocol, control=CLEARED)
     assert not [name for name in files if name.endswith((".part", ".tmp"))]
     assert sum(name.startswith("blocks/kept-") for name in files) == 3
     assert sum(name.startswith("tracks/") for name in files) == 2
@@ -59,8 +61,8 @@ def test_several_workers_write_the_same_bytes_as_one(run, tmp_path):
         def hear(record: Record) -> None:
             heard[workers] += 1
 
-        task = small_task(run, tmp_path / str(workers))
-        return finish(task, workers=workers, on_episode=hear)
+        assignment = small_assignment(run, tmp_path / str(workers))
+        return finish(assignment, workers=workers, on_episode=hear)
 
     assert evaluated(1) == evaluated(2)
     assert heard == {1: 48, 2: 48}  # two contexts of 3 trials, 2 repeats and 4 episodes
@@ -68,8 +70,8 @@ def test_several_workers_write_the_same_bytes_as_one(run, tmp_path):
 
 def test_one_worker_leaves_the_callers_threads_alone(run, tmp_path):
     before = torch.get_num_threads()
-    task = replace(small_task(run, tmp_path / "out"), threads=before + 1)
-    run_jobs(task, JOBS[:1])
+    assignment = replace(small_assignment(run, tmp_path / "out"), threads=before + 1)
+    run_jobs(assignment, JOBS[:1])
     assert torch.get_num_threads() == before
 
 
@@ -86,8 +88,8 @@ def test_records_are_on_disk_as_they_come(run, tmp_path):
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_alike(run, tmp_path):
-    whole = finish(small_task(run, tmp_path / "whole"))
-    task = small_task(run, tmp_path / "cut")
+    whole = finish(small_assignment(run, tmp_path / "whole"))
+    assignment = small_assignment(run, tmp_path / "cut")
     episodes = 0
 
     def interrupt(record: Record) -> None:
@@ -97,15 +99,15 @@ def test_an_interrupted_evaluation_goes_on_and_ends_alike(run, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(task, JOBS, on_episode=interrupt)
-    store = RecordStore(task.directory, task.identity)
+        run_jobs(assignment, JOBS, on_episode=interrupt)
+    store = RecordStore(assignment.directory, assignment.identity)
     assert [store.is_done(j) for j in JOBS[:3]] == [True, False, False]
-    assert list(task.directory.rglob("*.part"))
-    assert finish(task) == whole
+    assert list(assignment.directory.rglob("*.part"))
+    assert finish(assignment) == whole
 
 
 def test_no_jobs_are_no_work(run, tmp_path):
-    run_jobs(small_task(run, tmp_path), [])
+    run_jobs(small_assignment(run, tmp_path), [])
 
 
 def crashing(**options: object) -> Protocol:
@@ -120,29 +122,29 @@ def crashing(**options: object) -> Protocol:
 
 def test_a_crashed_worker_costs_its_block_only(run, tmp_path):
     marker = tmp_path / "crashed"
-    task = small_task(run, tmp_path / "out", crashing(fatal=2, marker=str(marker)))
+    assignment = small_assignment(run, tmp_path / "out", crashing(fatal=2, marker=str(marker)))
     jobs = [Job(KEPT, block) for block in range(4)]
-    finish(task, workers=2, jobs=jobs)
+    finish(assignment, workers=2, jobs=jobs)
     assert marker.exists()
     whole = evaluate(load(run), replace(crashing(), env="relic/Darkroom-v0"))
-    assert read_records(task.directory / "records.jsonl") == whole
+    assert read_records(assignment.directory / "records.jsonl") == whole
 
 
 @pytest.mark.slow
 def test_a_block_that_always_crashes_is_named_and_the_others_are_kept(run, tmp_path):
-    task = small_task(run, tmp_path / "out", crashing(fatal=1))
+    assignment = small_assignment(run, tmp_path / "out", crashing(fatal=1))
     jobs = [Job(KEPT, block) for block in range(4)]
     with pytest.raises(WorkerError, match=r"died 2 times on: kept 1\."):
-        run_jobs(task, jobs, workers=2)
-    store = RecordStore(task.directory, task.identity)
+        run_jobs(assignment, jobs, workers=2)
+    store = RecordStore(assignment.directory, assignment.identity)
     assert [store.is_done(job) for job in jobs] == [True, False, True, True]
 
 
 @pytest.mark.slow
 def test_a_failing_worker_says_why(run, tmp_path):
-    task = small_task(run, tmp_path / "out", small_protocol(options={"spilt": "test"}))
+    assignment = small_assignment(run, tmp_path / "out", small_protocol(options={"spilt": "test"}))
     with pytest.raises(WorkerError, match="spilt"):
-        run_jobs(task, JOBS[:2], workers=2)
+        run_jobs(assignment, JOBS[:2], workers=2)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def embedded(directory):
     [
         ("replay=[0,3]", "replay: must name trials of the protocol, 0 to 2, got 3"),
         ("replay=[-1]", "got -1"),
-        ("replay=3", "replay: must be a list"),
+        ("replay=3", "replay: must name trials of the protocol, 0 to 2, got 3"),
         ("videos=[3/0]", "videos: must name trials of the protocol, 0 to 2, got 3"),
         ("videos=[1/4]", "videos: must name one of the 4 episodes of a trial, got 1/4"),
         ("videos=[1]", "videos[0]: must be text, got 1"),

@@ -222,16 +222,16 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     The lower panel is the paired difference; its intervals are those to read, since the bands
     above share the spread of the trials.
     """
-    comparison = result.measures[measure]
+    effect = result.measures[measure]
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2)})
     most = result.counts[-1] + 1
-    own = _first(to_plain(comparison.own), most)
+    own = _first(to_plain(effect.own), most)
     shown = to_plain(result.at_first(measure, "demonstrated"))
     theirs = "the expert's" if result.demonstrations == "expert" else "the demonstrator's"
-    if comparison.demonstrator.mean:
-        mean = sum(m for m in comparison.demonstrator.mean if m is not None)
-        level = mean / len(comparison.demonstrator.mean)
+    if effect.demonstrator.mean:
+        mean = sum(m for m in effect.demonstrator.mean if m is not None)
+        level = mean / len(effect.demonstrator.mean)
         upper.axhline(level, color=_FAINT, ls=":", label=f"{theirs} own {label(measure)}")
     band(upper, own, colour=AGENT, label="after its own episodes", line="--")
     text = f"after {theirs} episodes"
