@@ -119,7 +119,7 @@ def embedded(directory):
         ("replay=3", "replay: must name trials of the protocol, 0 to 2, got 3"),
         ("videos=[3/0]", "videos: must name trials of the protocol, 0 to 2, got 3"),
         ("videos=[1/4]", "videos: must name one of the 4 episodes of a trial, got 1/4"),
-        ("videos=[1]", "videos[0]: must be text, got 1"),
+        ("videos=[1]", "videos: must name episodes as TRIAL/EPISODE, got '1'"),
         ("videos=[one]", "videos: must name episodes as TRIAL/EPISODE, got 'one'"),
     ],
 )
