@@ -27,8 +27,8 @@ from ray.rllib.utils.metrics import (
 )
 
 from relic.cluster.config import ReLICConfig
+from relic.cluster.job import run_of
 from relic.cluster.learner import Step
-from relic.cluster.options import run_of
 from relic.policy.loading import read_meta
 from relic.run.checkpoint import CheckpointStore
 from relic.run.config import Placement, RunConfig
@@ -226,6 +226,9 @@ class ReLIC(Algorithm):
             f"ReLIC: a learner {reason}. What it did since the last checkpoint is lost; "
             "start again to go on from there."
         )
+
+
+ReLICConfig.algorithm = ReLIC
 
 
 def _in_order(manager: FaultTolerantActorManager | None) -> list[ActorHandle]:

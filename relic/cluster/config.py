@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -11,9 +11,8 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from relic.cluster.env_runner import ReLICEnvRunner
-from relic.cluster.learner import ReLICLearner
-from relic.cluster.module import FACTS, ReLICModule
-from relic.cluster.options import resolve
+from relic.cluster.job import FACTS, resolve
+from relic.cluster.learner import ReLICLearner, ReLICModule
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, to_plain
 
@@ -26,11 +25,12 @@ class ReLICConfig(PPOConfig):
     `PPOConfig` inherits for learning (`lr`, `gamma`, `clip_param`, ...) are not looked at.
     """
 
+    algorithm: ClassVar[type | None] = None
+    """What is configured. `relic.cluster.algorithm` sets it, which needs this class first."""
+
     def __init__(self, algo_class: type | None = None) -> None:
         """Start from `train.py`'s defaults."""
-        from relic.cluster.algorithm import ReLIC  # which imports this file
-
-        super().__init__(algo_class=algo_class or ReLIC)
+        super().__init__(algo_class=algo_class or self.algorithm)
         self.relic: dict[str, Any] = {}
         self.env_runner_cls = ReLICEnvRunner
         self.num_env_runners = 0

@@ -1,23 +1,25 @@
 """The EnvRunner: simulators, a policy that acts, and its memory, in an actor of their own.
 
 It makes chunks as a learner orders them; `relic.cluster.remote` is the other side. Everything that
-acts or remembers is a `relic.ppo` collector, the same as in a local run.
+acts or remembers is a `relic.ppo` collector, the same as in a local run. State travels between the
+two packed: tensors as numpy arrays, which Ray shares in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
+from torch import Tensor
 
 from envs.core.vector import TrialVectorEnv
-from relic.cluster.module import FACTS, Facts
-from relic.cluster.options import run_of
-from relic.cluster.wire import pack, unpack
+from relic.cluster.job import FACTS, Facts, run_of
 from relic.ppo.collector import Collector
 from relic.ppo.loop import renew_context, restore_memory
 from relic.pretraining.pretrain import name_encoder
@@ -193,3 +195,41 @@ def _take_weights(collector: Collector, weights: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, value in unpack(weights).items():
             target[name].copy_(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A tensor on its way."""
+
+    array: np.ndarray[Any, Any]
+
+
+def pack(state: Any) -> Any:
+    """Return nested state ready to be sent; types that numpy lacks stay tensors."""
+    return _map(state, _ship)
+
+
+def unpack(state: Any) -> Any:
+    """Return what was packed, with memory of its own: arrays that Ray hands out are read-only."""
+    return _map(state, _receive)
+
+
+def _ship(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    host = leaf.detach().cpu()
+    return host if host.dtype is torch.bfloat16 else Shipped(host.numpy())
+
+
+def _receive(leaf: Any) -> Any:
+    if isinstance(leaf, Shipped):
+        return torch.from_numpy(leaf.array.copy())
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def _map(state: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(state, dict):
+        return {key: _map(value, change) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_map(value, change) for value in state]
+    return change(state)

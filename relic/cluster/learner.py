@@ -18,10 +18,11 @@ from ray.actor import ActorHandle
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from relic.cluster.module import FACTS, Facts, ReLICModule
-from relic.cluster.options import run_of
+from relic.cluster.job import FACTS, Facts, run_of
 from relic.cluster.remote import RemoteCollector
+from relic.policy.policy import Policy
 from relic.ppo.reduction import RankReduction, Reduction
 from relic.run.components import Components, assemble, build_components, refusals
 from relic.run.config import Placement, RunConfig
@@ -40,6 +41,19 @@ class Step:
     finished: bool
     restarts: int
     """EnvRunners of this rank that had to be started again so far."""
+
+
+class ReLICModule(TorchRLModule):
+    """The policy as RLlib holds it, for its weights alone: RLlib never looks into a batch."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Wrap the policy; its parameters are the module's."""
+        super().__init__(
+            observation_space=policy.observation_space,
+            action_space=policy.action_space,
+            model_config={},
+        )
+        self.policy = policy
 
 
 class ReLICLearner(TorchLearner):

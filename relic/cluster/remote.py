@@ -23,8 +23,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 from torch import Tensor
 
-from relic.cluster.env_runner import Order
-from relic.cluster.wire import pack, unpack
+from relic.cluster.env_runner import Order, pack, unpack
 from relic.policy.policy import Policy
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import RolloutSource, RowGroup

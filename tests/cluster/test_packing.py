@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import torch
 
-from relic.cluster.wire import pack, unpack
+from relic.cluster.env_runner import pack, unpack
 
 
 def test_what_is_unpacked_equals_what_was_packed_and_owns_its_memory():
