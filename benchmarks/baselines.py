@@ -35,9 +35,10 @@ from baselines_report import (
     result_of,
     table,
 )
-from cases import ROOT, Case, Children, each, train
+from cases import Case, Children, each, train
 from timing import finish
 
+from relic.files import PROJECT
 from relic.run.compose import compose
 from relic.run.config import RunConfig
 
@@ -75,7 +76,7 @@ def evaluate(run: Run, setting: Setting, children: Children) -> bool:
     keys = [f"run={run.case.directory.absolute()}", "checkpoint=best", "controls=[]"]
     keys += [f"protocol={setting.protocol}", "progress=false", "replay=[]"]
     keys += [f"out={run.evaluation.parent.absolute()}"]
-    ended = children.run([str(ROOT / "eval.py"), *keys], run.case.messages)
+    ended = children.run([str(PROJECT / "eval.py"), *keys], run.case.messages)
     if ended is None or children.stopping:
         return True
     if ended[0]:

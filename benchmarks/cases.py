@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from relic.files import complete_lines
+from relic.files import PROJECT, complete_lines
 from relic.run.checkpoint import CheckpointStore
 from relic.run.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
 
@@ -92,7 +91,7 @@ class Children:
                 [sys.executable, *command],
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=PROJECT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 process_group=0,
             )
@@ -125,7 +124,7 @@ def train(case: Case, total_steps: int, limit_s: float, children: Children) -> b
     if begin >= total_steps:
         return True
     keys = [*case.overrides, f"run_dir={case.directory.absolute()}", f"total_steps={total_steps}"]
-    ended = children.run([str(ROOT / "train.py"), *keys], case.messages, limit_s)
+    ended = children.run([str(PROJECT / "train.py"), *keys], case.messages, limit_s)
     if ended is None:
         return True
     status, cpu_s = ended

@@ -24,7 +24,7 @@ class ConfigError(ValueError):
     """A configuration that is refused; its text is what the user is shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the doctor imports this file under older Pythons too
 class Bound:
     """What a field's number must satisfy; None, where a field takes it, always passes."""
 

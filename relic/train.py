@@ -20,7 +20,7 @@ from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
 from relic.run.saving import StateError
 from relic.run.trainer import Outcome, Trainer
-from relic.run.validation import compare_with_untrained
+from relic.run.validation import final_scores
 from relic.schema import ConfigError, in_lines, to_plain
 
 
@@ -97,7 +97,7 @@ def train_run(config: RunConfig) -> int:
         )
         return 0
     if outcome is Outcome.FINISHED and config.validation.final_trials:
-        print(compare_with_untrained(config, RunDirectory(directory)))
+        print(final_scores(config, RunDirectory(directory)))
     plots = plot_run(directory)
     print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
     return 0

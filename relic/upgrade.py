@@ -33,6 +33,9 @@ REMOVED: dict[str, Any] = {
 }
 """Keys that are gone, with the only value that still means something: that it was not used."""
 
+IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last")
+"""Keys that are gone and changed no result, whatever their value."""
+
 WEIGHTS: dict[str, str] = {
     "place.": "auxiliary.goal_location.",
 }
@@ -58,6 +61,10 @@ def upgrade_config(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, name = _section(upgraded, key)
         if section is not None and name in section and isinstance(section[name], str):
             section[name] = values.get(section[name], section[name])
+    for key in IGNORED:
+        section, name = _section(upgraded, key)
+        if section is not None:
+            section.pop(name, None)
     for key, unused in REMOVED.items():
         section, name = _section(upgraded, key)
         if section is None or name not in section:
@@ -71,6 +78,21 @@ def upgrade_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
+def upgrade_section(section: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the section at a dotted path of a configuration, stored alone, with today's names.
+
+    Raises:
+        ConfigError: As `upgrade_config`.
+    """
+    tree: Any = section
+    for name in reversed(path.split(".")):
+        tree = {name: tree}
+    tree = upgrade_config(tree)
+    for name in path.split("."):
+        tree = tree[name]
+    return tree
+
+
 def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a `policy.json` with the names of today.
 
@@ -80,8 +102,7 @@ def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: If the policy uses what no longer exists.
         KeyError: If it holds no configuration.
     """
-    config = upgrade_config({"policy": content["config"]})["policy"]
-    return {**content, "config": config}
+    return {**content, "config": upgrade_section(content["config"], "policy")}
 
 
 def upgrade_weights(tensors: Mapping[str, T]) -> dict[str, T]:

@@ -13,7 +13,13 @@ from relic.policy import load
 from relic.policy.loading import read_meta
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build
-from relic.upgrade import upgrade_config, upgrade_metrics, upgrade_policy, upgrade_weights
+from relic.upgrade import (
+    upgrade_config,
+    upgrade_metrics,
+    upgrade_policy,
+    upgrade_section,
+    upgrade_weights,
+)
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 AGENTS = ("darkroom", "houses_small")
@@ -26,6 +32,7 @@ def tables(monkeypatch):
     monkeypatch.setattr(upgrade, "RENAMED", renamed)
     monkeypatch.setattr(upgrade, "REPLACED", {"b.kind": {"fast": "auto"}})
     monkeypatch.setattr(upgrade, "REMOVED", {"b.gone": False})
+    monkeypatch.setattr(upgrade, "IGNORED", ("b.hint",))
     monkeypatch.setattr(upgrade, "WEIGHTS", {"old.": "new.inner."})
     monkeypatch.setattr(upgrade, "METRICS", {"old_loss": "new_loss"})
 
@@ -61,7 +68,8 @@ def test_a_value_whose_new_section_is_off_is_dropped(tables, section):
 
 
 def test_what_was_removed_passes_unused_and_is_refused_in_a_sentence_else(tables):
-    assert upgrade_config({"b": {"gone": False}}) == {"b": {}}
+    assert upgrade_config({"b": {"gone": False, "hint": 3}}) == {"b": {}}
+    assert upgrade_section({"gone": False, "x": 1}, "b") == {"x": 1}
     with pytest.raises(ConfigError, match=r"^b\.gone: must be false, as it was removed, got true"):
         upgrade_config({"b": {"gone": True}})
 

@@ -1,6 +1,6 @@
-"""What a check looks at, and what it says.
+"""What a check looks at and what it says, and how it asks other processes.
 
-Questions to other processes, so that nothing that is broken there can break the doctor.
+What may be broken is asked in a process of its own, so that it cannot break the doctor.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from relic.files import PROJECT
-
-"""The project's folder."""
 
 
 class State(Enum):

@@ -21,7 +21,7 @@ def check_simulator(world: World) -> list[Finding]:
         repair = f"{make} && python -m relic.doctor --habitat-python habitat-sim/bin/python"
         return [Finding("simulator", State.ABSENT, found, repair)]
     try:
-        answer = ask_probe(world, "habitat_probe", python, timeout=_START_S)
+        answer = ask_probe(world, "habitat_probe", "simulator", python, timeout=_START_S)
     except NoAnswer as error:
         return [Finding("simulator", State.BROKEN, str(error), make)]
     problem = answer["error"]
@@ -50,7 +50,7 @@ def check_data(world: World) -> list[Finding]:
     """Look for the paper's scenes, objects and episodes; the project's own houses need none."""
     folder = str(world.data.absolute())
     try:
-        answer = ask_probe(world, "data_probe", folder, timeout=60.0)
+        answer = ask_probe(world, "habitat_probe", "data", folder, timeout=60.0)
     except NoAnswer as error:
         return [Finding("datasets", State.BROKEN, str(error), world.pip_project())]
     items = answer["items"]

@@ -1,9 +1,7 @@
-"""How a run is laid out over a Ray cluster. Ray itself is imported in `relic.cluster` alone.
+"""The configuration of a run: one frozen dataclass per component, all checked before a start.
 
-The configuration of a run: one frozen dataclass per component, all checked before a start.
-
-Policies are configured in `relic.policy`; environments check their own options. Derived numbers are
-properties, and nothing changes a configuration after it is built.
+Policies are configured in `relic.policy`, learning in `relic.ppo`; environments check their own
+options. Derived numbers are properties, and nothing changes a configuration after it is built.
 """
 
 from __future__ import annotations
@@ -189,8 +187,8 @@ class ValidationConfig:
     score_from_episode: Annotated[int, at_least(0)] = 0
     """`val/return` and `val/success` average the episodes from this index in the context on."""
     final_trials: Annotated[int, at_least(0)] = 0
-    """Trials on which a finished run's agent is compared with the untrained one; they follow those
-    of the validation. 0: no comparison."""
+    """Trials on which a finished run's agent and the untrained one are measured; they follow those
+    of the validation. 0: neither is."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

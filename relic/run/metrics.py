@@ -1,11 +1,10 @@
-"""Means over the episodes that ended in training, of all ranks together.
-
-Legend: M measures, I indices of an episode in its trial.
-
-Metrics that cannot hurt the run: `metrics.jsonl` always, other loggers as mirrors.
+"""Metrics of a run that cannot hurt it: `metrics.jsonl` always, other loggers as mirrors.
 
 One JSON object per update. Keys that depend on the clock or the machine start with `time/`, except
 `wall_s` and `sps`; so two equal runs have equal files but for those. An undefined value is absent.
+Means over the episodes that ended in training are of all ranks together.
+
+Legend: M measures, I indices of an episode in its trial.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ from relic.files import complete_lines, write_text
 from relic.run.distributed import Ranks
 from relic.upgrade import upgrade_metrics
 
+_log = logging.getLogger(__name__)
+CLOCK_KEYS = ("wall_s", "sps")
+"""Keys without the prefix `time/` that differ between two equal runs."""
 MEASURES = ("return", "length", "success", "spl")
 CURVES = ("return", "success")
 """Measures that are also averaged by the episode's index in its trial."""
@@ -63,11 +65,6 @@ def summarise_episodes(
             pairs = zip(sum_I.tolist(), count_I.tolist(), strict=True)
             metrics[f"{name}_by_episode"] = [s / c if c else None for s, c in pairs]
     return int(count_MI[0].sum()), metrics
-
-
-_log = logging.getLogger(__name__)
-CLOCK_KEYS = ("wall_s", "sps")
-"""Keys without the prefix `time/` that differ between two equal runs."""
 
 
 class Mirror(Protocol):

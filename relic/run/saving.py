@@ -1,14 +1,13 @@
-"""Nested state on disk: JSON for the tree, safetensors for arrays; neither can execute code.
-
-A state is made of dicts with string or integer keys, lists, tuples, None, booleans, numbers,
-strings, numpy arrays and torch tensors. Tuples come back as lists.
-
-What a checkpoint of a run holds, and how a run takes it up again.
+"""What a checkpoint of a run holds, how it is written, and how a run takes it up again.
 
 A checkpoint is taken at an update boundary, after shuffle and refresh, where the policy's memory
 follows from weights and rollout; so the memory is recomputed, by the same code, not saved (but
 where it was not refreshed there). The steps of an unfinished rollout never change again, so they
 lie in append-only files beside the checkpoints, and a checkpoint names those that it needs.
+
+State is a tree of dicts with string or integer keys, lists, None, booleans, numbers, strings, numpy
+arrays and torch tensors. On disk it is JSON for the tree and safetensors for the arrays: neither
+can execute code. Tuples come back as lists.
 """
 
 from __future__ import annotations
@@ -33,6 +32,9 @@ from relic.run.checkpoint import CheckpointStore, Saved
 from relic.run.components import Components
 from relic.run.distributed import Ranks
 
+FORMAT = 1
+_CHUNKS = "rollout"
+"""Directory of the steps of unfinished rollouts, beside the checkpoints."""
 _ARRAY = "__array__"
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
@@ -139,10 +141,6 @@ def _load(loader: Any, path: Path) -> dict[str, Any]:
         raise StateError(
             f"{path}: must be a safetensors file, but it is damaged ({error})."
         ) from None
-
-
-FORMAT = 1
-_CHUNKS = "rollout"
 
 
 class RunSaver:

@@ -1,6 +1,7 @@
-"""A small evaluation during training, on trials that are not trained on.
+"""Evaluations of a run on trials that it is not trained on.
 
-What a finished run is worth: its newest agent beside the untrained one, on fresh trials.
+A `Validator` measures the policy now and then during training; `final_scores` says at the end what
+the newest agent is worth beside the untrained one, on fresh trials.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def mean_by_index(index_K: ArrayLike, value_K: ArrayLike) -> list[float | None]:
     ]
 
 
-def compare_with_untrained(config: RunConfig, directory: RunDirectory) -> str:
-    """Evaluate both agents and say how they did, with 95 % intervals, in two lines.
+def final_scores(config: RunConfig, directory: RunDirectory) -> str:
+    """Evaluate the trained and the untrained agent; say how they did, with 95 % intervals.
 
     Args:
         config: The run; its validation says what is evaluated.

@@ -89,12 +89,8 @@ class EncoderConfig:
     """Channels of a CNN's first layer. None: 16, for ResNet-18 32."""
     vit: VitConfig = field(default_factory=VitConfig)
     slice_size: Annotated[int, POSITIVE] = 2048
-    """Pictures that are encoded at once; bounds memory."""
-    recompute: bool = True
-    """Where there are several slices, recompute them in the backward pass, so that the memory
-    of one is enough."""
-    channels_last: bool = True
-    """Memory layout of convolutions."""
+    """Pictures that are encoded at once. Where there are more, each slice is computed again in the
+    backward pass, so that the memory of one is enough."""
     keys: tuple[str, ...] | None = None
     """Observations to use. None: all but pictures of class numbers, which are privileged."""
     slice_steps: Annotated[int, POSITIVE] = 4096

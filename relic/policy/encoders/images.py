@@ -32,6 +32,7 @@ from relic.policy.weights import (
     write_weights,
 )
 from relic.schema import build, to_plain
+from relic.upgrade import upgrade_section
 
 FORMAT = 1
 WEIGHTS_FILE = "encoder.safetensors"
@@ -122,7 +123,6 @@ class ImageEncoder(nn.Module):
         self.kind = resolve_kind(config.visual, spec)
         self.config = config
         self.spec = spec
-        self.channels_last = config.channels_last and self.kind is not VisualKind.VIT
         channels = spec.channels
         if spec.role == "semantic":
             channels = SEMANTIC_WIDTH
@@ -150,7 +150,7 @@ class ImageEncoder(nn.Module):
         images = images.reshape(-1, *shape)
         size = self.config.slice_size
         slices = [images] if len(images) <= size else list(images.split(size))
-        recompute = len(slices) > 1 and self.config.recompute and torch.is_grad_enabled()
+        recompute = len(slices) > 1 and torch.is_grad_enabled()
         if recompute and any(p.requires_grad for p in self.parameters()):
             parts = [checkpoint(self._encode, s, use_reentrant=False) for s in slices]
         else:
@@ -173,7 +173,7 @@ class ImageEncoder(nn.Module):
         x = self.normalise(images.to(device, non_blocking=True)).movedim(-1, 1)
         # Weights keep their usual layout: the fused Adam silently pairs the wrong entries of a
         # parameter and a gradient whose layouts differ. Layers follow the layout of the pictures.
-        if not self.channels_last:
+        if self.kind is VisualKind.VIT:
             x = x.contiguous()
         return self.compress(self.backbone(x))
 
@@ -255,7 +255,8 @@ def load_image_encoder(directory: Path) -> ImageEncoder:
     """
     content = read_json(directory / DESCRIPTION_FILE, FORMAT)
     with naming(directory / DESCRIPTION_FILE):
-        config = build(EncoderConfig, content["config"], "config")
+        stored = upgrade_section(content["config"], "policy.encoder")
+        config = build(EncoderConfig, stored, "config")
         encoder = ImageEncoder(config, build(ImageSpec, content["spec"], "spec"))
         checksums = content["checksums"]
     path = directory / WEIGHTS_FILE
