@@ -30,7 +30,7 @@ from envs.habitat.scene_files import (
 from envs.habitat.setting import Setting
 from envs.habitat.start import start_pool
 from envs.habitat.worker.arranging import VERSION
-from envs.objectnav.config import YCB_NAMES, goal_of_asset
+from envs.objectnav.goals import YCB_NAMES, goal_of_asset
 
 _SPACING: Final = 0.25
 """Of the grid on which viewpoints are looked for, to see that there is one: coarse is enough."""

@@ -28,9 +28,9 @@ from envs.habitat.data import HabitatData, NavmeshMode
 from envs.habitat.places import Place, Places, RowScene
 from envs.habitat.setting import WHERE, Setting, parse_choice, parse_path
 from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
-from envs.houses.scene import GOAL_CATEGORIES
 from envs.objectnav import rules as objectnav
 from envs.objectnav.config import Action, ObjectNavConfig, observation_space
+from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task
 from envs.objectnav.rules import EpisodePlan
 

@@ -26,7 +26,7 @@ from envs.habitat.data import HabitatData, OpenScene
 from envs.habitat.scene_files import SceneDataset
 from envs.habitat.setting import Setting
 from envs.habitat.worker.viewpoints import VERSION
-from envs.houses.scene import GOAL_CATEGORIES
+from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rules import Goal
 
 _KEPT: Final = 64

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from envs.objectnav.config import goal_of_asset
+from envs.objectnav.goals import goal_of_asset
 
 _LFS: Final = b"version https://git-lfs"
 _GLB_MAGIC: Final = b"glTF"

@@ -21,7 +21,6 @@ from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
-from envs.houses.scene import GOAL_CATEGORIES
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import rules as objectnav
 from envs.objectnav.config import (
@@ -33,6 +32,7 @@ from envs.objectnav.config import (
     parse_sensors,
     parse_task,
 )
+from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task
 from envs.objectnav.rules import Goal
 

@@ -59,33 +59,6 @@ class Semantic(IntEnum):
 FURNITURE_SEMANTIC: Final = 10
 """Semantic id of the first furniture category; the category index is added to it."""
 
-GOAL_SEMANTIC: Final = 100
-"""Semantic id of the first goal category; the category index is added to it."""
-
-GOAL_CATEGORIES: Final = (
-    "master_chef_can",
-    "cracker_box",
-    "sugar_box",
-    "tomato_soup_can",
-    "tuna_fish_can",
-    "pudding_box",
-    "gelatin_box",
-    "potted_meat_can",
-    "banana",
-    "strawberry",
-    "apple",
-    "lemon",
-    "peach",
-    "pear",
-    "orange",
-    "plum",
-    "bleach_cleanser",
-    "bowl",
-    "mug",
-    "sponge",
-)
-"""The twenty small objects of ExtObjNav, in the paper's order, which is the goal index."""
-
 GOAL_INSTANCE: Final = 1
 """Instance id of an arrangement's first object. 0 means "no goal object" in the instance image."""
 

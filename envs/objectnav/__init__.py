@@ -1,1 +1,1 @@
-"""The task ExtObjNav, free of any simulator: rules, configuration, rows."""
+"""The task ExtObjNav, free of any simulator. `rules` is where to begin."""

@@ -1,9 +1,4 @@
-"""Every constant and choice of ExtObjNav, checked when it is made. `objectnav` reads them.
-
-Options that the environments of ExtObjNav share: their checks, and the space that follows.
-
-What the goal objects of ExtObjNav are called in the YCB object set that Habitat ships.
-"""
+"""Every constant and choice of ExtObjNav, and the options that its environments share, checked."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.core.validation import check_flag, unknown_name
-from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 EYE_HEIGHT: Final = 1.2
 """Metres from the floor to the camera."""
@@ -302,41 +297,3 @@ def observation_space(
     wanted |= {"prev_reward"} if prev_reward else set()
     wanted |= {"goal_places"} if goal_places else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})
-
-
-YCB_NAMES: Final = (
-    "002_master_chef_can",
-    "003_cracker_box",
-    "004_sugar_box",
-    "005_tomato_soup_can",
-    "007_tuna_fish_can",
-    "008_pudding_box",
-    "009_gelatin_box",
-    "010_potted_meat_can",
-    "011_banana",
-    "012_strawberry",
-    "013_apple",
-    "014_lemon",
-    "015_peach",
-    "016_pear",
-    "017_orange",
-    "018_plum",
-    "021_bleach_cleanser",
-    "024_bowl",
-    "025_mug",
-    "026_sponge",
-)
-"""By goal index. The names of the objects' assets begin with them."""
-
-
-def goal_of_asset(name: str) -> int | None:
-    """Return the goal index of an asset such as `024_bowl.object_config.json`, if it has one.
-
-    Args:
-        name: of an object, its template or an instance of it, with or without a path.
-    """
-    short = name.rsplit("/", 1)[-1]
-    for index, known in enumerate(YCB_NAMES):
-        if short.startswith(known) and not short[len(known) :][:1].isalnum():
-            return index
-    return None

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from envs.houses.furniture.goal_objects import SCALES
 from envs.houses.generation.floorplan import SIZES
-from envs.houses.scene import GOAL_CATEGORIES
+from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.files import write_json
 from relic.policy.encoders.config import VitConfig
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint

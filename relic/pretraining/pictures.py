@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from envs.houses.dataset import HouseDataset
 from envs.houses.navigation.grid import NavGrid
 from envs.houses.rendering.renderer import BatchRenderer
-from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC, Scene
+from envs.houses.scene import Scene
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 CELLS = 8
 """Cells of the grid along a side."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from envs.houses.scene import GOAL_CATEGORIES
+from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.policy.encoders.backbones import SmallCNN
 from relic.policy.encoders.images import ImageEncoder
 from relic.pretraining.pictures import COLUMNS, DEPTHS

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from envs.houses.scene import GOAL_CATEGORIES
 from envs.make import make_trial_env
+from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.evaluation.cli import main
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import save_policy

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from envs.houses.scene import GOAL_SEMANTIC
+from envs.objectnav.goals import GOAL_SEMANTIC
 from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.encoders.images import ImageEncoder, ImageSpec, load_pretrained
 from relic.policy.encoders.vit import VisionTransformer

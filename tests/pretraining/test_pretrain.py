@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.houses.scene import GOAL_SEMANTIC
+from envs.objectnav.goals import GOAL_SEMANTIC
 from relic.policy import load
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig

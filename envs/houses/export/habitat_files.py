@@ -23,7 +23,7 @@ from envs.houses.scene import (
     Scene,
     Semantic,
 )
-from envs.objectnav.config import YCB_NAMES
+from envs.objectnav.goals import YCB_NAMES
 
 Document = dict[str, Any]
 

@@ -33,8 +33,9 @@ from envs.houses.export.meshes import (
     to_habitat_frame,
 )
 from envs.houses.generation.arrangement import arrange
-from envs.houses.scene import GOAL_CATEGORIES, GOAL_SEMANTIC, Face, House, Scene, Semantic
+from envs.houses.scene import Face, House, Scene, Semantic
 from envs.houses.textures.atlas import atlas
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 
 def export_houses(

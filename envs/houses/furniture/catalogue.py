@@ -13,8 +13,9 @@ from envs.core.validation import unknown_name
 from envs.houses.draws import Draws
 from envs.houses.furniture import household, living
 from envs.houses.furniture.piece import Piece
-from envs.houses.scene import FURNITURE_SEMANTIC, GOAL_CATEGORIES, GOAL_SEMANTIC, Semantic
+from envs.houses.scene import FURNITURE_SEMANTIC, Semantic
 from envs.houses.textures.palette import Palette
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 FURNITURE_CATEGORIES: Final[tuple[str, ...]] = (
     "bed",

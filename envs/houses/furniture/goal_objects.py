@@ -14,8 +14,9 @@ from typing import Final
 
 from envs.houses.draws import Draws
 from envs.houses.furniture.piece import Piece
-from envs.houses.scene import GOAL_CATEGORIES, Kind
+from envs.houses.scene import Kind
 from envs.houses.textures.palette import MaterialTable, Rgb
+from envs.objectnav.goals import GOAL_CATEGORIES
 
 Size = tuple[float, float, float]
 

@@ -23,9 +23,7 @@ from envs.houses.navigation.grid import NavGrid, build_grid
 from envs.houses.navigation.visibility import scene_viewpoints
 from envs.houses.scene import (
     GENERATOR_VERSION,
-    GOAL_CATEGORIES,
     GOAL_INSTANCE,
-    GOAL_SEMANTIC,
     FloatArray,
     GoalObject,
     House,
@@ -35,6 +33,7 @@ from envs.houses.scene import (
     concatenate,
 )
 from envs.houses.textures.palette import MaterialTable
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 LEAST_OBJECTS: Final = 15
 KEPT: Final = (16, 30)

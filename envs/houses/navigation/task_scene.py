@@ -31,8 +31,9 @@ from envs.houses.navigation.visibility import (
     pack_scene,
     viewpoints,
 )
-from envs.houses.scene import GOAL_CATEGORIES, Scene
+from envs.houses.scene import Scene
 from envs.objectnav.config import GoalInstances, ObjectNavConfig
+from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rules import Goal
 
 FieldKey = tuple[Hashable, Goal]

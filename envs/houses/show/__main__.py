@@ -32,10 +32,11 @@ from envs.houses.furniture.goal_objects import SCALES
 from envs.houses.generation.floorplan import SIZES
 from envs.houses.generation.generator import SPLITS
 from envs.houses.rendering.renderer import BatchRenderer
-from envs.houses.scene import GOAL_CATEGORIES, Room, Scene
+from envs.houses.scene import Room, Scene
 from envs.houses.show import topdown
 from envs.houses.show.terminal import OnEpisode, walk_in_terminal
 from envs.houses.show.topdown import INK, MARGIN, PAPER, Frame, write_film
+from envs.objectnav.goals import GOAL_CATEGORIES
 
 _CAPTION = 18
 _PITCH = -0.2

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.houses.env import HousesEnv
-from envs.houses.scene import GOAL_CATEGORIES
 from envs.objectnav.config import Action
+from envs.objectnav.goals import GOAL_CATEGORIES
 
 KEYS: Final[dict[str, Action]] = {
     "w": Action.FORWARD,

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.houses.scene import (
-    GOAL_CATEGORIES,
     Face,
     House,
     Kind,
@@ -35,6 +34,7 @@ from envs.houses.scene import (
     Semantic,
 )
 from envs.houses.textures.atlas import TILE_SIZE, atlas
+from envs.objectnav.goals import GOAL_CATEGORIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # dear to import, and only `plot_map` is given any

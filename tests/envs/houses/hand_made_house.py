@@ -6,7 +6,6 @@ import numpy as np
 
 from envs.houses.scene import (
     GOAL_INSTANCE,
-    GOAL_SEMANTIC,
     GoalObject,
     House,
     Kind,
@@ -17,6 +16,7 @@ from envs.houses.scene import (
     Semantic,
     concatenate,
 )
+from envs.objectnav.goals import GOAL_SEMANTIC
 
 WALL_HEIGHT = 2.6
 Solid = tuple[int, tuple[float, float, float], tuple[float, float, float], float]

@@ -7,7 +7,6 @@ import numpy as np
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     GOAL_INSTANCE,
-    GOAL_SEMANTIC,
     Door,
     House,
     Kind,
@@ -17,6 +16,7 @@ from envs.houses.scene import (
     Scene,
     Semantic,
 )
+from envs.objectnav.goals import GOAL_SEMANTIC
 
 WALL_HEIGHT, HALF_WALL = 2.7, 0.06
 DOOR_WIDTH, DOOR_HEIGHT = 0.95, 2.1

@@ -17,9 +17,7 @@ from envs.houses.navigation.visibility import viewpoints
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import (
     GENERATOR_VERSION,
-    GOAL_CATEGORIES,
     GOAL_INSTANCE,
-    GOAL_SEMANTIC,
     GoalObject,
     House,
     Kind,
@@ -30,6 +28,7 @@ from envs.houses.scene import (
 )
 from envs.houses.textures.atlas import atlas
 from envs.houses.textures.palette import MaterialTable
+from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
 
 CASES = [
     (size, scale, seed)

@@ -11,9 +11,9 @@ from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES
 from envs.houses.generation.arrangement import arrange
 from envs.houses.generation.generator import generate_house
 from envs.houses.navigation.grid import build_grid
-from envs.houses.scene import GOAL_SEMANTIC, Semantic
+from envs.houses.scene import Semantic
 from envs.houses.textures.atlas import atlas
-from envs.objectnav.config import YCB_NAMES, goal_of_asset
+from envs.objectnav.goals import GOAL_SEMANTIC, YCB_NAMES, goal_of_asset
 from tests.envs.houses.glb_scene import (
     find,
     look,

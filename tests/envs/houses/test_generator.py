@@ -18,13 +18,13 @@ from envs.houses.generation.generator import SPLITS, generate_house, split_of
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
     GENERATOR_VERSION,
-    GOAL_SEMANTIC,
     Face,
     House,
     Kind,
     Semantic,
 )
 from envs.houses.textures.atlas import TILES, atlas, tile_index
+from envs.objectnav.goals import GOAL_SEMANTIC
 
 SIZES = {"small": 12, "medium": 8, "large": 3}
 HOUSES = [(size, seed) for size, count in SIZES.items() for seed in range(count)]

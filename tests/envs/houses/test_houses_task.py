@@ -10,8 +10,8 @@ import pytest
 from envs.houses.env import HousesVectorEnv
 from envs.houses.navigation.geodesic import distance_field, sample
 from envs.houses.navigation.visibility import viewpoints
-from envs.houses.scene import GOAL_SEMANTIC
 from envs.objectnav.config import Action
+from envs.objectnav.goals import GOAL_SEMANTIC
 from tests.envs.houses.houses_tools import SHORT, make, play, random_actions
 
 
