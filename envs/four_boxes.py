@@ -1,8 +1,4 @@
-"""The room of FourBoxes: its geometry, its scene for the houses' renderer, and where one can walk.
-
-Shape suffix: K positions.
-
-FourBoxes: Darkroom's visual counterpart; find out which of four coloured boxes pays.
+"""FourBoxes: Darkroom's visual counterpart; find out which of four coloured boxes pays.
 
 One room with a box in each corner. Which box pays is fixed in a trial and never shown; each step
 that ends beside it pays 1. Episodes have a fixed length. After the Miniworld task of the
@@ -10,10 +6,9 @@ decision-pretrained transformer (Lee et al., 2023, arXiv 2306.14892), whose size
 published: those here give about the same best return (42 in 50 steps). Splits share no
 arrangement of the colours.
 
-The room (`envs.four_boxes`) is a scene for the houses' renderer, of which only the colours are
-used.
+The room is a scene for the houses' renderer, of which only the colours are used.
 
-Shape suffixes: N rows, K some of the rows, H and W picture height and width.
+Shape suffixes: N rows, K some of the rows or positions, H and W picture height and width.
 """
 
 from __future__ import annotations
