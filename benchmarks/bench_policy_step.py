@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from timing import copy_bandwidth, finish, measure, precisions, product_tflops
 from torch import Tensor
 
-from relic.policy.config import TRANSFORMER_SIZES, TransformerConfig
 from relic.policy.memory.blocks import Block
-from relic.policy.memory.cuda_graph import CapturedSteps
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import TRANSFORMER_SIZES, TransformerConfig
 
 CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
 EPISODE_STEPS = 500
@@ -119,14 +118,14 @@ def decode_row(model: Transformer, state: KVCache, steps: int, repeats: int) -> 
         "gb_per_s": read / ours["ms"] / 1e6,
     }
     if device.type == "cuda":
-        state.captured = CapturedSteps(model, state)
+        model.use_cuda_graph(state)
         # No more calls than there is room for: a captured step always writes.
         with torch.inference_mode():
             captured = measure(
                 lambda: model.step(x, starts, state), device, min(repeats, ROOM // 2)
             )
         row["graph"] = captured
-        state.captured = None
+        state.release()
     return row
 
 

@@ -73,7 +73,7 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
                 "num_steps": args.steps,
                 "groups": args.groups,
                 "cache_dtype": args.cache_dtype,
-                "captured_steps": args.captured_steps,
+                "cuda_graph": args.cuda_graph,
             },
             "ppo.precision": args.precision,
             "updates.per_rollout": args.steps // CHUNK,
@@ -283,7 +283,7 @@ def parse() -> argparse.Namespace:
         "--precision", choices=("fp32", "bf16"), help="of learning and refreshes; default: likewise"
     )
     parser.add_argument(
-        "--captured-steps", action="store_true", help="replay the transformer's step from a graph"
+        "--cuda-graph", action="store_true", help="replay the transformer's step from a graph"
     )
     parser.add_argument("--limit-s", type=float, default=540.0, help="of one call, all in all")
     parser.add_argument("--quick", action="store_true", help="rollout of 1,024 steps, tiny parts")

@@ -18,7 +18,7 @@ T = TypeVar("T")
 RENAMED: dict[str, str] = {
     "policy.place": "policy.goal_location",
     "ppo.place_coef": "policy.goal_location.weight",
-    # "rollout.captured_steps": "rollout.cuda_graph",
+    "rollout.captured_steps": "rollout.cuda_graph",
 }
 """Keys of a run's configuration, old to new, in the order in which they move. A value whose new
 section is absent or null is dropped: nothing reads it."""

@@ -6,22 +6,19 @@ they had in the trial, and weights are those that were trained.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import psutil
 import torch
 
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.config import MemoryKind, PositionKind
 from relic.policy.policy import Policy
 
 NO_LIMIT = "none"
 _KINDS = ("last", "drop_first")
 
 
-def limit_fields(limit: str) -> dict[str, int | None]:
-    """Return the fields of the transformer's configuration that a limit sets.
+def limit_fields(limit: str) -> dict[str, Any]:
+    """Return what a limit asks of `SequenceModel.limit_context`.
 
     Args:
         limit: `none`; `last:N`, the newest N steps, the step itself included; or `drop_first:N`,
@@ -39,8 +36,8 @@ def limit_fields(limit: str) -> dict[str, int | None]:
             f"{limit!r}. Write last:512 for the newest 512 steps."
         )
     if kind == "last":
-        return {"attention_window": int(number), "drop_first": 0}
-    return {"attention_window": None, "drop_first": int(number)}
+        return {"newest": int(number), "drop_first": 0}
+    return {"newest": None, "drop_first": int(number)}
 
 
 def limit_words(limit: str) -> str:
@@ -54,30 +51,29 @@ def limit_words(limit: str) -> str:
 def limited(policy: Policy, limit: str) -> Policy:
     """Return a policy that acts within a limit, with the same weights.
 
-    The limit stands in the place of the policy's own. Attention is computed by what fits it, since
-    a backend that was chosen for the whole trial may not.
+    The limit stands in the place of the policy's own.
 
     Args:
         policy: Shares its weights with the result; returned itself if the limit is there already.
         limit: As `limit_fields` reads it.
 
     Raises:
-        ValueError: If the memory is no transformer.
+        ValueError: If the memory cannot be limited.
     """
-    changes: dict[str, Any] = limit_fields(limit)
-    if not changes:
+    asked = limit_fields(limit)
+    if not asked:
         return policy
     config = policy.config
-    if config.memory is not MemoryKind.TRANSFORMER:
+    if not config.memory_can.context_limit:
         raise ValueError(
-            f"context_limit: must be none for a memory of kind {config.memory.value}, got "
-            f"{limit!r}. Only a transformer's cache has steps that can be left out."
+            f"context_limit: must be none for a memory of kind {config.memory}, got {limit!r}. "
+            "It has no steps that could be left out."
         )
-    transformer = replace(config.transformer, attention_backend=AttentionBackend.AUTO, **changes)
-    if transformer == config.transformer:
+    memory = config.memory_class.limit_context(config.memory_config, **asked)
+    if memory == config.memory_config:
         return policy
     other = Policy(
-        replace(config, transformer=transformer),
+        config.with_memory_config(memory),
         policy.observation_space,
         policy.action_space,
         max_episode_steps=policy.max_episode_steps,
@@ -98,21 +94,16 @@ def check_reach(policy: Policy, episodes: int, steps: int) -> None:
     Raises:
         ValueError: If a table is too short.
     """
-    config = policy.config.transformer
-    if policy.config.memory is not MemoryKind.TRANSFORMER:
-        return
-    learned = PositionKind.LEARNED
-    if config.episode_position is learned and episodes > config.max_episodes:
+    reach = policy.memory.reach
+    if reach.episodes is not None and episodes > reach.episodes:
         raise ValueError(
-            f"protocol.episodes: must be at most {config.max_episodes}, for which the policy has "
+            f"protocol.episodes: must be at most {reach.episodes}, for which the policy has "
             f"learned positions, got trials of {episodes} or more. Use fewer."
         )
-    rows = config.max_positions or 0
-    runs_on = config.in_episode_position is learned and not config.reset_position
-    if runs_on and steps > rows:
+    if reach.steps is not None and steps > reach.steps:
         raise ValueError(
-            f"protocol: must keep trials within the {rows} steps that the policy has learned "
-            f"positions for, got up to {steps}. Use fewer episodes or steps."
+            f"protocol: must keep trials within the {reach.steps} steps that the policy has "
+            f"learned positions for, got up to {steps}. Use fewer episodes or steps."
         )
 
 

@@ -23,7 +23,7 @@ from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Positions, TrialMap, map_of
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record
-from relic.policy.memory.inspection import LayerAttention, watch_attention
+from relic.policy.attention.weights import LayerAttention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 
@@ -221,7 +221,9 @@ def attention_of(policy: Policy, recorded: RecordedTrial) -> TrialAttention:
     Raises:
         ValueError: If the policy's memory is no transformer.
     """
-    return TrialAttention(recorded, tuple(watch_attention(policy, recorded.batch)))
+    with torch.no_grad(), policy.memory.watch_attention() as layers:
+        policy.evaluate_actions(recorded.batch)
+    return TrialAttention(recorded, tuple(layers))
 
 
 def _layer_shares(layer: LayerAttention, episode_T: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -1,228 +1,21 @@
-"""Configuration of the policy: one frozen dataclass per component."""
+"""Configuration of the policy; each part's own is beside the part."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from enum import Enum
-from typing import Annotated, Any
 
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.attention.sinks import SinkKind
 from relic.policy.auxiliary import AuxiliaryConfig
 from relic.policy.encoders.config import EncoderConfig
 from relic.policy.goal_location import GoalLocationConfig
-from relic.schema import POSITIVE, Bound, at_least, check_bounds
-
-_DROPOUT = Bound("be in [0, 1)", lambda v: 0 <= v < 1, "Use 0 to switch it off.")
-
-
-class MemoryKind(Enum):
-    """The sequence model that carries a trial's context."""
-
-    TRANSFORMER = "transformer"
-    LSTM = "lstm"
-    GRU = "gru"
-    TRANSFORMER_XL = "transformer_xl"
-
-
-class PositionKind(Enum):
-    """How a position reaches the transformer."""
-
-    LEARNED = "learned"
-    ROPE = "rope"
-    NONE = "none"
+from relic.policy.memory.memories import MemorySections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransformerConfig:
-    """The ReLIC memory: a causal transformer over the whole trial."""
+class PolicyConfig(MemorySections):
+    """What the agent is: its memory, how observations reach it, and what teaches it.
 
-    num_layers: Annotated[int, POSITIVE] = 4
-    """Blocks of attention and MLP."""
-    num_heads: Annotated[int, POSITIVE] = 8
-    """Attention heads; must divide the width."""
-    width: Annotated[int, POSITIVE] = 256
-    """Size of a token."""
-    mlp_width: Annotated[int, POSITIVE] = 1024
-    """Hidden size of the GeGLU."""
-    sink: SinkKind = SinkKind.KV0
-    """What attention can fall back on; 0 marks a part fixed at zero."""
-    num_sinks: Annotated[int, POSITIVE] = 1
-    """Sinks per layer; ignored by the kind none."""
-    rotate_sink_query: bool = True
-    """Score sinks with the rotated query, as published, so that the episode index matters."""
-    attention_backend: AttentionBackend = AttentionBackend.AUTO
-    """Which code computes attention; auto takes the fastest that is there."""
-    inter_episode_attention: bool = True
-    """Let a step see earlier episodes of its trial."""
-    attention_window: Annotated[int | None, POSITIVE] = None
-    """Newest steps that a step sees, itself included; null sees all."""
-    drop_first: Annotated[int, at_least(0)] = 0
-    """From this step of the trial on, the steps before it are forgotten; 0 keeps all."""
-    in_episode_position: PositionKind = PositionKind.LEARNED
-    """How the step's position in its episode enters."""
-    episode_position: PositionKind = PositionKind.ROPE
-    """How the episode's index in its trial enters."""
-    rope_base: Annotated[float, POSITIVE] = 10_000.0
-    """Base of the rotary wavelengths."""
-    reset_position: bool = True
-    """Restart the in-episode position at each episode; off counts through the trial."""
-    max_positions: Annotated[int | None, POSITIVE] = None
-    """Rows of the learned position table; null takes max_episode_steps + 1."""
-    max_episodes: Annotated[int, POSITIVE] = 1024
-    """Rows of the learned episode table; unused where the index is rotary."""
-    depth_dropout: Annotated[float, _DROPOUT] = 0.0
-    """Chance that a row skips a layer for a whole rollout while training."""
-    gradient_checkpointing: bool = False
-    """Recompute each block in the backward pass instead of keeping its activations."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no model can be built from."""
-        check_bounds(self)
-        _check_divides("num_heads", self.num_heads, self.width)
-        if self.head_dim % 2:
-            raise ValueError(
-                f"num_heads: must leave an even head size, got {self.head_dim} = width "
-                f"{self.width} / {self.num_heads}. Rotary positions turn pairs."
-            )
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        rope = PositionKind.ROPE
-        if self.in_episode_position is rope and self.episode_position is rope:
-            raise ValueError(
-                "episode_position: must not be rope while in_episode_position is rope, got both. "
-                "Make one of them learned or none."
-            )
-        learned = self.in_episode_position is PositionKind.LEARNED
-        if learned and not self.reset_position and self.max_positions is None:
-            raise ValueError(
-                "max_positions: must be given where reset_position is off and positions are "
-                "learned, got null. Set it to the longest trial."
-            )
-        if self.drop_first and self.attention_window is not None:
-            raise ValueError(
-                f"drop_first: must be 0 with an attention_window, got {self.drop_first}. The "
-                "window already forgets old steps."
-            )
-        packed = self.attention_backend in (AttentionBackend.VARLEN, AttentionBackend.FLASH)
-        sinks = self.sink is not SinkKind.NONE
-        if packed and sinks and self.attention_window is not None:
-            raise ValueError(
-                f"attention_backend: must keep sinks inside a window, got "
-                f"{self.attention_backend.value}, which cannot. Use sdpa."
-            )
-        if packed and sinks and not self.rotate_sink_query:
-            raise ValueError(
-                "rotate_sink_query: must be on with the backends varlen and flash, got false. "
-                "Use sdpa."
-            )
-
-    @property
-    def head_dim(self) -> int:
-        """Size of one head."""
-        return self.width // self.num_heads
-
-    @property
-    def sink_slots(self) -> int:
-        """Sinks that attention really has."""
-        return 0 if self.sink is SinkKind.NONE else self.num_sinks
-
-    @property
-    def sees_whole_trial(self) -> bool:
-        """Whether every step may attend to all steps before it."""
-        return (
-            self.inter_episode_attention and self.attention_window is None and not self.drop_first
-        )
-
-    def slots_for(self, capacity: int, max_episode_steps: int) -> int:
-        """Return the cache's slots for trials of so many steps and one look ahead, sinks apart."""
-        slots = capacity + 1
-        if self.attention_window is not None:
-            slots = min(slots, self.attention_window)
-        if not self.inter_episode_attention:
-            slots = min(slots, max_episode_steps + 1)
-        if self.drop_first:
-            slots = min(slots, max(self.drop_first, slots - self.drop_first))
-        return slots
-
-    @classmethod
-    def preset(cls, size: str, **overrides: Any) -> TransformerConfig:
-        """Return a named size, with fields of your own on top.
-
-        Args:
-            size: One of `TRANSFORMER_SIZES`.
-            overrides: Fields by name.
-
-        Raises:
-            ValueError: If the size is unknown.
-        """
-        if size not in TRANSFORMER_SIZES:
-            known = ", ".join(TRANSFORMER_SIZES)
-            raise ValueError(f"size: unknown {size!r}. Choose one of: {known}.")
-        return cls(**{**TRANSFORMER_SIZES[size], **overrides})
-
-
-TRANSFORMER_SIZES: dict[str, dict[str, Any]] = {
-    "darkroom": {
-        "num_layers": 2,
-        "num_heads": 4,
-        "width": 64,
-        "mlp_width": 128,
-        "rope_base": 100.0,
-    },
-    "tiny": {"num_layers": 2, "num_heads": 8, "width": 64, "mlp_width": 256},
-    "small": {"num_layers": 4, "num_heads": 8, "width": 256, "mlp_width": 1024},
-    "large": {"num_layers": 8, "num_heads": 24, "width": 768, "mlp_width": 3072},
-}
-"""tiny, small and large as published; darkroom learns its task in minutes on a CPU."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecurrentConfig:
-    """The memory of RL²: an LSTM or GRU whose state lives as long as the trial."""
-
-    num_layers: Annotated[int, POSITIVE] = 1
-    """Stacked recurrent layers."""
-    width: Annotated[int, POSITIVE] = 512
-    """Size of a token and of the hidden state."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no model can be built from."""
-        check_bounds(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransformerXLConfig:
-    """The memory of Transformer-XL: relative positions, and layer inputs of recent steps."""
-
-    num_layers: Annotated[int, POSITIVE] = 4
-    """Blocks of attention and MLP."""
-    num_heads: Annotated[int, POSITIVE] = 8
-    """Attention heads; must divide the width."""
-    width: Annotated[int, POSITIVE] = 256
-    """Size of a token."""
-    mlp_width: Annotated[int, POSITIVE] = 1024
-    """Hidden size of the GeGLU."""
-    memory_steps: Annotated[int, POSITIVE] = 256
-    """Steps before itself that each layer of a step sees."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no model can be built from."""
-        check_bounds(self)
-        _check_divides("num_heads", self.num_heads, self.width)
-        if self.width % 2:
-            raise ValueError(f"width: must be even, got {self.width}. Sines and cosines pair up.")
-
-    @property
-    def head_dim(self) -> int:
-        """Size of one head."""
-        return self.width // self.num_heads
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyConfig:
-    """What the agent is: its memory, and how observations reach it."""
+    The memory is chosen and described by the fields of `MemorySections`.
+    """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """How an observation becomes a token."""
@@ -230,37 +23,9 @@ class PolicyConfig:
     """Initial logarithm of the standard deviation of continuous actions."""
     goal_location: GoalLocationConfig | None = None
     """Auxiliary head: a guess of where the goal lies, which the actor is told. null: none."""
-    memory: MemoryKind = MemoryKind.TRANSFORMER
-    """Which sequence model; the section of its name is read, the others are not."""
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    """Read where memory is transformer."""
-    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
-    """Read where memory is lstm or gru."""
-    transformer_xl: TransformerXLConfig = field(default_factory=TransformerXLConfig)
-    """Read where memory is transformer_xl."""
 
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:
         """The auxiliary heads that there are, by name; each is a field above."""
         sections = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: v for k, v in sections.items() if isinstance(v, AuxiliaryConfig)}
-
-    @property
-    def memory_config(self) -> TransformerConfig | RecurrentConfig | TransformerXLConfig:
-        """The section that describes the chosen memory."""
-        if self.memory is MemoryKind.TRANSFORMER:
-            return self.transformer
-        if self.memory is MemoryKind.TRANSFORMER_XL:
-            return self.transformer_xl
-        return self.recurrent
-
-    @property
-    def width(self) -> int:
-        """Size of the token that the encoder makes and the memory reads."""
-        return self.memory_config.width
-
-
-def _check_divides(name: str, count: int, whole: int) -> None:
-    if whole % count:
-        fitting = ", ".join(str(n) for n in range(1, whole + 1) if whole % n == 0)
-        raise ValueError(f"{name}: must divide width {whole}, got {count}. Use one of: {fitting}.")

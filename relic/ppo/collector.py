@@ -18,9 +18,6 @@ from torch import Tensor
 from envs.core.vector import TrialVectorEnv
 from relic.noise import Stream, row_uniforms
 from relic.policy.encoders.observations import PREV_REWARD
-from relic.policy.memory.cuda_graph import CapturedSteps
-from relic.policy.memory.kv_cache import KVCache
-from relic.policy.memory.transformer import Transformer
 from relic.policy.policy import Policy
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
@@ -61,7 +58,7 @@ class Collector(RolloutSource):
         expert_steps: float = math.inf,
         world_size: int = 1,
         cache_dtype: torch.dtype = torch.float32,
-        captured_steps: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         """Set up; nothing is simulated before `begin_rollout`.
 
@@ -79,7 +76,7 @@ class Collector(RolloutSource):
                 asked.
             world_size: Ranks that collect alike, for counting environment steps.
             cache_dtype: Of what the policy remembers.
-            captured_steps: Replay the memory's steps from CUDA graphs; for transformers.
+            cuda_graph: Replay the memory's steps from CUDA graphs.
         """
         env_list = [envs] if isinstance(envs, TrialVectorEnv) else list(envs)
         total = sum(env.num_envs for env in env_list)
@@ -103,8 +100,9 @@ class Collector(RolloutSource):
         self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
         self._groups = self._make_groups(env_list)
-        if captured_steps:
-            self._capture_steps()
+        if cuda_graph:
+            for group in self._groups:
+                policy.memory.use_cuda_graph(group.state.memory)
 
     def _make_groups(self, env_list: list[TrialVectorEnv]) -> list[EnvGroup]:
         groups, first = [], 0
@@ -115,13 +113,6 @@ class Collector(RolloutSource):
             groups.append(group)
             first += env.num_envs
         return groups
-
-    def _capture_steps(self) -> None:
-        for group in self._groups:
-            model, cache = self.policy.memory, group.state.memory
-            assert isinstance(model, Transformer)
-            assert isinstance(cache, KVCache)
-            cache.captured = CapturedSteps(model, cache)
 
     @property
     def groups(self) -> list[EnvGroup]:
@@ -167,10 +158,9 @@ class Collector(RolloutSource):
         return torch.cat(values)
 
     def close(self) -> None:
-        """Stop the threads and free captured steps; environments stay open."""
+        """Stop the threads and free captured graphs; environments stay open."""
         for group in self._groups:
-            if isinstance(group.state.memory, KVCache):
-                group.state.memory.captured = None  # it knows the cache, and the cache it
+            group.state.memory.release()
         if self._threads is not None:
             self._threads.shutdown()
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
 from relic.ppo.config import Objective, OptimizerKind, PPOConfig, UpdatesConfig, check_learning
 from relic.ppo.loss import (
@@ -261,7 +260,7 @@ class Learner:
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         for group, rows_K in update.microbatches(rows, self.ppo.microbatch_tokens):
-            with watch_keys(self.policy.memory) if keeps else contextlib.nullcontext() as kept:
+            with self.policy.memory.record_kv() if keeps else contextlib.nullcontext() as kept:
                 evaluation = self.evaluate_rows(update, group, rows_K)
             targets = update.targets(rows_K, device)
             mean, deviation = moments

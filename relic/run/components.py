@@ -167,7 +167,7 @@ def build_collector(
         expert_steps=config.ppo.expert_steps,
         world_size=world_size,
         cache_dtype=config.rollout.torch_cache_dtype,
-        captured_steps=config.rollout.captured_steps and policy.device.type == "cuda",
+        cuda_graph=config.rollout.cuda_graph and policy.device.type == "cuda",
     )
 
 

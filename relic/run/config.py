@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from relic.policy.config import MemoryKind, PolicyConfig
+from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule, check_divides
 from relic.schema import POSITIVE, at_least, check_bounds, nearest
@@ -103,7 +103,7 @@ class RolloutConfig:
     cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the keys and values that acting attends to. Half of them take half the memory; the ratio
     of an update's first step is then near 1, not equal to it. For GPUs and transformers."""
-    captured_steps: bool = False
+    cuda_graph: bool = False
     """On CUDA, replay the transformer's step from a graph instead of launching its kernels one by
     one. A step then reads up to twice the slots that it sees, but for a cache of half the precision
     where PyTorch's packed kernel takes lengths (2.12 on)."""
@@ -250,7 +250,7 @@ class RunConfig:
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
         if self.device == "cpu":
-            _check_all_equal("rollout", self.rollout, {"captured_steps": False}, when="on the CPU")
+            _check_all_equal("rollout", self.rollout, {"cuda_graph": False}, when="on the CPU")
         if self.checkpoint.best_metric is not None and self.validation.every_rollouts is None:
             raise ValueError(
                 "checkpoint.best_metric: must come with a validation, got "
@@ -274,17 +274,18 @@ class RunConfig:
         )
 
     def _check_memory(self) -> None:
-        """Refuse what only some memories can do."""
-        policy = self.policy
-        is_transformer = policy.memory is MemoryKind.TRANSFORMER
-        if not is_transformer:
-            without_cache = {"cache_dtype": "float32", "captured_steps": False}
-            when = "where the memory is not a transformer"
-            _check_all_equal("rollout", self.rollout, without_cache, when=when)
-        if not (is_transformer and policy.transformer.sees_whole_trial):
-            without_steps = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
-            when = "where the memory is not a transformer that sees the whole trial"
-            _check_all_equal("updates", self.updates, without_steps, when=when)
+        """Refuse what the memory cannot do."""
+        can, memory = self.policy.memory_can, self.policy.memory
+        rollout, updates = {}, {}
+        if not can.half_precision:
+            rollout["cache_dtype"] = "float32"
+        if not can.cuda_graph:
+            rollout["cuda_graph"] = False
+        _check_all_equal("rollout", self.rollout, rollout, when=f"with policy.memory={memory}")
+        if not can.keeps_steps:
+            updates = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
+        when = f"where the memory ({memory}) does not keep and see every step of a trial"
+        _check_all_equal("updates", self.updates, updates, when=when)
 
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
@@ -292,7 +293,7 @@ class RunConfig:
             when = "with cluster.placement=split, unlike colocated"
             only_local = {"refresh_every": 1, "refresh_in_pass": False}
             _check_all_equal("updates", self.updates, only_local, when=when)
-            _check_all_equal("rollout", self.rollout, {"captured_steps": False}, when=when)
+            _check_all_equal("rollout", self.rollout, {"cuda_graph": False}, when=when)
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
         ranks = self.cluster.num_learners
         shards = self.rollout.shards or ranks

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.memory.kv_recorder import watch_keys
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 
@@ -52,11 +51,11 @@ def learning_footprint(
         policy: Unchanged afterwards.
         steps: Steps of a row in the real pass.
         autocast: As learning has it; may be entered several times.
-        keeps_keys: The transformer's keys and values are kept for the cache.
+        keeps_keys: The pass's keys and values are kept for the memory's state.
     """
 
     def learn(batch: SequenceBatch) -> None:
-        watch = watch_keys(policy.memory) if keeps_keys else contextlib.nullcontext()
+        watch = policy.memory.record_kv() if keeps_keys else contextlib.nullcontext()
         with autocast, watch as kept:  # held until the backward pass is done, as by the learner
             output = policy.evaluate_actions(batch)
         (output.log_prob.sum() + output.value.sum() + output.entropy.sum()).backward()

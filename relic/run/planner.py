@@ -14,9 +14,6 @@ import psutil
 import torch
 from gymnasium import spaces
 
-from relic.policy.attention.cpu.compiled import scratch_bytes
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.config import MemoryKind
 from relic.policy.policy import Policy
 from relic.ppo.schedule import PrefixGradient
 from relic.ppo.update_batch import microbatch_rows
@@ -195,19 +192,10 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
         if begin and taken > 1 and config.updates.prefix_gradient is PrefixGradient.DETACHED:
             # Scattered rows are copied.
             size += taken * policy.memory.bytes_per_row(begin, config.rollout.torch_cache_dtype)
-        if runs_compiled(config, policy):
-            size += scratch_bytes(begin + length, config.policy.transformer.head_dim)
+        size += policy.memory.scratch_bytes(begin + length)
         sizes.append(size)
     # Returns, advantages and what they are made of, while an update lasts.
     return max(sizes) + _TARGET_BYTES * rows * steps
-
-
-def runs_compiled(config: RunConfig, policy: Policy) -> bool:
-    """Say whether attention is left to kernels whose scratch no tensor shows."""
-    part = config.policy.transformer
-    ours = part.attention_backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
-    is_transformer = config.policy.memory is MemoryKind.TRANSFORMER
-    return is_transformer and part.sees_whole_trial and ours and policy.device.type == "cpu"
 
 
 def human(size: float) -> str:

@@ -15,7 +15,8 @@ from relic.evaluation.curves import episodes_within
 from relic.evaluation.evaluator import evaluate, make_env
 from relic.evaluation.report.plots import plot_curve, trained_context
 from relic.noise import key, row_uniforms
-from relic.policy.config import AttentionBackend, PolicyConfig
+from relic.policy.attention.inputs import AttentionBackend
+from relic.policy.config import PolicyConfig
 from relic.policy.loading import save_policy
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.policy import Policy

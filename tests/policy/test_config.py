@@ -2,21 +2,19 @@ import dataclasses
 
 import pytest
 
+from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.attention.sinks import SinkKind
-from relic.policy.config import (
-    TRANSFORMER_SIZES,
-    AttentionBackend,
-    MemoryKind,
-    PolicyConfig,
-    PositionKind,
-    RecurrentConfig,
-    TransformerConfig,
-    TransformerXLConfig,
-)
+from relic.policy.config import PolicyConfig
 from relic.policy.memory.memories import make_memory
-from relic.policy.memory.recurrent import Recurrent
+from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
 from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import (
+    TRANSFORMER_SIZES,
+    PositionKind,
+    TransformerConfig,
+)
 from relic.policy.memory.transformer_xl import TransformerXL
+from relic.policy.memory.xl_state import TransformerXLConfig
 from relic.schema import ConfigError, build
 
 
@@ -38,11 +36,11 @@ def test_sizes_have_names_and_take_overrides(size):
 @pytest.mark.parametrize(
     ("kind", "section", "expected"),
     [
-        (MemoryKind.TRANSFORMER, {"transformer": TransformerConfig.preset("tiny")}, Transformer),
-        (MemoryKind.LSTM, {"recurrent": RecurrentConfig(width=8)}, Recurrent),
-        (MemoryKind.GRU, {"recurrent": RecurrentConfig(width=8)}, Recurrent),
+        ("transformer", {"transformer": TransformerConfig.preset("tiny")}, Transformer),
+        ("lstm", {"recurrent": RecurrentConfig(width=8)}, LSTM),
+        ("gru", {"recurrent": RecurrentConfig(width=8)}, GRU),
         (
-            MemoryKind.TRANSFORMER_XL,
+            "transformer_xl",
             {"transformer_xl": TransformerXLConfig(width=16)},
             TransformerXL,
         ),
@@ -53,8 +51,6 @@ def test_the_memory_is_what_the_configuration_names(kind, section, expected):
     memory = make_memory(config, max_episode_steps=9)
     assert isinstance(memory, expected)
     assert memory.width == config.width == next(iter(section.values())).width
-    if isinstance(memory, Recurrent):
-        assert memory.is_lstm == (kind is MemoryKind.LSTM)
 
 
 @pytest.mark.parametrize(

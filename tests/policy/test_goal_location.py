@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from envs.objectnav.rules import compass, gps
-from relic.policy.config import PolicyConfig, TransformerConfig
+from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig
 from relic.policy.goal_location import (
     GoalGuess,
@@ -17,6 +17,7 @@ from relic.policy.goal_location import (
     GoalLocationHead,
     guess_errors,
 )
+from relic.policy.memory.transformer_config import TransformerConfig
 from relic.policy.policy import Policy, SequenceBatch
 
 ROWS, STEPS, WIDTH = 3, 12, 16

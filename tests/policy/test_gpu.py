@@ -9,11 +9,11 @@ import torch
 from relic.policy.attention.attend import attend
 from relic.policy.attention.inputs import AttentionBackend, Past, Sinks
 from relic.policy.attention.segments import Segments
-from relic.policy.config import TransformerConfig
 from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.encoders.images import ImageEncoder, ImageSpec
-from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import TransformerConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -80,13 +80,13 @@ def test_a_captured_step_equals_a_step(dtype):
     lengths = [0, 3, 7, 7, 1]
     for state in (plain, captured):
         model.prefill(x[:, :7], starts[:, :7], state, lengths=lengths)
-    captured.captured = CapturedSteps(model, captured, fewest_slots=8)
+    captured.cuda_graph = CUDAGraphSteps(model.decode, captured, fewest_slots=8)
     for t in range(20):
         want = model.step(x[:, t], starts[:, t], plain)
         with torch.inference_mode():  # as a policy acts
             got = model.step(x[:, t], starts[:, t], captured)
         assert (got - want).abs().max() < (1e-4 if dtype == torch.float32 else 5e-2)
-    assert sorted(captured.captured._runs) == [8, 16, 31]
+    assert captured.cuda_graph.graph_slots == [8, 16, 31]
     captured.reset([2])
     assert captured.lengths.tolist() == [20, 23, 0, 27, 21]
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from relic.policy.attention.weights import LayerAttention
 from relic.policy.config import PolicyConfig
-from relic.policy.memory.inspection import watch_attention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 from relic.schema import build
@@ -31,6 +31,12 @@ def make_batch() -> SequenceBatch:
     starts = torch.zeros(N, T, dtype=torch.bool)
     starts[:, list(STARTS)] = True
     return SequenceBatch({"x": torch.rand(N, T, 3)}, action, action.roll(1, 1), starts)
+
+
+def watch_attention(policy: Policy, batch: SequenceBatch) -> list[LayerAttention]:
+    with torch.no_grad(), policy.memory.watch_attention() as layers:
+        policy.evaluate_actions(batch)
+    return layers
 
 
 @pytest.mark.parametrize(
@@ -101,5 +107,5 @@ def test_watching_leaves_nothing_behind():
 def test_other_memories_are_refused():
     config = build(PolicyConfig, {"memory": "gru"})
     policy = Policy(config, SPACE, spaces.Discrete(3), max_episode_steps=8)
-    with pytest.raises(ValueError, match="must be a transformer, got gru"):
+    with pytest.raises(ValueError, match="a memory that attends to all steps, got GRU"):
         watch_attention(policy, make_batch())

@@ -7,11 +7,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from relic.policy.attention.sinks import SinkKind
-from relic.policy.config import TransformerConfig
-from relic.policy.memory.cuda_graph import CapturedSteps
+from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.sequence_model import ContextOverflowError, StaleStateError
 from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import TransformerConfig
 
 LIMITS = {
     "none": {},
@@ -84,12 +84,12 @@ def test_fixed_shapes_give_the_same(trials_of, limit):
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_captured_steps_give_the_same(trials_of, limit):
+def test_steps_of_cuda_graphs_give_the_same(trials_of, limit):
     """All but the capturing itself, which takes a GPU (test_gpu.py)."""
     model = make(**LIMITS[limit])
     trials = trials_of(model)
     state = model.initial_state(4, 36)
-    captured = state.captured = CapturedSteps(model, state, fewest_slots=8)
+    graphs = state.cuda_graph = CUDAGraphSteps(model.decode, state, fewest_slots=8)
     at = [0, 0, 0, 0]
     for t in range(36):
         if t == 20:
@@ -100,8 +100,8 @@ def test_captured_steps_give_the_same(trials_of, limit):
             y = model.step(x, starts, state, write=write)
             assert (y - trials.outputs(at)).abs().max() < 1e-4
         at = [k + 1 for k in at]
-    assert set(captured._runs) == {min(n, state.slots) for n in (8, 16, 32, 64)}
-    assert state.snapshot().captured is None
+    assert graphs.graph_slots == sorted({min(n, state.slots) for n in (8, 16, 32, 64)})
+    assert state.snapshot().cuda_graph is None
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 
 import relic.policy
-from relic.policy.config import PolicyConfig, TransformerConfig
+from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.encoders.vit import VisionTransformer
 from relic.policy.loading import (
@@ -17,6 +17,7 @@ from relic.policy.loading import (
     space_from_json,
     space_to_json,
 )
+from relic.policy.memory.transformer_config import TransformerConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import CheckpointError
 

@@ -1,14 +1,13 @@
 import pytest
 import torch
 
-from relic.policy.config import MemoryKind, RecurrentConfig
-from relic.policy.memory.recurrent import Recurrent
+from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
 
-CELLS = [MemoryKind.LSTM, MemoryKind.GRU]
+CELLS = [LSTM, GRU]
 
 
 def make(cell, num_layers=2):
-    return Recurrent(RecurrentConfig(num_layers=num_layers, width=16), cell)
+    return cell(RecurrentConfig(num_layers=num_layers, width=16), max_episode_steps=9)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -32,7 +31,7 @@ def test_memory_crosses_episodes_and_ends_with_the_trial(cell, trials_of):
 
 
 def test_a_gru_is_the_equations_of_a_gru():
-    model = make(MemoryKind.GRU, num_layers=1)
+    model = make(GRU, num_layers=1)
     x = torch.randn(1, 7, 16)
     y = model(x, torch.zeros(1, 7, dtype=torch.bool))
     w_x, w_h = model.cells.weight_ih_l0, model.cells.weight_hh_l0
@@ -45,7 +44,7 @@ def test_a_gru_is_the_equations_of_a_gru():
         torch.testing.assert_close(h, y[0, t])
 
 
-@pytest.mark.parametrize(("cell", "parts"), [(MemoryKind.LSTM, 2), (MemoryKind.GRU, 1)])
+@pytest.mark.parametrize(("cell", "parts"), [(LSTM, 2), (GRU, 1)])
 def test_bytes_do_not_grow_with_the_trial(cell, parts):
     model = make(cell)
     assert model.bytes_per_row(10) == model.bytes_per_row(10_000) == parts * 2 * 16 * 4
@@ -53,7 +52,7 @@ def test_bytes_do_not_grow_with_the_trial(cell, parts):
 
 
 def test_states_that_do_not_fit_are_refused():
-    model = make(MemoryKind.LSTM)
+    model = make(LSTM)
     x, starts = torch.randn(2, 16), torch.zeros(2, dtype=torch.bool)
     with pytest.raises(TypeError, match="must be a RecurrentState, got dict"):
         model.step(x, starts, {})  # pyright: ignore[reportArgumentType]

@@ -3,8 +3,8 @@ import torch
 
 from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.attention.sinks import SinkKind
-from relic.policy.config import PositionKind, TransformerConfig
 from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import PositionKind, TransformerConfig
 
 ROPE, LEARNED, NONE = PositionKind.ROPE, PositionKind.LEARNED, PositionKind.NONE
 

@@ -3,17 +3,18 @@ import math
 import pytest
 import torch
 
-from relic.policy.config import TransformerXLConfig
 from relic.policy.memory import transformer_xl
 from relic.policy.memory.sequence_model import ContextOverflowError
 from relic.policy.memory.transformer_xl import TransformerXL
+from relic.policy.memory.xl_state import TransformerXLConfig
 
 
 def make(memory_steps=6, num_layers=2):
     return TransformerXL(
         TransformerXLConfig(
             num_layers=num_layers, num_heads=2, width=16, mlp_width=24, memory_steps=memory_steps
-        )
+        ),
+        max_episode_steps=9,
     )
 
 

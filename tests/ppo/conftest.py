@@ -10,8 +10,10 @@ from envs.core.draws import keyed_generator
 from envs.core.vector import TrialVectorEnv
 from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
-from relic.policy.config import MemoryKind, PolicyConfig, RecurrentConfig, TransformerConfig
+from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig
+from relic.policy.memory.recurrent import RecurrentConfig
+from relic.policy.memory.transformer_config import TransformerConfig
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig
@@ -101,7 +103,7 @@ class Training:
 
 
 def make_policy(
-    env, memory=MemoryKind.TRANSFORMER, seed=0, auxiliary=None, kind=PolicyConfig, **transformer
+    env, memory="transformer", seed=0, auxiliary=None, kind=PolicyConfig, **transformer
 ):
     torch.manual_seed(seed)
     sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
@@ -135,7 +137,7 @@ def make_training(
     groups=1,
     first_row=0,
     seed=3,
-    memory=MemoryKind.TRANSFORMER,
+    memory="transformer",
     transformer=None,
     auxiliary=None,
     policy_config=PolicyConfig,
@@ -143,7 +145,7 @@ def make_training(
     reduction: Reduction | None = None,
     total_steps=100_000,
     cache_dtype=torch.float32,
-    captured_steps=False,
+    cuda_graph=False,
 ):
     ppo = PPOConfig(**({"warmup_steps": 0, "update_epochs": 2, "num_minibatches": 1} | (ppo or {})))
     updates = UpdatesConfig(**({"per_rollout": 4} | (updates or {})))
@@ -179,7 +181,7 @@ def make_training(
         expert_steps=ppo.expert_steps,
         world_size=world,
         cache_dtype=cache_dtype,
-        captured_steps=captured_steps,
+        cuda_graph=cuda_graph,
     )
     learner = Learner(
         policy,

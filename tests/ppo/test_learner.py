@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.config import MemoryKind
 from relic.policy.policy import SequenceBatch
 from relic.ppo.config import Objective
 from relic.ppo.learner import NonFiniteLossError
@@ -50,7 +49,7 @@ def test_the_first_ratio_of_the_newest_chunk_is_one_with_a_loss_on_several(train
     built.collector.close()
 
 
-@pytest.mark.parametrize("memory", [MemoryKind.LSTM, MemoryKind.GRU])
+@pytest.mark.parametrize("memory", ["lstm", "gru"])
 def test_the_first_ratio_is_one_with_a_recurrent_memory(training, memory):
     built = training(
         {"lr": 3e-3, "credit": Credit.TRIAL},

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from relic.policy.attention.sinks import SinkKind
-from relic.policy.config import MemoryKind
 from relic.ppo.config import Precision, PrefixGradient
 from relic.ppo.loop import refresh, restore_memory, run_rollout
 from relic.ppo.rollout import Rollout
@@ -163,9 +162,9 @@ def test_reports_cover_the_rollout(training):
 @pytest.mark.parametrize(
     ("memory", "transformer"),
     [
-        (MemoryKind.TRANSFORMER, {"depth_dropout": 0.2}),
-        (MemoryKind.TRANSFORMER, {"sink": SinkKind.TOKEN, "rotate_sink_query": False}),
-        (MemoryKind.GRU, {}),
+        ("transformer", {"depth_dropout": 0.2}),
+        ("transformer", {"sink": SinkKind.TOKEN, "rotate_sink_query": False}),
+        ("gru", {}),
     ],
 )
 @pytest.mark.parametrize("half", [False, True])
@@ -248,19 +247,17 @@ def test_passes_of_half_the_precision_change_little(training, monkeypatch, prefi
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_captured_steps_collect_the_same(training, groups):
-    plain, captured = (
-        training({"lr": 3e-3}, groups=groups, captured_steps=on) for on in (False, True)
-    )
+def test_steps_of_cuda_graphs_collect_the_same(training, groups):
+    plain, captured = (training({"lr": 3e-3}, groups=groups, cuda_graph=on) for on in (False, True))
     reports = plain.run(2), captured.run(2)
     for group in captured.collector.groups:
-        assert group.state.memory.captured._runs
+        assert group.state.memory.cuda_graph.graph_slots
     assert torch.equal(plain.rollout.action, captured.rollout.action)
     torch.testing.assert_close(plain.rollout.log_prob_NT, captured.rollout.log_prob_NT)
     assert max(r.metrics["ratio_drift_first"] for r in reports[1]) <= 1e-5
     for built in (plain, captured):
         built.collector.close()
-    assert all(group.state.memory.captured is None for group in captured.collector.groups)
+    assert all(group.state.memory.cuda_graph is None for group in captured.collector.groups)
 
 
 @pytest.mark.parametrize("env", ["ragged", "darkroom"])

@@ -193,7 +193,7 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
         (["updates.prefix_window=-1"], r"updates\.prefix_window: must be at least 0"),
         (
             ["updates.prefix_window=64", "policy.memory=lstm"],
-            r"updates\.prefix_window: must be 0 where the memory is not a transformer",
+            r"updates\.prefix_window: must be 0 where the memory \(\w+\) does not keep",
         ),
         (
             [
@@ -207,32 +207,32 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
         (["updates.loss_chunks=0"], r"updates\.loss_chunks: must be at least 1"),
         (
             ["updates.loss_chunks=2", "policy.memory=lstm"],
-            r"updates\.loss_chunks: must be 1 where the memory is not a transformer",
+            r"updates\.loss_chunks: must be 1 where the memory \(\w+\) does not keep",
         ),
         (
             ["updates.refresh_in_pass=true", "updates.refresh_every=2", "policy.memory=gru"],
-            r"updates\.refresh_in_pass: must be false where the memory is not a transformer",
+            r"updates\.refresh_in_pass: must be false where the memory \(gru\) does not keep",
         ),
         (["rollout.cache_dtype=float64"], r"rollout\.cache_dtype: "),
         (
             ["rollout.cache_dtype=bfloat16", "policy.memory=gru"],
-            r"rollout\.cache_dtype: must be float32 where the memory is not a transformer",
+            r"rollout\.cache_dtype: must be float32 with policy\.memory=gru",
         ),
         (
-            ["rollout.captured_steps=true", "policy.memory=gru"],
-            r"rollout\.captured_steps: must be false where the memory is not a transformer",
+            ["rollout.cuda_graph=true", "policy.memory=gru"],
+            r"rollout\.cuda_graph: must be false with policy\.memory=gru",
         ),
         (
             ["updates.refresh_every=2", "cluster=ray", "cluster.placement=split"],
             r"updates\.refresh_every: must be 1 with cluster\.placement=split",
         ),
         (
-            ["rollout.captured_steps=true", "cluster=ray", "cluster.placement=split"],
-            r"rollout\.captured_steps: must be false with cluster\.placement=split",
+            ["rollout.cuda_graph=true", "cluster=ray", "cluster.placement=split"],
+            r"rollout\.cuda_graph: must be false with cluster\.placement=split",
         ),
         (
-            ["rollout.captured_steps=true", "device=cpu"],
-            r"rollout\.captured_steps: must be false on the CPU",
+            ["rollout.cuda_graph=true", "device=cpu"],
+            r"rollout\.cuda_graph: must be false on the CPU",
         ),
         (["total_steps=0"], r"total_steps: must be at least 1"),
     ],

@@ -2,6 +2,8 @@
 
 What the host decides (room, sinks, its own count of the steps) stays in `Transformer.step`; see
 `Transformer.decode` for why the rest can be captured.
+
+Shapes: N rows, E width.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from torch import Tensor
 
 from relic.policy.memory.decode import takes_lengths
 from relic.policy.memory.kv_cache import KVCache
-from relic.policy.memory.transformer import Transformer
+
+Decode = Callable[[Tensor, Tensor, KVCache, bool], Tensor]
+"""Runs one step of tokens and episode starts against a cache, and writes it or not."""
 
 
-class CapturedSteps:
-    """The device's part of one state's steps, captured; to be set as the state's `captured`.
+class CUDAGraphSteps:
+    """The device's part of one state's steps, captured; to be set as the state's `cuda_graph`.
 
     A graph has fixed shapes, so each reads a fixed number of slots under a mask. There is one for
     each power of two of slots, captured when first needed: a step reads at most twice what it sees.
@@ -25,26 +29,31 @@ class CapturedSteps:
     nothing is captured and each call runs the same step.
 
     Args:
-        model: Its weights may be written, but not replaced.
+        decode: `Transformer.decode`. The weights may be written, but not replaced.
         state: Of the model. Likewise: its tensors may be written, but not replaced.
         fewest_slots: Of the smallest graph.
     """
 
     WARM_UP_STEPS = 3
 
-    def __init__(self, model: Transformer, state: KVCache, *, fewest_slots: int = 256):
-        self.model = model
+    def __init__(self, decode: Decode, state: KVCache, *, fewest_slots: int = 256):
+        self.decode = decode
         self.state = state
         self.fewest_slots = fewest_slots
         device = state.kv.device
         with torch.inference_mode(False):
-            self._x_NE = torch.zeros(state.num_rows, model.width, device=device)
+            self._x_NE = torch.zeros(state.num_rows, state.config.width, device=device)
             self._starts_N = torch.zeros(state.num_rows, dtype=torch.bool, device=device)
         if state.kv.is_cuda:
             # One stream and one pool for all graphs: each further stream has its workspaces.
             self._pool = torch.cuda.graph_pool_handle()
             self._stream = torch.cuda.Stream(device)
         self._runs: dict[int, Callable[[], Tensor]] = {}
+
+    @property
+    def graph_slots(self) -> list[int]:
+        """Slots that each graph reads which has been captured so far."""
+        return sorted(self._runs)
 
     @torch.no_grad()
     def __call__(self, x_NE: Tensor, episode_starts_N: Tensor) -> Tensor:
@@ -62,7 +71,7 @@ class CapturedSteps:
 
     def _slots_to_read(self) -> int:
         state = self.state
-        if takes_lengths(state, self.model.config.attention_backend):
+        if takes_lengths(state, state.config.attention_backend):
             return state.slots
         seen = state.most_steps() + 1
         return min(max(1 << (seen - 1).bit_length(), self.fewest_slots), state.slots)
@@ -93,6 +102,6 @@ class CapturedSteps:
         """Run the step on so many slots; what the model steps by itself goes on as ever."""
         self.state.fixed_slots = slots
         try:
-            return self.model.decode(self._x_NE, self._starts_N, self.state, write)
+            return self.decode(self._x_NE, self._starts_N, self.state, write)
         finally:
             self.state.fixed_slots = 0

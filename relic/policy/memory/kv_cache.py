@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.policy.config import TransformerConfig
 from relic.policy.memory.positions import Positions, positions
 from relic.policy.memory.sequence_model import (
     ContextOverflowError,
@@ -30,6 +29,7 @@ from relic.policy.memory.sequence_model import (
     StaleStateError,
     row_indices,
 )
+from relic.policy.memory.transformer_config import TransformerConfig
 
 
 class KVCache(SequenceState):
@@ -67,8 +67,8 @@ class KVCache(SequenceState):
         self.fixed_slots = 0
         """Steps' slots that each step reads under a mask, whatever it may see: what a CUDA graph
         needs. 0: as many as the step sees."""
-        self.captured: Callable[[Tensor, Tensor], Tensor] | None = None
-        """Runs the device's part of a step that is written (`CapturedSteps`). None: the model."""
+        self.cuda_graph: Callable[[Tensor, Tensor], Tensor] | None = None
+        """Runs the device's part of a step that is written (`CUDAGraphSteps`). None: the model."""
         device = torch.device(device)
         # Tensors made in inference mode could not stand before a forward pass with gradient.
         with torch.inference_mode(False):
@@ -147,6 +147,10 @@ class KVCache(SequenceState):
             self.host_lengths += more
         else:
             self.host_lengths[rows] += more
+
+    def release(self) -> None:
+        """Drop captured graphs: they know the cache and the cache them, which no count ends."""
+        self.cuda_graph = None
 
     def set_depth_mask(self, mask_NL: Tensor | None) -> None:
         """Set the layer factors of all rows; to be kept from a trial's first step to its last."""
@@ -241,7 +245,7 @@ class KVCache(SequenceState):
         """Return a cache like this one, with copies of chosen rows' facts and no slots yet."""
         view = object.__new__(KVCache)
         vars(view).update(vars(self))
-        view.captured = None
+        view.cuda_graph = None
         with torch.inference_mode(False):
             view.lengths = self.lengths[where].clone()
             view.segment_steps = self.segment_steps[where].clone()

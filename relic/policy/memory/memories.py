@@ -1,26 +1,146 @@
-"""The choice of a sequence model by configuration; only the chosen one is imported."""
+"""The memories that there are: the place where a new one is added.
+
+A memory is one file with a `SequenceModel`, its state and its configuration, and one line in
+`MemorySections`. The line makes the section `policy.<name>` and the values of `policy.memory` that
+read it; checks, planning, checkpoints and evaluation ask the class. `docs/own_memory.md` shows it,
+and how a memory is named that lives outside the package.
+"""
+
+# ruff: noqa: RUF009 - `section` makes a dataclass field, no default
 
 from __future__ import annotations
 
-from relic.policy.config import MemoryKind, PolicyConfig
-from relic.policy.memory.sequence_model import SequenceModel
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Self, cast
+
+from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
+from relic.policy.memory.sequence_model import Capabilities, MemoryConfig, SequenceModel
+from relic.policy.memory.transformer import Transformer
+from relic.policy.memory.transformer_config import TransformerConfig
+from relic.policy.memory.transformer_xl import TransformerXL
+from relic.policy.memory.xl_state import TransformerXLConfig
+from relic.schema import ConfigError, build, nearest, to_plain
 
 
-def make_memory(config: PolicyConfig, *, max_episode_steps: int) -> SequenceModel:
-    """Return the sequence model that a policy's configuration asks for.
+def section(**choices: type[SequenceModel]) -> Any:
+    """Return the field that holds a section of the configuration.
 
     Args:
-        config: Names the kind and its sizes.
-        max_episode_steps: Longest episode; sizes the table of in-episode positions.
+        choices: Values of `policy.memory` that read the section, and the classes they stand for.
     """
-    if config.memory is MemoryKind.TRANSFORMER:
-        from relic.policy.memory.transformer import Transformer
+    config = next(iter(choices.values())).Config
+    return field(default_factory=config, metadata={"choices": choices})
 
-        return Transformer(config.transformer, max_episode_steps=max_episode_steps)
-    if config.memory is MemoryKind.TRANSFORMER_XL:
-        from relic.policy.memory.transformer_xl import TransformerXL
 
-        return TransformerXL(config.transformer_xl)
-    from relic.policy.memory.recurrent import Recurrent
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemorySections:
+    """The choice of a memory, and a section for each."""
 
-    return Recurrent(config.recurrent, cell=config.memory)
+    memory: str = "transformer"
+    """Which memory: one that reads a section below, or `module:Class` for one of your own."""
+    memory_options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the configuration of a memory of your own."""
+    transformer: TransformerConfig = section(transformer=Transformer)
+    """Read where memory is transformer."""
+    recurrent: RecurrentConfig = section(lstm=LSTM, gru=GRU)
+    """Read where memory is lstm or gru."""
+    transformer_xl: TransformerXLConfig = section(transformer_xl=TransformerXL)
+    """Read where memory is transformer_xl."""
+
+    def __post_init__(self) -> None:
+        """Refuse a memory that is not there, and options that it does not have."""
+        if self.memory_options and ":" not in self.memory:
+            raise ValueError(
+                f"memory_options: must be empty with memory={self.memory}, got "
+                f"{self.memory_options}. Set the fields of its own section."
+            )
+        self.memory_config  # noqa: B018 - builds and so checks the section
+
+    @property
+    def memory_class(self) -> type[SequenceModel]:
+        """The class of the chosen memory."""
+        return memory_class(self.memory)
+
+    @property
+    def memory_config(self) -> MemoryConfig:
+        """The section that the chosen memory reads."""
+        if ":" not in self.memory:
+            memory_class(self.memory)
+            return getattr(self, _choices()[self.memory][0])
+        try:
+            return build(self.memory_class.Config, self.memory_options, "memory_options")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def memory_can(self) -> Capabilities:
+        """What the chosen memory can do beyond its interface."""
+        return self.memory_class.capabilities(self.memory_config)
+
+    @property
+    def width(self) -> int:
+        """Size of the token that the encoder makes and the memory reads."""
+        return self.memory_config.width
+
+    def with_memory_config(self, config: MemoryConfig) -> Self:
+        """Return this with another section for the chosen memory."""
+        if ":" in self.memory:
+            return replace(self, memory_options=to_plain(config))
+        return replace(self, **{_choices()[self.memory][0]: config})
+
+
+def make_memory(config: MemorySections, *, max_episode_steps: int) -> SequenceModel:
+    """Return the memory that a policy's configuration chooses.
+
+    Args:
+        config: Names it, and describes it.
+        max_episode_steps: Longest episode; may size tables of positions.
+    """
+    return config.memory_class(config.memory_config, max_episode_steps=max_episode_steps)
+
+
+@cache
+def _choices() -> Mapping[str, tuple[str, type[SequenceModel]]]:
+    """Return section and class by value of `policy.memory`."""
+    return {
+        choice: (one.name, model)
+        for one in fields(MemorySections)
+        for choice, model in one.metadata.get("choices", {}).items()
+    }
+
+
+def memory_class(name: str) -> type[SequenceModel]:
+    """Return the class that a value of `policy.memory` stands for.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if ":" in name:
+        return _own_class(name)
+    known = _choices()
+    if name not in known:
+        raise ValueError(
+            f"memory: unknown {name!r}. Choose one of: {', '.join(known)}, or name your own as "
+            f"module:Class. {nearest(name, known)}"
+        )
+    return known[name][1]
+
+
+@cache
+def _own_class(name: str) -> type[SequenceModel]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"memory: {name!r} must name a class as module:Class, but {error}. Check the spelling "
+            "and that the module can be imported from here."
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, SequenceModel)):
+        raise ValueError(
+            f"memory: {name!r} must be a SequenceModel, got {found!r}. See docs/own_memory.md."
+        )
+    return cast("type[SequenceModel]", found)

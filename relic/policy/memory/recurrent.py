@@ -9,13 +9,13 @@ Shapes: N rows, T steps, L layers, E width, G parts of the state (two for an LST
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relic.policy.config import MemoryKind, RecurrentConfig
 from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
@@ -23,6 +23,21 @@ from relic.policy.memory.sequence_model import (
     as_lengths,
     row_indices,
 )
+from relic.schema import POSITIVE, check_bounds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecurrentConfig:
+    """The memory of RL²: an LSTM or GRU whose state lives as long as the trial."""
+
+    num_layers: Annotated[int, POSITIVE] = 1
+    """Stacked recurrent layers."""
+    width: Annotated[int, POSITIVE] = 512
+    """Size of a token and of the hidden state."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        check_bounds(self)
 
 
 class RecurrentState(SequenceState):
@@ -76,21 +91,19 @@ class RecurrentState(SequenceState):
 
 
 class Recurrent(SequenceModel):
-    """Stacked recurrent layers.
+    """Stacked recurrent layers; `LSTM` and `GRU` say of which kind."""
 
-    Args:
-        config: Sizes.
-        cell: LSTM or GRU.
-    """
+    Config = RecurrentConfig
+    cell: ClassVar[type[nn.RNNBase]]
+    parts: ClassVar[int]
+    """Tensors that a layer's state is made of."""
 
-    def __init__(self, config: RecurrentConfig, cell: MemoryKind):
-        super().__init__()
+    def __init__(self, config: RecurrentConfig, *, max_episode_steps: int):
+        super().__init__(config, max_episode_steps=max_episode_steps)
         self.config = config
         self.width = config.width
-        self.is_lstm = cell is MemoryKind.LSTM
-        sizes = {"input_size": config.width, "hidden_size": config.width}
-        make: Any = nn.LSTM if self.is_lstm else nn.GRU
-        self.cells = make(**sizes, num_layers=config.num_layers, batch_first=True)
+        make: Any = self.cell
+        self.cells = make(config.width, config.width, config.num_layers, batch_first=True)
 
     def forward(
         self,
@@ -151,7 +164,7 @@ class Recurrent(SequenceModel):
         """Return zeros; the capacity does not matter to a recurrent memory."""
         del capacity
         weight = self.cells.weight_hh_l0
-        shape = (self._parts, self.config.num_layers, num_rows, self.width)
+        shape = (self.parts, self.config.num_layers, num_rows, self.width)
         with torch.inference_mode(False):
             return RecurrentState(
                 torch.zeros(shape, device=device or weight.device, dtype=dtype or weight.dtype),
@@ -161,19 +174,29 @@ class Recurrent(SequenceModel):
     def bytes_per_row(self, steps: int, dtype: torch.dtype = torch.float32) -> int:
         """Return parts x layers x width x bytes of a number, whatever the steps."""
         del steps
-        return self._parts * self.config.num_layers * self.width * dtype.itemsize
-
-    @property
-    def _parts(self) -> int:
-        return 2 if self.is_lstm else 1
+        return self.parts * self.config.num_layers * self.width * dtype.itemsize
 
     def _run(self, x_NTE: Tensor, hidden_GLNE: Tensor | None) -> tuple[Tensor, Tensor]:
         if hidden_GLNE is None:
             y_NTE, hidden = self.cells(x_NTE)
         else:
             parts = [part.contiguous() for part in hidden_GLNE.to(x_NTE.dtype)]
-            y_NTE, hidden = self.cells(x_NTE, tuple(parts) if self.is_lstm else parts[0])
-        return y_NTE, torch.stack(hidden if self.is_lstm else (hidden,))
+            y_NTE, hidden = self.cells(x_NTE, tuple(parts) if self.parts > 1 else parts[0])
+        return y_NTE, torch.stack(hidden if self.parts > 1 else (hidden,))
+
+
+class LSTM(Recurrent):
+    """Remembers a hidden and a cell state in each layer."""
+
+    cell = nn.LSTM
+    parts = 2
+
+
+class GRU(Recurrent):
+    """Remembers a hidden state in each layer."""
+
+    cell = nn.GRU
+    parts = 1
 
 
 def _as_recurrent(state: SequenceState) -> RecurrentState:

@@ -4,6 +4,9 @@ A sequence model reads tokens and writes tokens. It knows nothing of observation
 losses. Its two ways of running must agree: `forward` over all steps at once, with gradient, and
 `step` or `prefill` against a state that remembers the steps before.
 
+What only some memories can do is declared in `Capabilities`, which says no by default. Others ask
+there, never for a class.
+
 Shapes: N rows, T steps, E width, L layers.
 """
 
@@ -11,11 +14,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from relic.policy.attention.weights import LayerAttention
 
 Rows = Sequence[int] | np.ndarray | Tensor
 """Chosen rows: a bool mask over all of them, or their indices."""
@@ -27,6 +34,56 @@ class ContextOverflowError(RuntimeError):
 
 class StaleStateError(RuntimeError):
     """A snapshot that is used after the state it points into was reset."""
+
+
+class MemoryConfig(Protocol):
+    """What every memory's configuration, a frozen dataclass, has."""
+
+    @property
+    def width(self) -> int:
+        """Size of a token."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a memory can do beyond its interface."""
+
+    keeps_steps: bool = False
+    """What a step left behind stays as it is for the whole trial: states can be `rewound`, and the
+    keys and values of a pass can be taken over (`SequenceModel.record_kv`)."""
+    half_precision: bool = False
+    """A state may be kept in half precision."""
+    cuda_graph: bool = False
+    """Steps can be replayed from CUDA graphs (`SequenceModel.use_cuda_graph`)."""
+    context_limit: bool = False
+    """Old steps can be left out (`SequenceModel.limit_context`)."""
+
+
+class Reach(NamedTuple):
+    """How far a memory's tables of positions go; None: there is no table."""
+
+    episodes: int | None = None
+    """Episodes of a trial."""
+    steps: int | None = None
+    """Steps of a trial."""
+
+
+class KVRecorder(ABC):
+    """What each layer's attention made of the steps of one pass, for a state to take over."""
+
+    @abstractmethod
+    def write(self, state: SequenceState, rows: np.ndarray, first_step: int) -> None:
+        """Put it where the same steps stand in a state.
+
+        To be called after the pass's own backward: that still reads the state, and what it reads
+        must not be written.
+
+        Args:
+            state: Holds the steps already, from older weights; its lengths stay as they are.
+            rows: Its rows that went through the pass, in order.
+            first_step: Step of the trial at which the pass began.
+        """
 
 
 class SequenceState(ABC):
@@ -75,10 +132,10 @@ class SequenceState(ABC):
         Raises:
             ValueError: If the model does not keep what it remembered then.
         """
-        raise ValueError(
-            f"rewound: must be asked of a memory that keeps every step of a trial, got "
-            f"{type(self).__name__}. Use a transformer that sees the whole trial."
-        )
+        _refuse("rewound", "keeps every step of a trial", self)
+
+    def release(self) -> None:  # noqa: B027 - most states have nothing to free
+        """Free what acts in the state's place, such as captured graphs; the state stays."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -96,8 +153,20 @@ class SequenceModel(nn.Module, ABC):
     episode 0 whatever its flag says.
     """
 
+    Config: ClassVar[type]
+    """The configuration's class, a `MemoryConfig` with defaults."""
     width: int
     """Size of tokens read and written."""
+
+    def __init__(self, config: Any, *, max_episode_steps: int) -> None:
+        """Build the memory of a configuration.
+
+        Args:
+            config: An instance of `Config`.
+            max_episode_steps: Steps that an episode may have; may size tables of positions.
+        """
+        del config, max_episode_steps
+        super().__init__()
 
     @abstractmethod
     def forward(
@@ -174,12 +243,61 @@ class SequenceModel(nn.Module, ABC):
     def bytes_per_row(self, steps: int, dtype: torch.dtype = torch.float32) -> int:
         """Return the bytes that one row's state takes for a trial of so many steps."""
 
+    @classmethod
+    def capabilities(cls, config: Any) -> Capabilities:
+        """Return what a memory of this configuration can do beyond the interface."""
+        del config
+        return Capabilities()
+
+    @classmethod
+    def limit_context(cls, config: Any, *, newest: int | None, drop_first: int) -> Any:
+        """Return a configuration of the same weights that remembers less of a trial.
+
+        Args:
+            config: Whose limits are replaced.
+            newest: Steps that a step sees, itself included; None: all.
+            drop_first: From this step of the trial on, the steps before it are forgotten; 0: none.
+        """
+        del config, newest, drop_first
+        _refuse("limit_context", "can leave out old steps", cls)
+
+    def use_cuda_graph(self, state: SequenceState) -> None:
+        """Replay the steps of a state from CUDA graphs from now on, until `state.release()`."""
+        del state
+        _refuse("use_cuda_graph", "can be captured", self)
+
+    def record_kv(self) -> AbstractContextManager[KVRecorder]:
+        """Yield what will hold the keys and values of the one `forward` that runs meanwhile."""
+        _refuse("record_kv", "keeps every step of a trial", self)
+
+    def watch_attention(self) -> AbstractContextManager[list[LayerAttention]]:
+        """Yield a list to which each layer of a `forward` adds what its heads attend to."""
+        _refuse("watch_attention", "attends to all steps", self)
+
+    def scratch_bytes(self, steps: int) -> int:
+        """Return the bytes of a learning pass over so many steps that are in no tensor."""
+        del steps
+        return 0
+
+    @property
+    def reach(self) -> Reach:
+        """How long trials may be."""
+        return Reach()
+
     def draw_depth_mask(
         self, num_rows: int, generator: torch.Generator | None = None
     ) -> Tensor | None:
         """Draw each row's layer factors for one rollout; None without depth dropout."""
         del num_rows, generator
         return None
+
+
+def _refuse(method: str, ability: str, owner: object) -> NoReturn:
+    name = owner.__name__ if isinstance(owner, type) else type(owner).__name__
+    raise ValueError(
+        f"{method}: must be asked of a memory that {ability}, got {name}. Use a transformer that "
+        "sees the whole trial."
+    )
 
 
 def row_indices(rows: Rows | None, num_rows: int) -> np.ndarray:

@@ -10,29 +10,42 @@ Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cach
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from relic.policy.attention.inputs import Sinks
+from relic.policy.attention.cpu.compiled import scratch_bytes
+from relic.policy.attention.inputs import AttentionBackend, Sinks
 from relic.policy.attention.sinks import SinkKind, SinkKV
-from relic.policy.config import PositionKind, TransformerConfig
-from relic.policy.memory.blocks import Block
+from relic.policy.attention.weights import LayerAttention
+from relic.policy.memory.blocks import NORM_EPS, Block, init_weights, look_up
+from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode, read_slot, write_step
+from relic.policy.memory.hooks import recorded, watched
 from relic.policy.memory.kv_cache import KVCache
-from relic.policy.memory.layers import NORM_EPS, init_weights, look_up
-from relic.policy.memory.pass_plan import PassPlan, plan_pass, rotation_of, segment_steps
+from relic.policy.memory.pass_plan import (
+    PassPlan,
+    PrefillWriter,
+    plan_pass,
+    rotation_of,
+    segment_steps,
+)
 from relic.policy.memory.positions import Positions, next_position, rotate
-from relic.policy.memory.prefill import PrefillWriter
 from relic.policy.memory.sequence_model import (
+    Capabilities,
+    KVRecorder,
+    Reach,
     Rows,
     SequenceModel,
     SequenceState,
     as_lengths,
     row_indices,
 )
+from relic.policy.memory.transformer_config import PositionKind, TransformerConfig
 
 OnKeyValue = Callable[[int, Tensor, Tensor], None]
 """Called with a layer's index, keys and values (N, H, T, D)."""
@@ -46,8 +59,10 @@ class Transformer(SequenceModel):
         max_episode_steps: Steps that an episode may have; sizes the table of positions.
     """
 
+    Config = TransformerConfig
+
     def __init__(self, config: TransformerConfig, *, max_episode_steps: int):
-        super().__init__()
+        super().__init__(config, max_episode_steps=max_episode_steps)
         self.config = config
         self.width = config.width
         self.max_episode_steps = max_episode_steps
@@ -102,8 +117,8 @@ class Transformer(SequenceModel):
         cache = _as_cache(state)
         cache.make_room(1, look=0 if write else 1)
         self.sync_sinks(cache)
-        if write and cache.captured is not None:
-            y_NE = cache.captured(x_NE, episode_starts_N)
+        if write and cache.cuda_graph is not None:
+            y_NE = cache.cuda_graph(x_NE, episode_starts_N)
         else:
             y_NE = self.decode(x_NE, episode_starts_N, cache, write)
         if write:
@@ -174,6 +189,61 @@ class Transformer(SequenceModel):
         device = generator.device if generator is not None else self.norm.weight.device
         kept = torch.rand(shape, generator=generator, device=device) >= rate
         return (kept / (1 - rate)).to(self.norm.weight.device)
+
+    @classmethod
+    def capabilities(cls, config: TransformerConfig) -> Capabilities:
+        """Return what a cache allows; see `SequenceModel.capabilities`."""
+        return Capabilities(
+            keeps_steps=config.sees_whole_trial,
+            half_precision=True,
+            cuda_graph=True,
+            context_limit=True,
+        )
+
+    @classmethod
+    def limit_context(
+        cls, config: TransformerConfig, *, newest: int | None, drop_first: int
+    ) -> TransformerConfig:
+        """Return a limited configuration; see `SequenceModel.limit_context`.
+
+        Attention is left to what fits: a backend chosen for the whole trial may not.
+        """
+        return replace(
+            config,
+            attention_window=newest,
+            drop_first=drop_first,
+            attention_backend=AttentionBackend.AUTO,
+        )
+
+    def use_cuda_graph(self, state: SequenceState) -> None:
+        """Replay steps from CUDA graphs; see `SequenceModel.use_cuda_graph`."""
+        cache = _as_cache(state)
+        cache.cuda_graph = CUDAGraphSteps(self.decode, cache)
+
+    def record_kv(self) -> AbstractContextManager[KVRecorder]:
+        """Record keys and values; see `SequenceModel.record_kv`."""
+        return recorded(self.blocks, copies=self.config.gradient_checkpointing)
+
+    def watch_attention(self) -> AbstractContextManager[list[LayerAttention]]:
+        """Watch what heads attend to; see `SequenceModel.watch_attention`."""
+        return watched(self.blocks)
+
+    def scratch_bytes(self, steps: int) -> int:
+        """Return the scratch of compiled kernels, where they run."""
+        config = self.config
+        ours = config.attention_backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
+        runs = ours and config.sees_whole_trial and self.norm.weight.device.type == "cpu"
+        return scratch_bytes(steps, config.head_dim) if runs else 0
+
+    @property
+    def reach(self) -> Reach:
+        """How far the learned tables go."""
+        config, learned = self.config, PositionKind.LEARNED
+        runs_on = config.in_episode_position is learned and not config.reset_position
+        return Reach(
+            episodes=config.max_episodes if config.episode_position is learned else None,
+            steps=config.max_positions if runs_on else None,
+        )
 
     def _read(
         self,

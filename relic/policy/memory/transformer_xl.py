@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relic.policy.config import TransformerXLConfig
-from relic.policy.memory.layers import INIT_STD, NORM_EPS, GeGLU, init_weights
+from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
 from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
@@ -26,7 +25,7 @@ from relic.policy.memory.sequence_model import (
     as_lengths,
     row_indices,
 )
-from relic.policy.memory.xl_state import XLState
+from relic.policy.memory.xl_state import TransformerXLConfig, XLState
 
 QUERY_BLOCK = 256
 """Queries that are scored at once, so that scores stay bounded however long the pass is."""
@@ -74,8 +73,10 @@ class XLBlock(nn.Module):
 class TransformerXL(SequenceModel):
     """The transformer-XL of a configuration."""
 
-    def __init__(self, config: TransformerXLConfig):
-        super().__init__()
+    Config = TransformerXLConfig
+
+    def __init__(self, config: TransformerXLConfig, *, max_episode_steps: int):
+        super().__init__(config, max_episode_steps=max_episode_steps)
         self.config = config
         self.width = config.width
         self.blocks = nn.ModuleList(XLBlock(config) for _ in range(config.num_layers))
