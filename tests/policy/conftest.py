@@ -116,6 +116,17 @@ def check_prefix(trials: Trials) -> None:
     close(y, trials.y[:, half + 6 :])
 
 
+def check_rows(trials: Trials) -> None:
+    """What a row answers depends on no other row."""
+    x, starts = trials.x.clone(), trials.starts.clone()
+    x[1:], starts[1:] = torch.randn_like(x[1:]), ~starts[1:]
+    with torch.no_grad():
+        close(trials.model(x, starts)[0], trials.y[0])
+    state = trials.model.initial_state(*starts.shape)
+    for t in range(9):
+        close(trials.model.step(x[:, t], starts[:, t], state)[0], trials.y[0, t])
+
+
 def check_causality(trials: Trials) -> None:
     """Changing a step changes nothing before it, and something at it or after."""
     for cut in (1, 13, trials.x.shape[1] - 1):
@@ -147,6 +158,7 @@ ALL_CHECKS = (
     check_ragged,
     check_resets,
     check_prefix,
+    check_rows,
     check_causality,
     check_state_dict,
 )
