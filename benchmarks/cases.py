@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from relic.files import PROJECT, complete_lines
-from relic.run.checkpoint import CheckpointStore
 from relic.run.metrics import read_metrics
+from relic.run.run_directory import CheckpointStore
 
 T = TypeVar("T")
 

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from relic.policy.weights import CheckpointError
+from relic.run.checkpoint import StateError
 from relic.run.compose import compose_arguments, groups, sweep, sweep_name
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
-from relic.run.saving import StateError
 from relic.run.trainer import Outcome, Trainer
 from relic.run.validation import final_scores
 from relic.schema import ConfigError, in_lines, to_plain

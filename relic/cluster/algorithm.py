@@ -30,9 +30,8 @@ from relic.cluster.config import ReLICConfig
 from relic.cluster.job import run_of
 from relic.cluster.learner import Step
 from relic.policy.loading import read_meta
-from relic.run.checkpoint import CheckpointStore
 from relic.run.config import Placement, RunConfig
-from relic.run.run_directory import RunDirectory
+from relic.run.run_directory import CheckpointStore, RunDirectory
 from relic.schema import to_plain
 
 _log = logging.getLogger(__name__)

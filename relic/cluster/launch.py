@@ -15,11 +15,9 @@ import ray
 
 from relic.cluster.algorithm import LostLearnerError, ReLIC
 from relic.cluster.config import ReLICConfig
-from relic.run.checkpoint import CheckpointStore
 from relic.run.config import ClusterConfig, Placement, RunConfig
-from relic.run.progress import Progress, tell, verdict
-from relic.run.run_directory import RunDirectory
-from relic.run.signals import StopRequest
+from relic.run.progress import Progress, StopRequest, tell, verdict
+from relic.run.run_directory import CheckpointStore, RunDirectory
 from relic.run.trainer import Outcome
 from relic.schema import ConfigError
 

@@ -1,163 +1,288 @@
-"""Checkpoints of a run: written whole or not at all, the newest, the best and the milestones kept.
+"""What a checkpoint of a run holds, how it is written, and how a run takes it up again.
 
-A run directory's `checkpoints/` holds one directory per checkpoint and two small text files,
-`latest` and `best`, that name one each. What a checkpoint contains is its writer's business.
+A checkpoint is taken at an update boundary, after shuffle and refresh, where the policy's memory
+follows from weights and rollout; so the memory is recomputed, by the same code, not saved (but
+where it was not refreshed there). The steps of an unfinished rollout never change again, so they
+lie in append-only files beside the checkpoints, and a checkpoint names those that it needs.
+
+State is a tree of dicts with string or integer keys, lists, None, booleans, numbers, strings, numpy
+arrays and torch tensors. On disk it is JSON for the tree and safetensors for the arrays: neither
+can execute code. Tuples come back as lists.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from relic.files import sync, write_text
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_numpy
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
-_PREFIX = "step_"
-_UNFINISHED = ".unfinished"
+from relic.files import sync
+from relic.policy.loading import load_policy_weights, save_policy
+from relic.ppo.loop import restore_memory
+from relic.run.components import Components
+from relic.run.distributed import Ranks
+from relic.run.run_directory import CheckpointStore, Saved
+
+FORMAT = 1
+_CHUNKS = "rollout"
+"""Directory of the steps of unfinished rollouts, beside the checkpoints."""
+_ARRAY = "__array__"
+_TENSOR = "__tensor__"
+_ITEMS = "__items__"
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """One checkpoint on disk."""
-
-    path: Path
-    env_steps: int
+class StateError(ValueError):
+    """A saved state that cannot be read back."""
 
 
-class CheckpointStore:
-    """The checkpoints of one run."""
+def save_state(directory: Path, name: str, state: Any) -> None:
+    """Write `state` as `name`.json and, where it holds any, `name`.{numpy,torch}.safetensors.
 
-    def __init__(self, directory: Path, *, keep: int = 2, milestone_steps: int | None = None):
-        """Open (and create) the store.
+    Every file is flushed to disk before this returns, so that a later rename publishes it whole.
+
+    Raises:
+        TypeError: If the state holds something else than the types above.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _pack(state, name, arrays, tensors)
+    directory.mkdir(parents=True, exist_ok=True)
+    if arrays:
+        save_numpy(arrays, directory / f"{name}.numpy.safetensors")
+        sync(directory / f"{name}.numpy.safetensors")
+    if tensors:
+        save_torch(tensors, directory / f"{name}.torch.safetensors")
+        sync(directory / f"{name}.torch.safetensors")
+    path = directory / f"{name}.json"
+    path.write_text(json.dumps(tree))
+    sync(path)
+
+
+def load_state(directory: Path, name: str) -> Any:
+    """Read what `save_state` wrote. Tensors come back on the CPU.
+
+    Raises:
+        StateError: If a file is missing or damaged; it names the file.
+    """
+    path = directory / f"{name}.json"
+    try:
+        tree = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise StateError(
+            f"{path}: must exist, found nothing. The checkpoint is incomplete."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StateError(f"{path}: must be JSON, but it is damaged ({error}).") from None
+    arrays = _load(load_numpy, directory / f"{name}.numpy.safetensors")
+    tensors = _load(load_torch, directory / f"{name}.torch.safetensors")
+    try:
+        return _unpack(tree, arrays, tensors)
+    except KeyError as error:
+        raise StateError(f"{path}: refers to the array {error}, which its files lack.") from None
+
+
+def _pack(
+    value: Any, key: str, arrays: dict[str, np.ndarray], tensors: dict[str, torch.Tensor]
+) -> Any:
+    if isinstance(value, dict):
+        packed = {k: _pack(v, f"{key}.{k}", arrays, tensors) for k, v in value.items()}
+        if all(isinstance(k, str) for k in value):
+            return packed
+        # Optimisers number their parameters; JSON would turn the numbers into text.
+        if all(isinstance(k, int) for k in value):
+            return {_ITEMS: [[k, v] for k, v in packed.items()]}
+        raise TypeError(f"{key}: keys must be all text or all integers, got {list(value)!r}.")
+    if isinstance(value, list | tuple):
+        return [_pack(v, f"{key}.{i}", arrays, tensors) for i, v in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        # safetensors has no zero-dimensional numpy arrays; the shape restores them.
+        arrays[key] = np.ascontiguousarray(value).reshape(-1)
+        return {_ARRAY: key, "shape": list(value.shape)}
+    if isinstance(value, torch.Tensor):
+        # A clone, as safetensors refuses tensors that share memory.
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: key}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{key}: a state must hold plain data and arrays only, got {type(value)}.")
+
+
+def _unpack(tree: Any, arrays: dict[str, np.ndarray], tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(tree, list):
+        return [_unpack(v, arrays, tensors) for v in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if _ITEMS in tree:
+        return {k: _unpack(v, arrays, tensors) for k, v in tree[_ITEMS]}
+    if _ARRAY in tree:
+        return arrays[tree[_ARRAY]].reshape(tree["shape"])
+    if _TENSOR in tree:
+        return tensors[tree[_TENSOR]]
+    return {k: _unpack(v, arrays, tensors) for k, v in tree.items()}
+
+
+def _load(loader: Any, path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return loader(path)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise StateError(
+            f"{path}: must be a safetensors file, but it is damaged ({error})."
+        ) from None
+
+
+class RunSaver:
+    """Saves and restores the parts of a run in this process; all ranks call it together."""
+
+    def __init__(self, store: CheckpointStore, parts: Components, ranks: Ranks):
+        """Remember what is saved."""
+        self._store, self._parts, self._ranks = store, parts, ranks
+        self._chunk_root = store.directory / _CHUNKS
+        self._written: list[str] = []
+        """Chunk files of the rollout that is under way, by name."""
+        self._written_to = 0
+        self._written_of = 0
+        """Steps of a row before that rollout: which one it is."""
+
+    def save(self, run_state: dict[str, Any]) -> Saved:
+        """Write a checkpoint.
 
         Args:
-            directory: Usually `<run_dir>/checkpoints`.
-            keep: How many of the newest checkpoints stay; at least 1.
-            milestone_steps: Every checkpoint that first passes a multiple of this many
-                environment steps stays for good. None keeps no milestones.
+            run_state: The trainer's own counters.
         """
-        self.directory = directory
-        self._keep = keep
-        self._milestone_steps = milestone_steps
-        directory.mkdir(parents=True, exist_ok=True)
+        env_steps = self._parts.collector.env_steps
+        self._write_chunks()
 
-    def clear_leftovers(self) -> None:
-        """Clear away what an interrupted save left; for the run that saves here, before it does."""
-        for leftover in self.directory.glob(f"*{_UNFINISHED}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        def write(path: Path) -> None:
+            self._ranks.barrier()  # the directory is there
+            self._write(path, run_state)
+            self._ranks.barrier()  # all ranks have written
 
-    def save(self, env_steps: int, write: Callable[[Path], None]) -> Saved:
-        """Let `write` fill a directory, then publish it as the latest checkpoint.
+        if self._ranks.is_first:
+            self._store.save(env_steps, write)
+            self._drop_unused_chunks()
+        else:
+            write(self._store.unfinished(env_steps))
+        self._ranks.barrier()
+        return Saved(self._store.published(env_steps), env_steps)
 
-        Until the rename at the end nothing refers to the new directory, so that a full disk or
-        a killed process leaves the previous checkpoint as `latest`.
+    def restore(self, saved: Saved) -> dict[str, Any]:
+        """Take up a checkpoint and return the trainer's counters.
 
         Raises:
-            OSError: If the disk refuses; the unfinished directory is removed.
+            StateError: If it is damaged, of a newer format, or saved within a rollout by another
+                number of ranks.
         """
-        unfinished = self.unfinished(env_steps)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            unfinished.mkdir()
-            write(unfinished)
-            return self._publish(env_steps)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+        state = load_state(saved.path, "run")
+        if state["format"] > FORMAT:
+            raise StateError(
+                f"{saved.path}: format must be at most {FORMAT}, got {state['format']}. "
+                "Install the newer version that wrote it."
+            )
+        parts = self._parts
+        load_policy_weights(parts.policy, saved.path)
+        parts.learner.load_state_dict(state["learner"])
+        own = self._own_part(saved, state["ranks"])
+        chunks = [load_state(self._chunk_root, name) for name in own["chunks"]]
+        if own["rollout"] is None:
+            parts.rollout.clear()
+        else:
+            parts.rollout.load_state_dict(own["rollout"], chunks)
+        parts.collector.load_state_dict(own["collector"])
+        if own["memory"] is None:
+            learner = parts.learner
+            restore_memory(parts.collector, learner.updates, precision=learner.ppo.precision)
+        else:
+            for group, memory in zip(parts.collector.groups, own["memory"], strict=True):
+                group.state.load_state_dict(memory)
+        self._written = list(own["chunks"])
+        self._written_to = parts.rollout.size if self._written else 0
+        self._written_of = parts.collector.rollout_began
+        torch.random.set_rng_state(own["torch_rng"])
+        return state["trainer"]
 
-    def published(self, env_steps: int) -> Path:
-        """Return where the checkpoint of a step lies once it is published."""
-        return self.directory / f"{_PREFIX}{env_steps:012d}"
+    def _own_part(self, saved: Saved, ranks: int) -> dict[str, Any]:
+        """Read what concerns this rank; between two rollouts the rows may be cut otherwise.
 
-    def unfinished(self, env_steps: int) -> Path:
-        """Return where the checkpoint of a step is being written."""
-        published = self.published(env_steps)
-        return published.with_name(published.name + _UNFINISHED)
+        Raises:
+            StateError: If a rollout is under way in rows that were cut otherwise.
+        """
+        same_ranks = ranks == self._ranks.world_size
+        own = load_state(saved.path, self._rank_name if same_ranks else "rank0")
+        cut = (ranks, len(own["collector"]["groups"]))
+        wanted = (self._ranks.world_size, len(self._parts.collector.groups))
+        if cut == wanted:
+            return own
+        if own["rollout"] is not None:
+            raise StateError(
+                f"{saved.path}: was saved within a rollout by {cut[0]} ranks of {cut[1]} groups of "
+                f"rows, got {wanted[0]} of {wanted[1]}. Start as many, until a rollout has ended."
+            )
+        return {**own, "collector": {**own["collector"], "groups": None}}
 
-    def latest(self) -> Saved | None:
-        """Return the newest checkpoint, or None where there is none."""
-        return self._read("latest") or next(reversed(self.all()), None)
+    @property
+    def _rank_name(self) -> str:
+        return f"rank{self._ranks.rank}"
 
-    def best(self) -> Saved | None:
-        """Return the checkpoint with the best score, or None where none was scored."""
-        return self._read("best")
+    def _write(self, path: Path, run_state: dict[str, Any]) -> None:
+        parts = self._parts
+        finished = parts.rollout.size == parts.rollout.num_steps
+        if self._ranks.is_first:
+            save_policy(path, parts.policy, env_steps=parts.collector.env_steps)
+            common = {
+                "format": FORMAT,
+                "ranks": self._ranks.world_size,
+                "learner": parts.learner.state_dict(),
+                "trainer": run_state,
+            }
+            save_state(path, "run", common)
+        updates = parts.learner.updates
+        newest = parts.rollout.size // parts.learner.schedule.chunk - 1
+        keeps_memory = not finished and not updates.renews_after(newest)
+        memory = [g.state.state_dict() for g in parts.collector.groups] if keeps_memory else None
+        own = {
+            "chunks": self._written,
+            # After a finished one the next begins in new trials with an empty context.
+            "rollout": None if finished else parts.rollout.state_dict(),
+            "collector": parts.collector.state_dict(),
+            "memory": memory,
+            "torch_rng": torch.random.get_rng_state(),
+        }
+        save_state(path, self._rank_name, own)
 
-    def best_score(self) -> float | None:
-        """Return the score of the best checkpoint."""
-        pointer = self._pointer("best")
-        return None if pointer is None else float(pointer["score"])
+    def _write_chunks(self) -> None:
+        """Write the steps that were collected since the last checkpoint of this rollout."""
+        rollout, began = self._parts.rollout, self._parts.collector.rollout_began
+        if self._written_of != began or rollout.size in (0, rollout.num_steps):
+            self._written, self._written_to, self._written_of = [], 0, began
+        if rollout.size in (0, rollout.num_steps, self._written_to):
+            return
+        name = f"{self._rank_name}_{began:010d}_{self._written_to}_{rollout.size}"
+        save_state(self._chunk_root, name, rollout.chunk_state(self._written_to, rollout.size))
+        self._written = [*self._written, name]
+        self._written_to = rollout.size
 
-    def offer_best(self, saved: Saved, score: float) -> bool:
-        """Make `saved` the best checkpoint if its score is higher than the best so far."""
-        best = self.best_score()
-        if best is not None and score <= best:
-            return False
-        self._point("best", {"name": saved.path.name, "score": score})
-        self._prune()
-        return True
-
-    def all(self) -> list[Saved]:
-        """Return all checkpoints, oldest first."""
-        paths = sorted(p for p in self.directory.glob(f"{_PREFIX}*") if _is_checkpoint(p))
-        return [Saved(p, int(p.name.removeprefix(_PREFIX))) for p in paths]
-
-    def drop_after(self, env_steps: int) -> None:
-        """Remove checkpoints beyond a step, left by a run that went on from an older one."""
-        for saved in self.all():
-            if saved.env_steps > env_steps:
-                shutil.rmtree(saved.path)
-
-    def _publish(self, env_steps: int) -> Saved:
-        """Make a written directory the latest checkpoint, by one rename."""
-        final = self.published(env_steps)
-        if final.exists():
-            # Only a replayed step can meet its own older checkpoint.
-            shutil.rmtree(final)
-        self.unfinished(env_steps).rename(final)
-        sync(self.directory)
-        self._point("latest", {"name": final.name})
-        self._prune()
-        return Saved(final, env_steps)
-
-    def _prune(self) -> None:
-        saved = self.all()
-        pinned = {s.path for s in saved[-self._keep :]}
-        pinned |= {s.path for s in (self.latest(), self.best()) if s is not None}
-        pinned |= self._milestones(saved)
-        for checkpoint in saved:
-            if checkpoint.path not in pinned:
-                shutil.rmtree(checkpoint.path)
-
-    def _milestones(self, saved: list[Saved]) -> set[Path]:
-        if self._milestone_steps is None:
-            return set()
-        first: dict[int, Path] = {}
-        for checkpoint in saved:
-            first.setdefault(checkpoint.env_steps // self._milestone_steps, checkpoint.path)
-        first.pop(0, None)
-        return set(first.values())
-
-    def _read(self, pointer: str) -> Saved | None:
-        content = self._pointer(pointer)
-        if content is None:
-            return None
-        path = self.directory / content["name"]
-        if not path.is_dir():
-            return None
-        return Saved(path, int(path.name.removeprefix(_PREFIX)))
-
-    def _pointer(self, name: str) -> dict | None:
-        path = self.directory / f"{name}.json"
-        try:
-            return json.loads(path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # a broken disk may leave half of it
-            return None
-
-    def _point(self, name: str, content: dict) -> None:
-        write_text(self.directory / f"{name}.json", json.dumps(content))
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix(_PREFIX).isdigit()
+    def _drop_unused_chunks(self) -> None:
+        if not self._chunk_root.exists():
+            return
+        used: set[str] = set()
+        for saved in self._store.all():
+            for part in saved.path.glob("rank*.json"):  # of as many ranks as saved it
+                used.update(load_state(saved.path, part.stem)["chunks"])
+        for path in self._chunk_root.iterdir():
+            if path.name.split(".")[0] not in used:
+                path.unlink()
+        if not any(self._chunk_root.iterdir()):
+            shutil.rmtree(self._chunk_root)

@@ -15,7 +15,7 @@ import torch
 
 from relic.ppo.loop import UpdateReport, run_rollout
 from relic.pretraining.pretrain import with_encoder
-from relic.run.checkpoint import CheckpointStore, Saved
+from relic.run.checkpoint import RunSaver
 from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
@@ -27,10 +27,8 @@ from relic.run.metrics import (
     new_wandb_id,
     summarise_episodes,
 )
-from relic.run.progress import Progress, verdict
-from relic.run.run_directory import RunDirectory
-from relic.run.saving import RunSaver
-from relic.run.signals import StopRequest
+from relic.run.progress import Progress, StopRequest, verdict
+from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
 from relic.run.validation import Validator, check_validation
 from relic.schema import to_plain
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relic.run.checkpoint import CheckpointStore
 from relic.run.metrics import is_clock, read_metrics
+from relic.run.run_directory import CheckpointStore
 
 
 def report(benchmarks, directory, *options):

@@ -14,10 +14,10 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from relic.run.checkpoint import CheckpointStore
 from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
+from relic.run.run_directory import CheckpointStore
 from relic.run.trainer import Trainer
 
 TINY = {

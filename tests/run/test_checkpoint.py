@@ -1,89 +1,77 @@
+import json
+
+import numpy as np
 import pytest
+import torch
 
-from relic.run.checkpoint import CheckpointStore
+from relic.run.checkpoint import StateError, load_state, save_state
 
-
-def writer(text):
-    def write(path):
-        (path / "content").write_text(text)
-
-    return write
-
-
-def names(store):
-    return [s.env_steps for s in store.all()]
-
-
-def test_the_latest_are_kept(tmp_path):
-    store = CheckpointStore(tmp_path, keep=2)
-    for step in (10, 20, 30):
-        store.save(step, writer(str(step)))
-    assert names(store) == [20, 30]
-    assert (store.latest().path / "content").read_text() == "30"
+STATE = {
+    "none": None,
+    "flag": True,
+    "count": 2**100,  # random generators have 128-bit states
+    "names": ["a", "b"],
+    "numbered": {0: {"step": torch.tensor(1.0)}, 7: None},
+    "nested": {"scalar": np.float32(0.1), "empty": np.zeros((0, 3), np.int64)},
+    "array": np.arange(6, dtype=np.uint64).reshape(2, 3),
+    "zero_dim": np.array(3.5),
+    "tensor": torch.randn(2, 3).to(torch.bfloat16),
+    "bools": torch.tensor([True, False]),
+}
 
 
-def test_best_and_milestones_outlive_newer_ones(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1, milestone_steps=100)
-    first = store.save(10, writer("best"))
-    assert store.offer_best(first, 0.9)
-    for step in (90, 110, 150, 210, 250):
-        saved = store.save(step, writer(str(step)))
-        assert not store.offer_best(saved, 0.5)
-    assert names(store) == [10, 110, 210, 250]
-    assert store.best().env_steps == 10
-    assert store.best_score() == 0.9
+def assert_equal(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, strict=True)
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    else:
+        assert a == b
 
 
-def test_a_better_score_replaces_the_best(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    for step, score in ((1, 0.1), (2, 0.3), (3, 0.2)):
-        store.offer_best(store.save(step, writer("")), score)
-    assert store.best().env_steps == 2
-    assert names(store) == [2, 3]
+def test_state_survives_the_disk(tmp_path):
+    save_state(tmp_path, "x", STATE)
+    loaded = load_state(tmp_path, "x")
+    expected = {**STATE, "nested": {**STATE["nested"], "scalar": float(np.float32(0.1))}}
+    assert_equal(loaded, expected)
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_failed_save_leaves_the_previous_one(tmp_path, error):
-    store = CheckpointStore(tmp_path)
-    store.save(1, writer("good"))
-
-    def fail(path):
-        (path / "content").write_text("half")
-        raise error
-
-    with pytest.raises(type(error)):
-        store.save(2, fail)
-    assert store.latest().env_steps == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step_000000000001"]
+def test_tensors_that_share_memory_are_saved_apart(tmp_path):
+    base = torch.arange(4.0)
+    save_state(tmp_path, "x", {"a": base[:2], "b": base})
+    assert torch.equal(load_state(tmp_path, "x")["b"], base)
 
 
-def test_what_a_killed_save_left_is_cleared(tmp_path):
-    (tmp_path / "step_000000000005.unfinished").mkdir(parents=True)
-    store = CheckpointStore(tmp_path)
-    assert store.latest() is None
-    assert list(tmp_path.iterdir())  # a reader leaves alone what may be being written
-    store.clear_leftovers()
-    assert list(tmp_path.iterdir()) == []
+def test_only_plain_data_is_taken(tmp_path):
+    with pytest.raises(TypeError, match=r"x\.a: a state must hold plain data"):
+        save_state(tmp_path, "x", {"a": object()})
 
 
-def test_without_a_readable_pointer_the_newest_is_the_latest(tmp_path):
-    store = CheckpointStore(tmp_path)
-    for step in (1, 2):
-        store.save(step, writer(""))
-    (tmp_path / "latest.json").write_text("")
-    assert CheckpointStore(tmp_path).latest().env_steps == 2
+@pytest.mark.parametrize("damage", ["missing", "cut", "not_json"])
+def test_damage_is_named(tmp_path, damage):
+    save_state(tmp_path, "x", STATE)
+    path = tmp_path / ("x.json" if damage != "cut" else "x.numpy.safetensors")
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        path.write_text("{")
+    with pytest.raises(StateError, match=path.name):
+        load_state(tmp_path, "x")
 
 
-def test_checkpoints_beyond_a_resumed_step_go(tmp_path):
-    store = CheckpointStore(tmp_path, keep=3)
-    for step in (1, 2, 3):
-        store.save(step, writer(""))
-    store.drop_after(2)
-    assert names(store) == [1, 2]
-
-
-def test_a_replayed_step_replaces_its_checkpoint(tmp_path):
-    store = CheckpointStore(tmp_path)
-    store.save(1, writer("old"))
-    store.save(1, writer("new"))
-    assert (store.latest().path / "content").read_text() == "new"
+def test_a_tree_that_names_an_absent_array_is_refused(tmp_path):
+    save_state(tmp_path, "x", STATE)
+    tree = json.loads((tmp_path / "x.json").read_text())
+    tree["array"]["__array__"] = "elsewhere"
+    (tmp_path / "x.json").write_text(json.dumps(tree))
+    with pytest.raises(StateError, match="elsewhere"):
+        load_state(tmp_path, "x")

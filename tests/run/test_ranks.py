@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import relic.policy
-from relic.run.checkpoint import CheckpointStore
 from relic.run.metrics import is_clock, read_metrics
+from relic.run.run_directory import CheckpointStore
 
 from .conftest import ROOT, TINY
 

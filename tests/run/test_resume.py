@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relic.run.checkpoint import CheckpointStore
 from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
+from relic.run.run_directory import CheckpointStore
 from relic.run.trainer import Trainer
 
 from .conftest import TINY

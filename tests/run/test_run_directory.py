@@ -1,0 +1,89 @@
+import pytest
+
+from relic.run.run_directory import CheckpointStore
+
+
+def writer(text):
+    def write(path):
+        (path / "content").write_text(text)
+
+    return write
+
+
+def names(store):
+    return [s.env_steps for s in store.all()]
+
+
+def test_the_latest_are_kept(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (10, 20, 30):
+        store.save(step, writer(str(step)))
+    assert names(store) == [20, 30]
+    assert (store.latest().path / "content").read_text() == "30"
+
+
+def test_best_and_milestones_outlive_newer_ones(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1, milestone_steps=100)
+    first = store.save(10, writer("best"))
+    assert store.offer_best(first, 0.9)
+    for step in (90, 110, 150, 210, 250):
+        saved = store.save(step, writer(str(step)))
+        assert not store.offer_best(saved, 0.5)
+    assert names(store) == [10, 110, 210, 250]
+    assert store.best().env_steps == 10
+    assert store.best_score() == 0.9
+
+
+def test_a_better_score_replaces_the_best(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1)
+    for step, score in ((1, 0.1), (2, 0.3), (3, 0.2)):
+        store.offer_best(store.save(step, writer("")), score)
+    assert store.best().env_steps == 2
+    assert names(store) == [2, 3]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failed_save_leaves_the_previous_one(tmp_path, error):
+    store = CheckpointStore(tmp_path)
+    store.save(1, writer("good"))
+
+    def fail(path):
+        (path / "content").write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        store.save(2, fail)
+    assert store.latest().env_steps == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step_000000000001"]
+
+
+def test_what_a_killed_save_left_is_cleared(tmp_path):
+    (tmp_path / "step_000000000005.unfinished").mkdir(parents=True)
+    store = CheckpointStore(tmp_path)
+    assert store.latest() is None
+    assert list(tmp_path.iterdir())  # a reader leaves alone what may be being written
+    store.clear_leftovers()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_readable_pointer_the_newest_is_the_latest(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(step, writer(""))
+    (tmp_path / "latest.json").write_text("")
+    assert CheckpointStore(tmp_path).latest().env_steps == 2
+
+
+def test_checkpoints_beyond_a_resumed_step_go(tmp_path):
+    store = CheckpointStore(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        store.save(step, writer(""))
+    store.drop_after(2)
+    assert names(store) == [1, 2]
+
+
+def test_a_replayed_step_replaces_its_checkpoint(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(1, writer("old"))
+    store.save(1, writer("new"))
+    assert (store.latest().path / "content").read_text() == "new"
