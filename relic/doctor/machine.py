@@ -1,9 +1,4 @@
-"""Memory, disk and caches of this machine.
-
-Python and the packages that the core needs.
-
-What other programs may be asked for: Ray, and Weights & Biases.
-"""
+"""This machine without PyTorch and simulators: Python, packages, memory, disk, caches, services."""
 
 from __future__ import annotations
 

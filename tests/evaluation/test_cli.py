@@ -271,6 +271,9 @@ def test_controls_can_be_added_to_an_evaluation_that_is_done(run, tmp_path):
 def test_names_stay_text_and_null_swaps_limits():
     settings, changes = parse(["run=12", "episodes=null", "steps=8192", "options.task.x=1"])
     assert settings.run == ("12",)
+    settings, _ = parse(["run=[runs/a b, 12]", "out=x=y, #1", "controls=foreign"])
+    assert (settings.run, settings.out) == (("runs/a b", "12"), "x=y, #1")
+    assert settings.controls == ("foreign",)
     assert changes == {"episodes": None, "steps": 8192, "options.task.x": 1}
     with pytest.raises(ConfigError, match="checkpoint: unknown 'newest'"):
         parse(["run=12", "checkpoint=newest"])
