@@ -11,7 +11,7 @@ Shape suffixes: N rows, G goals.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from gymnasium import spaces
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count, unknown_name
-from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
+from envs.core.vector import Observation, Rows, Transition, TrialVectorEnv
 
 DARKROOM_VERSION: Final = 1
 """Part of the dataset's name; any change to goals, splits or dynamics raises it."""
@@ -64,6 +64,12 @@ class DarkroomVectorEnv(TrialVectorEnv):
     Records add `success` (the goal was stepped on), `goal` (its cell, x * size + y) and the
     Manhattan distances `distance_start` and `distance_end`.
     """
+
+    saved_arrays: ClassVar = {
+        "cell": "_cell_N2",
+        "prev_reward": "_prev_reward_N",
+        "found": "_found_N",
+    }
 
     def __init__(
         self,
@@ -159,20 +165,6 @@ class DarkroomVectorEnv(TrialVectorEnv):
         along_y_N = np.where(to_go_N2[:, 1] > 0, 3, 4)
         moving_y_N = np.where(to_go_N2[:, 1] != 0, along_y_N, 0)
         return np.where(to_go_N2[:, 0] != 0, along_x_N, moving_y_N)
-
-    def save_rows(self) -> State:
-        """Return what changes within an episode."""
-        return {
-            "cell": self._cell_N2.copy(),
-            "prev_reward": self._prev_reward_N.copy(),
-            "found": self._found_N.copy(),
-        }
-
-    def load_rows(self, state: State) -> None:
-        """Take it over."""
-        self._cell_N2[:] = state["cell"]
-        self._prev_reward_N[:] = state["prev_reward"]
-        self._found_N[:] = state["found"]
 
 
 class DarkroomEnv(SingleTrialEnv):

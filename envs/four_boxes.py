@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from gymnasium import spaces
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from envs.core.draws import keyed_generator
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count, unknown_name
-from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
+from envs.core.vector import Observation, Rows, Transition, TrialVectorEnv
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import (
     FURNITURE_SEMANTIC,
@@ -178,6 +178,14 @@ class FourBoxesVectorEnv(TrialVectorEnv):
 
     goal_categories = COLORS
 
+    saved_arrays: ClassVar = {
+        "position": "position_N2",
+        "heading": "heading_N",
+        "distance_start": "_distance_start_N",
+        "prev_reward": "_prev_reward_N",
+        "reached": "_reached_N",
+    }
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -313,24 +321,6 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         arrived_SN = np.linalg.norm(way_SN2 - goal_N2, axis=-1) <= REACH
         free_SN = is_free(way_SN2)
         return (free_SN | arrived_SN).all(axis=0)
-
-    def save_rows(self) -> State:
-        """Return what changes within an episode."""
-        return {
-            "position": self.position_N2.copy(),
-            "heading": self.heading_N.copy(),
-            "distance_start": self._distance_start_N.copy(),
-            "prev_reward": self._prev_reward_N.copy(),
-            "reached": self._reached_N.copy(),
-        }
-
-    def load_rows(self, state: State) -> None:
-        """Take it over."""
-        self.position_N2[:] = state["position"]
-        self.heading_N[:] = state["heading"]
-        self._distance_start_N[:] = state["distance_start"]
-        self._prev_reward_N[:] = state["prev_reward"]
-        self._reached_N[:] = state["reached"]
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the renderer's threads."""

@@ -7,9 +7,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from relic.schema import ConfigError
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+"""The directory that holds `relic`, `envs`, `configs` and `pretrained`."""
+LOCK_FILE: Final = ".lock"
 
 
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -46,11 +50,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-PROJECT = Path(__file__).resolve().parents[1]
-"""The directory that holds `relic`, `envs`, `configs` and `pretrained`."""
-LOCK_FILE = ".lock"
 
 
 def hold(directory: Path, key: str) -> IO[str]:

@@ -10,7 +10,7 @@ Shape suffixes: N rows, K some of the rows, A action dimensions. Rows are int64 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 import gymnasium
@@ -42,7 +42,10 @@ COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
 
 
 class TrialHooks:
-    """The methods in which trial environments differ. The first four must be filled in."""
+    """What trial environments fill in: the first four methods, and what else they have."""
+
+    saved_arrays: ClassVar[Mapping[str, str]] = {}
+    """Names of array attributes that `begin_trials` does not restore, by name in saved states."""
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
@@ -77,11 +80,13 @@ class TrialHooks:
         )
 
     def save_rows(self) -> State:
-        """Return copies of what `begin_trials` does not restore."""
-        return {}
+        """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`."""
+        return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}
 
     def load_rows(self, state: State) -> None:
         """Take over what `save_rows` returned. The trials have been begun before."""
+        for key, name in self.saved_arrays.items():
+            getattr(self, name)[:] = state[key]
 
 
 class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -246,10 +251,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         return observation
 
     def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return what is recorded of the current episodes of these rows, one entry a row each.
-
-        Integers are int64, other numbers float64, truth values bool.
-        """
+        """Return records of these rows' current episodes, (K,) each: int64, float64 or bool."""
         record = {
             "trial": self._trial[rows],
             "episode": self._episode[rows],
@@ -288,10 +290,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._started = False
 
     def state_dict(self) -> State:
-        """Return everything that a fresh environment needs to continue from here bit for bit.
-
-        It is a nested dict of numpy copies, ints and strings.
-        """
+        """Return what a fresh one continues from bit for bit: dicts of copies, ints and strings."""
         self._check("state_dict", running=True)
         return {
             **self._identity(),

@@ -1,5 +1,5 @@
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -32,6 +32,8 @@ class RaggedEnv(TrialVectorEnv):
     A row sees its trial's number and a counter; the reward is 1 where the action equals the
     trial's number modulo 3. What ends an episode, and when, depends on (trial, episode).
     """
+
+    saved_arrays: ClassVar = {"end": "_end", "kind": "_kind"}
 
     def __init__(self, num_envs: int, *, limit: int = 9, **kwargs: Any):
         super().__init__(
@@ -76,13 +78,6 @@ class RaggedEnv(TrialVectorEnv):
 
     def ask_expert(self):
         return self.trial % 3
-
-    def save_rows(self):
-        return {"end": self._end.copy(), "kind": self._kind.copy()}
-
-    def load_rows(self, state):
-        self._end[:] = state["end"]
-        self._kind[:] = state["kind"]
 
 
 @dataclass

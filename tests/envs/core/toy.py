@@ -1,7 +1,7 @@
 """A small environment that uses all of the trial contract: episodes of varying length, images,
 categories, randomness in tasks, starts and dynamics, an expert, and records of every kind."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -21,6 +21,8 @@ SPACE = spaces.Dict(
 
 class ToyVectorEnv(TrialVectorEnv):
     """Episodes end when the secret action of the trial meets a value divisible by three."""
+
+    saved_arrays: ClassVar = {"value": "value", "start": "start"}
 
     def __init__(self, num_envs: int = 1, *, continuous: bool = False, **kwargs: Any) -> None:
         self.continuous = continuous
@@ -72,13 +74,6 @@ class ToyVectorEnv(TrialVectorEnv):
         if self.continuous:
             return super().ask_expert()
         return self.secret.copy()
-
-    def save_rows(self):
-        return {"value": self.value.copy(), "start": self.start.copy()}
-
-    def load_rows(self, state):
-        self.value[:] = state["value"]
-        self.start[:] = state["start"]
 
 
 class ToyEnv(SingleTrialEnv):
