@@ -63,7 +63,7 @@ class HouseSimulator:
         """
         self.config = config
         self._hfov = math.radians(config.hfov_deg)
-        self._renderer = BatchRenderer(
+        self.renderer = BatchRenderer(
             num_rows,
             width=shape[1],
             height=shape[0],
@@ -141,7 +141,7 @@ class HouseSimulator:
                 self._prefetcher.want(task_scene, task_scene.likely_goals())
         self._scenes[row] = task_scene
         self._goals[row] = None
-        self._renderer.set_scene(row, task_scene.scene)
+        self.renderer.set_scene(row, task_scene.scene)
         slack_YX = task_scene.grid.slack_YX
         self._make_room(slack_YX.size)
         self._slabs.shape_N2[row] = slack_YX.shape
@@ -191,7 +191,7 @@ class HouseSimulator:
                 near[k] = near_I
         if near:
             close = rows[list(near)]
-            pixels = self._renderer.count_pixels(
+            pixels = self.renderer.count_pixels(
                 close, *self.pose_N4[close].T, size=self.config.success_resolution
             )
             for (k, near_I), pixels_I in zip(near.items(), pixels, strict=True):
@@ -202,9 +202,9 @@ class HouseSimulator:
     def render(self, rows: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]) -> None:
         """Draw what rows (None: all) see into `out[sensor][rows]`."""
         if rows is None:
-            self._renderer.render(*self.pose_N4.T, out=out)
+            self.renderer.render(*self.pose_N4.T, out=out)
             return
-        images = self._renderer.render(*self.pose_N4[rows].T, rows=rows)
+        images = self.renderer.render(*self.pose_N4[rows].T, rows=rows)
         for name, image in images.items():
             out[name][rows] = image
 
@@ -215,7 +215,7 @@ class HouseSimulator:
 
     def close(self) -> None:
         """End the threads."""
-        self._renderer.close()
+        self.renderer.close()
         if self._prefetcher is not None:
             self._prefetcher.close()
 

@@ -104,7 +104,7 @@ def test_both_simulators_show_the_same(build):
         seen = env.step(rng.choice([1, 2, 3, 4, 5], 2, p=[0.5, 0.2, 0.2, 0.05, 0.05]))[0]
         x, y, heading = env.agents.pose_N4[:, :3].T
         pitch = np.array([env.setting.geometry.pitch(t) for t in env.agents.tilt_N])
-        drawn = own.simulator._renderer.render(x, y, heading, pitch)
+        drawn = own.simulator.renderer.render(x, y, heading, pitch)
         gaps.append(np.abs(seen["depth"] - drawn["depth"]).ravel())
         same.append((seen["semantic"] == drawn["semantic"]).ravel())
         instances.append((seen["instance"] == drawn["instance"]).ravel())
