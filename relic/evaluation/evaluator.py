@@ -97,9 +97,7 @@ def run_block(
     """
     policy = limited(policy, protocol.context_limit)
     memory = _begin_memory(policy, env, protocol, block, control)
-    runner = _BlockRunner(policy, env, protocol, block, memory, on_act)
-    while not runner.finished:
-        yield from runner.step()
+    yield from _BlockRunner(policy, env, protocol, block, memory, on_act).records()
 
 
 def _begin_memory(
@@ -119,11 +117,9 @@ def _begin_memory(
 
 def _run_donors(policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block) -> TokenLog:
     """Let the policy act in the trials that contexts are taken from, and return what it saw."""
-    capacity = protocol.capacity(env.max_episode_steps)
-    memory = LoggedMemory(policy, block, capacity)
-    runner = _BlockRunner(policy, env, protocol, block, memory)
-    while not runner.finished:
-        runner.step()
+    memory = LoggedMemory(policy, block, protocol.capacity(env.max_episode_steps))
+    for _ in _BlockRunner(policy, env, protocol, block, memory).records():
+        pass  # what counts is what the memory has logged
     return memory.log
 
 
@@ -169,8 +165,13 @@ class _BlockRunner:
         self._steps = 0
         self._real_N = np.arange(env.num_envs) < block.num_real
 
+    def records(self) -> Iterator[Record]:
+        """Step until all real units have had what the protocol asks for."""
+        while not self._finished:
+            yield from self._step()
+
     @property
-    def finished(self) -> bool:
+    def _finished(self) -> bool:
         if self._protocol.steps is not None:
             return self._steps >= self._protocol.steps
         return not self._running_N.any()
@@ -180,7 +181,7 @@ class _BlockRunner:
         limit = self._protocol.episodes
         return self._real_N & (self._episodes_N < limit if limit is not None else True)
 
-    def step(self) -> list[Record]:
+    def _step(self) -> list[Record]:
         """Act once in all rows and return the records of episodes that ended."""
         self._memory.begin_episodes(self._starts_N, self._episodes_N)
         action_N, token_NE = self._act()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,56 +57,24 @@ class Picture:
         return self.left, self.left + width, self.bottom, self.bottom + height
 
 
-class TrialMap(typing.Protocol):
-    """What one trial's positions are drawn on."""
-
-    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return where the agents of all rows are, (N, 2)."""
-        ...
-
-    def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return x, y, heading and pitch of all rows, (N, 4); NaN for what agents lack."""
-        ...
-
-    def goals(self, goal: int) -> Positions:
-        """Return the places that satisfy a record's `goal`, (K, 2)."""
-        ...
-
-    def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Return a picture; with the places that satisfy a goal marked, if it is given."""
-        ...
-
-    def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
-        """Return what agents see that stand so, in pictures of a side; None if they see nothing."""
-        ...
-
-    def draw(self, axes: Axes) -> None:
-        """Draw the map itself, and set the limits of the axes."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class DarkroomMap:
     """Darkroom: cells of a square, which the agent knows by their numbers."""
 
     size: int
 
-    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return the cell of each row; see `TrialMap`."""
-        scaled_N2 = observation["position"].astype(np.float64)
-        return np.rint((scaled_N2 + 1.0) * 0.5 * (self.size - 1))
-
     def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return the cell of each row, with NaN for heading and pitch; see `TrialMap`."""
-        position_N2 = self.positions(env, observation)
-        return np.concatenate([position_N2, np.full_like(position_N2, np.nan)], axis=1)
+        """Return x, y, heading and pitch of all rows, (N, 4); NaN for what agents lack."""
+        scaled_N2 = observation["position"].astype(np.float64)
+        cell_N2 = np.rint((scaled_N2 + 1.0) * 0.5 * (self.size - 1))
+        return np.concatenate([cell_N2, np.full_like(cell_N2, np.nan)], axis=1)
 
     def goals(self, goal: int) -> Positions:
-        """Return the hidden cell; see `TrialMap`."""
+        """Return the places that satisfy a record's `goal`, (K, 2): the hidden cell."""
         return np.array([divmod(goal, self.size)], np.float64)
 
     def draw(self, axes: Axes) -> None:
-        """Draw the lines between cells; see `TrialMap`."""
+        """Draw the lines between cells, and set the limits of the axes."""
         edges = np.arange(self.size + 1) - 0.5
         axes.hlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
         axes.vlines(edges, edges[0], edges[-1], color="#d5dae1", lw=0.5, zorder=0)
@@ -115,7 +82,7 @@ class DarkroomMap:
         axes.set_axis_off()
 
     def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Paint the lines between cells, and the hidden cell; see `TrialMap`."""
+        """Return a picture; with the places that satisfy a goal marked, if it is given."""
         scale = max(side // self.size, 2)
         side = scale * self.size
         image_HW3 = np.full((side, side, 3), 255, np.uint8)
@@ -128,7 +95,7 @@ class DarkroomMap:
         return Picture(Map(image_HW3, float(scale)), -0.5, -0.5)
 
     def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
-        """Return None: it is dark; see `TrialMap`."""
+        """Return what agents see that stand so, in pictures of a side; here None: it is dark."""
         return None
 
 
@@ -138,35 +105,34 @@ class HouseMap:
 
     scene: Scene
 
-    def positions(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return where the agents stand; see `TrialMap`."""
-        assert isinstance(env, HousesVectorEnv)
-        return env.simulator.pose_N4[:, :2].copy()
-
     def poses(self, env: TrialVectorEnv, observation: Observation) -> Positions:
-        """Return how the agents stand; see `TrialMap`."""
+        """Return how the agents stand, (N, 4)."""
         assert isinstance(env, HousesVectorEnv)
         return env.simulator.pose_N4.copy()
 
     def goals(self, goal: int) -> Positions:
-        """Return the objects of the category; see `TrialMap`."""
+        """Return where the objects of the category are, (K, 2)."""
         return np.array([(o.x, o.y) for o in self.scene.objects if o.category == goal])
 
     def draw(self, axes: Axes) -> None:
-        """Draw rooms and furniture, pale, as more is drawn over them; see `TrialMap`."""
+        """Draw rooms and furniture, pale, as more is drawn over them."""
         plot_map(axes, self.scene, pixels_per_metre=32.0)
         axes.images[-1].set_alpha(0.5)
         axes.set_axis_off()
 
     def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Paint rooms and furniture, and ring the objects; see `TrialMap`."""
+        """Paint rooms and furniture, and ring the objects of a goal."""
         plan = draw_map(self.scene, side / max(self.scene.house.extent))
         return Picture(mark_objects(plan, self.scene, names=goal is None, goal=goal), 0.0, 0.0)
 
     def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
-        """Render what the camera saw, in finer pictures than the agent's; see `TrialMap`."""
+        """Render what the camera saw, in finer pictures than the agent's."""
         assert isinstance(env, HousesVectorEnv)
         return _render(self.scene, pose_T4, side, math.radians(env.task.hfov_deg))
+
+
+TrialMap = DarkroomMap | HouseMap
+"""What one trial's positions are drawn on."""
 
 
 def _render(scene: Scene, pose_T4: Positions, side: int, hfov: float) -> Iterator[Frame]:

@@ -131,7 +131,7 @@ class _Keeper:
     ) -> np.ndarray:
         if self._demonstrations is not None:
             action_N = self._demonstrations.act(env, self._shown, action_N)
-        self.positions.append(map_of(env).positions(env, observation))
+        self.positions.append(map_of(env).poses(env, observation)[:, :2])
         self._seen.append(observation)
         self._starts.append(starts_N.copy())
         self._actions.append(action_N.copy())
