@@ -13,11 +13,10 @@ from typing import Any
 
 from envs.make import make_trial_env
 from relic.arguments import read, section_of, split
-from relic.evaluation.context_limit import NO_LIMIT, limit_words
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.maps import check_trials, replayed_trials
 from relic.evaluation.pipeline import REPORT_FILE, Settings, evaluate_into
-from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.protocol import NO_LIMIT, Protocol, limit_words, load_protocol
 from relic.evaluation.records import RECORDS_FILES, RecordStore, identity, read_records
 from relic.evaluation.report.side_by_side import (
     PAGE_FILE,

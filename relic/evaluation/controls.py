@@ -1,4 +1,7 @@
-"""What the policy remembers when an episode begins: all of the trial, or what a control says.
+"""What the policy remembers of its trial: all, within a limit, or what a control says.
+
+A limit holds always and is the cache's own: what is no longer seen is no longer kept. Steps keep
+the indices that they had in the trial, and weights are those that were trained.
 
 Controls put the memory into another state before each episode and leave everything else alone, the
 acting noise included. They rebuild it from the tokens that it was given before, so observations are
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relic.evaluation.protocol import Block, Protocol
+from relic.evaluation.protocol import Block, Protocol, limit_fields
 from relic.noise import Stream, keyed_permutation
 from relic.policy.policy import Policy
 from relic.policy.steps import PolicyState
@@ -199,3 +202,38 @@ def donor_block(protocol: Protocol, block: Block) -> Block:
 
     units = tuple(replace(unit, trial=after(unit.trial)) for unit in block.units)
     return replace(block, units=units)
+
+
+def limited(policy: Policy, limit: str) -> Policy:
+    """Return a policy that acts within a limit, with the same weights.
+
+    The limit stands in the place of the policy's own.
+
+    Args:
+        policy: Shares its weights with the result; returned itself if the limit is there already.
+        limit: As `limit_fields` reads it.
+
+    Raises:
+        ValueError: If the memory cannot be limited.
+    """
+    asked = limit_fields(limit)
+    if not asked:
+        return policy
+    config = policy.config
+    if not config.memory_can.context_limit:
+        raise ValueError(
+            f"context_limit: must be none for a memory of kind {config.memory}, got {limit!r}. "
+            "It has no steps that could be left out."
+        )
+    memory = config.memory_class.limit_context(config.memory_config, **asked)
+    if memory == config.memory_config:
+        return policy
+    other = Policy(
+        config.with_memory_config(memory),
+        policy.observation_space,
+        policy.action_space,
+        max_episode_steps=policy.max_episode_steps,
+        pretrained=False,
+    )
+    other.load_state_dict(policy.state_dict(), assign=True)
+    return other.to(policy.device).train(policy.training)

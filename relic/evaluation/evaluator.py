@@ -17,7 +17,6 @@ from gymnasium import spaces
 
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
-from relic.evaluation.context_limit import limited
 from relic.evaluation.controls import (
     ClearedMemory,
     ContextControl,
@@ -27,6 +26,7 @@ from relic.evaluation.controls import (
     ShuffledMemory,
     TokenLog,
     donor_block,
+    limited,
 )
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record, in_order

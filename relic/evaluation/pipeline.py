@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from relic.evaluation.context_limit import limit_fields
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
-from relic.evaluation.protocol import Protocol
+from relic.evaluation.protocol import Protocol, limit_fields
 from relic.evaluation.records import Job, Record, RecordStore, policy_digest
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary

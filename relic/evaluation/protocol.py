@@ -16,11 +16,12 @@ from typing import Annotated, Any
 
 import yaml
 
-from relic.evaluation.context_limit import NO_LIMIT, limit_fields
 from relic.files import PROJECT
 from relic.schema import ConfigError, at_least, build, check_bounds, nearest, to_plain
 
 PROTOCOLS = PROJECT / "configs" / "protocol"
+NO_LIMIT = "none"
+_LIMITS = ("last", "drop_first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,3 +140,34 @@ def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Pro
         return protocol
     changed = build(Protocol, {**to_plain(protocol), **changes}, "protocol")
     return protocol if changed == protocol else replace(changed, name=f"{name}-changed")
+
+
+def limit_fields(limit: str) -> dict[str, Any]:
+    """Return what a limit asks of `SequenceModel.limit_context`.
+
+    Args:
+        limit: `none`; `last:N`, the newest N steps, the step itself included; or `drop_first:N`,
+            from step N of the trial on all but the first N.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if limit == NO_LIMIT:
+        return {}
+    kind, _, number = limit.partition(":")
+    if kind not in _LIMITS or not (number.isascii() and number.isdecimal()) or int(number) < 1:
+        raise ValueError(
+            "context_limit: must be none, last:N or drop_first:N with N of at least 1, got "
+            f"{limit!r}. Write last:512 for the newest 512 steps."
+        )
+    if kind == "last":
+        return {"newest": int(number), "drop_first": 0}
+    return {"newest": None, "drop_first": int(number)}
+
+
+def limit_words(limit: str) -> str:
+    """Return how a limit is called in pictures and tables."""
+    kind, _, number = limit.partition(":")
+    return {"last": f"last {number} steps", "drop_first": f"first {number} steps dropped"}.get(
+        kind, "no limit"
+    )

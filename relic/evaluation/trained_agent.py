@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 import yaml
 
 from envs.make import make_trial_env
-from relic.evaluation.context_limit import check_memory, check_reach, limited
+from relic.evaluation.controls import limited
 from relic.evaluation.evaluator import check_fit
 from relic.evaluation.protocol import Protocol
 from relic.policy.loading import DESCRIPTION_FILE, find_checkpoint, load, read_meta
+from relic.policy.policy import Policy
 from relic.schema import ConfigError
 from relic.upgrade import upgrade_config
 
@@ -165,6 +167,53 @@ def check_device(device: str) -> None:
             f"device: must be a device of this machine, got {device} "
             f"({str(error).splitlines()[0]}). Use device=cpu."
         ) from None
+
+
+def check_reach(policy: Policy, episodes: int, steps: int) -> None:
+    """Check that the policy's tables of positions reach as far as trials may go.
+
+    Args:
+        policy: Who acts.
+        episodes: That a trial has at least.
+        steps: That a trial may have.
+
+    Raises:
+        ValueError: If a table is too short.
+    """
+    reach = policy.memory.reach
+    if reach.episodes is not None and episodes > reach.episodes:
+        raise ValueError(
+            f"protocol.episodes: must be at most {reach.episodes}, for which the policy has "
+            f"learned positions, got trials of {episodes} or more. Use fewer."
+        )
+    if reach.steps is not None and steps > reach.steps:
+        raise ValueError(
+            f"protocol: must keep trials within the {reach.steps} steps that the policy has "
+            f"learned positions for, got up to {steps}. Use fewer episodes or steps."
+        )
+
+
+def check_memory(policy: Policy, rows: int, steps: int, device: str) -> None:
+    """Check that what the policy is to remember fits into the memory that is free.
+
+    Args:
+        policy: Who acts, within its limit.
+        rows: Trials that are remembered at once.
+        steps: That a trial may have.
+        device: Where the policy will be.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    wanted = rows * policy.memory.bytes_per_row(steps)
+    cuda = torch.device(device).type == "cuda" and torch.cuda.is_available()
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+    if wanted > free:
+        raise ValueError(
+            f"protocol: {rows} trials of up to {steps:,} steps must fit into the {free / 2**30:.1f}"
+            f" GiB of memory that are free, got {wanted / 2**30:.1f} GiB. Use fewer episodes, a "
+            "smaller block, fewer workers, or context_limit=last:N."
+        )
 
 
 def trained_on(agent: TrainedAgent, protocol: Protocol) -> list[int]:

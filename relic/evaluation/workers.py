@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from relic.evaluation.context_limit import limited
-from relic.evaluation.controls import ContextControl
+from relic.evaluation.controls import ContextControl, limited
 from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol

@@ -9,11 +9,11 @@ import torch
 import yaml
 
 from relic.evaluation.cli import main
-from relic.evaluation.context_limit import check_memory, check_reach, limited
-from relic.evaluation.controls import ContextControl
+from relic.evaluation.controls import ContextControl, limited
 from relic.evaluation.curves import episodes_within
 from relic.evaluation.evaluator import evaluate, make_env
 from relic.evaluation.report.plots import plot_curve, trained_context
+from relic.evaluation.trained_agent import check_memory, check_reach
 from relic.noise import key, row_uniforms
 from relic.policy.attention.inputs import AttentionBackend
 from relic.policy.config import PolicyConfig

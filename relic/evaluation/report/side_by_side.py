@@ -19,8 +19,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relic.evaluation.context_limit import limit_words
 from relic.evaluation.curves import RISING, Interval, interval, tabulate
+from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.page import document, picture, table
 from relic.evaluation.report.plots import (
