@@ -31,7 +31,6 @@ from relic.evaluation.controls import (
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record, in_order
 from relic.noise import key, row_uniforms
-from relic.policy.encoders.observations import PREV_REWARD
 from relic.policy.policy import Policy
 
 OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarray]
@@ -150,8 +149,6 @@ class _BlockRunner:
         self._on_act = on_act
         self._policy, self._env, self._protocol, self._block = policy, env, protocol, block
         self._memory = memory
-        shown = policy.observation_space.spaces
-        self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         trial_N = np.array([u.trial for u in block.units], np.int64)
         self._noise_key_N = np.array(
             [int(key(u.trial, u.repeat)) & _MAX_KEY for u in block.units], np.int64
@@ -159,7 +156,7 @@ class _BlockRunner:
         self._observation, _ = env.reset(
             options={"new_trial": np.ones(env.num_envs, bool), "trial": trial_N}
         )
-        self._add_reward(np.zeros(env.num_envs, np.float32))
+        self._policy.add_reward(self._observation, np.zeros(env.num_envs, np.float32))
         self._starts_N = np.ones(env.num_envs, bool)
         self._episodes_N = np.zeros(env.num_envs, np.int64)
         self._steps = 0
@@ -189,7 +186,9 @@ class _BlockRunner:
         self._steps += 1
         self._starts_N = terminated_N | truncated_N
         self._memory.note(token_NE, self._starts_N)
-        self._add_reward(np.where(self._starts_N, 0.0, reward_N).astype(np.float32))
+        self._policy.add_reward(
+            self._observation, np.where(self._starts_N, 0.0, reward_N).astype(np.float32)
+        )
         if not self._starts_N.any():
             return []
         counted = np.flatnonzero(self._starts_N & self._running_N)
@@ -216,11 +215,6 @@ class _BlockRunner:
         executed = torch.from_numpy(done).to(acted.action)
         self._memory.state.record_action(executed)
         return self._policy.clip_action(executed).cpu().numpy(), acted.token
-
-    def _add_reward(self, reward_N: np.ndarray) -> None:
-        """Let the policy observe the previous reward, where the environment does not show it."""
-        if self._adds_reward:
-            self._observation[PREV_REWARD] = reward_N
 
     def _record(self, infos: dict[str, Any], row: int) -> Record:
         fields = {k: v[row].item() for k, v in infos["episode_record"].items()}

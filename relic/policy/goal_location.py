@@ -22,7 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
-from relic.policy.encoders.observations import GOAL_PLACES
+from relic.policy.encoders.config import GOAL_PLACES
 from relic.policy.steps import SequenceBatch
 from relic.schema import POSITIVE, at_least
 

@@ -1,6 +1,4 @@
-"""Gymnasium spaces as JSON: Dict, Box, Discrete, MultiDiscrete and MultiBinary.
-
-Policies on disk: `policy.safetensors` and `policy.json`, which hold all that acting takes.
+"""Policies on disk: `policy.safetensors` and `policy.json`, which hold all that acting takes.
 
 Loading executes no code and needs neither the run's configuration nor the files of pretrained
 encoders: frozen weights are saved with the others. What else a training run saves is not here.

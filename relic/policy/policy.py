@@ -1,6 +1,4 @@
-"""Long passes in slices of steps, so that what a step needs is not held for all steps at once.
-
-The agent: observation to token, token to memory, memory to action and value.
+"""The agent: observation to token, token to memory, memory to action and value.
 
 A `Policy` acts by `step`, one cached decode for all rows, and learns by `evaluate_actions`, one
 full pass with gradient; both see the same numbers. It knows no environment, rollout or loss.
@@ -22,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
 from relic.policy.config import PolicyConfig
+from relic.policy.encoders.config import PREV_REWARD
 from relic.policy.encoders.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
 from relic.policy.memory.memories import make_memory
@@ -145,7 +144,12 @@ class Policy(nn.Module):
         Raises:
             ValueError: If an observation is missing.
         """
-        return self.encoder.encode(observation)
+        return self.encoder.encode(observation, self.device)
+
+    def add_reward(self, observation: dict[str, Any], reward_N: np.ndarray) -> None:
+        """Put the previous reward into an observation, if it is an input that is not shown."""
+        if self.encoder.plan.adds_reward:
+            observation[PREV_REWARD] = reward_N
 
     def initial_state(
         self, num_envs: int, capacity: int, *, dtype: torch.dtype | None = None
@@ -220,7 +224,7 @@ class Policy(nn.Module):
     def evaluate_actions(
         self,
         batch: SequenceBatch,
-        state: PolicyState | SequenceState | None = None,
+        prefix: SequenceState | None = None,
         *,
         depth_mask_NL: Tensor | None = None,
     ) -> PolicyOutput:
@@ -228,14 +232,13 @@ class Policy(nn.Module):
 
         Args:
             batch: The steps.
-            state: What came before them, as a constant; it is not written. None: the trial begins
-                with the batch.
+            prefix: The memory of what came before them, as a constant; it is not written. None: the
+                trial begins with the batch.
             depth_mask_NL: Layer factors of each row, where the memory has depth dropout.
         """
         x_NTE = self._tokens(batch)
-        memory = state.memory if isinstance(state, PolicyState) else state
-        y_NTE = self.memory(x_NTE, batch.episode_starts, memory, depth_mask_NL=depth_mask_NL)
-        return self._judge(y_NTE, batch)
+        y_NTE = self.memory(x_NTE, batch.episode_starts, prefix, depth_mask_NL=depth_mask_NL)
+        return self._output(y_NTE, batch)
 
     @torch.no_grad()
     def replay(
@@ -245,7 +248,7 @@ class Policy(nn.Module):
         rows: Rows | None = None,
         lengths: Sequence[int] | np.ndarray | Tensor | None = None,
     ) -> PolicyOutput:
-        """Append steps that were taken to chosen rows' trials and judge them; advances `state`.
+        """Append steps that were taken to chosen rows' trials and evaluate them; advances `state`.
 
         Args:
             batch: The steps of the chosen rows, in the order of `rows`.
@@ -266,7 +269,7 @@ class Policy(nn.Module):
             index, last = index[steps > 0], last[steps > 0]
         state.prev_action[index] = last.to(state.prev_action)
         state.started[index] = True
-        return self._judge(y_NTE, batch)
+        return self._output(y_NTE, batch)
 
     def auxiliary_losses(
         self, output: PolicyOutput, batch: SequenceBatch
@@ -327,7 +330,7 @@ class Policy(nn.Module):
 
         return in_slices(make, given | seen, self.config.encoder.slice_steps)
 
-    def _judge(self, y_NTE: Tensor, batch: SequenceBatch) -> PolicyOutput:
+    def _output(self, y_NTE: Tensor, batch: SequenceBatch) -> PolicyOutput:
         features_NTE, said = self._features(y_NTE, batch.observation)
         distribution = self.actor(features_NTE)
         return PolicyOutput(

@@ -96,12 +96,6 @@ class PolicyState:
         """Set the action that was executed, where it was not the policy's (demonstrations)."""
         self.prev_action.copy_(torch.as_tensor(action))
 
-    def select(self, rows: Rows) -> PolicyState:
-        """Return chosen rows, for use as the constant prefix of `Policy.evaluate_actions`."""
-        index = torch.as_tensor(row_indices(rows, len(self.started)), device=self.started.device)
-        memory = self.memory.select(rows)
-        return PolicyState(memory, self.prev_action[index], self.started[index])
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on bit for bit."""
         return {

@@ -1,1 +1,1 @@
-"""How the agent learns: rollouts, partial updates, PPO."""
+"""How the agent learns: rollouts, partial updates, PPO; `loop` is where to begin."""

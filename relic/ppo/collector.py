@@ -17,7 +17,6 @@ from torch import Tensor
 
 from envs.core.vector import TrialVectorEnv
 from relic.noise import Stream, row_uniforms
-from relic.policy.encoders.observations import PREV_REWARD
 from relic.policy.policy import Policy
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
@@ -96,8 +95,6 @@ class Collector(RolloutSource):
         self._expert_share = expert_share
         self._expert_steps = expert_steps
         self._started = False
-        shown = policy.observation_space.spaces
-        self._adds_reward = PREV_REWARD not in shown and PREV_REWARD in policy.stored_space.spaces
         self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
         self._groups = self._make_groups(env_list)
         if cuda_graph:
@@ -133,7 +130,7 @@ class Collector(RolloutSource):
             group.observation, _ = group.env.reset(options={"new_trial": everywhere})
         else:
             group.observation, _ = group.env.reset(seed=self.seed)
-        self._add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
+        self.policy.add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
         group.state.reset()
         self._draw_depth_mask(group)
         group.episode_starts_N = np.ones(group.env.num_envs, bool)
@@ -178,15 +175,15 @@ class Collector(RolloutSource):
     def _choose(self, group: EnvGroup, column: int) -> Array:
         """Write what the policy sees and does; return what the environment is given."""
         rollout, rows, starts_N = self.rollout, group.rows, group.episode_starts_N
-        features = self._encode(group.observation)
+        features = self.policy.encode_observation(group.observation)
         noise = row_uniforms(
             self.seed, rollout.global_row_N[rows], self.row_steps, self.policy.noise_size
         )
         step = self.policy.step(
             features,
             group.state,
-            episode_starts=torch.from_numpy(starts_N).to(self._device),
-            noise=torch.from_numpy(noise).to(self._device),
+            episode_starts=starts_N,
+            noise=noise,
         )
         action = step.action
         steps_before = (self.row_steps - column) * rollout.num_envs * self.world_size
@@ -219,7 +216,7 @@ class Collector(RolloutSource):
                 self._write_final_values(group, column, observation, infos)
             self._keep_records(group, infos)
         # A reward belongs to its episode: the next one's first step has seen none.
-        self._add_reward(observation, np.where(ended_N, np.float32(0.0), reward_N))
+        self.policy.add_reward(observation, np.where(ended_N, np.float32(0.0), reward_N))
         group.observation = observation
         group.episode_starts_N = ended_N
 
@@ -249,7 +246,7 @@ class Collector(RolloutSource):
                 continue
             for name, value in row_final.items():
                 final[name][row] = value
-        self._add_reward(final, rollout.reward_NT[rows, column])
+        self.policy.add_reward(final, rollout.reward_NT[rows, column])
         value_N = self._value(group, final, np.zeros_like(wanted_N)).to(rollout.device)
         known = torch.from_numpy(known_N).to(rollout.device)
         value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
@@ -287,23 +284,9 @@ class Collector(RolloutSource):
         group.state.record_action(action)
         return action
 
-    def _add_reward(self, observation: Observation, reward_N: Array) -> None:
-        """Let the policy observe the previous reward, where the environment does not show it."""
-        if self._adds_reward:
-            observation[PREV_REWARD] = reward_N
-
     def _value(self, group: EnvGroup, observation: Observation, starts_N: Array) -> Tensor:
-        starts = torch.from_numpy(starts_N).to(self._device)
-        return self.policy.value(self._encode(observation), group.state, episode_starts=starts)
-
-    def _encode(self, observation: Observation) -> dict[str, Tensor]:
-        device = self._device
-        tensors = {k: torch.from_numpy(v).to(device) for k, v in observation.items()}
-        return self.policy.encode_observation(tensors)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.policy.device
+        features = self.policy.encode_observation(observation)
+        return self.policy.value(features, group.state, episode_starts=starts_N)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, but for the rollout and the memory.

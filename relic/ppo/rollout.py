@@ -23,7 +23,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from relic.noise import Stream, key, mix, shuffle_in_place
-from relic.policy.policy import SequenceBatch
+from relic.policy.steps import SequenceBatch
 
 
 def time_order(num_rows: int, num_steps: int) -> np.ndarray:

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from relic.noise import Stream, key
 from relic.policy.memory.sequence_model import SequenceState
-from relic.policy.policy import Policy, PolicyState
+from relic.policy.policy import Policy
+from relic.policy.steps import PolicyState
 from relic.ppo.rollout import Rollout
 
 Array = np.ndarray[Any, Any]

@@ -18,7 +18,8 @@ from relic.policy.goal_location import (
     guess_errors,
 )
 from relic.policy.memory.transformer_config import TransformerConfig
-from relic.policy.policy import Policy, SequenceBatch
+from relic.policy.policy import Policy
+from relic.policy.steps import SequenceBatch
 
 ROWS, STEPS, WIDTH = 3, 12, 16
 SPACE = spaces.Dict(

@@ -13,7 +13,8 @@ from relic.policy.memory.recurrent import RecurrentConfig
 from relic.policy.memory.sequence_model import ContextOverflowError
 from relic.policy.memory.transformer_config import TransformerConfig
 from relic.policy.memory.xl_state import TransformerXLConfig
-from relic.policy.policy import Policy, SequenceBatch
+from relic.policy.policy import Policy
+from relic.policy.steps import SequenceBatch
 
 ROWS, STEPS = 3, 14
 DISCRETE = spaces.Discrete(5)
@@ -166,7 +167,7 @@ def test_a_chunk_after_a_prefix_equals_its_steps(memory):
     state = policy.initial_state(ROWS, STEPS)
     _act(policy, state, observation, starts, end=8)
     prefix = state.memory.snapshot()
-    chosen = state.select([0, 2])
+    chosen = prefix.select([0, 2])
     batch, said = _act(policy, state, observation, starts, begin=8)
     rows = torch.tensor([0, 2])
     _assert_same(policy.evaluate_actions(batch, prefix), said)

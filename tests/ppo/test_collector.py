@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.policy import SequenceBatch
+from relic.policy.steps import SequenceBatch
 from relic.ppo.collector import Collector
 from relic.ppo.config import Objective
 from relic.ppo.returns import Credit, TimeLimit

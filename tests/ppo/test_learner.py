@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.policy import SequenceBatch
+from relic.policy.steps import SequenceBatch
 from relic.ppo.config import Objective
 from relic.ppo.learner import NonFiniteLossError
 from relic.ppo.loss import PARTS

@@ -8,6 +8,12 @@ from typing import Annotated, Literal
 
 from relic.schema import POSITIVE, check_bounds
 
+PREV_REWARD = "prev_reward"
+"""Observation that carries the previous reward."""
+
+GOAL_PLACES = "goal_places"
+"""Observation of where the goal's instances lie: never an input unless named."""
+
 
 class VisualKind(Enum):
     """How pictures are encoded."""

@@ -1,8 +1,15 @@
-"""Observation encoders: a Gymnasium Dict observation, by space and configuration, to one vector.
+"""From a Gymnasium Dict observation to one vector per step: what is used of it, and how.
 
-Each step becomes one vector: features of pictures, vectors as they are or through a linear layer,
-embedded categories, and the previous action, side by side. What a rollout has to store follows
-from the configuration: features where the pictures' encoders are frozen, else pixels.
+The path of an observation:
+
+1. `env.step` returns arrays (N, ...) by key; the collector hands them to `Policy`.
+2. `ObservationEncoder.encode` makes of them what a rollout stores: pixels, or features where the
+   pictures' encoders are frozen; what is not used is dropped.
+3. `ObservationEncoder.forward` makes one vector of that, in `Policy.step` as later in
+   `Policy.evaluate_actions`: features of pictures (`images`, by networks of `backbones` and `vit`),
+   vectors, categories and the previous action (`inputs`), side by side.
+4. `Policy` turns the vector into a token. The memory reads tokens, the heads read the memory, and
+   the loss reads the heads.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; F features.
 """
@@ -10,6 +17,7 @@ Shapes: ``...`` stands for N rows or N rows x T steps; F features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +27,79 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from relic.files import PROJECT
-from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind
-from relic.policy.encoders.images import ImageEncoder, load_pretrained
+from relic.policy.encoders.config import (
+    GOAL_PLACES,
+    PREV_REWARD,
+    EncoderConfig,
+    ReadOutConfig,
+    VisualKind,
+)
+from relic.policy.encoders.images import ImageEncoder, ImageSpec, image_spec, load_pretrained
 from relic.policy.encoders.inputs import (
     CategoryEncoder,
+    CategorySpace,
     PrevActionEncoder,
     ReadOuts,
     VectorEncoder,
-)
-from relic.policy.encoders.observations import (
-    PREV_REWARD,
-    ObservationPlan,
-    closest,
-    feature_key,
-    plan_observations,
+    VectorSpace,
     vector_size,
 )
+from relic.schema import nearest
 
 Observation = Mapping[str, Tensor | np.ndarray]
+
+
+@dataclass(frozen=True)
+class ObservationPlan:
+    """The observations that are used, by the way they are encoded, and by key."""
+
+    images: dict[str, ImageSpec]
+    vectors: dict[str, VectorSpace]
+    categories: dict[str, CategorySpace]
+    adds_reward: bool
+    """The previous reward is an input that the environment does not show."""
+
+
+def feature_key(key: str) -> str:
+    """Return the name under which the features of pictures are stored instead of these."""
+    return f"{key}_features"
+
+
+def plan_observations(
+    config: EncoderConfig, space: spaces.Dict, *, targets: Sequence[str] = ()
+) -> ObservationPlan:
+    """Choose among the observations of a space.
+
+    Args:
+        config: Which, and how.
+        space: Of one row.
+        targets: Observations that are learned from and must not be inputs.
+
+    Raises:
+        ValueError: If a configured key is not there, or a chosen space cannot be encoded.
+        TypeError: If the space is no Dict.
+    """
+    if not isinstance(space, spaces.Dict):
+        raise TypeError(
+            f"observation_space: must be a Dict, got {space}. Wrap it: spaces.Dict(name=space)."
+        )
+    for key in config.keys or ():
+        _check_known("encoder.keys", key, space)
+        if key in targets:
+            raise ValueError(
+                f"encoder.keys: must not name what is learned from, got {key!r}. Leave it out."
+            )
+    usual = EncoderConfig()  # names keys that many environments lack
+    for name in ("vector_widths", "angles"):
+        for key in getattr(config, name):
+            if key not in getattr(usual, name):
+                _check_known(f"encoder.{name}", key, space)
+    plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
+    # Sorted, as weights must not depend on the order in which a space lists its parts.
+    hidden = {GOAL_PLACES, *targets}
+    for key in sorted(set(space.spaces) - hidden if config.keys is None else set(config.keys)):
+        _add_to(plan, config, key, space[key])
+    return plan
 
 
 class ObservationEncoder(nn.Module):
@@ -84,11 +147,10 @@ class ObservationEncoder(nn.Module):
         self._add_images(plan, width, pretrained=pretrained)
         self.vectors = nn.ModuleDict()
         for key, space in plan.vectors.items():
-            vector_width = config.vector_widths.get(key)
-            encoder = VectorEncoder(
-                space, vector_width, scaled=config.scale_vectors, angles=key in config.angles
+            angles, vector_width = key in config.angles, config.vector_widths.get(key)
+            self.vectors[_name(key)] = VectorEncoder(
+                space, vector_width, scaled=config.scale_vectors, angles=angles
             )
-            self.vectors[_name(key)] = encoder
         self.categories = nn.ModuleDict()
         for key, space in plan.categories.items():
             self.categories[_name(key)] = CategoryEncoder(space, embedded)
@@ -133,21 +195,21 @@ class ObservationEncoder(nn.Module):
         if config.category not in self.plan.categories:
             raise ValueError(
                 f"encoder.read_outs.category: must be an observed category, got "
-                f"{config.category!r}. {closest(config.category, self.plan.categories)}"
+                f"{config.category!r}. {nearest(config.category, self.plan.categories)}"
             )
         sources = {key: self.image_encoder(key).num_features for key in self.plan.images}
         sources |= {key: vector_size(space) for key, space in self.plan.vectors.items()}
         if config.source not in sources:
             raise ValueError(
                 f"encoder.read_outs.source: must be observed pictures or a vector, got "
-                f"{config.source!r}. {closest(config.source, sources)}"
+                f"{config.source!r}. {nearest(config.source, sources)}"
             )
         categories = self._category_encoder(config.category)
         return ReadOuts(config, categories, sources[config.source])
 
     def _count(self, width: int) -> int:
-        parts = [*self.vectors.values(), *self.categories.values(), self.prev_action]
-        parts.append(self.read_outs)
+        own = (self.prev_action, self.read_outs)
+        parts = [*self.vectors.values(), *self.categories.values(), *own]
         total = sum(int(part.num_features) for part in parts if part is not None)
         total += width * len(self.projections) + self.plan.adds_reward
         if total == 0:
@@ -187,17 +249,25 @@ class ObservationEncoder(nn.Module):
             self.images.eval()
         return self
 
-    def encode(self, observation: Observation) -> dict[str, Tensor]:
+    def encode(
+        self, observation: Observation, device: torch.device | None = None
+    ) -> dict[str, Tensor]:
         """Return what has to be stored of an observation, as `stored_space` says.
 
         Pictures of frozen encoders become features; observations that are not used are dropped.
         Targets may be missing: acting needs none.
 
+        Args:
+            observation: As the environment shows it.
+            device: Where it goes. None: where it is.
+
         Raises:
             ValueError: If an observation is missing.
         """
         stored = {
-            k: torch.as_tensor(observation[k]) for k in self.stored_dtypes if k in observation
+            key: torch.as_tensor(observation[key], device=device)
+            for key in self.stored_dtypes
+            if key in observation
         }
         if self.is_frozen:
             for key in self.plan.images:
@@ -274,6 +344,35 @@ class ObservationEncoder(nn.Module):
         return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
 
 
+def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: spaces.Space) -> None:
+    spec = image_spec(key, space, config.depth_max)
+    if spec is not None:
+        privileged = spec.role == "semantic" and config.keys is None
+        if config.visual is not VisualKind.BLIND and not privileged:
+            plan.images[key] = spec
+    elif isinstance(space, spaces.MultiBinary) or (
+        isinstance(space, spaces.Box) and len(space.shape) < 2
+    ):
+        plan.vectors[key] = space
+    elif isinstance(space, spaces.Discrete) or (
+        isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1
+    ):
+        plan.categories[key] = space
+    else:
+        raise ValueError(
+            f"observation_space[{key!r}]: must be pictures, a flat Box, MultiBinary, Discrete or "
+            f"MultiDiscrete, got {space}. Flatten it, or leave it out by encoder.keys."
+        )
+
+
+def _check_known(path: str, key: str, space: spaces.Dict) -> None:
+    if key not in space.spaces:
+        raise ValueError(
+            f"{path}: must name observations of the environment, got {key!r}. "
+            f"{nearest(key, space.spaces)}"
+        )
+
+
 def _located(path: Path) -> Path:
     """Return a relative path from where it leads: here, or else from the project's folder."""
     shipped = PROJECT / path
@@ -290,7 +389,7 @@ def _get(observation: Observation, key: str, device: torch.device | None) -> Ten
 def _missing(key: str, observation: Observation) -> ValueError:
     return ValueError(
         f"observation: must hold {key!r}, got the keys {sorted(observation)}. "
-        f"{closest(key, observation)}"
+        f"{nearest(key, observation)}"
     )
 
 

@@ -13,10 +13,32 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from relic.policy.encoders.config import ReadOutConfig
-from relic.policy.encoders.observations import CategorySpace, VectorSpace, vector_scale, vector_size
+
+VectorSpace = spaces.Box | spaces.MultiBinary
+CategorySpace = spaces.Discrete | spaces.MultiDiscrete
 
 _STRENGTH = 0.25
 """Read-outs are logits of a few units; hyperbolic tangents of a quarter keep them apart."""
+
+
+def vector_size(space: VectorSpace) -> int:
+    """Return the numbers in a vector of the space."""
+    return int(np.prod(space.shape, dtype=np.int64))
+
+
+def vector_scale(space: VectorSpace) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return centre and half range, flat, where finite bounds leave [-1, 1]; else None."""
+    if not isinstance(space, spaces.Box):
+        return None
+    low = space.low.astype(np.float64).reshape(-1)
+    high = space.high.astype(np.float64).reshape(-1)
+    # Some environments write the largest float where they mean infinity.
+    if max(np.abs(low).max(initial=0), np.abs(high).max(initial=0)) > 1e6:
+        return None
+    if low.min(initial=0) >= -1 and high.max(initial=0) <= 1:
+        return None
+    half = np.where(high > low, (high - low) / 2, 1.0)
+    return (low + high) / 2, half
 
 
 class VectorEncoder(nn.Module):
