@@ -55,6 +55,10 @@ class MemoryPlan:
             return self.on_device
         return 0 if self.rollout_on_device else self.rollout
 
+    @property
+    def _free(self) -> int:
+        return self.free_host if self.device.type == "cpu" else self.free_device
+
     def lines(self) -> list[str]:
         """Say the plan in a few lines."""
         per_row = (self.rollout + self.cache) // self.rows
@@ -63,14 +67,9 @@ class MemoryPlan:
             f"cache {human(self.cache)}, activations {human(self.activations)}"
         )
         where = "host" if self.device.type == "cpu" else str(self.device)
-        need, free = (
-            (self.on_host, self.free_host)
-            if self.device.type == "cpu"
-            else (self.on_device, self.free_device)
-        )
         return [
             f"memory: {parts}; {human(per_row)} a row.",
-            f"memory: {human(need)} of {human(free)} free on {where}.",
+            f"memory: {human(self.on_device)} of {human(self._free)} free on {where}.",
         ]
 
     def check(self, config: RunConfig) -> None:
@@ -79,13 +78,11 @@ class MemoryPlan:
         Raises:
             ConfigError: Names the largest part and a setting that fits.
         """
-        cpu = self.device.type == "cpu"
-        room = _RESERVE * (self.free_host if cpu else self.free_device)
-        need = self.on_host if cpu else self.on_device
-        if need <= room and self.on_host <= _RESERVE * self.free_host:
+        room = _RESERVE * self._free
+        if self.on_device <= room and self.on_host <= _RESERVE * self.free_host:
             return
         raise ConfigError(
-            f"rollout: must fit into memory, got {human(max(need, self.on_host))} for "
+            f"rollout: must fit into memory, got {human(max(self.on_device, self.on_host))} for "
             f"{human(int(room))} that may be used ({', '.join(self._parts())}). "
             f"{self._remedy(config, room)}"
         )
