@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from envs.core.process_pool import WorkerError
-from envs.habitat.arrangements import arrange_scenes
+from envs.habitat.arrange import arrange_scenes
 from envs.habitat.data import KNOWN, HabitatData, NavmeshMode, status
 from envs.habitat.scene_files import DataError
 from envs.habitat.setting import cache_directory

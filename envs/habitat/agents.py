@@ -95,7 +95,8 @@ class HabitatAgents:
             heading = self.pose_N4[row, 2] + turned * self._rules.turn
             self.pose_N4[row, 2] = heading % (2.0 * math.pi)
             if action in (Action.LOOK_UP, Action.LOOK_DOWN):
-                self.tilt_N[row] = self._looked(row, up=action == Action.LOOK_UP)
+                tilt, up = float(self.tilt_N[row]), action == Action.LOOK_UP
+                self.tilt_N[row] = self._geometry.look(tilt, up=up)
             forward = self._rules.forward_step if action == Action.FORWARD else 0.0
             pitch = self._geometry.pitch(float(self.tilt_N[row]))
             arguments.append((forward, float(self.pose_N4[row, 2]), pitch))
@@ -134,10 +135,6 @@ class HabitatAgents:
         old = self.pose_N4[row, [0, 1, 3]].tolist()
         self.path_N[row] += math.dist((x, y, z), old)
         self.pose_N4[row, [0, 1, 3]] = x, y, z
-
-    def _looked(self, row: int, *, up: bool) -> float:
-        """Return a row's tilt after a look."""
-        return self._geometry.look(float(self.tilt_N[row]), up=up)
 
     def near_goals(self, row: int) -> NDArray[np.bool_]:
         """Tell which of the goal's instances are near."""

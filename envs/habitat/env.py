@@ -28,7 +28,7 @@ from envs.habitat.data import HabitatData, NavmeshMode
 from envs.habitat.places import Place, Places, RowScene
 from envs.habitat.setting import WHERE, Setting, parse_choice, parse_path
 from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
-from envs.objectnav import rules as objectnav
+from envs.objectnav import rules
 from envs.objectnav.config import Action, ObjectNavConfig, observation_space
 from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task
@@ -202,7 +202,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
 
     def _plan(self, row: int, place: Place) -> EpisodePlan | None:
         """Draw a row's next episode; None if its worker is lost on the way."""
-        plan = objectnav.plan_episode(
+        plan = rules.plan_episode(
             self.rules,
             RowScene(place, partial(self.agents.distance, row, place)),
             self._rows.history[row],
@@ -263,7 +263,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         check_same_task("HabitatVectorEnv", self.rules, state["task"])
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
-            self._rows.history[row] = objectnav.TrialHistory.from_state(self._before[row])
+            self._rows.history[row] = rules.TrialHistory.from_state(self._before[row])
         super().load_rows(state)
 
 

@@ -22,7 +22,7 @@ from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
-from envs.objectnav import rules as objectnav
+from envs.objectnav import rules
 from envs.objectnav.config import (
     MAX_PLACES,
     Action,
@@ -152,7 +152,7 @@ class HousesVectorEnv(TrialVectorEnv):
         """Close the episodes before, draw the next and place the agents."""
         for row in rows.tolist():
             self._rows.close_episode(row, self.simulator.base_pose(row))
-            plan = objectnav.plan_episode(
+            plan = rules.plan_episode(
                 self.task,
                 self.simulator.task_scene(row),
                 self._rows.history[row],
@@ -196,7 +196,7 @@ class HousesVectorEnv(TrialVectorEnv):
         xy_I2 = self.simulator.task_scene(row).instance_xy(self.simulator.goal(row))
         origin = self._rows.history[row].origin
         x, y, heading = (np.full(len(xy_I2), value) for value in origin[:3])
-        places_I2 = objectnav.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))
+        places_I2 = rules.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))
         self._goal_places_NK2[row] = np.resize(places_I2, (MAX_PLACES, 2))
 
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:

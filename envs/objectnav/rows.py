@@ -9,15 +9,25 @@ Shape suffixes: N rows, K some of the rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.core.vector import Observation, Rows, State
-from envs.objectnav import rules as objectnav
+from envs.objectnav import rules
 from envs.objectnav.config import ObjectNavConfig
 from envs.objectnav.rules import EpisodePlan, Pose, TrialHistory
+
+_SAVED: Final = {
+    "category": "category_N",
+    "distance_start": "_distance_start_N",
+    "length": "_length_N",
+    "stopped": "_stopped_N",
+    "success": "_success_N",
+    "prev_reward": "_prev_reward_N",
+}
+"""Arrays of `TaskRows` by name in states; the origins come from the histories."""
 
 
 def check_same_task(where: str, config: ObjectNavConfig, saved: str) -> None:
@@ -97,7 +107,7 @@ class TaskRows:
             before_K: distance to the goal before the step.
             after_K: the same after it.
         """
-        reward = objectnav.reward(self._config, before_K, after_K, success_K).astype(np.float32)
+        reward = rules.reward(self._config, before_K, after_K, success_K).astype(np.float32)
         self._stopped_N[rows] = stopped_K
         self._success_N[rows] = success_K
         self._length_N[rows] += 1
@@ -115,10 +125,10 @@ class TaskRows:
         chosen = slice(None) if rows is None else rows
         x_K, y_K, heading_K = pose_N4[chosen, :3].T
         origin_K3 = self._origin_N3[chosen]
-        out["gps"][chosen] = objectnav.gps(x_K, y_K, tuple(origin_K3.T))
+        out["gps"][chosen] = rules.gps(x_K, y_K, tuple(origin_K3.T))
         out["goal"][chosen] = self.category_N[chosen]
         if "compass" in out:
-            out["compass"][chosen] = objectnav.compass(heading_K, origin_K3[:, 2])
+            out["compass"][chosen] = rules.compass(heading_K, origin_K3[:, 2])
         if "prev_reward" in out:
             out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
 
@@ -136,8 +146,8 @@ class TaskRows:
         success_K, path_K = self._success_N[rows], path_N[rows]
         return {
             "success": success_K,
-            "spl": objectnav.spl(success_K, start_K, path_K),
-            "soft_spl": objectnav.soft_spl(end_K, start_K, path_K),
+            "spl": rules.spl(success_K, start_K, path_K),
+            "soft_spl": rules.soft_spl(end_K, start_K, path_K),
             "goal": self.category_N[rows],
             "distance_start": start_K,
             "distance_end": end_K,
@@ -145,24 +155,14 @@ class TaskRows:
 
     def state(self) -> State:
         """Return copies of everything."""
-        return {
-            "category": self.category_N.copy(),
-            "distance_start": self._distance_start_N.copy(),
-            "length": self._length_N.copy(),
-            "stopped": self._stopped_N.copy(),
-            "success": self._success_N.copy(),
-            "prev_reward": self._prev_reward_N.copy(),
-            "history": {str(n): h.state_dict() for n, h in enumerate(self.history)},
-        }
+        histories = {str(n): h.state_dict() for n, h in enumerate(self.history)}
+        arrays = {key: getattr(self, name).copy() for key, name in _SAVED.items()}
+        return {**arrays, "history": histories}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` returned."""
-        self.category_N[:] = state["category"]
-        self._distance_start_N[:] = state["distance_start"]
-        self._length_N[:] = state["length"]
-        self._stopped_N[:] = state["stopped"]
-        self._success_N[:] = state["success"]
-        self._prev_reward_N[:] = state["prev_reward"]
+        for key, name in _SAVED.items():
+            getattr(self, name)[:] = state[key]
         for row in range(len(self.history)):
             self.history[row] = TrialHistory.from_state(state["history"][str(row)])
             self._origin_N3[row] = self.history[row].origin[:3]

@@ -139,3 +139,9 @@ def test_make_vec():
     obs, _ = env.reset()
     assert env.observation_space.contains(obs)
     assert env.unwrapped.goals.shape == (10,)
+
+
+def test_states_hold_what_those_of_older_versions_held():
+    env = DarkroomVectorEnv(2)
+    env.reset(seed=0)
+    assert env.state_dict()["env"].keys() == {"cell", "prev_reward", "found"}

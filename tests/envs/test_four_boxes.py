@@ -213,3 +213,10 @@ def test_mistakes_are_named():
         FourBoxesVectorEnv(2, resolution="32")
     with pytest.raises(ValueError, match="resolution"):
         FourBoxesVectorEnv(2, resolution=0)
+
+
+def test_states_hold_what_those_of_older_versions_held():
+    env = FourBoxesVectorEnv(2)
+    env.reset(seed=0)
+    held = {"position", "heading", "distance_start", "prev_reward", "reached"}
+    assert env.state_dict()["env"].keys() == held

@@ -22,7 +22,7 @@ Shown = tuple[dict[str, np.ndarray], list[float], float]
 """Observation, position, distance to the goal."""
 
 GOAL_SEMANTIC = 100
-"""Semantic id of goal category 0 in images, as in the embedded houses."""
+"""Semantic id of goal category 0 in images, as in `envs.objectnav.goals`, which is out of reach."""
 MAX_SEMANTIC = 32767
 _IDS = "ids"
 _BACKEND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "habitat_backend.py")
