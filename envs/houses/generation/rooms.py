@@ -55,8 +55,7 @@ def before_sofa(room: RoomLayout, palette: Palette, spot: Stretch, sofa: Piece) 
     """Put a coffee table, a rug and armchairs on the ground that the sofa looks at."""
     draws = room.draws
     quarter = int(spot.side)
-    place = room.strip(spot.side, spot.low, spot.high, 0.0, sofa.depth)
-    middle = place.centre
+    middle = room.strip(spot.side, spot.low, spot.high, 0.0, sofa.depth).centre
     low_table = make("coffee_table", draws, palette)
     ahead = sofa.depth / 2 + 0.35 + low_table.depth / 2
 
@@ -126,11 +125,8 @@ def dining_set(
         if room.in_middle(group, width, depth, margin=margin) is not None:
             return
     small = make("table", room.draws, palette)
-    chair = _chair_at(room, palette, 0.0, 0.0, 2)
-    group = [
-        Member(small, 0.0, -0.17),
-        Member(chair.piece, 0.0, small.depth / 2 - 0.05, 2, chair.tilt),
-    ]
+    chair = _chair_at(room, palette, 0.0, small.depth / 2 - 0.05, 2)
+    group = [Member(small, 0.0, -0.17), chair]
     room.against_wall(group, small.width, small.depth + 0.34, front=0.4)
 
 
@@ -197,9 +193,8 @@ def living_room(room: RoomLayout, palette: Palette) -> None:
     spot = room.add(sofa, front=1.2)
     if spot is not None:
         before_sofa(room, palette, spot, sofa)
-    stand = make("tv_stand", draws, palette)
     facing = None if spot is None else (spot.side, spot.middle)
-    room.add(stand, front=0.6, facing=facing)
+    room.add(make("tv_stand", draws, palette), front=0.6, facing=facing)
     maybe_add("fireplace", 0.35, room, palette, front=0.8)
     add_piece("bookshelf", room, palette, corner=True)
     _plants_and_lamps(room, palette, plants=0.9, lamps=0.8)
@@ -247,9 +242,8 @@ def bedroom(room: RoomLayout, palette: Palette) -> None:
     bed = make("bed", draws, palette)
     group, width = [Member(bed)], bed.width
     stands = draws.integer(1, 2) if bed.width < 1.3 else 2
-    for i in range(stands):
+    for side in (-1, 1)[:stands]:
         stand = make("nightstand", draws, palette)
-        side = -1 if i == 0 else 1
         x = side * (bed.width + stand.width + 0.06) / 2
         group.append(Member(stand, x, (stand.depth - bed.depth) / 2))
         width = max(width, 2 * abs(x) + stand.width)
@@ -338,9 +332,9 @@ def playroom(room: RoomLayout, palette: Palette) -> None:
     add_piece("bookshelf", room, palette)
     low_table = make("coffee_table", draws, palette)
     group = [Member(low_table)]
-    for x, y in ((0.0, -1.0), (0.0, 1.0)):
+    for side in (-1, 1):
         seat = make("stool", draws, palette)
-        group.append(Member(seat, x, y * (low_table.depth / 2 + seat.depth / 2 + 0.05)))
+        group.append(Member(seat, 0.0, side * (low_table.depth / 2 + seat.depth / 2 + 0.05)))
     room.in_middle(group, low_table.width, low_table.depth + 0.9, margin=0.5)
     maybe_add("sofa", 0.4, room, palette, front=0.6)
     maybe_add("piano", 0.25, room, palette, front=0.6)

@@ -14,7 +14,7 @@ import math
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from weakref import finalize, ref
 
 import numpy as np
@@ -36,7 +36,9 @@ from envs.objectnav.config import GoalInstances, ObjectNavConfig
 from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rules import Goal
 
-FieldKey = tuple[Hashable, Goal]
+SceneKey = tuple[int, str, int]
+"""House seed, house size, arrangement: what a scene is a function of."""
+FieldKey = tuple[SceneKey, Goal]
 """The scene and what is looked for in it."""
 
 
@@ -63,6 +65,8 @@ class FieldCache:
             if field is not None:
                 self._fields.move_to_end(key)
                 return field
+        # Without the lock, so that nobody waits for it. Two threads that compute the same field get
+        # the same numbers.
         field = compute()
         with self._lock:
             if key not in self._fields:
@@ -72,7 +76,7 @@ class FieldCache:
                 self.num_bytes -= self._fields.popitem(last=False)[1].nbytes
         return field
 
-    def drop(self, scene: Hashable) -> None:
+    def drop(self, scene: SceneKey) -> None:
         """Forget the fields of a scene."""
         with self._lock:
             for key in [k for k in self._fields if k[0] == scene]:
@@ -97,10 +101,10 @@ class FieldPrefetcher:
         # A daemon, so that a program which forgets to close an environment ends at once.
         threading.Thread(target=self._work, name="fields", daemon=True).start()
 
-    def want(self, source: HouseTaskScene, goals: list[Goal]) -> None:
-        """Ask for fields that are likely to be needed, unless the source is gone by then."""
+    def want(self, scene: HouseTaskScene, goals: list[Goal]) -> None:
+        """Ask for fields that are likely to be needed, unless the scene is gone by then."""
         for goal in goals:
-            self._wanted.put((ref(source), goal))
+            self._wanted.put((ref(scene), goal))
 
     def close(self) -> None:
         """End the thread once it has answered what was asked before."""
@@ -108,14 +112,10 @@ class FieldPrefetcher:
 
     def _work(self) -> None:
         while (wanted := self._wanted.get()) is not None:
-            source = wanted[0]()
-            if source is not None and self._cache.has_room():
-                source.field(wanted[1])
-            del source  # which must not live on while the thread waits
-
-
-SceneKey = tuple[int, str, int]
-"""House seed, house size, arrangement: what a scene is a function of."""
+            scene = wanted[0]()
+            if scene is not None and self._cache.has_room():
+                scene.field(wanted[1])
+            del scene  # which must not live on while the thread waits
 
 
 def scene_key(scene: Scene) -> SceneKey:
