@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from envs.houses.generation.floorplan import CELL
 from envs.houses.scene import Receptacle
@@ -94,77 +95,30 @@ def _mark(
 
 
 @numba.njit(cache=True, nogil=True)
-def _flood(
-    owner_YX: NDArray[np.int64],
-    label_YX: NDArray[np.int64],
-    start: int,
-    label: int,
-    through: int,
-    stack: NDArray[np.int64],
-) -> int:
-    """Label all that is reached from a cell over free ground and one piece; return its size."""
+def _opens(owner_YX: NDArray[np.int64], start: int, end: int, piece: int) -> bool:
+    """Tell whether a way between two cells opens if one piece goes."""
     columns = owner_YX.shape[1]
-    owner, labels = owner_YX.ravel(), label_YX.ravel()
+    owner = owner_YX.ravel()
+    seen = np.zeros(owner.size, np.bool_)
+    stack = np.empty(owner.size, np.int64)
     stack[0] = start
-    labels[start] = label
-    top, size = 1, 0
-    while top > 0:
+    seen[start] = True
+    top = 1
+    while top > 0 and not seen[end]:
         top -= 1
         here = stack[top]
-        size += 1
         column = here % columns
-        for step in range(4):
-            if step == 0:
-                there = here - 1 if column > 0 else -1
-            elif step == 1:
-                there = here + 1 if column < columns - 1 else -1
-            elif step == 2:
-                there = here - columns
-            else:
-                there = here + columns
-            if there < 0 or there >= owner.size or labels[there] == label:
+        for step in (-1, 1, -columns, columns):
+            there = here + step
+            if not 0 <= there < owner.size or seen[there]:
                 continue
-            if owner[there] == _FREE or owner[there] == through:
-                labels[there] = label
+            if (step == -1 and column == 0) or (step == 1 and column == columns - 1):
+                continue
+            if owner[there] == _FREE or owner[there] == piece:
+                seen[there] = True
                 stack[top] = there
                 top += 1
-    return size
-
-
-@numba.njit(cache=True, nogil=True)
-def _components(
-    owner_YX: NDArray[np.int64], label_YX: NDArray[np.int64], stack: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Label the connected parts of the free floor; return a first cell and the size of each."""
-    label_YX[:] = -1
-    owner, labels = owner_YX.ravel(), label_YX.ravel()
-    first, sizes = [0], [0]
-    for cell in range(owner.size):
-        if owner[cell] == _FREE and labels[cell] < 0:
-            sizes.append(_flood(owner_YX, label_YX, cell, len(sizes), _FREE, stack))
-            first.append(cell)
-    return np.array(first[1:], np.int64), np.array(sizes[1:], np.int64)
-
-
-@numba.njit(cache=True, nogil=True)
-def _neighbours(
-    owner_YX: NDArray[np.int64],
-    label_YX: NDArray[np.int64],
-    label: int,
-    touches_K: NDArray[np.bool_],
-) -> None:
-    """Mark the pieces whose exclusive ground borders a component."""
-    rows, columns = owner_YX.shape
-    for row in range(1, rows - 1):
-        for column in range(1, columns - 1):
-            piece = owner_YX[row, column]
-            if piece >= 0 and (
-                label_YX[row - 1, column] == label
-                or label_YX[row + 1, column] == label
-                or label_YX[row, column - 1] == label
-                or label_YX[row, column + 1] == label
-            ):
-                touches_K[piece] = True
+    return bool(seen[end])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -221,28 +175,30 @@ def _connect(
     radius: float,
 ) -> NDArray[np.bool_]:
     """Mark pieces in `gone_K` until no pocket is left; return the free floor."""
-    owner_YX, label_YX = np.empty(shape, np.int64), np.empty(shape, np.int64)
-    stack = np.empty(owner_YX.size, np.int64)
+    owner_YX = np.empty(shape, np.int64)
     order = np.argsort(area_K, kind="stable")
     while True:
         owner_YX[:] = _FREE
         _mark(owner_YX, obstacles, gone_K, radius, CELL)
-        first, sizes = _components(owner_YX, label_YX, stack)
+        label_YX, _ = ndimage.label(owner_YX == _FREE)
+        sizes = np.bincount(label_YX.ravel())[1:]
         main = int(np.argmax(sizes)) + 1
         pockets = [i for i, size in enumerate(sizes, 1) if i != main and size > LARGEST_POCKET]
         if not pockets:
             return label_YX == main
         before = int(gone_K.sum())
+        in_main = int(np.argmax(label_YX == main))
         for pocket in pockets:
-            touches_K = np.zeros(len(area_K), np.bool_)
-            _neighbours(owner_YX, label_YX, pocket, touches_K)
+            pocket_YX = label_YX == pocket
+            border = owner_YX[ndimage.binary_dilation(pocket_YX)]
+            touches_K = np.isin(np.arange(len(area_K)), border)
             if (touches_K & gone_K).any():
                 continue  # what was just taken away for another pocket may open this one too
-            ends = int(first[pocket - 1]), int(first[main - 1])
             by_area = order[touches_K[order]].tolist()
-            chosen = next((k for k in by_area if _opens(owner_YX, label_YX, ends, k, stack)), -1)
+            start = int(np.argmax(pocket_YX))
+            chosen = next((k for k in by_area if _opens(owner_YX, start, in_main, k)), -1)
             if chosen < 0:  # several pieces together shut the pocket in: begin with one of them
-                rows, columns = np.nonzero(label_YX == pocket)
+                rows, columns = np.nonzero(pocket_YX)
                 x_C = (columns.astype(np.float64) + 0.5) * CELL
                 y_C = (rows.astype(np.float64) + 0.5) * CELL
                 chosen = int(_nearest_blocker(x_C, y_C, obstacles, area_K, gone_K, 2 * radius))
@@ -250,20 +206,6 @@ def _connect(
                 gone_K[chosen] = True
         if int(gone_K.sum()) == before:
             return label_YX == main
-
-
-def _opens(
-    owner_YX: NDArray[np.int64],
-    label_YX: NDArray[np.int64],
-    ends: tuple[int, int],
-    piece: int,
-    stack: NDArray[np.int64],
-) -> bool:
-    """Tell whether a way between two cells opens if one piece goes."""
-    trial_YX = label_YX.copy()
-    mark = int(label_YX.max()) + 1
-    _flood(owner_YX, trial_YX, ends[0], mark, piece, stack)
-    return bool(trial_YX.ravel()[ends[1]] == mark)
 
 
 def reachable_slots(receptacles: Sequence[Receptacle], free_YX: NDArray[np.bool_]) -> int:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from envs.houses.scene import FloatArray, House, Kind, Primitives, Scene
 
@@ -196,41 +197,12 @@ def _lower_slack(
                 slack_YX[iy, ix] = min(slack_YX[iy, ix], away - radius)
 
 
-@njit(cache=True, nogil=True)
 def largest_component(slack_YX: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Mark the largest set of 4-connected nodes whose slack is not negative."""
-    rows, columns = slack_YX.shape
-    label_YX = np.zeros((rows, columns), np.int32)
-    stack = np.empty((rows * columns, 2), np.int32)
-    labels = 0
-    best = 0
-    best_size = 0
-    for y in range(rows):
-        for x in range(columns):
-            if slack_YX[y, x] < 0.0 or label_YX[y, x] != 0:
-                continue
-            labels += 1
-            label_YX[y, x] = labels
-            stack[0] = y, x
-            size = 1
-            top = 1
-            while top > 0:
-                top -= 1
-                cy, cx = stack[top]
-                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-                    ny = cy + dy
-                    nx = cx + dx
-                    if not (0 <= ny < rows and 0 <= nx < columns):
-                        continue
-                    if slack_YX[ny, nx] >= 0.0 and label_YX[ny, nx] == 0:
-                        label_YX[ny, nx] = labels
-                        stack[top] = ny, nx
-                        top += 1
-                        size += 1
-            if size > best_size:
-                best = labels
-                best_size = size
-    return (label_YX == best) & (label_YX > 0)
+    label_YX, count = ndimage.label(slack_YX >= 0.0)
+    if count == 0:
+        return np.zeros(slack_YX.shape, bool)
+    return label_YX == 1 + np.argmax(np.bincount(label_YX.ravel())[1:])
 
 
 @njit(cache=True, nogil=True)
