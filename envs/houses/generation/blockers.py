@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from envs.houses.generation.floorplan import CELL
+from envs.houses.navigation.grid import connected_parts
 from envs.houses.scene import Receptacle
 
 PASSAGE_RADIUS: Final = 0.335
@@ -180,18 +181,18 @@ def _connect(
     while True:
         owner_YX[:] = _FREE
         _mark(owner_YX, obstacles, gone_K, radius, CELL)
-        label_YX, _ = ndimage.label(owner_YX == _FREE)
-        sizes = np.bincount(label_YX.ravel())[1:]
-        main = int(np.argmax(sizes)) + 1
-        pockets = [i for i, size in enumerate(sizes, 1) if i != main and size > LARGEST_POCKET]
+        label_YX, sizes = connected_parts(owner_YX == _FREE)
+        sizes[0] = 0  # what is not free
+        main = int(np.argmax(sizes))
+        pockets = [i for i in np.flatnonzero(sizes > LARGEST_POCKET).tolist() if i != main]
         if not pockets:
             return label_YX == main
         before = int(gone_K.sum())
         in_main = int(np.argmax(label_YX == main))
         for pocket in pockets:
             pocket_YX = label_YX == pocket
-            border = owner_YX[ndimage.binary_dilation(pocket_YX)]
-            touches_K = np.isin(np.arange(len(area_K)), border)
+            wider_YX: NDArray[np.bool_] = np.asarray(ndimage.binary_dilation(pocket_YX), bool)
+            touches_K = np.isin(np.arange(len(area_K)), owner_YX[wider_YX])
             if (touches_K & gone_K).any():
                 continue  # what was just taken away for another pocket may open this one too
             by_area = order[touches_K[order]].tolist()

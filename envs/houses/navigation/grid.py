@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numba import njit
@@ -197,12 +197,20 @@ def _lower_slack(
                 slack_YX[iy, ix] = min(slack_YX[iy, ix], away - radius)
 
 
-def largest_component(slack_YX: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the largest set of 4-connected nodes whose slack is not negative."""
-    label_YX, count = ndimage.label(slack_YX >= 0.0)
-    if count == 0:
-        return np.zeros(slack_YX.shape, bool)
-    return label_YX == 1 + np.argmax(np.bincount(label_YX.ravel())[1:])
+def connected_parts(mask_YX: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number the 4-connected parts of a mask from 1, in the order of their first cells.
+
+    Returns:
+        Each cell's number (Y, X), 0 outside the mask, and how many cells have each number.
+    """
+    label_YX = cast("Any", ndimage.label)(mask_YX)[0]  # its types allow for an output argument
+    return label_YX, np.bincount(label_YX.ravel())
+
+
+def largest_part(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the largest 4-connected part of a mask."""
+    label_YX, sizes = connected_parts(mask_YX)
+    return label_YX == 1 + np.argmax(sizes[1:]) if len(sizes) > 1 else mask_YX
 
 
 @njit(cache=True, nogil=True)
@@ -304,7 +312,7 @@ def grid_of_primitives(
     solids = _Solids(p.center_P3, p.half_P3, p.yaw_P, p.kind_P)
     _lower_slack(slack_YX, cell, radius, radius + band, solids)
     slack_YX -= margin
-    free_YX = largest_component(slack_YX)
+    free_YX = largest_part(slack_YX >= 0.0)
     # A free pocket that cannot be reached must look like an obstacle to interpolation, too.
     pocket_YX = (slack_YX >= 0.0) & ~free_YX
     slack_YX[pocket_YX] = np.minimum(-slack_YX[pocket_YX], -cell)
