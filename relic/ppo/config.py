@@ -178,10 +178,10 @@ class UpdatesConfig:
     """What a partial update does with the steps before those that carry its loss."""
     prefix_window: Annotated[int, at_least(0)] = 0
     """With prefix_gradient=detached, so many steps before the loss are recomputed and let the
-    gradient through; what comes before them stays constant. Transformer only."""
+    gradient through; what comes before them stays constant. For memories that keep every step."""
     loss_chunks: Annotated[int, at_least(1)] = 1
     """Chunks that a partial update's loss covers, in the context's order: the newest, and those
-    before it once more. Transformer only, but for 1."""
+    before it once more. More than 1: for memories that keep every step."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
@@ -193,7 +193,8 @@ class UpdatesConfig:
     refresh_in_pass: bool = False
     """Where no refresh follows a partial update, take over the keys and values of its last epoch's
     passes, made under nearly the new weights at no cost, in place of those that the agent acted
-    with. Rows that this epoch left out (row_fraction, target_kl) keep theirs. Transformer only."""
+    with. Rows that this epoch left out (row_fraction, target_kl) keep theirs. For
+    memories that keep every step."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False

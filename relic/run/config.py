@@ -102,7 +102,7 @@ class RolloutConfig:
     """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
     cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the keys and values that acting attends to. Half of them take half the memory; the ratio
-    of an update's first step is then near 1, not equal to it. For GPUs and transformers."""
+    of an update's first step is then near 1, not equal to it. For GPUs."""
     cuda_graph: bool = False
     """On CUDA, replay the transformer's step from a graph instead of launching its kernels one by
     one. A step then reads up to twice the slots that it sees, but for a cache of half the precision

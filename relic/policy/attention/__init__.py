@@ -1,1 +1,1 @@
-"""Attention with sinks; `attend` is the one function, the other files are its backends."""
+"""Attention with sinks: `attend` is the one function, `inputs` says what its backends take."""

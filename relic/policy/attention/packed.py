@@ -105,7 +105,8 @@ def _pack(segments: Segments, num_sinks: int) -> _Packing:
     ends = np.cumsum(sizes)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     place = np.arange(ends[-1]) - (ends - sizes)[owner] - num_sinks
-    # Sinks have negative places, cached steps come oldest first, then the segment's own.
+    # Sinks have negative places, cached steps come oldest first, then the segment's own: in order
+    # of time, as the kernel's causal mask takes it. The ring of the past is so unrolled on the way.
     sink = row[owner] * num_sinks + place + num_sinks
     oldest = segments.past_steps[row[owner]] - cached[owner]
     past = row[owner] * slots + (oldest + place) % max(slots, 1) + num_rows * num_sinks

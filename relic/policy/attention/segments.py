@@ -60,6 +60,8 @@ class Segments:
         if starts_NT is None:
             return None
         starts_NT = starts_NT.bool()
+        # A start where nothing came before divides nothing. Without it, rows whose only start is
+        # their first step take the fast backends, which know no segments.
         begins_anew = torch.from_numpy(self.past_steps == 0).to(starts_NT.device)
         starts_NT = torch.cat([starts_NT[:, :1] & ~begins_anew[:, None], starts_NT[:, 1:]], dim=1)
         return starts_NT if bool(starts_NT.any()) else None
@@ -104,7 +106,8 @@ class Segments:
         query_place_NT = steps_N[:, None] + torch.arange(self.num_steps, device=device)
         slot_P = torch.arange(self.past_slots, device=device)
         last_N1 = steps_N[:, None] - 1
-        # The newest step that went to a slot: at most the last one, and congruent to the slot.
+        # Slots are a ring: step i went to slot i modulo P. So what a slot holds now is the newest
+        # step that is congruent to it, at most the last one.
         past_place_NP = last_N1 - (last_N1 - slot_P) % max(self.past_slots, 1)
         past_segment_NP = torch.where(slot_P < steps_N[:, None], 0, -2)
         sink_NK = torch.full((self.num_rows, num_sinks), -1, device=device)

@@ -1,8 +1,7 @@
 """What attention can always fall back on: the kinds of sink and their parameters.
 
-A sink is one or more key-value pairs that every query sees before step 0 of its context. Attention
-itself is in ``attention.py``; the learned input of ``SinkKind.TOKEN`` runs through all layers and
-so belongs to ``transformer.py``.
+A sink is one or more key-value pairs that every query sees before step 0 of its context. The
+learned input of `SinkKind.TOKEN` runs through all layers, so it belongs to `memory/transformer.py`.
 
 Shapes: L layers, H heads, D head dim, K sinks.
 """

@@ -4,6 +4,10 @@ Rows of one length take one call on a slice of the cache. On a CPU, rows of diff
 run by run, each on exactly its own slots. On CUDA a packed kernel is told the lengths; where its
 dtypes do not fit, a mask hides what lies beyond them, which is why the cache holds zeros there.
 
+A step never asks the device for a value: the host would wait for the kernels under way, and the
+device then for the host's next ones. Lengths that decide shapes are known to the host
+(`KVCache.host_lengths`); others stay tensors.
+
 Shapes: N rows, H heads, D head dim, K sinks, C slots of steps.
 """
 
@@ -54,10 +58,12 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
     compiled = ours and not state.fixed_slots and fits_decode(state.kv)
     if not (state.has_segments or state.fixed_slots) and (lengths == lengths[0]).all():
+        # A full ring is seen whole: the new step has just taken the place of the oldest.
         steps = int(lengths[0])
         used = sinks + min(steps + 1, slots)
         used_N = np.full(len(lengths), used) if compiled else None
         return DecodePlan(sinks + steps % slots, [(slice(None), used)], compiled_N=used_N)
+    # Rows differ. On a device only tensors may say how, since the host would have to ask for them.
     slot_N = segment_steps_N % slots + sinks
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
     if state.fixed_slots or not state.kv.device.type == "cpu":

@@ -1,6 +1,6 @@
-"""What all layers share in a pass over T steps, or in one step: positions, and who sees whom.
+"""What all layers share in a pass or step: positions, who sees whom, and what a cache keeps.
 
-Shapes: N rows, T steps, D head dim.
+Shapes: N rows, T steps, H heads, D head dim.
 """
 
 from __future__ import annotations
@@ -155,6 +155,9 @@ class PrefillWriter:
         if starts is None:
             starts = torch.zeros(len(rows), num_steps, dtype=torch.bool, device=device)
         self._place_NT = steps_since(starts, prefix.segment_steps - 1)
+        # Rows of one length in a cache without a ring are written as one slice. Else only what
+        # later steps may see is written, so that no slot is written twice: which of two writes to
+        # one place wins is undefined.
         alike = (begun == begun[0]).all() and (counts == num_steps).all()
         if cache.is_linear and alike:
             first = cache.num_sinks + int(begun[0])

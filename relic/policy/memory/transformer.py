@@ -1,8 +1,7 @@
 """The ReLIC memory: a causal transformer over a whole trial, with sinks.
 
 Pre-norm blocks of RMSNorm, attention and GeGLU without biases. Steps carry their position in the
-episode and the index of their episode. Tokens are made and read elsewhere (``encoders.py``,
-``heads.py``); which step sees which is `attention.Segments`.
+episode and the index of their episode. Which step sees which is said by `pass_plan.py`.
 
 Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cached steps.
 """
@@ -283,13 +282,17 @@ class Transformer(SequenceModel):
         plan = plan_decode(cache, before_N, self.config.attention_backend)
         h_NE = self._embed(x_NE, facts, cache.lengths)
         factor = rotation_of(self.config, facts, cache.lengths)
+        # A step that is only looked at takes a slot too. In a linear cache the next one overwrites
+        # it; in a ring the slot held a step that others still see, which is put back.
         keeps = write or cache.is_linear
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             own = cache.kv[layer]
             held = None if keeps else read_slot(own, plan)
             if cache.sink_key is not None and factor is not None:
-                # A query that is not rotated meets the sink as a rotated one meets a rotated sink.
+                # Sinks shall be scored by queries that are not rotated, but the cache is read by
+                # one that is. Turned by the step's own factor the sink's key gives that very score:
+                # a rotation of both leaves their product as it is.
                 turned = rotate(cache.sink_key[layer], factor[:, None, None])
                 own[0, :, :, : cache.num_sinks] = turned
             mask = cache.depth_mask_NL

@@ -17,8 +17,11 @@ _LOWEST = f4(-87.0)
 @numba.njit(fastmath=FAST, inline="always")
 def exp(x):
     """Exponential of x <= 0, to about an ulp; 1e-38 from -87 down."""
+    # x = n ln 2 + r with |r| <= ln 2 / 2, where the series to r^6 is exact to about an ulp. The
+    # library's exp would be a call, and loops with calls in them do not become vector code.
     x = _LOWEST if x < _LOWEST else x
     n = np.floor(x * _LOG2_E + f4(0.5))
+    # ln 2 in two parts: n times the first one is exact, so that r keeps its last digits.
     r = (x - n * _LN_2_HIGH) - n * _LN_2_LOW
     p = f4(1.0 / 720)
     p = p * r + f4(1.0 / 120)

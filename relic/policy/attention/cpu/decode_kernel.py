@@ -1,8 +1,9 @@
 """One query per row against the cache: a stream over keys and values.
 
 A decode reads every cached number once, so memory should be what limits it; PyTorch's kernel takes
-twice as long as this one. Four keys go at a time, and all loops over a head have a length that the
-compiler knows: that is what makes good vector code of them.
+twice as long as this one. Keys are not transposed as for passes: that would read them twice. All
+loops over a head have instead a length that the compiler knows, and four keys go at a time, whose
+sums do not wait for each other: that is what makes good vector code of them.
 
 Shapes: R rows x heads, S slots, D = 32 numbers of a head.
 """

@@ -1,11 +1,14 @@
 """Compiled float32 attention for the CPU, several times faster than general kernels on small heads.
 
-Keys and values are transposed once per head, so that every inner loop runs along the keys, and
-queries go four at a time, so that a key that was loaded is used four times. Query t sees the first
-`before + t + 1` keys. Only arrays come in here; `compiled_attention.py` joins this to PyTorch.
+Heads are small (8 to 64 numbers) and contexts long, so loops over a head are too short to fill
+vector units. Keys and values are therefore transposed once per head, and every inner loop runs
+along the keys. Queries go four at a time, so that a key that was loaded is used four times. Query t
+sees the first `before + t + 1` keys: the mask is in the loops' bounds, and what nobody sees costs
+nothing. The scores of four queries are all that is ever held of the T x J matrix. Only arrays come
+in here; `compiled.py` joins this to PyTorch.
 
-Shapes: N rows, H heads, T queries, J keys, P past steps, K sinks, D head dim (a
-multiple of 4), 4 queries of one block.
+Shapes: N rows, H heads, T queries, J keys, P past steps, K sinks, D head dim (a multiple of 4),
+4 queries of one block.
 """
 
 from __future__ import annotations
@@ -20,7 +23,12 @@ _ARRAY = "float32[:,:,:,:]"
 
 @numba.njit(fastmath=FAST, inline="always")
 def _score(a_4D, kt_DJ, s_4J, length):
-    """Set s[r, j] to the product of a[r] and key j."""
+    """Set s[r, j] to the product of a[r] and key j.
+
+    Four numbers of the head at once, written out: the sixteen factors stay in registers while the
+    loop runs along the keys, and each score is loaded and stored once for four products. The first
+    four set the scores, which spares a pass of zeros.
+    """
     for d in range(0, a_4D.shape[1], 4):
         a00, a01, a02, a03 = a_4D[0, d], a_4D[0, d + 1], a_4D[0, d + 2], a_4D[0, d + 3]
         a10, a11, a12, a13 = a_4D[1, d], a_4D[1, d + 1], a_4D[1, d + 2], a_4D[1, d + 3]
@@ -44,7 +52,11 @@ def _score(a_4D, kt_DJ, s_4J, length):
 
 @numba.njit(fastmath=FAST, inline="always")
 def _softmax(s_4J, own_4, length, low_4, total_4):
-    """Turn scores into weights that are not yet divided by their totals."""
+    """Turn scores into weights that are not yet divided by their totals.
+
+    Scalars stand for the four rows, since sums in an array would be stored at every step.
+    """
+    # Unseen keys of the block are minus infinity while the largest is sought, and so never it.
     for r in range(4):
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
             s_4J[r, j] = -np.inf
@@ -81,7 +93,9 @@ def _exp_rows(s_4J, low_4, own_4, length):
 def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
     """Turn scores into weights, and the gradients of weights into those of scores.
 
-    `delta` is the product of each query's output and its gradient.
+    `delta` is the product of each query's output and its gradient: the sum over keys of weight
+    times gradient, which the softmax's derivative asks for, without a loop over the keys.
+    Weights come out divided, since `log_total` holds the denominators of the forward pass.
     """
     for r in range(4):
         low, delta = log_total_4[r], delta_4[r]
@@ -259,23 +273,8 @@ def attend_backward(
 ):
     """Write the gradients of `attend_forward`; the past is constant.
 
-    Args:
-        q: And all up to `log_total`: as there, the last two as it wrote them.
-        k: Keys.
-        v: Values.
-        past_k: Keys of steps before.
-        past_v: Values of steps before.
-        sink_k: Keys of sinks.
-        sink_v: Values of sinks.
-        out: What was returned.
-        log_total: What was returned.
-        grad_out: Gradient of `out`.
-        scale: Factor of the scores.
-        grad_q: Written, like q.
-        grad_k: Written, like k.
-        grad_v: Written, like v.
-        grad_sink_k: Written, (N, H, K, D): each row's own share.
-        grad_sink_v: Written, (N, H, K, D): each row's own share.
+    The arguments up to `log_total` are as there, the last two as it wrote them. `grad_q` and all
+    after it are written; those of the sinks, (N, H, K, D), are each row's own share.
     """
     num_rows, num_heads, num_steps, head_dim = q.shape
     num_past, num_sinks = past_k.shape[2], sink_k.shape[2]
