@@ -107,8 +107,9 @@ class RunDirectory:
                 f"{self.config}: must be the configuration of a run, got a damaged file "
                 f"({str(error).splitlines()[0]}). Restore it, or choose another run_dir."
             ) from None
+        content = upgrade_config(content)
         try:
-            return to_plain(build(RunConfig, upgrade_config(content)))
+            return to_plain(build(RunConfig, content))
         except ConfigError:  # Of a version with other fields: the comparison names them.
             return content
 

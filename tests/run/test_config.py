@@ -319,6 +319,16 @@ def test_a_run_goes_on_in_a_version_with_new_fields(tmp_path):
         run.open(config)
 
 
+def test_a_run_that_used_what_was_removed_is_refused_in_a_sentence(tmp_path):
+    config, run = composed("experiment=darkroom"), RunDirectory(tmp_path / "run")
+    run.open(config)
+    older = yaml.safe_load(run.config.read_text())
+    older["policy"]["transformer"]["gated_residual"] = True
+    run.config.write_text(yaml.safe_dump(older))
+    with pytest.raises(ConfigError, match=r"gated_residual: must be false, as it was removed"):
+        run.open(config)
+
+
 def test_a_run_directory_is_opened_by_one_process_at_a_time(tmp_path):
     config = composed("experiment=darkroom")
     first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
