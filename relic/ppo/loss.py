@@ -147,6 +147,7 @@ def largest_drift(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
 def value_loss(value: Tensor, targets: LossTargets, *, clip_coef: float | None) -> Tensor:
     """Sum half the squared error to the return, pessimistic about moves beyond the clip."""
     error = (value - targets.ret).square()
+    # The larger error: a value that has moved beyond the clip gains nothing by moving on.
     if clip_coef is not None:
         moved = targets.value + (value - targets.value).clamp(-clip_coef, clip_coef)
         error = torch.maximum(error, (moved - targets.ret).square())

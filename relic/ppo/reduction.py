@@ -98,5 +98,6 @@ class GradientBuffer:
     def clip(self, max_norm: float) -> Tensor:
         """Scale the gradient down to `max_norm` if it is longer; return its length before."""
         norm = torch.linalg.vector_norm(self.flat)
+        # Scaled also where it is short enough, by 1: asking which is the case would wait for CUDA.
         self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm

@@ -207,24 +207,26 @@ class Rollout:
             end: One past the last position.
             device: Where the batch goes.
         """
+
+        def gather(column: Tensor) -> Tensor:
+            return self.in_context(column, rows_K, begin, end).to(device, non_blocking=True)
+
+        # The action before a step is that of the step before in time, not in the context; at an
+        # episode's start, where the two differ, nobody looks at it.
         before = None
         if begin < self._shuffled:
             before = np.maximum(self.context_order_NT[rows_K, begin:end] - 1, 0)
         prev_action = self._gather(self.action, rows_K, begin - 1, end - 1, order_KC=before)
-        starts = self.in_context(torch.from_numpy(self.episode_starts_NT), rows_K, begin, end)
-        batch = SequenceBatch(
-            observation={
-                k: self.in_context(v, rows_K, begin, end).to(device, non_blocking=True)
-                for k, v in self.observation.items()
-            },
-            action=self.in_context(self.action, rows_K, begin, end).to(device, non_blocking=True),
+        return SequenceBatch(
+            observation={key: gather(column) for key, column in self.observation.items()},
+            action=gather(self.action),
             prev_action=prev_action.to(device, non_blocking=True),
-            episode_starts=starts.to(device, non_blocking=True),
+            episode_starts=gather(torch.from_numpy(self.episode_starts_NT)),
         )
-        return batch
 
     def in_context(self, column: Tensor, rows_K: Array, begin: int, end: int) -> Tensor:
         """Gather a range of the context from a column in time order: (N, T, ...) to (K, C, ...)."""
+        # Beyond what was shuffled, positions are times, and a slice is cheaper than an index.
         order = self.context_order_NT[rows_K, begin:end] if begin < self._shuffled else None
         return self._gather(column, rows_K, begin, end, order_KC=order)
 

@@ -103,7 +103,10 @@ class RolloutSource(ABC):
 
     @abstractmethod
     def bootstrap_value(self) -> Tensor:
-        """Return what the critic expects from here on, (N,); the memory is not written."""
+        """Return what the critic expects from here on, (N,); the memory is not written.
+
+        It stands for all that follows the newest step, which the rollout does not hold yet.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -159,7 +162,10 @@ class RolloutSource(ABC):
         return RowGroup(rows, state, state.memory.snapshot())
 
     def _draw_depth_mask(self, group: RowGroup) -> None:
-        """Draw, row by row, which layers are dropped until the next trial."""
+        """Draw, row by row, which layers are dropped until the next trial.
+
+        One mask for acting, refreshing and learning: else the ratio would compare two networks.
+        """
         masks = []
         for row in self.rollout.global_row_N[group.rows]:
             generator = torch.Generator()
