@@ -2,7 +2,7 @@
 
 `record_trial` keeps what was seen and done, and where the agent was. `attention_of` works out
 afterwards how much each step attends to which episode, from the policy's own queries and keys
-(`relic.policy.memory.inspection`).
+(`relic.policy.attention.weights`).
 
 Shape suffixes: L layers, H heads, T steps of the trial, Q some of them, I episode index, J sinks
 and steps, K places.
