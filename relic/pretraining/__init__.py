@@ -1,1 +1,4 @@
-"""Picture encoders, trained before they are frozen."""
+"""Picture encoders, trained before they are frozen.
+
+Begin with `pretrain`, which a run starts by itself; `finetune_vit` is a command of its own.
+"""
