@@ -36,6 +36,10 @@ REMOVED: dict[str, Any] = {
 IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last")
 """Keys that are gone and changed no result, whatever their value."""
 
+ADDED: dict[str, Any] = {"policy.memory_options": {}}
+"""Keys that older files lack, with the value that does what those files did; so that comparing two
+configurations names no field that one of them could not know."""
+
 WEIGHTS: dict[str, str] = {
     "place.": "auxiliary.goal_location.",
 }
@@ -65,6 +69,10 @@ def upgrade_config(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, name = _section(upgraded, key)
         if section is not None:
             section.pop(name, None)
+    for key, same in ADDED.items():
+        section, name = _section(upgraded, key)
+        if section is not None:
+            section.setdefault(name, copy.copy(same))
     for key, unused in REMOVED.items():
         section, name = _section(upgraded, key)
         if section is None or name not in section:
