@@ -2,7 +2,7 @@
 
 `record_trial` keeps what was seen and done, and where the agent was. `attention_of` works out
 afterwards how much each step attends to which episode, from the policy's own queries and keys
-(`relic.policy.attention.weights`).
+(`relic.policy.attention.layer_attention`).
 
 Shape suffixes: L layers, H heads, T steps of the trial, Q some of them, I episode index, J sinks
 and steps, K places.
@@ -23,7 +23,7 @@ from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Positions, TrialMap, map_of
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record
-from relic.policy.attention.weights import LayerAttention
+from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from relic.policy.attention.weights import LayerAttention
+from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch

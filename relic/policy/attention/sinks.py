@@ -3,6 +3,14 @@
 A sink is one or more key-value pairs that every query sees before step 0 of its context. The
 learned input of `SinkKind.TOKEN` runs through all layers, so it belongs to `memory/transformer.py`.
 
+Where sinks enter attention:
+
+* full pass: `Transformer._sinks` takes them from here, `Block.forward` hands them to `attend`, and
+  each backend puts them before the keys and values of the steps (`AttentionInputs.joined` in
+  the reference). Gradients reach the parameters on this way.
+* cached step: `Transformer.sync_sinks` copies them into the first slots of the cache, where
+  `decode_attend` reads them like the keys and values of steps.
+
 Shapes: L layers, H heads, D head dim, K sinks.
 """
 

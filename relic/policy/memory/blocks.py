@@ -127,7 +127,7 @@ class Block(nn.Module):
         """
         qkv = self._project(h_NE)
         if factor is not None:
-            # Values turn by nothing, so that keys and values stay in one block to be written.
+            # Values get the factor one: keys and values then stay one tensor, written at once.
             all_three = torch.stack([factor, factor, torch.ones_like(factor)], dim=1)
             qkv = rotate(qkv, all_three[:, :, None])
         write_step(cache_2NHSD, plan, qkv[:, 1:])

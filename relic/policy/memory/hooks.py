@@ -1,7 +1,7 @@
 """Passes of a transformer, watched from outside by hooks on its blocks.
 
-One kind of watcher keeps keys and values for a cache to take over, the other what each layer's
-heads attend to. The pass itself knows of neither, so it costs nothing where nobody watches.
+`recorded` keeps keys and values, to be written into a cache. `watched` keeps what the heads of each
+layer attend to. The pass itself knows of neither, so it costs nothing without them.
 
 Shapes: L layers, N rows of the pass, T steps, H heads, D head dim.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from relic.policy.attention.inputs import Sinks
-from relic.policy.attention.weights import LayerAttention
+from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.memory.blocks import Block
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.positions import rotate
@@ -54,7 +54,7 @@ class BlockKVRecorder(KVRecorder):
 
 @contextmanager
 def recorded(blocks: Iterable[nn.Module], *, copies: bool) -> Iterator[KVRecorder]:
-    """Yield what will hold the keys and values of the blocks' one pass meanwhile."""
+    """Record keys and values of the blocks' one pass in the `with` block; yields the recorder."""
     recorder = BlockKVRecorder(copies=copies)
     with _removed_after([block.register_forward_hook(recorder.take) for block in blocks]):
         yield recorder

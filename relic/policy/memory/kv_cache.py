@@ -2,12 +2,12 @@
 
 Slots 0..K-1 of every row are its sinks. A step goes to slot K + (steps of its segment before it)
 modulo the slots, where a segment is what its successors may see: the trial, or the episode where
-attention stops at episodes, or what follows `drop_first` steps. So a limit on what is seen is also
-a limit on memory, nothing ever moves, and a step's original indices live in the rotation that its
-key already has.
+attention stops at episodes, or what follows `drop_first` steps. A limit on what is seen is
+therefore also a limit on memory. A step never moves to another slot: its key was rotated by its
+position when it was written.
 
-What grows with the context is never copied by a step. The host knows every row's length without
-asking the device, because it follows the same commands.
+A step never copies what grows with the context. The host counts every row's length itself, so it
+need not ask the device.
 
 Shapes: N rows, L layers, H heads, D head dim, K sinks, C slots of steps.
 """
@@ -65,8 +65,8 @@ class KVCache(SequenceState):
         self.num_sinks = config.sink_slots
         self.slots = config.slots_for(capacity, max_episode_steps)
         self.fixed_slots = 0
-        """Steps' slots that each step reads under a mask, whatever it may see: what a CUDA graph
-        needs. 0: as many as the step sees."""
+        """Slots that every step reads under a mask, besides the sinks: a CUDA graph needs a fixed
+        number. 0: each step reads only the slots that it sees."""
         self.cuda_graph: Callable[[Tensor, Tensor], Tensor] | None = None
         """Runs the device's part of a step that is written (`CUDAGraphSteps`). None: the model."""
         device = torch.device(device)
@@ -149,7 +149,7 @@ class KVCache(SequenceState):
             self.host_lengths[rows] += more
 
     def release(self) -> None:
-        """Drop captured graphs: they know the cache and the cache them, which no count ends."""
+        """Drop captured graphs: graph and cache refer to each other, so no count frees them."""
         self.cuda_graph = None
 
     def set_depth_mask(self, mask_NL: Tensor | None) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relic.policy.attention.weights import LayerAttention
+from relic.policy.attention.layer_attention import LayerAttention
 
 Rows = Sequence[int] | np.ndarray | Tensor
 """Chosen rows: a bool mask over all of them, or their indices."""
@@ -70,14 +70,13 @@ class Reach(NamedTuple):
 
 
 class KVRecorder(ABC):
-    """What each layer's attention made of the steps of one pass, for a state to take over."""
+    """The keys and values of one pass, layer by layer, to be written into a state."""
 
     @abstractmethod
     def write(self, state: SequenceState, rows: np.ndarray, first_step: int) -> None:
-        """Put it where the same steps stand in a state.
+        """Overwrite the keys and values that a state holds of the same steps.
 
-        To be called after the pass's own backward: that still reads the state, and what it reads
-        must not be written.
+        Call it after the pass's own backward, which still reads the state.
 
         Args:
             state: Holds the steps already, from older weights; its lengths stay as they are.
@@ -87,7 +86,7 @@ class KVRecorder(ABC):
 
 
 class SequenceState(ABC):
-    """What a sequence model remembers of each row's trial. Rows go their own ways."""
+    """What a sequence model remembers of each row's trial. Rows are independent."""
 
     lengths: Tensor
     """Steps of the trial that each row has seen, int64 (N,)."""
@@ -267,11 +266,11 @@ class SequenceModel(nn.Module, ABC):
         _refuse("use_cuda_graph", "can be captured", self)
 
     def record_kv(self) -> AbstractContextManager[KVRecorder]:
-        """Yield what will hold the keys and values of the one `forward` that runs meanwhile."""
+        """Record keys and values of the one `forward` in the `with` block; yields the recorder."""
         _refuse("record_kv", "keeps every step of a trial", self)
 
     def watch_attention(self) -> AbstractContextManager[list[LayerAttention]]:
-        """Yield a list to which each layer of a `forward` adds what its heads attend to."""
+        """Record what heads attend to in the `with` block; yields a list with an entry a layer."""
         _refuse("watch_attention", "attends to all steps", self)
 
     def scratch_bytes(self, steps: int) -> int:

@@ -1,7 +1,8 @@
 """The ReLIC memory: a causal transformer over a whole trial, with sinks.
 
 Pre-norm blocks of RMSNorm, attention and GeGLU without biases. Steps carry their position in the
-episode and the index of their episode. Which step sees which is said by `pass_plan.py`.
+episode and the index of their episode. `pass_plan.py` says which step sees which. A full pass is
+`_read`, a cached step is `decode`; `attention/sinks.py` says where the sinks enter each.
 
 Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cached steps.
 """
@@ -19,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from relic.policy.attention.cpu.compiled import scratch_bytes
 from relic.policy.attention.inputs import AttentionBackend, Sinks
+from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.attention.sinks import SinkKind, SinkKV
-from relic.policy.attention.weights import LayerAttention
 from relic.policy.memory.blocks import NORM_EPS, Block, init_weights, look_up
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode, read_slot, write_step
@@ -282,17 +283,18 @@ class Transformer(SequenceModel):
         plan = plan_decode(cache, before_N, self.config.attention_backend)
         h_NE = self._embed(x_NE, facts, cache.lengths)
         factor = rotation_of(self.config, facts, cache.lengths)
-        # A step that is only looked at takes a slot too. In a linear cache the next one overwrites
-        # it; in a ring the slot held a step that others still see, which is put back.
+        # A step that is not to be remembered is written to a slot too. In a linear cache the next
+        # step overwrites it. In a ring the slot held an older step that is still seen, so its
+        # content is put back afterwards.
         keeps = write or cache.is_linear
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             own = cache.kv[layer]
             held = None if keeps else read_slot(own, plan)
             if cache.sink_key is not None and factor is not None:
-                # Sinks shall be scored by queries that are not rotated, but the cache is read by
-                # one that is. Turned by the step's own factor the sink's key gives that very score:
-                # a rotation of both leaves their product as it is.
+                # The sinks must be scored with the query before its rotation, but the cache is read
+                # with the rotated query. So the sink's key is rotated by the step's own factor: a
+                # rotation of both does not change their dot product.
                 turned = rotate(cache.sink_key[layer], factor[:, None, None])
                 own[0, :, :, : cache.num_sinks] = turned
             mask = cache.depth_mask_NL
@@ -336,13 +338,13 @@ class Transformer(SequenceModel):
     def sync_sinks(self, cache: KVCache, *, anew: bool = False) -> None:
         """Write the sinks of the current weights into a cache.
 
-        Learned keys and values are simply copied each time. What a token turns into in the layers
-        is worked out only where weights have changed since.
+        Learned keys and values are copied at every call. The keys and values of a sink token are
+        computed again only if weights have changed since the last call.
 
         Args:
             cache: Written.
-            anew: Trust no version count; for the first steps of a trial, which fused optimisers
-                come before without counting.
+            anew: Compute them in any case. Otherwise the parameters' version counts decide, and
+                fused optimisers change weights without raising the count.
         """
         if self.sink is not None:
             self._write_sinks(cache, self.sink.key_LHKD[:, None], self.sink.value_LHKD[:, None])

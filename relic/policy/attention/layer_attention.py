@@ -1,4 +1,4 @@
-"""What heads attend to: the weights behind the output of one layer's attention.
+"""What the heads of one layer attend to: attention weights, recomputed for plots and tests.
 
 Shapes: N rows, T steps, Q some of them, H heads, D head dim, K sinks, J = K + T keys.
 """
