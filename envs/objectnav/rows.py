@@ -1,8 +1,8 @@
-"""What the rules of ExtObjNav know of N rows beyond where their agents are.
+"""The task's state of N rows: histories of trials, running episodes, rewards, records.
 
-Each row has its trial's history and the running episode: what is asked for, how far it was, how
-long it lasts, how it went. A simulator moves the agents; from what it says this file makes
-rewards, observations that are no pictures, records and state.
+Each row has its trial's history and the running episode: the goal, the distance at its start, its
+length, and whether it succeeded. A simulator moves the agents. From what it says, this file makes
+rewards, observations that are no pictures, records and saved states.
 
 Shape suffixes: N rows, K some of the rows.
 """

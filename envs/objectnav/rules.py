@@ -276,7 +276,11 @@ def near_instances(
 
 
 def succeeded(config: ObjectNavConfig, near_I: Array, pixels_I: Array) -> bool:
-    """Whether a stop here succeeds: one and the same instance is near and in view."""
+    """Whether a stop here succeeds: one and the same instance is near and in view.
+
+    This is the one place that decides. The simulators ask it at each stop (`would_succeed`),
+    `TaskRows.act` keeps the answer, and the episode's record tells it as `success`.
+    """
     return bool(np.any(np.asarray(near_I) & (np.asarray(pixels_I) >= config.success_pixels)))
 
 

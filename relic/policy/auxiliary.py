@@ -1,10 +1,12 @@
 """Auxiliary heads: what the memory is taught beside the reward.
 
-A head reads the memory's output, says something of it, and compares what it said with observations
-that no token holds (its targets), which are there while training only. It may add to what the heads
-of action and value read. Policy, update and metrics know this interface only: a new head is one
-file, such as `relic.policy.goal_location`, and one field of `PolicyConfig`, whose name then is that
-of its section in the configuration, and the beginning of its weights' names.
+A head predicts something from the memory's output, and learns to by comparing it with observations
+that no token holds (its targets). Only training has targets. A head may also add to what the heads
+of action and value read.
+
+Policy, update and metrics know this interface only. To add a head, write one file such as
+`relic.policy.goal_location`, and add one field to `PolicyConfig`. The field's name is the head's
+section in the configuration, and part of its weights' names.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; E model dim, T steps.
 """
@@ -25,10 +27,10 @@ from relic.schema import at_least, check_bounds
 
 
 class AuxiliaryLosses(NamedTuple):
-    """What a head has to answer for, of each step (...), by the names of the metrics."""
+    """Losses and metrics of a head, one number per step (...), by the names of the metrics."""
 
     losses: dict[str, Tensor]
-    """What is learned: their means, times the head's weight, are added to the loss."""
+    """Their means, times the head's weight, are added to the loss."""
     metrics: dict[str, Tensor]
     """What is only reported."""
 
@@ -40,29 +42,29 @@ class AuxiliaryLosses(NamedTuple):
 
 
 class AuxiliaryHead(nn.Module, ABC):
-    """Says something of the memory's output, and learns from observations whether it is true."""
+    """Predicts something from the memory's output, and learns it from observations."""
 
     @abstractmethod
     def forward(
         self, y_E: Tensor, observation: Mapping[str, Tensor | np.ndarray]
     ) -> tuple[Tensor | None, Any]:
-        """Read the memory's output, while acting as while learning.
+        """Read the memory's output; called in acting and in learning.
 
         Args:
             y_E: The memory's output (..., E).
             observation: Of the same steps. Targets may be missing: acting has none.
 
         Returns:
-            What is added to `y_E` for the heads of action and value (None: nothing), and what
-            `auxiliary_losses` takes.
+            What is added to `y_E` for the heads of action and value (None: nothing), and the
+            prediction, which `auxiliary_losses` takes.
         """
 
     @abstractmethod
     def auxiliary_losses(self, output: Any, batch: SequenceBatch) -> AuxiliaryLosses:
-        """Compare what was said with the targets.
+        """Compare the prediction with the targets.
 
         Args:
-            output: What `forward` said of the batch.
+            output: What `forward` predicted of the batch.
             batch: The steps; its observation holds the targets.
         """
 

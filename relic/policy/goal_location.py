@@ -1,10 +1,10 @@
-"""Where the goal lies: guessed from the memory, learned from the environment's word.
+"""The auxiliary head that guesses where the goal lies, and tells the heads of action and value.
 
-To go back to where something was, an agent must remember a place and turn it into a direction, and
-the reward teaches neither before the other is there. Here the first is regression: while training,
-an environment may observe where instances of the goal lie (`goal_places`), and a head on the
-memory's output guesses the nearest of them. The second is geometry: the guess as seen from where
-the agent stands is told to the heads of action and value.
+To go back to where something was, an agent must remember a place, and turn it into a direction. The
+reward teaches neither skill while the other is missing. Here the first is learned by regression:
+in training, an environment may observe where instances of the goal lie (`goal_places`), and a head
+on the memory's output guesses the nearest of them. The second is computed: the heads of action and
+value are told the guess as seen from where the agent stands.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; K places, E model dim.
 """
@@ -29,7 +29,7 @@ from relic.schema import POSITIVE, at_least
 TOLD = 5
 """Numbers that say how a guess looks from where the agent stands."""
 _LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
-"""A guess is between 0.2 m and 20 m unsure."""
+"""The standard deviation of a guess is held between 0.2 m and 20 m."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +37,8 @@ class GoalLocationConfig(AuxiliaryConfig):
     """The guess of where the goal lies."""
 
     weight: Annotated[float, at_least(0)] = 0.03
-    """Weight of its loss. So its gradient is about as long as the others'; at 0.2 it is ten times
-    as long, and drowns them."""
+    """Weight of its loss. At this weight the norm of its gradient is about that of the others; at
+    0.2 it is ten times as large, and drowns them."""
     target: str = GOAL_PLACES
     """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
     position: str = "gps"
@@ -110,7 +110,7 @@ class GoalLocationHead(AuxiliaryHead):
         config, device = self.config, guess.mean.device
         position = torch.as_tensor(observation[config.position], device=device).float()
         heading = torch.as_tensor(observation[config.heading], device=device).float()
-        # Detached: reward and value would bend the guess to where they like it, away from the goal.
+        # Detached: the losses of action and value would pull the guess away from the goal.
         forward, right = (guess.mean.detach() - position).unbind(-1)
         cos, sin = heading.cos()[..., 0], heading.sin()[..., 0]
         # The frame's axes are forward and right, and a heading turns to the left.

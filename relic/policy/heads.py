@@ -1,4 +1,4 @@
-"""Heads: what the features of a step say about the action and about the value.
+"""The heads of action and value; auxiliary heads are in `relic.policy.auxiliary`.
 
 An actor head turns features into an action distribution. The distributions are small classes of
 their own: they do what PPO needs, in float32 whatever the features are, and they sample from

@@ -1,7 +1,8 @@
 """The agent: observation to token, token to memory, memory to action and value.
 
 A `Policy` acts by `step`, one cached decode for all rows, and learns by `evaluate_actions`, one
-full pass with gradient; both see the same numbers. It knows no environment, rollout or loss.
+full pass with gradient; both see the same numbers. It knows no environment, rollout or loss. The
+path of an observation is told in `relic.policy.encoders.encoders`.
 
 Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 """
@@ -274,7 +275,7 @@ class Policy(nn.Module):
     def auxiliary_losses(
         self, output: PolicyOutput, batch: SequenceBatch
     ) -> dict[str, AuxiliaryLosses]:
-        """Return what each auxiliary head has to answer for, by the heads' names."""
+        """Return losses and metrics of the auxiliary heads, by the heads' names."""
         losses = {}
         for name, head in self.auxiliary.items():
             assert isinstance(head, AuxiliaryHead)

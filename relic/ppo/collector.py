@@ -1,5 +1,7 @@
 """Acting: the policy's cached step, the environment's step, one column of the rollout; repeat.
 
+`relic.policy.encoders.encoders` follows an observation from here to the loss.
+
 Legend: N rows, T steps, K rows whose episode ended.
 """
 

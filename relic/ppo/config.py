@@ -127,7 +127,8 @@ class PPOConfig:
     ent_coef_end: Annotated[float | None, at_least(0)] = None
     """Its weight at the end; null keeps it. The move is linear."""
     target_kl: Annotated[float | None, POSITIVE] = None
-    """An update stops before a step whose minibatch is 1.5 times this far off; null never."""
+    """An update ends before an optimiser step whose minibatch has an approx_kl above 1.5 times
+    this; null: never."""
     precision: Precision = Precision.FP32
     """Number format of matrix products."""
 
@@ -180,8 +181,8 @@ class UpdatesConfig:
     """With prefix_gradient=detached, so many steps before the loss are recomputed and let the
     gradient through; what comes before them stays constant. For memories that keep every step."""
     loss_chunks: Annotated[int, at_least(1)] = 1
-    """Chunks that a partial update's loss covers, in the context's order: the newest, and those
-    before it once more. More than 1: for memories that keep every step."""
+    """How many chunks a partial update's loss covers: the newest, and those that stand before it in
+    the context once more. More than 1: for memories that keep every step."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     refresh_memory: bool = True
@@ -191,10 +192,9 @@ class UpdatesConfig:
     on keys and values of older weights, and so does the learner where prefix_gradient=detached
     has no window."""
     refresh_in_pass: bool = False
-    """Where no refresh follows a partial update, take over the keys and values of its last epoch's
-    passes, made under nearly the new weights at no cost, in place of those that the agent acted
-    with. Rows that this epoch left out (row_fraction, target_kl) keep theirs. For
-    memories that keep every step."""
+    """Where no refresh follows a partial update, put the keys and values of its last epoch's passes
+    into the memory. They cost nothing, and were made under nearly the new weights. Rows that this
+    epoch left out (row_fraction, target_kl) keep theirs. For memories that keep every step."""
     refresh_values: bool = True
     """Take over the state values that come with it."""
     refresh_log_probs: bool = False

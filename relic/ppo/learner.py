@@ -1,9 +1,10 @@
 """Learning from a rollout: one update of PPO over whole contexts, from top to bottom.
 
 `update` estimates advantages (`prepare`), goes over the rows in epochs of minibatches (`_steps`),
-and takes one optimiser step on each (`_step`): for its microbatches, evaluate the actions that were
-taken under the present weights (`evaluate_rows`), compare (`_loss`), and go back.
-`relic.ppo.schedule` draws the spans of the context that an update has.
+and takes one optimiser step on each (`_step`). For each microbatch, the step evaluates the actions
+that were taken, under the present weights (`evaluate_rows`, where the context of a partial update
+is cut), computes the loss (`_loss`), and runs the backward pass. `relic.ppo.schedule` shows the
+spans into which an update cuts the context.
 
 Legend: N rows, T steps, K rows of a microbatch, M minibatches, C steps that carry loss.
 """
@@ -81,9 +82,9 @@ class Learner:
         """Check what must divide, and build the optimiser.
 
         Args:
-            policy: Who learns.
-            ppo: How.
-            updates: When and on what.
+            policy: The policy to train.
+            ppo: How an update changes it.
+            updates: When updates are, and which steps their losses cover.
             num_envs: Rows of this process.
             num_steps: Steps per row and rollout.
             total_steps: Environment steps of the run, which schedules span.

@@ -1,4 +1,4 @@
-"""One rollout from its first step to its last update: the heart of training, used by everybody.
+"""One rollout from its first step to its last update; the local trainer and Ray both run it.
 
 The whole of a partial update is on this page and on that of `relic.ppo.learner`: collect a chunk,
 learn from it, shuffle the episodes in the context, refresh the memory, and go on in the same trial.
@@ -42,13 +42,13 @@ def run_rollout(
     """Collect a rollout and learn from it as scheduled, one report per update.
 
     Reports come at update boundaries: after shuffle and refresh, when a checkpoint can be taken.
-    The caller may stop listening at any of them. A rollout that was restored in the middle goes
+    The caller may stop iterating after any of them. A rollout that was restored in the middle goes
     on; a finished or empty one begins anew, in new trials.
 
     Args:
         collector: Acts and owns the rollout.
         learner: Changes the policy.
-        schedule: When.
+        schedule: The updates of a rollout.
 
     Yields:
         A report after each update.
@@ -90,8 +90,8 @@ def renew_context(
     In this order, so that the agent acts on exactly the context that the next update sees.
 
     Args:
-        collector: Whose rollout and memory.
-        updates: What is to be done.
+        collector: Holds the rollout and the memory.
+        updates: Says whether to shuffle and to refresh.
         draw: Updates of the run so far, which number the shuffle.
         precision: Of the refresh, as learning has it.
     """
@@ -103,9 +103,9 @@ def renew_context(
 def restore_memory(
     collector: RolloutSource, updates: UpdatesConfig, *, precision: Precision
 ) -> None:
-    """Recompute the memory as it was at the last update boundary, after a restart.
+    """Refresh the memory, if the configuration does so: at an update boundary, and after a restart.
 
-    With refresh off it does not follow from weights and rollout, and nothing happens here.
+    With refresh off, weights and rollout do not determine the memory, and nothing happens here.
     """
     if updates.refresh_memory and collector.rollout.size:
         refresh(collector, updates, precision=precision)
@@ -119,8 +119,8 @@ def refresh(collector: RolloutSource, updates: UpdatesConfig, *, precision: Prec
     bit without a saved memory.
 
     Args:
-        collector: Whose memory, under the present weights of its policy.
-        updates: Which columns are taken over, and how many tokens go through at once.
+        collector: Holds the memory, the rollout, and the policy with its present weights.
+        updates: Says which columns to take over, and how many tokens go through at once.
         precision: Of the passes, as learning has it.
     """
     policy, rollout = collector.policy, collector.rollout

@@ -119,7 +119,7 @@ def clone_loss(
 
 
 def with_auxiliary(loss: Loss, auxiliary: AuxiliaryLosses, *, weight: float, count: int) -> Loss:
-    """Add what an auxiliary head has to answer for.
+    """Add the losses and metrics of an auxiliary head.
 
     Args:
         loss: Of the same steps.

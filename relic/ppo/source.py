@@ -1,7 +1,8 @@
-"""Where rollouts come from, as the learning loop sees it: environments here, or actors elsewhere.
+"""Where rollouts come from: the interface that the learning loop sees.
 
-What every source shares lies here: counters, records, times, and what the policy remembers of
-each row's trial. How steps are made is the subclass's business.
+`RolloutSource` holds what every source shares: counters, records, times, and the memory of each
+row's trial. `relic.ppo.collector` steps environments of this process, `relic.cluster.remote` asks
+actors.
 
 A row has three numbers. Its *global* number, over all ranks, keys every random draw, so that
 results do not depend on how rows are shared out (`Rollout.global_row_N`). Its number in this

@@ -56,7 +56,7 @@ class UpdateBatch:
         )
 
     def microbatches(self, rows: Rows, tokens: int | None) -> Iterator[tuple[RowGroup, Rows]]:
-        """Cut a minibatch into parts of one group each, of at most so many tokens or one row.
+        """Cut a minibatch into parts of at most `tokens` tokens, but never less than one row.
 
         Rows of different groups stay apart, as their memories are different tensors.
         """
