@@ -1,1 +1,1 @@
-"""Configurations, composed by Hydra; the fields and their meaning are in `relic.run.config`."""
+"""Configurations as files; their fields and meaning are in `relic.run.config`."""

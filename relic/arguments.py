@@ -35,7 +35,7 @@ class _TextLoader(yaml.BaseLoader):
 
 
 def split(argument: str) -> tuple[str, str]:
-    """Split an argument at its first `=`; signs before the key, as Hydra has them, mean nothing.
+    """Split an argument at its first `=`; a `+` before the key means nothing.
 
     Raises:
         ConfigError: If it has none.

@@ -19,7 +19,7 @@ from relic.policy.policy import Policy
 from relic.run.metrics import is_clock, read_metrics
 from relic.schema import ConfigError, build
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "own_memory.md").read_text()
 OWN = {"memory": "my_memory:MovingAverage", "memory_options": {"width": 16, "decay": 0.8}}
 RESUME = """
