@@ -1,7 +1,7 @@
 """The RLlib algorithm: drives the learners, one whole rollout in each `training_step`.
 
-What it computes is `relic.run` and `relic.ppo`, inside the learners; here is what a driver owes
-its actors: that a dead one is noticed, that checkpoints are found, that RLlib hears the metrics.
+The training itself is that of `relic.run` and `relic.ppo`, inside the learners. Here is the
+driver's part: it notices dead actors, finds checkpoints, and hands the metrics to RLlib.
 """
 
 from __future__ import annotations

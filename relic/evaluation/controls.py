@@ -1,11 +1,11 @@
-"""What the policy remembers of its trial: all, within a limit, or what a control says.
+"""What the policy remembers of its trial: everything, within a limit, or what a control says.
 
-A limit holds always and is the cache's own: what is no longer seen is no longer kept. Steps keep
-the indices that they had in the trial, and weights are those that were trained.
+A limit (`limited`) holds at every step. The cache applies it: a step that is no longer seen is no
+longer kept. Steps keep the indices that they had in the trial, and the weights do not change.
 
-Controls put the memory into another state before each episode and leave everything else alone, the
-acting noise included. They rebuild it from the tokens that it was given before, so observations are
-encoded once.
+A control (`ContextControl`) changes the memory before each episode, and nothing else; even the
+acting noise stays the same. Controls rebuild the memory from the tokens that it was given before,
+so no observation is encoded twice.
 
 Legend: N rows, K some of the rows, T steps, E model dim.
 """
@@ -75,7 +75,7 @@ class TokenLog:
         return [self._token_NTE[row, a:b] for a, b in pairwise([0, *ends.tolist()])]
 
 
-class Memory:
+class BlockMemory:
     """The memory of a block's rows under `ContextControl.KEPT`; controls change what it holds."""
 
     def __init__(self, policy: Policy, block: Block, capacity: int):
@@ -90,7 +90,7 @@ class Memory:
         self.state = policy.initial_state(len(block.units), capacity)
 
     def begin_episodes(self, starts_N: np.ndarray, episodes_N: np.ndarray) -> None:
-        """Bring the state into what the policy shall remember at the start of an episode.
+        """Set the state to what the policy is to remember at the start of an episode.
 
         Args:
             starts_N: Rows whose next step begins an episode, bool.
@@ -98,10 +98,10 @@ class Memory:
         """
 
     def note(self, token_NE: Tensor, ended_N: np.ndarray) -> None:
-        """Hear of a step: what the memory was given, and which rows' episodes ended with it."""
+        """Take note of a step: the tokens, and which rows' episodes ended with it."""
 
 
-class ClearedMemory(Memory):
+class ClearedMemory(BlockMemory):
     """A memory that is emptied before each episode."""
 
     def begin_episodes(self, starts_N: np.ndarray, episodes_N: np.ndarray) -> None:
@@ -110,11 +110,11 @@ class ClearedMemory(Memory):
             self.state.reset(starts_N)
 
 
-class LoggedMemory(Memory):
+class LoggedMemory(BlockMemory):
     """A memory that is kept, and what it was given besides."""
 
     def __init__(self, policy: Policy, block: Block, capacity: int):
-        """Begin a block; see `Memory`."""
+        """Begin a block; see `BlockMemory`."""
         super().__init__(policy, block, capacity)
         self.log = TokenLog(len(block.units), capacity)
 
@@ -142,7 +142,7 @@ class ShuffledMemory(LoggedMemory):
         return [own[i] for i in keyed_permutation(len(own), *keys)]
 
 
-class ForeignMemory(Memory):
+class ForeignMemory(BlockMemory):
     """A memory that holds the first episodes of another trial before each episode."""
 
     def __init__(self, policy: Policy, block: Block, capacity: int, *, donors: TokenLog):
@@ -158,7 +158,7 @@ class ForeignMemory(Memory):
         self._donors = donors
 
     def begin_episodes(self, starts_N: np.ndarray, episodes_N: np.ndarray) -> None:
-        """Fill the rows that begin an episode; with all that there is, where a donor had fewer."""
+        """Fill the rows that begin an episode; a donor with fewer episodes gives all it has."""
         rows = np.flatnonzero(starts_N).tolist()
         parts = [self._donors.episodes(row)[: episodes_N[row]] for row in rows]
         refill(self._policy, self.state, rows, parts)

@@ -18,11 +18,11 @@ from gymnasium import spaces
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.controls import (
+    BlockMemory,
     ClearedMemory,
     ContextControl,
     ForeignMemory,
     LoggedMemory,
-    Memory,
     ShuffledMemory,
     TokenLog,
     donor_block,
@@ -101,7 +101,7 @@ def run_block(
 
 def _begin_memory(
     policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block, control: ContextControl
-) -> Memory:
+) -> BlockMemory:
     longest = env.max_episode_steps
     capacity = protocol.capacity(longest)
     if control is ContextControl.CLEARED:
@@ -111,11 +111,11 @@ def _begin_memory(
     if control is ContextControl.FOREIGN:
         donors = _run_donors(policy, env, protocol, donor_block(protocol, block))
         return ForeignMemory(policy, block, capacity + longest, donors=donors)
-    return Memory(policy, block, capacity)
+    return BlockMemory(policy, block, capacity)
 
 
 def _run_donors(policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block) -> TokenLog:
-    """Let the policy act in the trials that contexts are taken from, and return what it saw."""
+    """Let the policy act in the trials that contexts are taken from, and return its tokens."""
     memory = LoggedMemory(policy, block, protocol.capacity(env.max_episode_steps))
     for _ in _BlockRunner(policy, env, protocol, block, memory).records():
         pass  # what counts is what the memory has logged
@@ -143,7 +143,7 @@ class _BlockRunner:
         env: TrialVectorEnv,
         protocol: Protocol,
         block: Block,
-        memory: Memory,
+        memory: BlockMemory,
         on_act: OnAct | None = None,
     ):
         self._on_act = on_act

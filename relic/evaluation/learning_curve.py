@@ -2,8 +2,9 @@
 
 What to expect is a file of curves that ships, one per experiment, made of one or more whole runs.
 Runs that differ by their seed alone learn at different paces, and a validation of few trials is
-noisy; so a score is on track if it lies within what the shipped runs had at any time between
-`1 / PACE` and `PACE` times as many steps, give or take twice the noise of their own points.
+noisy. So a score is on track if it lies in the range of the scores that the shipped runs had
+between `1 / PACE` and `PACE` times as many steps, widened by `NOISE` standard deviations of the
+noise of their points.
 
 Legend: P points of a curve.
 """

@@ -214,7 +214,7 @@ def attention_of(policy: Policy, recorded: RecordedTrial) -> TrialAttention:
     """Work out what a policy attended to.
 
     Args:
-        policy: The one that the recorded was recorded of; another one shows what it would have
+        policy: The one that acted in the trial; another one shows what it would have
             attended to there.
         recorded: The trial.
 

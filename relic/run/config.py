@@ -101,12 +101,12 @@ class RolloutConfig:
     device: Literal["auto", "host", "policy"] = "auto"
     """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
     cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the keys and values that acting attends to. Half of them take half the memory; the ratio
-    of an update's first step is then near 1, not equal to it. For GPUs."""
+    """Number format of the keys and values that acting attends to. The half formats take half the
+    bytes; the ratio of an update's first step is then near 1, not equal to it. For GPUs."""
     cuda_graph: bool = False
     """On CUDA, replay the transformer's step from a graph instead of launching its kernels one by
-    one. A step then reads up to twice the slots that it sees, but for a cache of half the precision
-    where PyTorch's packed kernel takes lengths (2.12 on)."""
+    one. A step then reads up to twice the slots that it sees. With a cache_dtype of half precision
+    it does not, if PyTorch's packed kernel takes lengths (2.12 on)."""
     groups: Annotated[int, at_least(1)] = 1
     """Rows are cut into so many groups that take turns: while the policy acts for one, the others
     simulate in threads of their own. Divides num_envs."""

@@ -69,7 +69,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbe
 
     Args:
         head: Titles of the columns; empty for none.
-        rows: DarkroomMap.
+        rows: Plain text of the cells, row by row.
         kind: `numbers` scrolls sideways on narrow screens, `cards` shows each row as a list
             there, `facts` is for pairs of a name and a text.
     """

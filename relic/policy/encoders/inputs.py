@@ -113,12 +113,12 @@ class CategoryEncoder(nn.Module):
 
 
 class ReadOuts(nn.Module):
-    """Of features that tell categories apart: what they say of the one that is asked for, and all.
+    """Picks the features of the asked category, and sums up which categories are in view.
 
-    A linear layer would have to learn for each category apart that its embedding and its features
-    belong together; picked by number they do so from the start. What is in view is a sum of the
-    embeddings that also name what is asked for, so that attention from a goal to where it was seen
-    is one map for all categories.
+    A linear layer would have to learn, category by category, which features belong to which
+    embedding. Picking the features by the category's number needs no learning. What is in view
+    becomes a sum of the same embeddings that name the goal. So one map, the same for all
+    categories, lets attention go from a goal to where it was seen.
 
     Args:
         config: Which features.
