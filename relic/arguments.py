@@ -16,18 +16,32 @@ import yaml
 from relic.schema import ConfigError, without_none
 
 _QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
-_TIGHT_KEY = re.compile(r"([{,]\s*[\w.]+):(?=\S)")
+_TIGHT_KEY = re.compile(r"\s*[\w.]+:(?=\S)")
+_TAG = "tag:yaml.org,2002:"
+_NUMBERS = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)"),
+    "float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|\.?(inf|Inf|INF))|\.?(nan|NaN|NAN)"
+    ),
+}
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as people expect; in YAML 1.1 it is text."""
+    """YAML in which 1e-3 and inf are numbers, as people expect, but 12:30, 010 and dates are text.
+
+    In YAML 1.1 it is the other way round: 12:30 is 750 there, and 010 is 8.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [r for r in rules if r[0] not in {f"{_TAG}{t}" for t in (*_NUMBERS, "timestamp")}]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"),
-    list("-+0123456789"),
-)
+for _kind, _form in _NUMBERS.items():
+    _whole = re.compile(rf"(?:{_form.pattern})$")
+    Loader.add_implicit_resolver(f"{_TAG}{_kind}", _whole, list("-+.0123456789iInN"))
 
 
 class _TextLoader(yaml.BaseLoader):
@@ -38,12 +52,13 @@ def split(argument: str) -> tuple[str, str]:
     """Split an argument at its first `=`; a `+` before the key means nothing.
 
     Raises:
-        ConfigError: If it has none.
+        ConfigError: If it has none, or if the key or a part of it is empty.
     """
     key, equals, text = argument.partition("=")
-    if not equals:
+    key = key.lstrip("+")
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
-    return key.lstrip("+"), text
+    return key, text
 
 
 def read(key: str, text: str, hint: Any) -> Any:
@@ -123,9 +138,30 @@ def merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _load(key: str, text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
-    if text.lstrip().startswith("{") and "[" not in text:
-        text = _TIGHT_KEY.sub(r"\1: ", text)  # YAML would take the whole of {a:1} for a key
     try:
-        return yaml.load(text, loader)
+        return yaml.load(_spaced(text), loader)
     except yaml.YAMLError:
         raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
+
+
+def _spaced(text: str) -> str:
+    """Put a space behind keys in braces: YAML would take the whole of {a:1} for a key."""
+    spaced, opened, quote, position = "", "", "", 0
+    while position < len(text):
+        character = text[position]
+        position += 1
+        spaced += character
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{":
+            opened += character
+        elif character in "]}":
+            opened = opened[:-1]
+        begins = not quote and character in "{,"
+        key = _TIGHT_KEY.match(text, position) if begins and opened[-1:] == "{" else None
+        if key is not None:
+            spaced += f"{key[0]} "
+            position = key.end()
+    return spaced

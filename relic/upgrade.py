@@ -101,6 +101,19 @@ def upgrade_section(section: Mapping[str, Any], path: str) -> dict[str, Any]:
     return tree
 
 
+def refuse_older_key(key: str) -> None:
+    """Refuse a dotted key, as a user types it, that only older versions have.
+
+    Raises:
+        ConfigError: If it is one; it names the key of today.
+    """
+    for old, new in RENAMED.items():
+        if f"{key}.".startswith(f"{old}."):
+            raise ConfigError(f"{key}: was renamed. Use {new}{key.removeprefix(old)}.")
+    if key in (*REMOVED, *IGNORED):
+        raise ConfigError(f"{key}: was removed. Leave it out.")
+
+
 def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a `policy.json` with the names of today.
 

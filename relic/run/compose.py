@@ -18,7 +18,8 @@ import yaml
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
 from relic.files import PROJECT
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, build, hint_at, nearest, to_plain
+from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain
+from relic.upgrade import refuse_older_key
 
 CONFIGS = PROJECT / "configs"
 _LONGEST_NAME = 200
@@ -83,6 +84,8 @@ def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:
             chosen[key] = _choice(key, value, known[key])
         else:
             keys.append((key, _value(key, value)))
+            for path in leaves(keys[-1][1], key):
+                refuse_older_key(path)
     tree = to_plain(RunConfig())
     for group, name in chosen.items():
         if name != "null":
@@ -94,11 +97,11 @@ def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:
 
 
 def _choice(group: str, text: str, choices: Sequence[str]) -> str:
-    for name in alternatives(text):
+    for name in map(str.strip, alternatives(text)):
         if name not in (*choices, "null"):
             raise ConfigError(f"{group}: unknown {name!r}. {nearest(name, choices)}")
     _refuse_several(group, text)
-    return text
+    return text.strip()
 
 
 def _value(key: str, value: Any) -> Any:
@@ -111,7 +114,8 @@ def _value(key: str, value: Any) -> Any:
 
 
 def _hint(key: str) -> Any:
-    """Return the type of a field; an unknown key may also have meant a group."""
+    """Return the type of a field; an unknown key may be an older one, or have meant a group."""
+    refuse_older_key(key)
     try:
         return hint_at(RunConfig, key)
     except ConfigError:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from math import inf
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -71,11 +72,36 @@ def test_every_field_is_read_somewhere():
         (["polcy.memory=lstm"], r"Did you mean 'policy'"),
         (["experimnt=darkroom"], r"Did you mean 'experiment'"),
         (["total_steps"], r"must be of the form key=value"),
+        (["=3"], r"=3: must be of the form key=value"),
+        (["env.options..x=3"], r"must be of the form key=value"),
+        (["seed=010"], r"seed: must be a whole number, got '010'"),
+        (["seed=1:30"], r"seed: must be a whole number, got '1:30'"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         compose_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("policy.place.scale=3", r"Use policy\.goal_location\.scale\."),
+        ("policy.place=null", r"policy\.place: was renamed\. Use policy\.goal_location\."),
+        ("policy={place: {scale: 3}}", r"Use policy\.goal_location\.scale\."),
+        ("ppo.place_coef=0.1", r"Use policy\.goal_location\.weight\."),
+        ("rollout.captured_steps=true", r"Use rollout\.cuda_graph\."),
+        ("policy.transformer.gated_residual=false", r"was removed\. Leave it out"),
+        ("policy.encoder.recompute=true", r"was removed\. Leave it out"),
+    ],
+)
+def test_keys_of_older_versions_are_refused_by_their_names_of_today(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_arguments(["experiment=houses_small", argument])
+
+
+def test_spaces_around_a_choice_mean_nothing():
+    assert composed("ablation= rl2").policy == composed("ablation=rl2").policy
 
 
 TYPED = ["a=b", "a b,c", "12", "ünï/#1", "it's", 'say "x"', "[x", "a: b", "${x}", "*", "~", "1e-3"]
@@ -103,6 +129,13 @@ def test_quotes_around_the_whole_and_null_are_no_part_of_a_text():
         ("env.options.x.y=[1, b]", {"x": {"y": [1, "b"]}}),
         ("env.options={x:1,y: z}", {"x": 1, "y": "z"}),
         ('env.options={"x": null}', {"x": None}),
+        ("env.options={x:1,y:[1,b:2]}", {"x": 1, "y": [1, "b:2"]}),
+        ("env.options.x=[{a:1},{b:c:d}]", {"x": [{"a": 1}, {"b": "c:d"}]}),
+        ("env.options.x=2026-01-01", {"x": "2026-01-01"}),
+        ("env.options.x=12:30", {"x": "12:30"}),
+        ("env.options.x=010", {"x": "010"}),
+        ("env.options.x=[.5e3, -.5, 1., -0, 0x1f]", {"x": [500.0, -0.5, 1.0, 0, 31]}),
+        ("env.options.x=[inf, -inf, .inf, 1:30.5]", {"x": [inf, -inf, inf, "1:30.5"]}),
     ],
 )
 def test_free_options_are_yaml(argument, options):
@@ -114,6 +147,7 @@ def test_fields_take_the_type_that_they_have():
     config = composed("ppo.lr=1e-3", "total_steps=1_000", "policy.encoder.keys=[gps, 12]")
     assert (config.ppo.lr, config.total_steps) == (1e-3, 1000)
     assert config.policy.encoder.keys == ("gps", "12")
+    assert composed("ppo.max_grad_norm=inf").ppo.max_grad_norm == inf
     assert composed("policy.encoder.keys=gps").policy.encoder.keys == ("gps",)
     assert composed("policy.encoder.vector_widths.position=3").policy.encoder.vector_widths == {
         "gps": 32,
