@@ -14,7 +14,14 @@ import yaml
 
 from relic.policy.weights import CheckpointError
 from relic.run.checkpoint import StateError
-from relic.run.compose import compose_arguments, groups, sweep, sweep_name
+from relic.run.compose import (
+    LONGEST_NAME,
+    compose_arguments,
+    groups,
+    older_sweep_name,
+    sweep,
+    sweep_name,
+)
 from relic.run.config import RunConfig
 from relic.run.distributed import join_ranks
 from relic.run.plots import plot_run
@@ -40,16 +47,19 @@ def _train(arguments: Sequence[str]) -> int:
     if said.cfg:
         raise ConfigError("--cfg: shows the configuration of one run, got --multirun. Drop one.")
     # All are composed first: a mistake in the last is refused before the first trains.
-    configs = [_named(compose_arguments(job), job) for job in sweep(said.keys)]
+    configs = [in_sweep(compose_arguments(job), job) for job in sweep(said.keys)]
     return max([_guarded(lambda c=config: train_run(c)) for config in configs])
 
 
-def _named(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
-    """Give a run of a sweep its own directory."""
+def in_sweep(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
+    """Give a run of a sweep its own directory, the one of an older version where that is there."""
     if config.run_dir is not None:
         return config
-    name = sweep_name(arguments) or "0"
-    return replace(config, run_dir=str(Path("runs") / "multirun" / config.experiment / name))
+    sweeps = Path("runs") / "multirun" / config.experiment
+    name, older = sweep_name(arguments) or "0", older_sweep_name(arguments)
+    if len(older.encode()) <= LONGEST_NAME and older and (sweeps / older).is_dir():
+        name = older
+    return replace(config, run_dir=str(sweeps / name))
 
 
 def _parser() -> argparse.ArgumentParser:

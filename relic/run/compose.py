@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import yaml
@@ -18,11 +18,11 @@ import yaml
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
 from relic.files import PROJECT
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain
+from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain, without_none
 from relic.upgrade import refuse_older_key
 
 CONFIGS = PROJECT / "configs"
-_LONGEST_NAME = 200
+LONGEST_NAME = 200
 """Bytes of a directory's name; file systems take 255."""
 
 
@@ -69,10 +69,42 @@ def sweep_name(arguments: Sequence[str]) -> str:
         number = isinstance(typed, int | float) and not isinstance(typed, bool)
         shown.append(f"{key}={typed if number else text}")  # 1e-3 and 0.001 are one run
     name = ",".join(sorted(shown)).replace("/", "_")
-    if len(name.encode()) <= _LONGEST_NAME:
+    if len(name.encode()) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
+
+
+def older_sweep_name(arguments: Sequence[str]) -> str:
+    """Return the name that versions which composed with Hydra gave to this run of a sweep.
+
+    They wrote true as True, lists and mappings without spaces, and `++` before what no file named.
+    """
+    shown = []
+    for key, text in map(split, arguments):
+        if key in groups():
+            shown.append(f"{key}={text}")
+        else:
+            hint = hint_at(RunConfig, key)
+            value = text if is_text(hint) else _as_hydra(read(key, text, hint), text)
+            shown.append(f"{'++' if _may_be_absent(key) else ''}{key}={value}")
+    return ",".join(sorted(shown)).replace("/", "_")
+
+
+def _as_hydra(value: Any, text: str) -> str:
+    """Write a value as Hydra did; text keeps the quotes that it was typed with."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_as_hydra(v, str(v)) for v in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{k}:{_as_hydra(v, str(v))}' for k, v in value.items())}}}"
+    return "null" if value is None else text if isinstance(value, str) else str(value)
+
+
+def _may_be_absent(key: str) -> bool:
+    """Say whether a key lies inside free options, or in a section that may be null."""
+    parts = key.split(".")
+    above = [hint_at(RunConfig, ".".join(parts[:n])) for n in range(1, len(parts))]
+    return any(h is Any or get_origin(h) is dict or h is not without_none(h) for h in above)
 
 
 def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:

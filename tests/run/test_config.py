@@ -9,10 +9,18 @@ from typing import get_args, get_type_hints
 import pytest
 import yaml
 
-from relic.run.compose import compose, compose_arguments, groups, sweep, sweep_name
+from relic.run.compose import (
+    compose,
+    compose_arguments,
+    groups,
+    older_sweep_name,
+    sweep,
+    sweep_name,
+)
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS, RunDirectory
 from relic.schema import Bound, ConfigError, build, differences, to_plain
+from relic.train import in_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -187,6 +195,34 @@ def test_a_sweep_trains_each_in_a_directory_of_its_own(train, tmp_path):
     refused = train("-m", "seed=2,-1", "run_dir=null", check=2)
     assert "seed: must be at least 0" in refused.stderr
     assert len(list((tmp_path / "runs/multirun/darkroom").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["seed=0", "deterministic=true"], "deterministic=True,seed=0"),
+        (["threads=null", "env.options.x=[1, 2]"], "++env.options.x=[1,2],threads=null"),
+        (["env.options={split: val, a: 1}", "size=none"], "env.options={split:val,a:1},size=none"),
+        (["env.options.x='a b'", "total_steps=1e6"], "++env.options.x='a b',total_steps=1000000.0"),
+        (["init_from=a/b"], "init_from=a_b"),
+        (["policy.goal_location.scale=2"], "++policy.goal_location.scale=2"),
+        (["policy.encoder.keys=[gps, compass]"], "policy.encoder.keys=[gps,compass]"),
+    ],
+)
+def test_runs_of_older_sweeps_are_found_by_their_names(arguments, name):
+    assert older_sweep_name(arguments) == name
+
+
+def test_a_sweep_of_an_older_version_goes_on_in_its_directories(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sweeps = Path("runs/multirun/darkroom")
+    arguments = ["experiment=darkroom", "deterministic=true"]
+    config = compose_arguments(arguments)
+    named = sweeps / "deterministic=true,experiment=darkroom"
+    assert in_sweep(config, arguments).directory == named
+    older = sweeps / "deterministic=True,experiment=darkroom"
+    older.mkdir(parents=True)
+    assert in_sweep(config, arguments).directory == older
 
 
 def test_flags_may_stand_anywhere(train):
