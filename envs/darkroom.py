@@ -5,7 +5,7 @@ is; it sees its own cell and the last reward. Each step that ends on the goal pa
 have a fixed length. Goals are split 80 / 20 by a frozen shuffle, so that a policy is tested on
 hiding places that it never met (Laskin et al., 2022; the split of the paper's experiment).
 
-Shape suffixes: N rows, G goals.
+Shapes: N rows, G goals.
 """
 
 from __future__ import annotations

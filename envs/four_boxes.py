@@ -8,7 +8,7 @@ arrangement of the colours.
 
 The room is a scene for the houses' renderer, of which only the colours are used.
 
-Shape suffixes: N rows, K some of the rows or positions, H and W picture height and width.
+Shapes: N rows, K some of the rows or positions, H and W picture height and width.
 """
 
 from __future__ import annotations

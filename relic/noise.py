@@ -4,7 +4,7 @@ Acting noise is keyed by (seed, global row, step): a row acts alike whatever the
 ranks or groups, and the learner's draws never move it. Episode shuffles and minibatches use the
 same generator under other streams, so none of them has a state to save.
 
-Legend: N rows, K numbers per row.
+Shapes: N rows, K numbers per row.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ A file holds one JSON object a line: first `{"format": 1, "dataset": NAME}`, wit
 `dataset_name` of the environment, then `{"trial": 3, "episode": 0, "actions": [1, 1, 0]}` for each
 episode.
 
-Shape suffixes: N rows.
+Shapes: N rows.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ file looks like). A worker that crashes, raises or gives no answer in time is ki
 again; the episode that it was in ends truncated, with `crashed` true in its record, and all other
 rows go on as if nothing had happened. State is saved by replay (`envs.core.replay`).
 
-Shape suffixes: N rows, K some of the rows.
+Shapes: N rows, K some of the rows.
 """
 
 from __future__ import annotations

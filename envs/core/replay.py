@@ -4,7 +4,7 @@ The actions of the running episode are kept. A restored environment begins the s
 takes them again; a checksum of what each row sees tells whether that led to the same place. So a
 simulator need only be a function of (trial, episode index, actions).
 
-Shape suffixes: N rows, K some of the rows, A action dimensions.
+Shapes: N rows, K some of the rows, A action dimensions.
 """
 
 from __future__ import annotations

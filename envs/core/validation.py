@@ -3,7 +3,7 @@
 Each check returns the value in the form that the environment uses, or raises an error that names
 the argument, the rule and the value.
 
-Shape suffixes: N rows, A action dimensions.
+Shapes: N rows, A action dimensions.
 """
 
 from __future__ import annotations

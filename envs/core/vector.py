@@ -5,7 +5,7 @@ follow each other inside it. `TrialVectorEnv` does what is alike in every such e
 trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. `TrialHooks` are the
 methods in which environments differ; `envs/darkroom.py` is an example.
 
-Shape suffixes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
+Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Goals, rewards and episodes are decided elsewhere; turns, tilts and steps are measured out here and
 carried out by the workers. A row whose worker is lost on the way stays where it was.
 
-Shape suffixes: N rows, K some of the rows, I goal instances.
+Shapes: N rows, K some of the rows, I goal instances.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A trial is a scene with one arrangement of small objects, as a file of rearrange
 it. The rules are those of `envs.objectnav.rules` and run here; each row's agent moves and sees in a
 process of its own (`envs.habitat.worker`), under any interpreter that has habitat-sim.
 
-Shape suffixes: N rows, K some of the rows, H and W picture height and width.
+Shapes: N rows, K some of the rows, H and W picture height and width.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A few places are kept in memory. Viewpoints of an arrangement are computed once, object by object,
 by one worker, and kept on disk; then every run with the same rules reads them.
 
-Shape suffixes: K some of the rows, T triangles, V viewpoints, I objects.
+Shapes: K some of the rows, T triangles, V viewpoints, I objects.
 """
 
 from __future__ import annotations

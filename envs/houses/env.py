@@ -4,7 +4,7 @@ A trial is a house with one arrangement of small objects; each episode asks for 
 them. The rules are in `envs.objectnav.rules`, movement and pictures in `envs.houses.simulator`;
 this file joins them under the trial contract of `envs.core.vector`.
 
-Shape suffixes: N rows, K some of the rows, H and W picture height and width.
+Shapes: N rows, K some of the rows, H and W picture height and width.
 """
 
 from __future__ import annotations

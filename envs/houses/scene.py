@@ -4,7 +4,7 @@ Nothing here draws, plans or generates. Metres and radians throughout. The floor
 z = 0, z points up, x and y span the floor, and a heading of 0 looks along +x and grows
 counter-clockwise. A house occupies [0, extent x] x [0, extent y].
 
-Shape suffixes: P primitives, M materials, F faces of a primitive, R rooms, Y and X grid rows
+Shapes: P primitives, M materials, F faces of a primitive, R rooms, Y and X grid rows
 and columns.
 """
 

@@ -4,7 +4,7 @@ Poses and what the step needs of each row (free space, distances to its goal) li
 slabs, so that a step of all rows is one compiled call. Rows are independent: what happens in one
 depends on neither N nor threads. Goals, rewards and episodes are decided elsewhere.
 
-Shape suffixes: N rows, K some of the rows, C grid cells, flat and padded.
+Shapes: N rows, K some of the rows, C grid cells, flat and padded.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each row has its trial's history and the running episode: the goal, the distance
 length, and whether it succeeded. A simulator moves the agents. From what it says, this file makes
 rewards, observations that are no pictures, records and saved states.
 
-Shape suffixes: N rows, K some of the rows.
+Shapes: N rows, K some of the rows.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Sources: the task and its constants are those of ReLIC (Elawady et al., arXiv 24
 that of Anderson et al. 2018 (arXiv 1807.06757), SoftSPL that of Datta et al. 2020 (arXiv
 2009.03231); `gps` and `compass` follow Habitat's episodic sensors.
 
-Shape suffixes: N rows, I goal instances, C categories.
+Shapes: N rows, I goal instances, C categories.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ refresh theirs; so its loss sees the context that they acted on (in another numb
 has a GPU and bf16). An actor that dies costs a chunk: the learner holds all that its successor
 needs to make the same chunk again.
 
-Legend: N rows.
+Shapes: N rows.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A control (`ContextControl`) changes the memory before each episode, and nothing
 acting noise stays the same. Controls rebuild the memory from the tokens that it was given before,
 so no observation is encoded twice.
 
-Legend: N rows, K some of the rows, T steps, E model dim.
+Shapes: N rows, K some of the rows, T steps, E model dim.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ since episodes of one house are alike: more episodes in it say little about othe
 of the house. Parts are small, so there each measure comes as a curve and as two numbers: its mean
 over the first and over the last quarter of a trial's episodes.
 
-Legend: U units (a trial, evaluated once), I episode index, C clusters (houses), B resamples.
+Shapes: U units (a trial, evaluated once), I episode index, C clusters (houses), B resamples.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Acting noise is keyed by (protocol seed, trial, repeat, step), so that a trial's outcome depends on
 nothing that happens in other blocks.
 
-Legend: N rows, K numbers per row.
+Shapes: N rows, K numbers per row.
 """
 
 from __future__ import annotations

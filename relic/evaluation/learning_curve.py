@@ -6,7 +6,7 @@ noisy. So a score is on track if it lies in the range of the scores that the shi
 between `1 / PACE` and `PACE` times as many steps, widened by `NOISE` standard deviations of the
 noise of their points.
 
-Legend: P points of a curve.
+Shapes: P points of a curve.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A `TrialMap` knows positions and goals, and gives a picture to draw them on. A `
 the agent in one trial, kept to be replayed: it is written beside the records while a block is
 evaluated, as exact as a replay needs, and the same whenever the block is evaluated again.
 
-Shape suffixes: N rows, T steps of an episode, K goals, H and W picture height and width.
+Shapes: N rows, T steps of an episode, K goals, H and W picture height and width.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ policy acts. Nothing marks a demonstration but what is seen and done in it. The 
 the same policy in the same episodes of the same trials after as many episodes of its own (Elawady
 et al., 2024, few-shot imitation).
 
-Legend: U units (a trial, evaluated once), I episode index.
+Shapes: U units (a trial, evaluated once), I episode index.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 afterwards how much each step attends to which episode, from the policy's own queries and keys
 (`relic.policy.attention.layer_attention`).
 
-Shape suffixes: L layers, H heads, T steps of the trial, Q some of them, I episode index, J sinks
+Shapes: L layers, H heads, T steps of the trial, Q some of them, I episode index, J sinks
 and steps, K places.
 """
 

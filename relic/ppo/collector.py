@@ -2,7 +2,7 @@
 
 `relic.policy.encoders.encoders` follows an observation from here to the loss.
 
-Legend: N rows, T steps, K rows whose episode ended.
+Shapes: N rows, T steps, K rows whose episode ended.
 """
 
 from __future__ import annotations

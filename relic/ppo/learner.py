@@ -6,7 +6,7 @@ that were taken, under the present weights (`evaluate_rows`, where the context o
 is cut), computes the loss (`_loss`), and runs the backward pass. `relic.ppo.schedule` shows the
 spans into which an update cuts the context.
 
-Legend: N rows, T steps, K rows of a microbatch, M minibatches, C steps that carry loss.
+Shapes: N rows, T steps, K rows of a microbatch, M minibatches, C steps that carry loss.
 """
 
 from __future__ import annotations

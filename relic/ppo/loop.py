@@ -4,7 +4,7 @@ The whole of a partial update is on this page and on that of `relic.ppo.learner`
 learn from it, shuffle the episodes in the context, refresh the memory, and go on in the same trial.
 `relic.ppo.schedule` says when, and which steps an update sees.
 
-Legend: N rows, K rows of a batch.
+Shapes: N rows, K rows of a batch.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Always in time order, whatever order the context has. Nothing here loops over st
 the CPU one compiled pass goes backwards through each row, elsewhere the recurrence
 `A[t] = delta[t] + decay[t] * A[t+1]` is solved by doubling in log2(T) passes.
 
-Legend: N rows, T steps.
+Shapes: N rows, T steps.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ running episode keeps its place at the end, as the agent is in the middle of it.
 Observations, actions, log-probs and values live on one device, host or CUDA; what the environment
 says (rewards, ends) always lives on the host, where it comes from. Nothing here acts or learns.
 
-Legend: N rows, T steps, K chosen rows, C steps of the context or of a range of it, E episodes.
+Shapes: N rows, T steps, K chosen rows, C steps of the context or of a range of it, E episodes.
 """
 
 from __future__ import annotations

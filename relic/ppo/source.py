@@ -9,7 +9,7 @@ results do not depend on how rows are shared out (`Rollout.global_row_N`). Its n
 *process* is its line of the rollout; `row` and `rows_K` mean this one unless a name says otherwise.
 Its *index* in a `RowGroup` is its line of the group's memory (`RowGroup.index`, `index_K`).
 
-Legend: N rows, K chosen rows.
+Shapes: N rows, K chosen rows.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Sequences are never cut: a minibatch, from which one optimiser step learns, is t
 some rows. A microbatch is the part of them that goes through the policy at once; the gradients of a
 minibatch's microbatches add up.
 
-Legend: N rows, T steps, K rows of a batch, C steps of the context that carry loss.
+Shapes: N rows, T steps, K rows of a batch, C steps of the context that carry loss.
 """
 
 from __future__ import annotations

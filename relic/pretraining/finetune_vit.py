@@ -5,7 +5,7 @@ token says which of the 20 categories are in view; first the head learns alone, 
 under a Dice loss, and the epoch that is best on held-out pictures is kept. Those are drawn anew of
 2^20 houses. The result is a file that `policy.encoder.checkpoint` may name.
 
-Shape suffixes: B pictures, G goal categories, E width.
+Shapes: B pictures, G goal categories, E width.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Labels are which goal categories are in view and where: by cell of a grid, and b
 picture, there also which of them are near and how far things are. All houses are those of the
 training split.
 
-Shape suffixes: B pictures, G goal categories, Y and X cells of a grid, C columns, 2 depths.
+Shapes: B pictures, G goal categories, Y and X cells of a grid, C columns, 2 depths.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ that minutes on a CPU are enough, and the target also says where and how near an
 feature is a read-out of one label: a category in a column of the picture, a category near enough
 to stop at, or a depth. A policy then need not find out what a picture shows, only what to do.
 
-Shape suffixes: B pictures, K read-outs, G goal categories, Y and X cells, C columns.
+Shapes: B pictures, K read-outs, G goal categories, Y and X cells, C columns.
 """
 
 from __future__ import annotations

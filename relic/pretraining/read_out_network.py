@@ -1,6 +1,6 @@
 """The network whose read-outs become a picture encoder's features.
 
-Shape suffixes: B pictures, K read-outs, G goal categories, Y and X cells, C columns, P channels.
+Shapes: B pictures, K read-outs, G goal categories, Y and X cells, C columns, P channels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Attention keeps nothing that grows with T x T, and slices are scaled down with the pass, so memory
 is linear in the steps. Counted are tensors; compiled kernels work in scratch of their own.
 
-Legend: T steps of the one row that is measured.
+Shapes: T steps of the one row that is measured.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One JSON object per update. Keys that depend on the clock or the machine start w
 `wall_s` and `sps`; so two equal runs have equal files but for those. An undefined value is absent.
 Means over the episodes that ended in training are of all ranks together.
 
-Legend: M measures, I indices of an episode in its trial.
+Shapes: M measures, I indices of an episode in its trial.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ cannot stand in front of and see are left out later, by their viewpoints. A rece
 ray from above meets: a level surface of one thing, at a height that an agent can see, with the
 free space near. All draws come from the seed. Python 3.9; needs NumPy only.
 
-Shape suffixes: P probes.
+Shapes: P probes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ along -z, so it is turned by our heading less a quarter turn.
 Python 3.9; imports NumPy and habitat_sim only. A file with such a `Backend` may stand in for this
 one.
 
-Shape suffixes: P points, T triangles, V viewpoints, I goal instances, H and W image sides.
+Shapes: P points, T triangles, V viewpoints, I goal instances, H and W image sides.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ It knows no rules: what is asked for, what is earned and when an episode ends is
 trainer. Started by `envs/core/process_worker.py` from its path; Python 3.9, needs NumPy and
 whatever the backend needs.
 
-Shape suffixes: V viewpoints, I goal instances, T triangles, H and W image sides.
+Shapes: V viewpoints, I goal instances, T triangles, H and W image sides.
 """
 
 from __future__ import annotations

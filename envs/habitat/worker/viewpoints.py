@@ -4,7 +4,7 @@ A viewpoint is a place of the free space, on a grid around the object, from whic
 turned and tilted towards the object, shows enough pixels of it. Distances to a goal are walking
 distances to its nearest viewpoint. Python 3.9; needs NumPy only.
 
-Shape suffixes: V viewpoints, P grid points.
+Shapes: V viewpoints, P grid points.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The light is in the colours already, so that materials are marked as unlit. A file holds all that
 it needs. No reader: whoever reads these files is somebody else's program.
 
-Shape suffixes: V vertices, T triangles.
+Shapes: V vertices, T triangles.
 """
 
 from __future__ import annotations

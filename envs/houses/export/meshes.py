@@ -6,7 +6,7 @@ ellipsoid or a cylinder is a polyhedron whose corners lie on it and whose faces 
 a radius inside of it. Faces are seen from outside only. Colours have the light of the embedded
 renderer in them, and tile coordinates are those of `scene.Materials`.
 
-Shape suffixes: V vertices, T triangles, C coordinates of solids, S corners of one ring.
+Shapes: V vertices, T triangles, C coordinates of solids, S corners of one ring.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It has a coarse grid of its own, without the finer points of `navigation/grid.py`: the generator
 asks only which pieces to leave out, with a radius well above the agent's.
 
-Shape suffixes: Y and X grid rows and columns, B obstacles, C cells, K pieces.
+Shapes: Y and X grid rows and columns, B obstacles, C cells, K pieces.
 """
 
 from __future__ import annotations

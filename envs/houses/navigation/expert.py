@@ -6,7 +6,7 @@ collision kernel: every heading of the turning lattice, and a few steps ahead al
 not oscillate, because a plan that was best stays available, one action cheaper, after its first
 action.
 
-Shape suffixes: K goal instances, Y and X grid rows and columns.
+Shapes: K goal instances, Y and X grid rows and columns.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ metres, infinite where nothing can be reached.
 bucket, which is faster than a heap and adds less error than the scheme has. Its arithmetic is in
 cells. Its grids are flat and padded with a blocked rim, so that stencils need no bounds.
 
-Shape suffixes: K goals or points, Y and X grid rows and columns.
+Shapes: K goals or points, Y and X grid rows and columns.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ obstacles' footprints. Between nodes slack is bilinear, and the agent may stand 
 negative, so that free space follows slanted and round obstacles more finely than the cells.
 Motion is in `movement.py`, distances are in `geodesic.py`.
 
-Shape suffixes: P primitives, Y and X grid rows and columns, F free nodes.
+Shapes: P primitives, Y and X grid rows and columns, F free nodes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ along the obstacle, as in Habitat's navmesh step filter. A position that is free
 step is longer than asked for, and a move through free space is exact. No `fastmath`: moves must
 be reproducible everywhere.
 
-Shape suffixes: N rows, Y and X grid rows and columns, C grid cells, flat and padded.
+Shapes: N rows, Y and X grid rows and columns, C grid cells, flat and padded.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ within a byte bound, which forgets those of a scene that is gone; a thread may c
 need. A field is a pure function of its key, so what is kept and who computed it changes speed only.
 Nothing here moves an agent or draws.
 
-Shape suffixes: I goal instances, V viewpoints, Y and X grid rows and columns.
+Shapes: I goal instances, V viewpoints, Y and X grid rows and columns.
 """
 
 from __future__ import annotations

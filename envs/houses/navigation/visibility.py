@@ -10,7 +10,7 @@ A viewpoint of an object is a free node near it from which, turned and tilted to
 sees enough of it. Viewpoints are the ends of every path in the task: the distance to a goal is the
 distance to its nearest viewpoint.
 
-Shape suffixes: P primitives, C columns of a packed primitive, O objects, Q points, V viewpoints, Y
+Shapes: P primitives, C columns of a packed primitive, O objects, Q points, V viewpoints, Y
 and X grid rows and columns.
 """
 

@@ -5,7 +5,7 @@ The eye is `EYE_HEIGHT` above the agent's centre. The ray of pixel (column i, ro
 is 1: a hit at `eye + t d` has the depth t. Pixels are square and i = 0, j = 0 is the centre of
 the upper left one.
 
-Shape suffixes: N rows, C the numbers of one camera.
+Shapes: N rows, C the numbers of one camera.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Tiles fade to their mean colour with distance, sooner on slanting faces: there a
 copies of a tile, and without this far floors would flicker.
 
 A look is one face of one solid in one picture. Scalar code, compiled for the CPU and for CUDA.
-Shape suffixes as in `pixel.py`, and A the numbers of one look.
+Shapes as in `pixel.py`, and A the numbers of one look.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The kernels release Python's lock, so threads suffice and nothing is forked. Sli
 handed out one by one: a thread that is done early takes the next. Each thread has working memory
 of its own. What is drawn into it is in `draw.py`.
 
-Shape suffixes as in `draw.py`, and N rows.
+Shapes as in `draw.py`, and N rows.
 """
 
 from __future__ import annotations

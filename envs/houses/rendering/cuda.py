@@ -7,7 +7,7 @@ the CPU's own functions, here with one thread per solid or pixel. Images agree w
 
 Needs numba-cuda; a GPU only to draw.
 
-Shape suffixes as in `draw.py`, and N rows.
+Shapes as in `draw.py`, and N rows.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The canvas is a z-buffer of 1 / depth that notes which face of which solid is ne
 painted from it afterwards, so that a pixel is coloured once, however many solids it was tested
 against. One canvas serves one thread, picture after picture. Many rows are drawn in `cpu.py`.
 
-Shape suffixes as in `tables.py`, and Q drawn solids (from 1 on; 0 is nothing), K the numbers of
+Shapes as in `tables.py`, and Q drawn solids (from 1 on; 0 is nothing), K the numbers of
 one shape, A of one look, I faces of drawn solids or instance ids, HW pixels of the padded canvas,
 C the numbers of one camera, W its (columns, rows).
 """

@@ -10,7 +10,7 @@ A solid has a shape (made once per picture); each kind has `..._row` (once per p
 `..._hit` (lanes on the CPU, one pixel on CUDA). A solid that the near plane cuts is left out where
 it would be entered nearer than that, so an eye inside a solid sees through it.
 
-Shape suffixes as in `tables.py`, and C the numbers of one camera, K of one shape.
+Shapes as in `tables.py`, and C the numbers of one camera, K of one shape.
 """
 
 from __future__ import annotations

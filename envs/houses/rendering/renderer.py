@@ -9,7 +9,7 @@ solids that the camera cannot see; `pixel.py` says which pixels a solid covers a
 there; `color.py` says what colour a hit has. `draw.py` does all of it for one picture and `cpu.py`
 for many on the CPU; `cuda.py` does it on a GPU.
 
-Shape suffixes: N rows of a call, H and W pixels, I instance ids.
+Shapes: N rows of a call, H and W pixels, I instance ids.
 """
 
 from __future__ import annotations

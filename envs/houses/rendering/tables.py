@@ -3,7 +3,7 @@
 Rows in the same scene share its slot. All slots have the same capacity, which grows when a larger
 scene comes. Kernels check nothing, so `check_scene` looks at every index that they will follow.
 
-Shape suffixes: S slots, P primitives with two more per room (floor and ceiling), M materials,
+Shapes: S slots, P primitives with two more per room (floor and ceiling), M materials,
 R rooms, D doors, G the numbers of one solid, L its labels, K tiles, F faces.
 """
 

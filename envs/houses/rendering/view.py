@@ -3,7 +3,7 @@
 Everything here only leaves out what certainly covers no pixel; which pixel shows what is decided
 in `pixel.py`. Scalar code, compiled for the CPU and for CUDA alike.
 
-Rectangles are columns [x0, x1) and rows [y0, y1). Shape suffixes as in `tables.py`, and
+Rectangles are columns [x0, x1) and rows [y0, y1). Shapes as in `tables.py`, and
 C the numbers of one camera, W its (columns, rows) of pixels.
 """
 

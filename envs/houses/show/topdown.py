@@ -5,7 +5,7 @@ pixels, so that callers can draw paths and poses on it, with the helpers here or
 `plot_map` puts the same picture on Matplotlib axes whose units are metres. `write_film` shows the
 map with the way so far, and beside it what the agent sees.
 
-Shape suffixes: H and W image rows and columns, K points or steps.
+Shapes: H and W image rows and columns, K points or steps.
 """
 
 from __future__ import annotations

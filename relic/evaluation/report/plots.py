@@ -3,7 +3,7 @@
 An evaluation's plots are drawn from its summary alone: the curve of each measure, and its parts by
 the size of the house and by goal category. A probe's plot is drawn from its result.
 
-Shape suffixes: P places on an axis.
+Shapes: P places on an axis.
 """
 
 from __future__ import annotations

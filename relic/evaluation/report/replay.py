@@ -3,7 +3,7 @@
 All that is shown is in the page: the map as a picture, positions in hundredths of its unit,
 headings in degrees.
 
-Legend: T steps of an episode, K goals.
+Shapes: T steps of an episode, K goals.
 """
 
 from __future__ import annotations

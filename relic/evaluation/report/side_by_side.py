@@ -3,7 +3,7 @@
 All were made by one protocol, but for its limit of the context, so that they are of the same
 trials: differences are paired.
 
-Legend: U units (a trial, evaluated once).
+Shapes: U units (a trial, evaluated once).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of single trials: where an agent went, and what it attended to.
 
-Shape suffixes: T steps, Q some of them, K places.
+Shapes: T steps, Q some of them, K places.
 """
 
 from __future__ import annotations
