@@ -195,7 +195,7 @@ class Collector(RolloutSource):
         rollout.log_prob_NT[rows, column] = step.log_prob.to(rollout.device)
         rollout.value_NT[rows, column] = step.value.to(rollout.device)
         rollout.episode_starts_NT[rows, column] = starts_N
-        return self.policy.clip_action(action).cpu().numpy()
+        return self.policy.clip_action(self.policy.to_environment(action)).cpu().numpy()
 
     def _receive(self, group: EnvGroup, column: int) -> None:
         """Write what the environment said to the newest action, if one is under way."""
@@ -266,6 +266,7 @@ class Collector(RolloutSource):
         rollout, rows = self.rollout, group.rows
         assert rollout.expert_action is not None
         expert = torch.as_tensor(group.env.expert_actions(), device=action.device)
+        expert = self.policy.from_environment(expert)
         rollout.expert_action[rows, column] = expert.to(rollout.expert_action)
         starts_N = group.episode_starts_N
         if starts_N.any():

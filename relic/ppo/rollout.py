@@ -136,8 +136,10 @@ class Rollout:
             name: self._empty(space, dtypes.get(name))
             for name, space in observation_space.spaces.items()
         }
-        self.action = self._empty(action_space)
-        self.expert_action = self._empty(action_space) if demonstrations else None
+        # Vectors are in the policy's units and as exact: else their log-probs would change.
+        kind = torch.float32 if isinstance(action_space, spaces.Box) else None
+        self.action = self._empty(action_space, kind)
+        self.expert_action = self._empty(action_space, kind) if demonstrations else None
         self.log_prob_NT = torch.zeros(shape, device=self.device)
         self.value_NT = torch.zeros(shape, device=self.device)
         self.final_value_NT = torch.zeros(shape, device=self.device)
