@@ -20,6 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
+from envs.core.answers import CategoryWatch
 from envs.core.draws import draw_trials
 from envs.core.validation import (
     ResetRequest,
@@ -29,6 +30,7 @@ from envs.core.validation import (
     check_reset_options,
     check_seed,
     check_state,
+    check_transition,
 )
 
 Rows = NDArray[np.int64]
@@ -149,6 +151,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self.observation_space = batch_space(single_observation_space, self.num_envs)
         self.action_space = batch_space(single_action_space, self.num_envs)
         self._single_spaces = single_observation_space.spaces
+        self._watch = CategoryWatch(single_observation_space)
         self.dataset_name = dataset_name
         self.num_trials = int(num_trials)
         self.max_episode_steps = int(max_episode_steps)
@@ -160,9 +163,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._trial, self._episode, self._elapsed = np.zeros((3, self.num_envs), np.int64)
         self._drawn = np.zeros(self.num_envs, np.int64)  # the count in (seed, row, count)
         self._return = np.zeros(self.num_envs)
-        self._buffers: list[Observation] = (
-            [] if copy else [self.empty_observation() for _ in range(2)]
-        )
+        self._buffers = [] if copy else [self.empty_observation() for _ in range(2)]
 
     @property
     def trial(self) -> Rows:
@@ -229,14 +230,14 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         rows = np.flatnonzero(ended_N)
         infos = self._final_infos(rows, observation)
         self._begin(rows, self._episode[rows] + 1)
-        self.observe_rows(rows, observation)
+        self._look(rows, observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
     def transition(self, actions: Any) -> Transition:
         """Act without autoreset, as single environments do. No row terminates and truncates."""
         where = self._check("step", running=True)
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
-        reward_N, terminated_N, truncated_N = self.advance(actions)
+        reward_N, terminated_N, truncated_N = check_transition(where, self.advance(actions))
         self._elapsed += 1
         self._return += reward_N
         truncated_N = (truncated_N | (self._elapsed >= self.max_episode_steps)) & ~terminated_N
@@ -247,8 +248,12 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         if self._buffers:
             self._buffers.reverse()
         observation = self._buffers[0] if self._buffers else self.empty_observation()
-        self.observe_rows(None, observation)
+        self._look(None, observation)
         return observation
+
+    def _look(self, rows: Rows | None, out: Observation) -> None:
+        self.observe_rows(rows, out)
+        self._watch.check(type(self).__name__, out)
 
     def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return records of these rows' current episodes, (K,) each: int64, float64 or bool."""
@@ -320,20 +325,18 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """Move the rows of a checked reset request."""
         rows, named_N = np.flatnonzero(request.new_trial_N), request.trial_N
         if len(rows):
-            trials = self._draw(rows) if named_N is None else named_N[rows]
+            if named_N is None:
+                count_N, row_N = self._drawn[rows], rows + self.first_row
+                trials = draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
+                self._drawn[rows] += 1
+            else:
+                trials = named_N[rows]
             self._trial[rows] = trials
             self.begin_trials(rows, trials)
             self._begin(rows, np.zeros_like(rows))
         rows = np.flatnonzero(request.new_episode_N)
         if len(rows):
             self._begin(rows, self._episode[rows] + 1)
-
-    def _draw(self, rows: Rows) -> Rows:
-        """Draw the next trials of these rows."""
-        count_N = self._drawn[rows]
-        self._drawn[rows] += 1
-        row_N = rows + self.first_row
-        return draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
 
     def _begin(self, rows: Rows, episodes: Rows) -> None:
         """Begin these episodes in these rows."""
@@ -351,12 +354,10 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         ended_N = np.zeros(self.num_envs, dtype=bool)
         ended_N[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for row in rows:
-            final_obs[row] = self.unbatch(observation, row)
-        whole: dict[str, NDArray[Any]] = {}
-        nested: dict[str, NDArray[Any]] = {}
+        final_obs[rows] = [self.unbatch(observation, row) for row in rows]
+        whole, nested = {}, {}
         for name, value in self.episode_records(rows).items():
-            whole[name] = np.zeros(self.num_envs, dtype=value.dtype)
+            whole[name] = np.zeros(self.num_envs, value.dtype)
             whole[name][rows] = value
             nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
         return {
