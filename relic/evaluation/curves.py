@@ -12,7 +12,7 @@ Legend: U units (a trial, evaluated once), I episode index, C clusters (houses),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -97,6 +97,26 @@ def curve(table: Table) -> dict[str, list[Any]]:
         "high": _plain(high_I),
         "count": count_I.tolist(),
     }
+
+
+def varies(curves: Iterable[Mapping[str, Any]]) -> bool:
+    """Say whether a measure ever varies, so that there is something to plot.
+
+    Where all episodes have one length, say, a plot of it would be a flat line.
+
+    Args:
+        curves: All that one plot shows of it, as `curve` gives them, controls included.
+    """
+    parts = [
+        values
+        for curve in curves
+        for name, values in curve.items()
+        if name.endswith(("mean", "low", "high"))
+    ]
+    seen = [value for values in parts if isinstance(values, list) for value in values]
+    known = np.array([value for value in seen if value is not None])
+    # Means of equal numbers may differ in their last bits.
+    return bool(known.size and np.ptp(known) > 1e-9 * max(np.abs(known).max(), 1.0))
 
 
 def gain(table: Table) -> Interval:
