@@ -247,7 +247,15 @@ class Collector(RolloutSource):
             for name, value in row_final.items():
                 final[name][row] = value
         self.policy.add_reward(final, rollout.reward_NT[rows, column])
-        value_N = self._value(group, final, np.zeros_like(wanted_N)).to(rollout.device)
+        features = self.policy.encode_observation(final)
+        value_N = self.policy.value(
+            features, group.state, episode_starts=np.zeros_like(wanted_N)
+        ).to(rollout.device)
+        for row in np.flatnonzero(wanted_N):
+            # Copies: a view would keep all rows of this step for the sake of one.
+            seen = {k: v[row].to(rollout.device, copy=True) for k, v in features.items()}
+            at = (int(row) + rows.start, column)
+            rollout.finals.kept[at] = seen if known_N[row] else None
         known = torch.from_numpy(known_N).to(rollout.device)
         value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
         wanted = torch.from_numpy(wanted_N).to(rollout.device)
