@@ -114,6 +114,16 @@ def check_positive(where: str, name: str, value: Any) -> None:
         raise ValueError(f"{where}: {name} must be above 0, got {value}.")
 
 
+def check_choice(where: str, name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise unless an argument is one of some words.
+
+    Raises:
+        ValueError: It is another; the nearest is named.
+    """
+    if value not in known:
+        raise unknown_name(where, name, value, known)
+
+
 def check_flag(where: str, value: Any) -> bool:
     """Return a truth value; `where` names the environment and its option.
 

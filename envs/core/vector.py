@@ -2,15 +2,15 @@
 
 Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
 follow each other inside it. `TrialVectorEnv` does what is alike in every such environment: which
-trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. `TrialHooks` are the
-methods in which environments differ; `envs/darkroom.py` is an example.
+trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. What
+differs between environments are the methods of `envs.core.hooks`; `envs/darkroom.py` is an example.
 
 Shape suffixes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 
 import gymnasium
@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 
 from envs.core.answers import CategoryWatch
 from envs.core.draws import draw_trials
+from envs.core.hooks import Observation, Rows, State, Transition, TrialHooks
+from envs.core.options import refuse_options
 from envs.core.validation import (
     ResetRequest,
     check_actions,
+    check_choice,
     check_count,
+    check_flag,
     check_in_use,
     check_reset_options,
     check_seed,
@@ -33,62 +37,11 @@ from envs.core.validation import (
     check_transition,
 )
 
-Rows = NDArray[np.int64]
-Observation = dict[str, NDArray[Any]]
-State = dict[str, Any]
-Transition = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
-"""Rewards, terminations, truncations."""
+TIME_LIMITS: Final = ("terminal", "bootstrap")
+"""How a learner may see time limits."""
 
 COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
 """Arrays that every environment keeps for each row, and saves."""
-
-
-class TrialHooks:
-    """What trial environments fill in: the first four methods, and what else they have."""
-
-    saved_arrays: ClassVar[Mapping[str, str]] = {}
-    """Names of array attributes that `begin_trials` does not restore, by name in saved states."""
-
-    def begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
-        raise NotImplementedError
-
-    def begin_episodes(self, rows: Rows) -> None:
-        """Place these rows at the start of episode `self.episode[rows]` of their trials."""
-        raise NotImplementedError
-
-    def advance(self, actions: NDArray[Any]) -> Transition:
-        """Act in all rows; return fresh arrays.
-
-        The time limit is added by the caller: truncations are those for other reasons.
-        """
-        raise NotImplementedError
-
-    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
-        """Write what these rows (None: all) see now into `out[name][rows]`.
-
-        Must be a function of the state alone: it is called again for rows that do not move.
-        """
-        raise NotImplementedError
-
-    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return entries of the episode record beyond the common ones, (K,) each."""
-        return {}
-
-    def ask_expert(self) -> NDArray[Any]:
-        """Return expert actions, (N,) or (N, A)."""
-        raise NotImplementedError(
-            f"{type(self).__name__}.expert_actions: this environment has no expert."
-        )
-
-    def save_rows(self) -> State:
-        """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`."""
-        return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}
-
-    def load_rows(self, state: State) -> None:
-        """Take over what `save_rows` returned. The trials have been begun before."""
-        for key, name in self.saved_arrays.items():
-            getattr(self, name)[:] = state[key]
 
 
 class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -122,6 +75,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         seed: int = 0,
         first_row: int = 0,
         copy: bool = True,
+        **unknown: Any,
     ) -> None:
         """Set up rows that wait for the first `reset`.
 
@@ -138,8 +92,17 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
                 observation is overwritten by the second call after it.
+            unknown: what neither this class nor a subclass knows; refused, with the nearest name.
+
+        Raises:
+            ValueError: An option is unknown, or a value is none of those that it can have.
+            TypeError: A value is of the wrong kind.
         """
         where = type(self).__name__
+        refuse_options(type(self), TrialVectorEnv, unknown)
+        check_choice(where, "time_limit_default", time_limit_default, TIME_LIMITS)
+        check_flag(f"{where}.fixed_horizon", fixed_horizon)
+        check_flag(f"{where}.copy", copy)
         check_count(where, "num_envs", num_envs, least=1)
         check_count(where, "first_row", first_row, least=0)
         check_count(where, "max_episode_steps", max_episode_steps, least=1)

@@ -21,6 +21,7 @@ import numpy as np
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.records import Record
+from relic.schema import choice
 
 MEASURES = ("success", "spl", "soft_spl", "return", "length")
 RISING = ("success", "spl", "soft_spl", "return")
@@ -71,10 +72,11 @@ def tabulate(records: Sequence[Record], name: str) -> Table:
     """Arrange one measure by unit and episode.
 
     Raises:
-        ValueError: If there are no records.
+        ValueError: If there are no records, or they have no such measure.
     """
     if not records:
         raise ValueError("records: must hold at least one episode, got none. Evaluate longer.")
+    choice(name, records[0], "measure")
     units = sorted({(r["repeat"], r["trial"]) for r in records})
     row_of = {unit: row for row, unit in enumerate(units)}
     value_UI = np.full((len(units), 1 + max(r["episode"] for r in records)), np.nan)

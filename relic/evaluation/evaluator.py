@@ -32,6 +32,7 @@ from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record, in_order
 from relic.noise import key, row_uniforms
 from relic.policy.policy import Policy
+from relic.schema import convert
 
 OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarray]
 """Called before each step with the environment, what the policy sees (its own copy), which rows
@@ -94,6 +95,7 @@ def run_block(
         control: What the policy remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
+    control = convert(ContextControl, control, "control")  # a mere name would match none
     policy = limited(policy, protocol.context_limit)
     memory = _begin_memory(policy, env, protocol, block, control)
     yield from _BlockRunner(policy, env, protocol, block, memory, on_act).records()

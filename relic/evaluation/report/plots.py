@@ -226,7 +226,7 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     The lower panel is the paired difference; its intervals are those to read, since the bands
     above share the spread of the trials.
     """
-    effect = result.measures[measure]
+    effect = result.effect(measure)
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2)})
     most = result.counts[-1] + 1
