@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count, unknown_name
 from envs.core.vector import Observation, Rows, Transition, TrialVectorEnv
@@ -89,6 +90,7 @@ class DarkroomVectorEnv(TrialVectorEnv):
             horizon: steps of an episode.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
+        refuse_fixed(DarkroomVectorEnv, TrialVectorEnv, kwargs)
         self.goals = goal_cells(split, size)
         self.split = split
         self.size = size

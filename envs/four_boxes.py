@@ -24,6 +24,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.draws import keyed_generator
+from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count, unknown_name
 from envs.core.vector import Observation, Rows, Transition, TrialVectorEnv
@@ -206,6 +207,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
             threads: that draw together; results do not depend on it.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
+        refuse_fixed(FourBoxesVectorEnv, TrialVectorEnv, kwargs)
         self.tasks = tasks(split)
         self.split = split
         check_count("FourBoxesVectorEnv", "resolution", resolution, least=1)

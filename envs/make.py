@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 
 import envs as _registers  # noqa: F401
+from envs.core.options import keywords
 from envs.core.validation import unknown_name
 from envs.core.vector import TrialVectorEnv
-
-ROW_OPTIONS = ("seed", "first_row", "copy")
-"""Options that every trial environment passes on to `TrialVectorEnv`."""
 
 _NAMESPACE = "relic/"
 
@@ -38,7 +35,7 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
         TypeError: If what was built is not a `TrialVectorEnv`.
     """
     factory = _own_factory(name) if ":" in name else _registered_factory(name)
-    valid = _keywords(factory)
+    valid = keywords(factory, TrialVectorEnv)
     for option in options:
         if valid is not None and option not in valid:
             raise unknown_name(f"env.options.{option}", f"an option of {name}", option, valid)
@@ -70,25 +67,3 @@ def _own_factory(name: str) -> Callable[..., Any]:
 def _load(path: str) -> Callable[..., Any]:
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _keywords(factory: Callable[..., Any]) -> list[str] | None:
-    """Return the keyword arguments that a factory takes; None if it takes any."""
-    names: list[str] = []
-    for function in _constructors(factory):
-        parameters = list(inspect.signature(function).parameters.values())
-        names += [
-            p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty
-        ]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return sorted({*names} - {"num_envs"})
-    return sorted({*names, *ROW_OPTIONS} - {"num_envs"}) if inspect.isclass(factory) else None
-
-
-def _constructors(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """Return what receives the keywords: a class hands those it does not know to its bases."""
-    if not inspect.isclass(factory):
-        return [factory]
-    bases = inspect.getmro(factory)
-    own = bases[: bases.index(TrialVectorEnv)] if TrialVectorEnv in bases else bases[:1]
-    return [c.__init__ for c in own if "__init__" in vars(c)]

@@ -116,7 +116,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(hint), value, path)
     if origin is Literal:
-        return _choice(value, get_args(hint), path)
+        return choice(value, get_args(hint), path)
     if origin is tuple:
         return _convert_tuple(get_args(hint), value, path)
     if origin in (dict, Mapping) or hint is dict:
@@ -130,7 +130,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
             return value
         # YAML reads a bare `none` as text but `null` as nothing; both name a member "none".
         text = "none" if value is None else value
-        return hint(_choice(text, [m.value for m in hint], path))
+        return hint(choice(text, [m.value for m in hint], path))
     return _convert_scalar(hint, value, path)
 
 
@@ -244,7 +244,17 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     raise ConfigError(f"{path}: must be {wanted[hint]}, got {value!r}.")
 
 
-def _choice(value: Any, valid: Iterable[Any], path: str) -> Any:
+def choice(value: Any, valid: Iterable[Any], path: str) -> Any:
+    """Return a value that is one of some choices.
+
+    Args:
+        value: What was given.
+        valid: The choices.
+        path: Name of what was given, for messages.
+
+    Raises:
+        ConfigError: If it is none of them; it names the nearest.
+    """
     options = list(valid)
     if value in options:
         return value

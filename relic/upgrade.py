@@ -127,8 +127,17 @@ def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_weights(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Return a policy's weights by the names of today, in the same order."""
-    return {_renamed_start(name, WEIGHTS): tensor for name, tensor in tensors.items()}
+    """Return a policy's weights by the names of today, in the same order.
+
+    Policies of continuous actions that do not say their units have learned in the environment's.
+    """
+    upgraded = {_renamed_start(name, WEIGHTS): tensor for name, tensor in tensors.items()}
+    log_std: Any = upgraded.get("actor.log_std_A")
+    if log_std is not None:
+        nothing = log_std.double() * 0.0
+        upgraded.setdefault("action_units.centre_A", nothing)
+        upgraded.setdefault("action_units.half_A", nothing + 1.0)
+    return upgraded
 
 
 def upgrade_metrics(line: Mapping[str, T]) -> dict[str, T]:

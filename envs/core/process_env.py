@@ -21,7 +21,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.core.process_pool import Lost, SimulatorSpec, WorkerError, WorkerPool
+from envs.core.answers import AnswerError
+from envs.core.process_pool import Lost, Refused, SimulatorSpec, WorkerError, WorkerPool
+from envs.core.process_worker import misfit
 from envs.core.replay import ReplayVectorEnv
 from envs.core.validation import check_count
 from envs.core.vector import Rows, Transition
@@ -129,6 +131,8 @@ class ProcessVectorEnv(ReplayVectorEnv):
         got = self.pool.call(called, method, [arguments[k] for k in alive], show=show)
         for k, row, answer in zip(alive, called, got, strict=True):
             answers[k] = answer
+            if isinstance(answer, Refused):
+                raise AnswerError(f"{self.told(row)}: {answer.reason}. Correct the simulator.")
             if isinstance(answer, Lost):
                 self._lose(row, method, answer)
             elif show:
@@ -140,7 +144,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         self.lost_N[row] = True
         self.crashes[row] += 1
         self._crashes_in_a_row_N[row] += 1
-        told = f"row {row}, trial {self.trial[row]}, episode {self.episode[row]}"
+        told = self.told(row)
         _log.warning("simulator of %s lost in %s: it %s", told, method, lost.reason)
         if self._crashes_in_a_row_N[row] > self._max_crashes:
             raise WorkerError(
@@ -176,7 +180,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             if isinstance(answer, Lost):
                 truncated_K[k], self.last_info[row] = True, {}
             else:
-                reward_K[k], terminated_K[k], truncated_K[k], self.last_info[row] = answer
+                reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, answer)
                 if terminated_K[k] or truncated_K[k]:
                     self.forgive(row)
         return reward_K, terminated_K, truncated_K
@@ -196,9 +200,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         space = self.single_action_space
         nothing = np.full(space.shape or (), getattr(space, "start", 0), dtype=space.dtype)
         answers = self.call("expert_action")
-        return np.stack(
-            [nothing if a is None else np.asarray(a, dtype=space.dtype) for a in answers]
-        )
+        return self.check_expert([nothing if answer is None else answer for answer in answers])
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers."""
@@ -218,7 +220,7 @@ def to_space(description: Mapping[str, Any]) -> gymnasium.Space[Any]:
         description: `{"n": 6}`, or `shape`, `dtype`, `low` and `high` of a Box.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or a bound does not fit into the dtype.
     """
     if set(description) == {"n"}:
         return spaces.Discrete(int(description["n"]))
@@ -226,6 +228,13 @@ def to_space(description: Mapping[str, Any]) -> gymnasium.Space[Any]:
         low, high = (np.asarray(description[name]) for name in ("low", "high"))
         shape = tuple(description["shape"])
         dtype = np.dtype(description["dtype"])
+        for name, bound in (("low", low), ("high", high)):
+            fault = misfit(bound, bound.shape, dtype)
+            if fault:
+                raise ValueError(
+                    f"ProcessVectorEnv: {name} of a space of the simulator {fault}. Correct "
+                    "observation_space or action_space in its file."
+                )
         return spaces.Box(
             np.broadcast_to(low, shape).astype(dtype),
             np.broadcast_to(high, shape).astype(dtype),

@@ -46,6 +46,13 @@ class Lost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Stands for an observation that does not fit its space."""
+
+    reason: str
+
+
 @dataclass(frozen=True)
 class SimulatorSpec:
     """What to start, and how long to wait for it."""
@@ -201,8 +208,8 @@ class WorkerPool:
             show: it returns (observation, ...), and the observation goes into the shared arrays.
 
         Returns:
-            What each returned (without the observation), or `Lost`. Lost workers are dead until
-            `restart`.
+            What each returned (without the observation), `Lost`, or `Refused` where the
+            observation does not fit. Lost workers are dead until `restart`.
         """
         command = "show" if show else "call"
         messages = {
@@ -316,7 +323,7 @@ class WorkerPool:
             return self._lose(row, "died")
         if "error" in answer:
             return self._lose(row, f"raised an error:\n{answer['error']}")
-        return answer["value"]
+        return Refused(answer["refused"]) if "refused" in answer else answer["value"]
 
     def _lose(self, row: int, reason: str) -> Lost:
         """Kill a worker that is of no more use, and say why."""

@@ -34,6 +34,9 @@ from typing import Any
 
 import numpy as np
 
+_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
+"""Kinds of numbers that an array of each kind can take over as they are."""
+
 Layout = dict[str, tuple[int, list[int], str]]
 """Shared arrays by name: offset in the file, shape with the rows first, dtype."""
 
@@ -104,6 +107,35 @@ def map_arrays(memory: int, layout: Layout) -> dict[str, np.ndarray]:
     return arrays
 
 
+def misfit(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+    """Say what would be bent if an array were copied into one of this shape and dtype.
+
+    Numbers may be rounded to a shorter float, and nothing else: no other shape, no fraction or
+    text in whole numbers, nothing beyond what the dtype can hold.
+
+    Args:
+        array: What a simulator or an environment shows.
+        shape: Of the space.
+        dtype: Of the space.
+
+    Returns:
+        The rule and what was got instead; None if all is well.
+    """
+    if array.shape != shape:
+        return f"must have shape {shape}, as its space has, got {array.shape}"
+    if array.dtype == dtype:
+        return None
+    if array.dtype.kind not in _KINDS.get(dtype.kind, dtype.kind):
+        return f"must hold {dtype}, as its space does, got {array.dtype}"
+    if not array.size or dtype.kind == "b":
+        return None
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    if finite.size and (finite.min() < limits.min or finite.max() > limits.max):
+        return f"must fit into {dtype}, got numbers from {finite.min()} to {finite.max()}"
+    return None
+
+
 def load_simulator(path: str, options: dict[str, Any]) -> Any:
     """Load a simulator file as a script would be, and make its simulator."""
     sys.path[0] = os.path.dirname(os.path.abspath(path))
@@ -115,6 +147,10 @@ def load_simulator(path: str, options: dict[str, Any]) -> Any:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module.make(**options)
+
+
+class ShowError(ValueError):
+    """A simulator shows what its observation space does not allow."""
 
 
 class Host:
@@ -148,8 +184,17 @@ class Host:
     def show(self, method: str, args: Any) -> Any:
         """Call a method that returns an observation first; share that and return the rest."""
         observation, *rest = self.call(method, args)
+        if not isinstance(observation, dict) or observation.keys() != self.slots.keys():
+            got = sorted(observation) if isinstance(observation, dict) else type(observation)
+            raise ShowError(
+                f"the observation must be a dict with the keys {sorted(self.slots)}, got {got}"
+            )
         for name, slot in self.slots.items():
-            slot[...] = observation[name]
+            array = np.asarray(observation[name])
+            fault = misfit(array, slot.shape, slot.dtype)
+            if fault:
+                raise ShowError(f"observation[{name!r}] {fault}")
+            slot[...] = array
         return rest
 
 
@@ -164,6 +209,8 @@ def serve(control: socket.socket, memory: int) -> None:
         try:
             reply["value"] = getattr(host, message["command"])(**message["arguments"])
             data = encode(reply)
+        except ShowError as error:  # of no use to start again: it would show the same
+            data = encode({"id": message["id"], "refused": str(error)})
         except Exception:
             data = encode({"id": message["id"], "error": traceback.format_exc()})
         control.sendall(data)

@@ -18,7 +18,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.core.validation import check_count
+from envs.core.answers import AnswerError, ObservationForm, check_outcome
+from envs.core.validation import check_actions, check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
 
@@ -73,6 +74,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
         self.shown = self.empty_observation()
+        self._form = ObservationForm(single_observation_space)
         self.last_info: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
 
     def task(self, row: int) -> int:
@@ -88,9 +90,48 @@ class ReplayVectorEnv(TrialVectorEnv):
         raise NotImplementedError
 
     def show(self, row: int, observation: Any) -> None:
-        """Keep what a row sees until it is asked for."""
-        for name, value in self.shown.items():
-            value[row] = observation[name]
+        """Keep what a row sees until it is asked for.
+
+        Raises:
+            AnswerError: It does not fit the space.
+        """
+        try:
+            self._form.copy(observation, self.shown, row)
+        except AnswerError as error:
+            raise AnswerError(f"{self.told(row)}: {error}") from None
+
+    def take(self, row: int, answer: Any) -> tuple[float, bool, bool]:
+        """Keep the info of a step, and return its reward, terminated and truncated.
+
+        Args:
+            row: Whose.
+            answer: These four, in the order of Gymnasium.
+
+        Raises:
+            AnswerError: One of them is not what Gymnasium says.
+        """
+        try:
+            reward, terminated, truncated, self.last_info[row] = check_outcome(answer)
+        except AnswerError as error:
+            raise AnswerError(f"{self.told(row)}: {error}") from None
+        return reward, terminated, truncated
+
+    def check_expert(self, actions: Sequence[Any]) -> NDArray[Any]:
+        """Return an expert's actions, one a row, as one array.
+
+        Raises:
+            ValueError: One lies outside the action space, or is of another shape.
+            TypeError: One is of another kind.
+        """
+        where = f"{type(self).__name__}.expert_actions"
+        return check_actions(where, actions, self.single_action_space, self.num_envs)
+
+    def told(self, row: int) -> str:
+        """Return the name of this environment and where a row is in it, for messages."""
+        return (
+            f"{type(self).__name__} {self.dataset_name}, row {row}, trial {self.trial[row]}, "
+            f"episode {self.episode[row]}"
+        )
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Do nothing: each episode begins with its task's number."""
@@ -114,9 +155,20 @@ class ReplayVectorEnv(TrialVectorEnv):
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Read the entries that were asked for from the last infos."""
         return {
-            key: np.array([float(self.last_info[row].get(key, np.nan)) for row in rows])
+            key: np.array([self._entry(row, key) for row in rows.tolist()])
             for key in self._record_keys
         }
+
+    def _entry(self, row: int, key: str) -> float:
+        """Return an entry of a row's last info as a number, NaN where it is absent."""
+        value = self.last_info[row].get(key, np.nan)
+        array = np.asarray(value)
+        if array.shape != () or array.dtype.kind not in "fiub":
+            raise AnswerError(
+                f"{self.told(row)}: info[{key!r}] must be one number, as the environment was asked "
+                f"to record it, got {value!r}. Leave it out of record, or make it a number."
+            )
+        return float(array)
 
     def save_rows(self) -> State:
         """Return the actions of the running episodes, and what they led to."""

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.core.answers import AnswerError
 from envs.core.draws import keyed_generator
 from envs.core.replay import ReplayVectorEnv
 from envs.core.vector import Rows, Transition
@@ -130,16 +131,21 @@ class EpisodeTrials(ReplayVectorEnv):
         """Reset the environments into their episodes."""
         for row in rows:
             episode = int(self.episode[row])
-            observation, _ = self._start(self.envs[row], self.task(row), episode)
-            self.show(row, {"observation": observation} if self._bare else observation)
+            begun = self._start(self.envs[row], self.task(row), episode)
+            if not isinstance(begun, tuple) or len(begun) != 2:
+                raise AnswerError(
+                    f"{self.told(row)}: reset() must return (observation, info), got a "
+                    f"{type(begun).__name__}. Correct the environment, or its start."
+                )
+            self.show(row, {"observation": begun[0]} if self._bare else begun[0])
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Step the environments one after the other."""
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         for k, row in enumerate(rows):
-            result = self.envs[row].step(actions[k])
-            observation, reward_K[k], terminated_K[k], truncated_K[k], self.last_info[row] = result
+            observation, *rest = self.envs[row].step(actions[k])
+            reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, rest)
             self.show(row, {"observation": observation} if self._bare else observation)
         return reward_K, terminated_K, truncated_K
 
@@ -147,8 +153,7 @@ class EpisodeTrials(ReplayVectorEnv):
         """Ask the expert about each environment."""
         if self._expert is None:
             return super().ask_expert()
-        actions = [self._expert(env) for env in self.envs]
-        return np.stack([np.asarray(a, dtype=self.single_action_space.dtype) for a in actions])
+        return self.check_expert([self._expert(env) for env in self.envs])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the copies."""

@@ -17,6 +17,10 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
+_KINDS: Final = ["f", "b", "b"]
+"""Of rewards, terminations and truncations."""
+_NO_DTYPE: Final = np.dtype(object)
+
 RESET_OPTIONS: Final = ("reset_mask", "new_trial", "trial")
 
 
@@ -108,6 +112,16 @@ def check_positive(where: str, name: str, value: Any) -> None:
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
     if not value > 0:
         raise ValueError(f"{where}: {name} must be above 0, got {value}.")
+
+
+def check_choice(where: str, name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise unless an argument is one of some words.
+
+    Raises:
+        ValueError: It is another; the nearest is named.
+    """
+    if value not in known:
+        raise unknown_name(where, name, value, known)
 
 
 def check_flag(where: str, value: Any) -> bool:
@@ -284,6 +298,30 @@ def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) ->
         row = int(np.argwhere(outside)[0][0])
         raise ValueError(f"{where}: actions must lie in {space}, got {array[row]} in row {row}.")
     return array.astype(space.dtype, copy=False)
+
+
+def check_transition(where: str, transition: Any) -> tuple[NDArray[Any], ...]:
+    """Return what all rows got from a step, if it is what the trial contract says.
+
+    Of a wrong shape it would be broadcast, and of a wrong kind be added up or taken for true.
+
+    Raises:
+        TypeError: The parts are not arrays of numbers, bool and bool.
+        ValueError: They differ in shape.
+    """
+    reward_N, terminated_N, truncated_N = transition
+    kinds = [getattr(part, "dtype", _NO_DTYPE).kind for part in transition]
+    if kinds != _KINDS:
+        raise TypeError(
+            f"{where}: advance() must return arrays of float32 rewards, bool terminations and bool "
+            f"truncations, got {', '.join(repr(part) for part in transition):.200}. Correct it."
+        )
+    if not reward_N.shape == terminated_N.shape == truncated_N.shape:
+        raise ValueError(
+            f"{where}: advance() must return one reward, termination and truncation a row, got the "
+            f"shapes {[part.shape for part in transition]}. Correct it."
+        )
+    return reward_N, terminated_N, truncated_N
 
 
 def _bounds(space: Space[Any]) -> tuple[Any, Any]:

@@ -2,15 +2,15 @@
 
 Each of N rows lives in a trial: a task, named by one integer, that stays fixed while episodes
 follow each other inside it. `TrialVectorEnv` does what is alike in every such environment: which
-trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. `TrialHooks` are the
-methods in which environments differ; `envs/darkroom.py` is an example.
+trial comes next, resets, SAME_STEP autoreset, time limits, records, saving. What
+differs between environments are the methods of `envs.core.hooks`; `envs/darkroom.py` is an example.
 
 Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 
 import gymnasium
@@ -20,73 +20,28 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
+from envs.core.answers import CategoryWatch
 from envs.core.draws import draw_trials
+from envs.core.hooks import Observation, Rows, State, Transition, TrialHooks
+from envs.core.options import refuse_options
 from envs.core.validation import (
     ResetRequest,
     check_actions,
+    check_choice,
     check_count,
+    check_flag,
     check_in_use,
     check_reset_options,
     check_seed,
     check_state,
+    check_transition,
 )
 
-Rows = NDArray[np.int64]
-Observation = dict[str, NDArray[Any]]
-State = dict[str, Any]
-Transition = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
-"""Rewards, terminations, truncations."""
+TIME_LIMITS: Final = ("terminal", "bootstrap")
+"""How a learner may see time limits."""
 
 COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
 """Arrays that every environment keeps for each row, and saves."""
-
-
-class TrialHooks:
-    """What trial environments fill in: the first four methods, and what else they have."""
-
-    saved_arrays: ClassVar[Mapping[str, str]] = {}
-    """Names of array attributes that `begin_trials` does not restore, by name in saved states."""
-
-    def begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
-        raise NotImplementedError
-
-    def begin_episodes(self, rows: Rows) -> None:
-        """Place these rows at the start of episode `self.episode[rows]` of their trials."""
-        raise NotImplementedError
-
-    def advance(self, actions: NDArray[Any]) -> Transition:
-        """Act in all rows; return fresh arrays.
-
-        The time limit is added by the caller: truncations are those for other reasons.
-        """
-        raise NotImplementedError
-
-    def observe_rows(self, rows: Rows | None, out: Observation) -> None:
-        """Write what these rows (None: all) see now into `out[name][rows]`.
-
-        Must be a function of the state alone: it is called again for rows that do not move.
-        """
-        raise NotImplementedError
-
-    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return entries of the episode record beyond the common ones, (K,) each."""
-        return {}
-
-    def ask_expert(self) -> NDArray[Any]:
-        """Return expert actions, (N,) or (N, A)."""
-        raise NotImplementedError(
-            f"{type(self).__name__}.expert_actions: this environment has no expert."
-        )
-
-    def save_rows(self) -> State:
-        """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`."""
-        return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}
-
-    def load_rows(self, state: State) -> None:
-        """Take over what `save_rows` returned. The trials have been begun before."""
-        for key, name in self.saved_arrays.items():
-            getattr(self, name)[:] = state[key]
 
 
 class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -120,6 +75,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         seed: int = 0,
         first_row: int = 0,
         copy: bool = True,
+        **unknown: Any,
     ) -> None:
         """Set up rows that wait for the first `reset`.
 
@@ -136,8 +92,17 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
                 observation is overwritten by the second call after it.
+            unknown: what neither this class nor a subclass knows; refused, with the nearest name.
+
+        Raises:
+            ValueError: An option is unknown, or a value is none of those that it can have.
+            TypeError: A value is of the wrong kind.
         """
         where = type(self).__name__
+        refuse_options(type(self), TrialVectorEnv, unknown)
+        check_choice(where, "time_limit_default", time_limit_default, TIME_LIMITS)
+        check_flag(f"{where}.fixed_horizon", fixed_horizon)
+        check_flag(f"{where}.copy", copy)
         check_count(where, "num_envs", num_envs, least=1)
         check_count(where, "first_row", first_row, least=0)
         check_count(where, "max_episode_steps", max_episode_steps, least=1)
@@ -149,6 +114,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self.observation_space = batch_space(single_observation_space, self.num_envs)
         self.action_space = batch_space(single_action_space, self.num_envs)
         self._single_spaces = single_observation_space.spaces
+        self._watch = CategoryWatch(single_observation_space)
         self.dataset_name = dataset_name
         self.num_trials = int(num_trials)
         self.max_episode_steps = int(max_episode_steps)
@@ -160,9 +126,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._trial, self._episode, self._elapsed = np.zeros((3, self.num_envs), np.int64)
         self._drawn = np.zeros(self.num_envs, np.int64)  # the count in (seed, row, count)
         self._return = np.zeros(self.num_envs)
-        self._buffers: list[Observation] = (
-            [] if copy else [self.empty_observation() for _ in range(2)]
-        )
+        self._buffers = [] if copy else [self.empty_observation() for _ in range(2)]
 
     @property
     def trial(self) -> Rows:
@@ -229,14 +193,14 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         rows = np.flatnonzero(ended_N)
         infos = self._final_infos(rows, observation)
         self._begin(rows, self._episode[rows] + 1)
-        self.observe_rows(rows, observation)
+        self._look(rows, observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
     def transition(self, actions: Any) -> Transition:
         """Act without autoreset, as single environments do. No row terminates and truncates."""
         where = self._check("step", running=True)
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
-        reward_N, terminated_N, truncated_N = self.advance(actions)
+        reward_N, terminated_N, truncated_N = check_transition(where, self.advance(actions))
         self._elapsed += 1
         self._return += reward_N
         truncated_N = (truncated_N | (self._elapsed >= self.max_episode_steps)) & ~terminated_N
@@ -247,8 +211,12 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         if self._buffers:
             self._buffers.reverse()
         observation = self._buffers[0] if self._buffers else self.empty_observation()
-        self.observe_rows(None, observation)
+        self._look(None, observation)
         return observation
+
+    def _look(self, rows: Rows | None, out: Observation) -> None:
+        self.observe_rows(rows, out)
+        self._watch.check(type(self).__name__, out)
 
     def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return records of these rows' current episodes, (K,) each: int64, float64 or bool."""
@@ -320,20 +288,18 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """Move the rows of a checked reset request."""
         rows, named_N = np.flatnonzero(request.new_trial_N), request.trial_N
         if len(rows):
-            trials = self._draw(rows) if named_N is None else named_N[rows]
+            if named_N is None:
+                count_N, row_N = self._drawn[rows], rows + self.first_row
+                trials = draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
+                self._drawn[rows] += 1
+            else:
+                trials = named_N[rows]
             self._trial[rows] = trials
             self.begin_trials(rows, trials)
             self._begin(rows, np.zeros_like(rows))
         rows = np.flatnonzero(request.new_episode_N)
         if len(rows):
             self._begin(rows, self._episode[rows] + 1)
-
-    def _draw(self, rows: Rows) -> Rows:
-        """Draw the next trials of these rows."""
-        count_N = self._drawn[rows]
-        self._drawn[rows] += 1
-        row_N = rows + self.first_row
-        return draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
 
     def _begin(self, rows: Rows, episodes: Rows) -> None:
         """Begin these episodes in these rows."""
@@ -351,12 +317,10 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         ended_N = np.zeros(self.num_envs, dtype=bool)
         ended_N[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for row in rows:
-            final_obs[row] = self.unbatch(observation, row)
-        whole: dict[str, NDArray[Any]] = {}
-        nested: dict[str, NDArray[Any]] = {}
+        final_obs[rows] = [self.unbatch(observation, row) for row in rows]
+        whole, nested = {}, {}
         for name, value in self.episode_records(rows).items():
-            whole[name] = np.zeros(self.num_envs, dtype=value.dtype)
+            whole[name] = np.zeros(self.num_envs, value.dtype)
             whole[name][rows] = value
             nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
         return {

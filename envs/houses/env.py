@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
@@ -94,6 +95,7 @@ class HousesVectorEnv(TrialVectorEnv):
             field_bytes: bound of the memory for distance fields.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
+        refuse_fixed(HousesVectorEnv, TrialVectorEnv, kwargs)
         self.task = parse_task(task, where="Houses")
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution, where="Houses")

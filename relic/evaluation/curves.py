@@ -12,7 +12,7 @@ Shapes: U units (a trial, evaluated once), I episode index, C clusters (houses),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.records import Record
+from relic.schema import choice
 
 MEASURES = ("success", "spl", "soft_spl", "return", "length")
 RISING = ("success", "spl", "soft_spl", "return")
@@ -71,10 +72,11 @@ def tabulate(records: Sequence[Record], name: str) -> Table:
     """Arrange one measure by unit and episode.
 
     Raises:
-        ValueError: If there are no records.
+        ValueError: If there are no records, or they have no such measure.
     """
     if not records:
         raise ValueError("records: must hold at least one episode, got none. Evaluate longer.")
+    choice(name, records[0], "measure")
     units = sorted({(r["repeat"], r["trial"]) for r in records})
     row_of = {unit: row for row, unit in enumerate(units)}
     value_UI = np.full((len(units), 1 + max(r["episode"] for r in records)), np.nan)
@@ -97,6 +99,26 @@ def curve(table: Table) -> dict[str, list[Any]]:
         "high": _plain(high_I),
         "count": count_I.tolist(),
     }
+
+
+def varies(curves: Iterable[Mapping[str, Any]]) -> bool:
+    """Say whether a measure ever varies, so that there is something to plot.
+
+    Where all episodes have one length, say, a plot of it would be a flat line.
+
+    Args:
+        curves: All that one plot shows of it, as `curve` gives them, controls included.
+    """
+    parts = [
+        values
+        for curve in curves
+        for name, values in curve.items()
+        if name.endswith(("mean", "low", "high"))
+    ]
+    seen = [value for values in parts if isinstance(values, list) for value in values]
+    known = np.array([value for value in seen if value is not None])
+    # Means of equal numbers may differ in their last bits.
+    return bool(known.size and np.ptp(known) > 1e-9 * max(np.abs(known).max(), 1.0))
 
 
 def gain(table: Table) -> Interval:

@@ -32,11 +32,12 @@ from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record, in_order
 from relic.noise import key, row_uniforms
 from relic.policy.policy import Policy
+from relic.schema import convert
 
 OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarray]
 """Called before each step with the environment, what the policy sees (its own copy), which rows
-begin an episode, and the policy's actions. Returns the actions that are executed, which the policy
-then remembers in the place of its own."""
+begin an episode, and the policy's actions, in the environment's units and not clipped yet. Returns
+the actions that are executed, which the policy then remembers in the place of its own."""
 _MAX_KEY = (1 << 63) - 1
 
 
@@ -94,6 +95,7 @@ def run_block(
         control: What the policy remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
+    control = convert(ContextControl, control, "control")  # a mere name would match none
     policy = limited(policy, protocol.context_limit)
     memory = _begin_memory(policy, env, protocol, block, control)
     yield from _BlockRunner(policy, env, protocol, block, memory, on_act).records()
@@ -208,12 +210,16 @@ class _BlockRunner:
             episode_starts=torch.from_numpy(self._starts_N).to(device),
             noise=torch.from_numpy(noise_NK).to(device),
         )
+        own = self._policy.to_environment(acted.action)
         if self._on_act is None:
-            return self._policy.clip_action(acted.action).cpu().numpy(), acted.token
-        own = acted.action.cpu().numpy()
-        done = self._on_act(self._env, dict(self._observation), self._starts_N, own)
-        executed = torch.from_numpy(done).to(acted.action)
-        self._memory.state.record_action(executed)
+            return self._policy.clip_action(own).cpu().numpy(), acted.token
+        given = own.cpu().numpy()
+        done = self._on_act(self._env, dict(self._observation), self._starts_N, given)
+        executed = torch.from_numpy(done).to(own)
+        # Its own actions stay as they are: a way there and back would round them.
+        remembered = self._policy.from_environment(executed).to(acted.action)
+        remembered = torch.where(executed == own, acted.action, remembered)
+        self._memory.state.record_action(remembered)
         return self._policy.clip_action(executed).cpu().numpy(), acted.token
 
     def _record(self, infos: dict[str, Any], row: int) -> Record:

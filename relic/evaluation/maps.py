@@ -26,6 +26,7 @@ from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.houses.show.topdown import Frame, Map, draw_map, mark_objects, plot_map
 from relic.evaluation.protocol import Block, Protocol
+from relic.evaluation.records import Record
 from relic.files import complete_lines, write_text
 from relic.schema import ConfigError
 
@@ -73,6 +74,19 @@ class DarkroomMap:
         """Return the places that satisfy a record's `goal`, (K, 2): the hidden cell."""
         return np.array([divmod(goal, self.size)], np.float64)
 
+    def found_after(self, record: Record, pose_T4: Positions) -> int | None:
+        """Return the number of steps after which an episode first reached its goal, if it did.
+
+        The episode goes on on the goal, so its length does not tell. Poses are those before each
+        action: one that begins on the goal has not found it, and what is found by the last action
+        is in no pose.
+        """
+        if not record["success"]:
+            return None
+        on_goal_T = (pose_T4[:, :2] == self.goals(record["goal"])).all(axis=1)
+        reached = np.flatnonzero(on_goal_T[1:])
+        return int(reached[0]) + 1 if len(reached) else len(pose_T4)
+
     def draw(self, axes: Axes) -> None:
         """Draw the lines between cells, and set the limits of the axes."""
         edges = np.arange(self.size + 1) - 0.5
@@ -113,6 +127,10 @@ class HouseMap:
     def goals(self, goal: int) -> Positions:
         """Return where the objects of the category are, (K, 2)."""
         return np.array([(o.x, o.y) for o in self.scene.objects if o.category == goal])
+
+    def found_after(self, record: Record, pose_T4: Positions) -> int | None:
+        """Return the number of steps after which the goal was found, if it was: the last."""
+        return len(pose_T4) if record["success"] else None
 
     def draw(self, axes: Axes) -> None:
         """Draw rooms and furniture, pale, as more is drawn over them."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -36,9 +36,9 @@ from relic.evaluation.records import Record
 from relic.evaluation.trained_agent import TrainedAgent, find_agent, fit_protocol
 from relic.evaluation.workers import torch_threads
 from relic.files import write_json
-from relic.policy.loading import load
+from relic.policy.loading import check_device, load
 from relic.policy.policy import Policy
-from relic.schema import ConfigError, to_plain
+from relic.schema import ConfigError, choice, nearest, to_plain
 
 Goals = Literal["fixed", "free"]
 _PARTS = ("mean", "low", "high")
@@ -88,13 +88,22 @@ class ProbeResult:
     """The policy's own episodes after them."""
     measures: dict[str, DemonstrationEffect] = field(default_factory=dict)
 
+    def effect(self, measure: str) -> DemonstrationEffect:
+        """Return the effect on a measure.
+
+        Raises:
+            ConfigError: If it was not measured; it names the nearest.
+        """
+        return self.measures[choice(measure, self.measures, "measure")]
+
     def at_first(self, measure: str, part: Literal["demonstrated", "difference"]) -> Curve:
         """Return a part of the effect in the episode right after the demonstrations.
 
         Returns:
             A curve with one entry for each of `counts`.
         """
-        by_count = getattr(self.measures[measure], part)
+        effect = self.effect(measure)
+        by_count = getattr(effect, choice(part, ("demonstrated", "difference"), "part"))
         return Curve(*(tuple(getattr(c, name)[0] for c in by_count) for name in _PARTS))
 
     def write(self, path: str | Path) -> None:
@@ -146,6 +155,11 @@ def probe(
         NotImplementedError: If the environment has no expert.
     """
     tried = _checked(counts, following)
+    if goals is not None:
+        choice(goals, get_args(Goals), "goals")
+    if threads < 1:
+        raise ConfigError(f"threads: must be at least 1, got {threads}. Use 1.")
+    check_device(device)
     agent = find_agent(run, checkpoint)
     named = _protocol(agent, protocol, trials=trials, repeats=repeats)
     fitted, goals = _fit(agent, named, goals, allow_trained=allow_trained)
@@ -241,9 +255,18 @@ def _demonstrations(
     if given == EXPERT:
         shown, records = record_expert(env, trials, most)
     else:
-        shown = given if isinstance(given, Demonstrations) else read_demonstrations(Path(given))
+        shown = given if isinstance(given, Demonstrations) else _read(Path(given))
         records = rehearse(shown, env, trials, most)
     return shown, [{**record, "repeat": 0} for record in records]
+
+
+def _read(path: Path) -> Demonstrations:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"demonstrations: must be {EXPERT!r}, demonstrations or a file of them, got "
+            f"{str(path)!r}. {nearest(str(path), [EXPERT])}"
+        )
+    return read_demonstrations(path)
 
 
 def _records(

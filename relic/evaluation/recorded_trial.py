@@ -144,7 +144,7 @@ class _Keeper:
             return torch.from_numpy(np.stack(steps, axis=1)).to(policy.device)
 
         seen = {name: row([o[name] for o in self._seen]) for name in self._seen[0]}
-        action = row(self._actions)
+        action = policy.from_environment(row(self._actions))
         return SequenceBatch(
             observation=policy.encode_observation(seen),
             action=action,

@@ -15,9 +15,15 @@ from envs.make import make_trial_env
 from relic.evaluation.controls import limited
 from relic.evaluation.evaluator import check_fit
 from relic.evaluation.protocol import Protocol
-from relic.policy.loading import DESCRIPTION_FILE, find_checkpoint, load, read_meta
+from relic.policy.loading import (
+    DESCRIPTION_FILE,
+    check_device,
+    find_checkpoint,
+    load,
+    read_meta,
+)
 from relic.policy.policy import Policy
-from relic.schema import ConfigError
+from relic.schema import ConfigError, choice
 from relic.upgrade import upgrade_config
 
 CONFIG_FILE = "config.yaml"
@@ -74,6 +80,7 @@ def find_agents(path: str | Path, which: Literal["latest", "best", "all"]) -> li
         FileNotFoundError: If the path holds no policy, or no configuration comes with it.
         ConfigError: If the configuration is damaged.
     """
+    choice(which, ("latest", "best", "all"), "which")
     if which != "all":
         return [find_agent(path, which)]
     found = (file.parent for file in (Path(path) / "checkpoints").glob(f"*/{DESCRIPTION_FILE}"))
@@ -152,21 +159,6 @@ def fit_protocol(
     finally:
         env.close()
     return fitted
-
-
-def check_device(device: str) -> None:
-    """Check that PyTorch has a device.
-
-    Raises:
-        ConfigError: If it has not.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device: must be a device of this machine, got {device} "
-            f"({str(error).splitlines()[0]}). Use device=cpu."
-        ) from None
 
 
 def check_reach(policy: Policy, episodes: int, steps: int) -> None:

@@ -26,7 +26,7 @@ from relic.policy.weights import (
     read_weights,
     write_weights,
 )
-from relic.schema import build, to_plain
+from relic.schema import ConfigError, build, choice, nearest, to_plain
 from relic.upgrade import upgrade_policy, upgrade_weights
 
 
@@ -120,6 +120,7 @@ def _number_from_json(value: float | int | str) -> float | int:
     return float(value) if isinstance(value, str) else value
 
 
+_DEVICES = ("cpu", "cuda")
 FORMAT = 1
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
@@ -163,9 +164,11 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no policy at the path.
+        ConfigError: If there is no such device, or `which` is another word.
         CheckpointError: If it is damaged, of a newer format, or not what its description says; the
             text names file, key and shape.
     """
+    check_device(device)
     directory = find_checkpoint(path, which=which)
     file = directory / DESCRIPTION_FILE
     content = read_json(file, FORMAT)
@@ -181,6 +184,23 @@ def load(
         checksums = content["checksums"]
     load_policy_weights(policy, directory, checksums)
     return policy.to(device).eval()
+
+
+def check_device(device: str | torch.device) -> None:
+    """Check that PyTorch has a device.
+
+    Raises:
+        ConfigError: If it has not.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        kind = str(device).partition(":")[0]
+        advice = "Use device=cpu." if kind in _DEVICES else nearest(kind, _DEVICES)
+        raise ConfigError(
+            f"device: must be a device of this machine, got {device} "
+            f"({str(error).splitlines()[0]:.80}). {advice}"
+        ) from None
 
 
 def load_policy_weights(
@@ -217,8 +237,10 @@ def find_checkpoint(path: str | Path, *, which: Literal["latest", "best"] = "lat
 
     Raises:
         FileNotFoundError: If there is none.
+        ConfigError: If `which` is another word.
         CheckpointError: If the run's pointer to its checkpoints is damaged.
     """
+    choice(which, ("latest", "best"), "which")
     root = Path(path)
     if (root / DESCRIPTION_FILE).is_file():
         return root

@@ -19,6 +19,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from relic.policy.action_units import ActionUnits
 from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import PREV_REWARD
@@ -87,6 +88,8 @@ class Policy(nn.Module):
         width = config.width
         # Heads check the spaces, so they come first.
         self.actor = actor_head(width, action_space, config.log_std)
+        is_vector = isinstance(action_space, spaces.Box)
+        self.action_units = ActionUnits(action_space) if is_vector else None
         self.critic = ValueHead(width)
         sections = config.auxiliary
         self.auxiliary = nn.ModuleDict(
@@ -282,8 +285,16 @@ class Policy(nn.Module):
             losses[name] = head.auxiliary_losses(output.auxiliary[name], batch)
         return losses
 
+    def to_environment(self, action: Tensor) -> Tensor:
+        """Return actions of `step` in the environment's units, not clipped yet."""
+        return action if self.action_units is None else self.action_units.to_environment(action)
+
+    def from_environment(self, action: Tensor) -> Tensor:
+        """Return actions in the environment's units, such as an expert's, in those of `step`."""
+        return action if self.action_units is None else self.action_units.from_environment(action)
+
     def clip_action(self, action: Tensor) -> Tensor:
-        """Return what the environment may be given: vectors clipped to the action space."""
+        """Return actions in the environment's units with vectors clipped to the action space."""
         if not isinstance(self.action_space, spaces.Box):
             return action
         low = torch.as_tensor(self.action_space.low, device=action.device)

@@ -23,7 +23,8 @@ class SequenceBatch:
 
     Attributes:
         observation: (N, T, ...) by key, as `Policy.encode_observation` returned it.
-        action: Executed actions, (N, T) or (N, T, A).
+        action: Executed actions, (N, T) or (N, T, A); vectors in the policy's units
+            (`Policy.from_environment`).
         prev_action: Those of the steps before, in the same shape; not looked at where an episode
             starts.
         episode_starts: bool (N, T).
@@ -39,6 +40,8 @@ class SequenceBatch:
 class PolicyStep:
     """What `Policy.step` did: (N,) each, `action` (N, A) where actions are vectors.
 
+    Vectors are in the policy's units; `Policy.to_environment` and `Policy.clip_action` make of them
+    what an environment may be given.
     `token` (N, E) is what the memory was given; `SequenceModel.prefill` takes it again.
     """
 
@@ -73,7 +76,7 @@ class PolicyState:
 
     Attributes:
         memory: State of the sequence model.
-        prev_action: The action of the step before, (N,) or (N, A).
+        prev_action: The action of the step before, (N,) or (N, A), in the policy's units.
         started: bool (N,), false where the trial has not begun.
     """
 
@@ -93,7 +96,11 @@ class PolicyState:
         self.started[index] = False
 
     def record_action(self, action: Tensor | np.ndarray) -> None:
-        """Set the action that was executed, where it was not the policy's (demonstrations)."""
+        """Set the action that was executed, where it was not the policy's (demonstrations).
+
+        Args:
+            action: In the policy's units.
+        """
         self.prev_action.copy_(torch.as_tensor(action))
 
     def state_dict(self) -> dict[str, Any]:

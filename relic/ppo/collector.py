@@ -197,7 +197,7 @@ class Collector(RolloutSource):
         rollout.log_prob_NT[rows, column] = step.log_prob.to(rollout.device)
         rollout.value_NT[rows, column] = step.value.to(rollout.device)
         rollout.episode_starts_NT[rows, column] = starts_N
-        return self.policy.clip_action(action).cpu().numpy()
+        return self.policy.clip_action(self.policy.to_environment(action)).cpu().numpy()
 
     def _receive(self, group: EnvGroup, column: int) -> None:
         """Write what the environment said to the newest action, if one is under way."""
@@ -249,7 +249,15 @@ class Collector(RolloutSource):
             for name, value in row_final.items():
                 final[name][row] = value
         self.policy.add_reward(final, rollout.reward_NT[rows, column])
-        value_N = self._value(group, final, np.zeros_like(wanted_N)).to(rollout.device)
+        features = self.policy.encode_observation(final)
+        value_N = self.policy.value(
+            features, group.state, episode_starts=np.zeros_like(wanted_N)
+        ).to(rollout.device)
+        for row in np.flatnonzero(wanted_N):
+            # Copies: a view would keep all rows of this step for the sake of one.
+            seen = {k: v[row].to(rollout.device, copy=True) for k, v in features.items()}
+            at = (int(row) + rows.start, column)
+            rollout.finals.kept[at] = seen if known_N[row] else None
         known = torch.from_numpy(known_N).to(rollout.device)
         value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
         wanted = torch.from_numpy(wanted_N).to(rollout.device)
@@ -268,6 +276,7 @@ class Collector(RolloutSource):
         rollout, rows = self.rollout, group.rows
         assert rollout.expert_action is not None
         expert = torch.as_tensor(group.env.expert_actions(), device=action.device)
+        expert = self.policy.from_environment(expert)
         rollout.expert_action[rows, column] = expert.to(rollout.expert_action)
         starts_N = group.episode_starts_N
         if starts_N.any():

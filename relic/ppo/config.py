@@ -196,7 +196,8 @@ class UpdatesConfig:
     into the memory. They cost nothing, and were made under nearly the new weights. Rows that this
     epoch left out (row_fraction, target_kl) keep theirs. For memories that keep every step."""
     refresh_values: bool = True
-    """Take over the state values that come with it."""
+    """Take over the state values that come with it, and value final observations anew where the
+    next updates learn from steps before their chunk."""
     refresh_log_probs: bool = False
     """Take over the log-probs too: older chunks are then compared with the newest policy."""
     refresh_tokens: Annotated[int | None, at_least(1)] = 65_536

@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 
 from relic.ppo.config import Precision, UpdatesConfig
+from relic.ppo.final_values import (
+    let_values_stand_in,
+    needs_old_final_values,
+    refresh_final_values,
+)
 from relic.ppo.learner import Learner
 from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
 from relic.ppo.source import RolloutSource
@@ -77,13 +82,19 @@ def run_rollout(
                 learner.updates,
                 draw=learner.num_updates,
                 precision=learner.ppo.precision,
+                final_values=needs_old_final_values(schedule, learner.updates, planned),
             )
             times["refresh"] = time.perf_counter() - began
         yield UpdateReport(planned, collector.env_steps, metrics, collector.take_episodes(), times)
 
 
 def renew_context(
-    collector: RolloutSource, updates: UpdatesConfig, *, draw: int, precision: Precision
+    collector: RolloutSource,
+    updates: UpdatesConfig,
+    *,
+    draw: int,
+    precision: Precision,
+    final_values: bool = False,
 ) -> None:
     """Shuffle the completed episodes and refresh the memory, as far as the configuration says.
 
@@ -94,10 +105,15 @@ def renew_context(
         updates: Says whether to shuffle and to refresh.
         draw: Updates of the run so far, which number the shuffle.
         precision: Of the refresh, as learning has it.
+        final_values: Value final observations anew, too.
     """
     if updates.shuffle:
         collector.rollout.shuffle(collector.seed, draw)
+    if final_values:
+        refresh_final_values(collector, updates, precision=precision)
     restore_memory(collector, updates, precision=precision)
+    if final_values:
+        let_values_stand_in(collector.rollout)
 
 
 def restore_memory(
@@ -124,12 +140,8 @@ def refresh(collector: RolloutSource, updates: UpdatesConfig, *, precision: Prec
         precision: Of the passes, as learning has it.
     """
     policy, rollout = collector.policy, collector.rollout
-    rows_at_once = rollout.num_envs
-    if updates.refresh_tokens is not None:
-        rows_at_once = max(1, updates.refresh_tokens // max(rollout.size, 1))
     for group in collector.groups:
-        for first in range(0, len(group.rows_N), rows_at_once):
-            rows_K = group.rows_N[first : first + rows_at_once]
+        for rows_K in collector.row_batches(group.rows_N, updates.refresh_tokens):
             batch = rollout.batch(rows_K, 0, rollout.size, policy.device)
             group.state.memory.reset(group.index(rows_K))
             with precision.autocast(policy.device):

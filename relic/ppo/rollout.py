@@ -24,6 +24,7 @@ from torch import Tensor
 
 from relic.noise import Stream, key, mix, shuffle_in_place
 from relic.policy.steps import SequenceBatch
+from relic.ppo.final_observations import FinalObservations
 
 
 def time_order(num_rows: int, num_steps: int) -> np.ndarray:
@@ -136,11 +137,14 @@ class Rollout:
             name: self._empty(space, dtypes.get(name))
             for name, space in observation_space.spaces.items()
         }
-        self.action = self._empty(action_space)
-        self.expert_action = self._empty(action_space) if demonstrations else None
+        # Vectors are in the policy's units and as exact: else their log-probs would change.
+        kind = torch.float32 if isinstance(action_space, spaces.Box) else None
+        self.action = self._empty(action_space, kind)
+        self.expert_action = self._empty(action_space, kind) if demonstrations else None
         self.log_prob_NT = torch.zeros(shape, device=self.device)
         self.value_NT = torch.zeros(shape, device=self.device)
         self.final_value_NT = torch.zeros(shape, device=self.device)
+        self.finals = FinalObservations()
         self.reward_NT = np.zeros(shape, np.float32)
         self.episode_starts_NT = np.zeros(shape, bool)
         self.terminated_NT = np.zeros(shape, bool)
@@ -163,7 +167,7 @@ class Rollout:
         tensors += [self.final_value_NT]
         tensors += [] if self.expert_action is None else [self.expert_action]
         arrays = [getattr(self, name) for name in _HOST_COLUMNS] + [self.context_order_NT]
-        return sum(t.nbytes for t in tensors) + sum(a.nbytes for a in arrays)
+        return sum(t.nbytes for t in tensors) + sum(a.nbytes for a in arrays) + self.finals.nbytes
 
     @property
     def ended_N(self) -> Array:
@@ -178,6 +182,7 @@ class Rollout:
         self.context_order_NT[:] = np.arange(self.num_steps)
         # Sums and maxima over the unfilled part must stay finite; ends are read as flags.
         self.final_value_NT.zero_()
+        self.finals.kept.clear()
 
     def shuffle(self, seed: int, draw: int) -> None:
         """Permute the completed episodes in each row's context.
@@ -252,12 +257,15 @@ class Rollout:
     def chunk_state(self, begin: int, end: int, rows: slice = _ALL) -> dict[str, Any]:
         """Return what never changes again of the steps `[begin, end)`, for append-only files.
 
+        Final values are as they were collected, or as a refresh has left them.
+
         Args:
             begin: First step.
             end: One past the last.
             rows: Of these rows, by their numbers in this process.
         """
         part = (rows, slice(begin, end))
+        numbers = range(self.num_envs)[rows]
         return {
             "begin": begin,
             "end": end,
@@ -267,6 +275,7 @@ class Rollout:
             if self.expert_action is None
             else self.expert_action[part].cpu().clone(),
             "final_value": self.final_value_NT[part].cpu().clone(),
+            "finals": self.finals.state_dict(begin, end, numbers),
             **{name: getattr(self, name)[part].copy() for name in _HOST_COLUMNS},
         }
 
@@ -278,6 +287,7 @@ class Rollout:
             "shuffled": self._shuffled,
             "log_prob": self.log_prob_NT[part].cpu().clone(),
             "value": self.value_NT[part].cpu().clone(),
+            "final_value": self.final_value_NT[part].cpu().clone(),
             "context_order": self.context_order_NT[part].copy(),
         }
 
@@ -290,6 +300,8 @@ class Rollout:
         if self.expert_action is not None:
             self.expert_action[part] = torch.as_tensor(chunk["expert_action"]).to(self.action)
         self.final_value_NT[part] = torch.as_tensor(chunk["final_value"]).to(self.device)
+        first_row = range(self.num_envs)[rows].start
+        self.finals.load_state_dict(chunk.get("finals"), first_row, like=self.observation)
         for name in _HOST_COLUMNS:
             getattr(self, name)[part] = np.asarray(chunk[name])
 
@@ -317,4 +329,6 @@ class Rollout:
         self._shuffled = int(state["shuffled"])
         self.log_prob_NT[:, : self.size] = torch.as_tensor(state["log_prob"])
         self.value_NT[:, : self.size] = torch.as_tensor(state["value"])
+        if "final_value" in state:  # older files have those of the chunks alone
+            self.final_value_NT[:, : self.size] = torch.as_tensor(state["final_value"])
         self.context_order_NT[:, : self.size] = np.asarray(state["context_order"])

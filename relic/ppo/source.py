@@ -136,6 +136,19 @@ class RolloutSource(ABC):
         """Steps that a row had taken when the rollout under way, a trial in each row, began."""
         return self.row_steps - self.rollout.size
 
+    def row_batches(self, rows_N: Array, tokens: int | None) -> Iterator[Array]:
+        """Cut rows into batches whose contexts have at most so many tokens, or one row each.
+
+        Args:
+            rows_N: Rows of this process.
+            tokens: None: all rows at once.
+        """
+        at_once = max(len(rows_N), 1)
+        if tokens is not None:
+            at_once = max(1, tokens // max(self.rollout.size, 1))
+        for first in range(0, len(rows_N), at_once):
+            yield rows_N[first : first + at_once]
+
     def take_episodes(self) -> dict[str, Array]:
         """Return the records of episodes that ended since the last call, one entry each."""
         records, self._episodes = self._episodes, []

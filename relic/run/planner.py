@@ -155,6 +155,8 @@ def rollout_bytes(
     demonstrations: bool = False,
 ) -> int:
     """Return the bytes of all columns of a rollout."""
+    if isinstance(action_space, spaces.Box):  # in the policy's units
+        action_space = spaces.Box(-1.0, 1.0, action_space.shape, np.float32)
     action = _space_bytes(action_space) * (2 if demonstrations else 1)
     # Log-prob, value, final value and reward are float32; four flags; the context's order.
     scalars = 4 * 4 + 4 + 8

@@ -104,11 +104,10 @@ class Slider(TrialVectorEnv):
         super().__init__(
             num_envs,
             spaces.Dict({"zero": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
-            single_action_space=spaces.Box(-0.1, 0.1, (1,), np.float32),
             dataset_name="slider",
             num_trials=4,
             max_episode_steps=3,
-            **kwargs,
+            **{"single_action_space": spaces.Box(-0.1, 0.1, (1,), np.float32), **kwargs},
         )
 
     def begin_trials(self, rows, trials):
@@ -149,6 +148,59 @@ def test_vector_actions_are_clipped_and_the_previous_reward_is_shown(monkeypatch
     assert (np.abs(shown[[1, 2, 4, 5]]) == np.float32(0.1)).any()
     paid = shown[[1, 2]].sum(0)
     assert all(abs(r["return"] - paid[r["trial"]]) < 0.11 for r in records if r["episode"] == 0)
+
+
+class Dial(Slider):
+    """Pays the action, which lies far from zero."""
+
+    def __init__(self, num_envs: int = 1):
+        super().__init__(num_envs, single_action_space=spaces.Box(10.0, 20.0, (1,), np.float32))
+
+    def advance(self, actions):
+        never = np.zeros(self.num_envs, bool)
+        return actions[:, 0].astype(np.float32), never, never.copy()
+
+
+def run_dial(on_act=None):
+    """Evaluate an agent, and return the previous actions that it was told with the records."""
+    env, told = Dial(2), []
+    space = env.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    torch.manual_seed(0)
+    config = build(PolicyConfig, {"memory": "gru"})
+    policy = Policy(config, space, env.single_action_space, max_episode_steps=3).eval()
+    encode = policy.encoder.forward
+
+    def watched(observation, prev_action, *rest):
+        told.append(prev_action.clone())
+        return encode(observation, prev_action, *rest)
+
+    policy.encoder.forward = watched
+    protocol = small_protocol(env=f"{__name__}:Dial", trials=2, repeats=1, episodes=2, block=2)
+    (block,) = protocol.blocks()
+    records = list(run_block(policy, env, protocol, block, on_act=on_act))
+    return torch.stack(told), records
+
+
+def test_watching_an_agent_changes_nothing_and_shows_the_environments_units():
+    seen = []
+
+    def watch(env, observation, starts_N, action_N):
+        seen.append(action_N.copy())
+        return action_N
+
+    (told, records), (told_watched, records_watched) = run_dial(), run_dial(watch)
+    assert torch.equal(told, told_watched)
+    assert records == records_watched
+    assert 12 < np.mean(seen) < 19
+    assert all(30 < r["return"] < 60 for r in records)
+
+
+def test_shown_actions_are_the_environments_and_are_remembered_in_the_policys_units():
+    shown = np.full((2, 1), 17.5, np.float32)
+    told, records = run_dial(lambda *seen: shown)
+    assert all(r["return"] == 3 * 17.5 for r in records)
+    assert (told[1:] == 0.5).all()
 
 
 @pytest.mark.parametrize(

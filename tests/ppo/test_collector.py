@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from relic.policy.memory.transformer_config import PositionKind
 from relic.policy.steps import SequenceBatch
 from relic.ppo.collector import Collector
 from relic.ppo.config import Objective
@@ -169,3 +170,29 @@ def test_what_does_not_fit_is_refused(training, arguments, message):
     share = arguments.get("expert_share", 0.0)
     with pytest.raises(ValueError, match=message):
         Collector(env, built.policy, built.rollout, seed=0, expert_share=share)
+
+
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        {},
+        {"max_positions": 8},
+        {"reset_position": False, "max_positions": 40},
+        {"episode_position": PositionKind.LEARNED, "max_episodes": 5},
+    ],
+)
+def test_time_limits_are_bootstrapped_from_positions_that_learn(training, transformer):
+    """A rollout of whole episodes, after which each table ends."""
+    ppo = {"time_limit": TimeLimit.BOOTSTRAP}
+    first, second = (training(ppo, env="darkroom", transformer=transformer) for _ in range(2))
+    # Where the table has a row that no step stands at, whatever is in it must not matter.
+    table = second.policy.memory.step_embedding.weight
+    steps = 40 if "reset_position" in transformer else 8
+    with torch.no_grad():
+        table[steps:] += 5.0
+    for built in (first, second):
+        collected(built)
+        built.last = built.collector.bootstrap_value()
+    assert (first.rollout.final_value_NT[:, 7::8] != 0).all()
+    assert torch.equal(first.rollout.final_value_NT, second.rollout.final_value_NT)
+    assert torch.equal(first.last, second.last)

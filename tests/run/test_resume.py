@@ -127,18 +127,21 @@ def test_a_memory_that_was_not_refreshed_is_saved_itself(tmp_path, train, start,
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("first", "second", "time_limit"),
     [
-        pytest.param(1, 6, id="later in the next rollout"),
-        pytest.param(2, 6, id="as far in the next rollout"),
+        pytest.param(1, 6, "terminal", id="later in the next rollout"),
+        pytest.param(2, 6, "terminal", id="as far in the next rollout"),
+        pytest.param(5, 7, "bootstrap", id="before the full update, with final values"),
     ],
 )
-def test_saves_in_two_rollouts_do_not_mix_their_steps(tmp_path, monkeypatch, first, second):
+def test_saves_in_two_rollouts_do_not_mix_their_steps(
+    tmp_path, monkeypatch, first, second, time_limit
+):
     """With no save in between, not even at the end of the first rollout, of four updates."""
     monkeypatch.chdir(tmp_path)
     keys = dict(key.split("=") for key in TINY)
     keys |= {"validation.every_rollouts": "null", "checkpoint.best_metric": "null"}
-    keys |= {"checkpoint.interval_s": "1e6", "threads": "1"}
+    keys |= {"checkpoint.interval_s": "1e6", "threads": "1", "ppo.time_limit": time_limit}
     config = compose(keys)
     trainer = Trainer(replace(config, run_dir="whole"), join_ranks("cpu"))
     for update, _ in enumerate(trainer.updates(lambda: False), 1):

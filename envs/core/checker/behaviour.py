@@ -86,8 +86,7 @@ def check_resets(subject: Subject) -> Iterator[str]:
     if first_difference([subject.look(env.reset()[0])], [second], rows):
         yield "reset: the trial's second episode depends on what was done in the first"
 
-    subject.begin()
-    before = subject.play(subject.opening)[-1]
+    before = subject.open()
     untouched = rows[1:]
     options = {"reset_mask": subject.mask(0)}
     now = subject.look(env.reset(options=options)[0])
@@ -97,11 +96,12 @@ def check_resets(subject: Subject) -> Iterator[str]:
         yield "reset: options['reset_mask'] did not begin the next episode of the trial"
     yield from _untouched(subject, before, now, "options['reset_mask']")
     subject.begin()
-    expected = subject.play(subject.tape[: SHORT + OPENING])[OPENING:]
+    rest = subject.tape[subject.opening_steps : SHORT + OPENING]
+    expected = subject.play(subject.tape[: SHORT + OPENING])[subject.opening_steps :]
     subject.begin()
     subject.play(subject.opening)
     env.reset(options={"reset_mask": subject.mask(0)})
-    if first_difference(subject.play(subject.tape[OPENING : SHORT + OPENING]), expected, untouched):
+    if first_difference(subject.play(rest), expected, untouched):
         yield "reset: options['reset_mask'] changed how rows outside it go on"
     if not np.array_equal(subject.core.trial, subject.trials):
         yield "reset: options['reset_mask'] moved rows to another trial"
@@ -111,10 +111,10 @@ def check_resets(subject: Subject) -> Iterator[str]:
 def _check_new_trial(subject: Subject, expected: Trace) -> Iterator[str]:
     """A mask of new trials, with names."""
     env, rows = subject.env, subject.rows
+    rest = subject.tape[subject.opening_steps : SHORT + OPENING]
     target = subject.trials + 1
     first = subject.begin(target)
-    subject.begin()
-    before = subject.play(subject.opening)[-1]
+    before = subject.open()
     options = {"new_trial": subject.mask(0), "trial": target}
     now = subject.look(env.reset(options=options)[0])
     wanted = np.where(subject.mask(0), target, subject.trials)
@@ -123,7 +123,7 @@ def _check_new_trial(subject: Subject, expected: Trace) -> Iterator[str]:
     if first_difference([now], [first], rows[:1]):
         yield "reset: a new trial does not begin with the first observation of that trial"
     yield from _untouched(subject, before, now, "options['new_trial']")
-    if first_difference(subject.play(subject.tape[OPENING : SHORT + OPENING]), expected, rows[1:]):
+    if first_difference(subject.play(rest), expected, rows[1:]):
         yield "reset: options['new_trial'] changed how rows outside it go on"
 
 
@@ -208,7 +208,7 @@ def check_number_of_rows(subject: Subject) -> Iterator[str]:
 def check_state(subject: Subject) -> Iterator[str]:
     """A saved state brings everything back, here and in a fresh environment."""
     subject.begin()
-    subject.play(subject.opening)
+    subject.play(subject.tape[:OPENING])
     state = subject.core.state_dict()
     yield from _state_types(state, "state_dict()")
     before = digest_tree(state)

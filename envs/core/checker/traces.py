@@ -17,6 +17,9 @@ Outcome = dict[str, Any]
 OPENING: Final = 3
 """Steps at the start of the tape in which, if it can be had, no episode ends."""
 
+_TRIES: Final = 40
+"""Tapes drawn before a shorter opening is taken."""
+
 SHORT: Final = 12
 """Steps of the checks that need no episode's end."""
 
@@ -76,6 +79,8 @@ class Subject:
     """Named trials, one a row, all different where there are enough."""
     tape: list[NDArray[Any]] = field(init=False)
     """Actions of enough steps to end every row's episode, and a few more."""
+    opening_steps: int = field(init=False, default=OPENING)
+    """Steps of the opening; `settle` finds out."""
 
     def __post_init__(self) -> None:
         """Draw trials and actions."""
@@ -101,18 +106,24 @@ class Subject:
 
     @property
     def opening(self) -> list[NDArray[Any]]:
-        """The start of the tape, for checks that want all rows in the middle of an episode."""
-        return self.tape[:OPENING]
+        """The start of the tape, for checks that want all rows in their first episode.
 
-    def settle(self) -> bool:
-        """Redraw the opening until no episode ends in it; whether that could be had."""
-        for _ in range(100):
-            self.begin()
-            outcomes = [got for step in self.play(self.opening) for got in step]
-            if not any(got["termination"] or got["truncation"] for got in outcomes):
-                return True
-            self.tape[:OPENING] = [self.sample(self.num_envs) for _ in range(OPENING)]
-        return False
+        Up to `OPENING` steps: none where an episode can end at once, as in a bandit.
+        """
+        return self.tape[: self.opening_steps]
+
+    def settle(self) -> None:
+        """Redraw the start of the tape until no episode ends in it; shorten it if that fails."""
+        longest = min(OPENING, int(self.core.max_episode_steps) - 1)
+        for steps in range(longest, 0, -1):
+            for _ in range(_TRIES):
+                self.begin()
+                outcomes = [got for step in self.play(self.tape[:steps]) for got in step]
+                if not any(got["termination"] or got["truncation"] for got in outcomes):
+                    object.__setattr__(self, "opening_steps", steps)
+                    return
+                self.tape[:steps] = [self.sample(self.num_envs) for _ in range(steps)]
+        object.__setattr__(self, "opening_steps", 0)
 
     def sample(self, count: int) -> NDArray[Any]:
         """Draw actions for so many rows."""
@@ -124,6 +135,11 @@ class Subject:
         trials = self.trials if trials is None else trials
         observation, _ = self.env.reset(seed=self.seed, options={"trial": trials})
         return self.look(observation)
+
+    def open(self) -> list[Outcome]:
+        """Begin, play the opening, and return what the rows saw last."""
+        first = self.begin()
+        return self.play(self.opening)[-1] if self.opening else first
 
     def look(self, observation: dict[str, NDArray[Any]]) -> list[Outcome]:
         """Return what an observation shows to each row."""

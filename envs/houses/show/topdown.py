@@ -309,6 +309,7 @@ def write_film(
     views: Iterable[Frame] | None = None,
     *,
     caption: str = "",
+    last_caption: str | None = None,
     fps: int = 6,
 ) -> None:
     """Save a walk as an MP4 file, a frame a step.
@@ -320,8 +321,12 @@ def write_film(
             is NaN are drawn without a view.
         views: What is seen at each step. None: the map alone.
         caption: A line above the pictures.
+        last_caption: What stands there at the last step: how it ended. None: the same.
         fps: Frames a second.
     """
+    captions = [caption] * (len(poses_K4) - 1) + [caption if last_caption is None else last_caption]
+    font = ImageFont.load_default(12)
+    width = max(math.ceil(font.getlength(text)) for text in captions) + 8  # alike in all frames
     film: Any = iio.get_writer(str(path), "FFMPEG", fps=fps, macro_block_size=2)
     with film:
         for step, view in zip(range(len(poses_K4)), views or repeat(None), strict=False):
@@ -329,16 +334,15 @@ def write_film(
             x, y, heading, _ = (float(value) for value in poses_K4[step])
             if not math.isnan(heading):
                 drawn = draw_view(drawn, x, y, heading)
-            film.append_data(_frame(drawn.image, view, caption))
+            film.append_data(_frame(drawn.image, view, captions[step], width))
 
 
-def _frame(plan: Frame, view: Frame | None, caption: str) -> Frame:
-    """Put a map beside a view, under a caption, on sides of even length."""
+def _frame(plan: Frame, view: Frame | None, caption: str, least: int) -> Frame:
+    """Put a map beside a view, under a caption, on sides of even length and of a least width."""
     top = _CAPTION if caption else 0
     left = 0 if view is None else view.shape[1] + MARGIN
     height = top + max(plan.shape[0], 0 if view is None else view.shape[0])
-    font = ImageFont.load_default(12)
-    width = max(left + plan.shape[1], math.ceil(font.getlength(caption)) + 8)
+    width = max(left + plan.shape[1], least)
     # Video codecs want even sides.
     canvas = np.full((height + height % 2, width + width % 2, 3), PAPER, np.uint8)
     if view is not None:
@@ -347,5 +351,5 @@ def _frame(plan: Frame, view: Frame | None, caption: str) -> Frame:
     if not caption:
         return canvas
     image = Image.fromarray(canvas)
-    ImageDraw.Draw(image).text((4, 3), caption, INK, font)
+    ImageDraw.Draw(image).text((4, 3), caption, INK, ImageFont.load_default(12))
     return np.asarray(image)

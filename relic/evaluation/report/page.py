@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from relic.evaluation.curves import varies
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
 from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, label, number
 from relic.files import write_text
@@ -149,10 +150,13 @@ def page(
         "<p>Each curve shows a measure against the number of episodes that the agent has in its "
         "context. Bands are 95 % bootstrap intervals over houses or trials.</p>",
         _controls(summary),
+        _constants(summary),
         "<h2>Gain</h2>",
         _gains(summary),
     ]
     for name, curve in summary["metrics"].items():
+        if not varies([curve]):
+            continue
         sections.append(f"<h2>{escape(label(name))}</h2>")
         if name in pictures:
             text = f"{label(name)} against the number of episodes in the context"
@@ -179,6 +183,18 @@ def _controls(summary: Mapping[str, Any]) -> str:
 def _all_controls(summary: Mapping[str, Any]) -> list[str]:
     curves = summary["metrics"].values()
     return list(dict.fromkeys(control for curve in curves for control in controls_of(curve)))
+
+
+def _constants(summary: Mapping[str, Any]) -> str:
+    """Say which measures never vary; they get neither a plot nor a table."""
+    same = [
+        f"{label(name)} ({next((v for v in curve['mean'] if v is not None), 0.0):g})"
+        for name, curve in summary["metrics"].items()
+        if not varies([curve])
+    ]
+    if not same:
+        return ""
+    return f"<p>Always the same, and therefore without a plot: {escape(', '.join(same))}.</p>"
 
 
 def _gains(summary: Mapping[str, Any]) -> str:

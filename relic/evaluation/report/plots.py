@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
+from relic.evaluation.curves import varies
 from relic.evaluation.probe import ProbeResult
 from relic.evaluation.report.text import CONTROL_WORDS, controls_of, label
 from relic.schema import to_plain
@@ -47,9 +48,11 @@ def legend_beside(axes: Axes, **options: Any) -> None:
 
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Draw the curve of each measure into `directory` and return the files."""
+    """Draw the curve of each measure that varies into `directory` and return the files."""
     figures = {}
     for name, curve in summary["metrics"].items():
+        if not varies([curve]):
+            continue
         figures[name] = plot_curve(curve, label(name), trained=trained_context(summary))
     return save_figures(figures, directory)
 
@@ -176,7 +179,8 @@ def plot_groups(summary: Mapping[str, Any], directory: Path) -> list[Path]:
         parts = summary.get(kind, {})
         for name in dict.fromkeys(name for part in parts.values() for name in part["metrics"]):
             chosen = {part: content["metrics"][name] for part, content in parts.items()}
-            figures[f"{name}_{kind}"] = draw(chosen, label(name))
+            if varies(chosen.values()):
+                figures[f"{name}_{kind}"] = draw(chosen, label(name))
     return save_figures(figures, directory)
 
 
@@ -222,7 +226,7 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     The lower panel is the paired difference; its intervals are those to read, since the bands
     above share the spread of the trials.
     """
-    effect = result.measures[measure]
+    effect = result.effect(measure)
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2)})
     most = result.counts[-1] + 1

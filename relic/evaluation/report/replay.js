@@ -87,7 +87,8 @@
     get("status").textContent =
       `Episode ${episode}, step ${step + 1} of ${lengthOf(e)}` +
       (e.goal ? `, looking for: ${e.goal}` : "");
-    get("outcome").textContent = e.outcome;
+    // Who watches should not know the end before it.
+    get("outcome").textContent = step + 1 === lengthOf(e) ? e.outcome : "";
   }
 
   function choose(number, at = 0) {

@@ -111,7 +111,7 @@ def _episode(
         "goal": name,
         "goals": [] if goal is None else _whole(trial_map.goals(goal)),
         "success": record.get("success"),
-        "outcome": outcome(record),
+        "outcome": outcome(record, trial_map.found_after(record, pose_T4)),
         "x": _whole(x_T),
         "y": _whole(y_T),
         "heading": np.rint(np.degrees(heading_T)).astype(int).tolist() if has_heading else None,
@@ -122,10 +122,18 @@ def _whole(value: np.ndarray) -> Any:
     return np.rint(value / _UNIT).astype(int).tolist()
 
 
-def outcome(record: Record) -> str:
-    """Say in a few words how an episode went."""
+def outcome(record: Record, found_after: int | None = None) -> str:
+    """Say in a few words how an episode went.
+
+    Args:
+        record: Of the episode.
+        found_after: Steps after which the goal was first reached, see `TrialMap.found_after`.
+            None: it was not, or at an unknown step.
+    """
     steps = f"{record['length']} step" + "s" * (record["length"] != 1)
     found = {True: f"found in {steps}", False: f"not found in {steps}", None: steps}
+    if record.get("success") and found_after is not None and found_after < record["length"]:
+        found[True] = f"first found after {found_after} of {steps}"
     numbers = (f"{label(name)} {_shown(record[name])}" for name in _NUMBERS if name in record)
     return ", ".join([found[record.get("success")], *numbers])
 

@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relic.evaluation.curves import RISING, Interval, interval, tabulate
+from relic.evaluation.curves import RISING, Interval, interval, tabulate, varies
 from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.page import document, picture, table
@@ -94,6 +94,8 @@ def write_side_by_side(entries: Sequence[Entry], directory: Path) -> dict[str, A
     write_json(directory / TABLE_FILE, comparison)
     figures = {}
     for name in _measures(entries):
+        if not varies(entry["metrics"][name] for entry in comparison["entries"]):
+            continue
         figures[name] = plot_curves(comparison, name)
         if _is_sweep(comparison):
             figures[f"{name}_by_steps"] = plot_by_steps(comparison, name)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from relic.evaluation.maps import Positions
 from relic.evaluation.recorded_trial import RecordedTrial, Shares, TrialAttention
 from relic.evaluation.report.plots import AGENT, CONTROL
+from relic.schema import choice
 
 GOAL, SINK = "#c92a3a", "#aab2bd"
 _SHADES = "viridis"
@@ -29,7 +30,13 @@ def plot_paths(recorded: RecordedTrial, episodes: Sequence[int], measure: str = 
         recorded: The trial.
         episodes: Their indices.
         measure: Of the records, written above each.
+
+    Raises:
+        ConfigError: If there is no such episode or measure.
     """
+    choice(measure, recorded.records[0], "measure")
+    for index in episodes:
+        choice(index, range(len(recorded.records)), "episodes")
     figure = Figure(figsize=(2.3 * len(episodes), 2.75), layout="constrained")
     for axes, index in zip(_row(figure, len(episodes)), episodes, strict=True):
         recorded.map.draw(axes)

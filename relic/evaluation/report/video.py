@@ -69,7 +69,11 @@ def _film(env: TrialVectorEnv, track: Track, record: Record, file: Path) -> None
     picture = trial_map.picture(goal, side=SIDE)
     pose_T4 = track.episodes[record["episode"]]
     asked = f"{env.goal_categories[goal]}: " if env.goal_categories and goal is not None else ""
-    caption = f"{asked}{outcome(record)}; episode {record['episode']} of trial {track.trial}"
+    where = f"episode {record['episode']} of trial {track.trial}"
+    ended = outcome(record, trial_map.found_after(record, pose_T4))
+    captions = [f"{asked}{text}".replace("_", " ") for text in (where, f"{ended}; {where}")]
     on_picture_T4 = pose_T4 - np.array([picture.left, picture.bottom, 0.0, 0.0])
     views = trial_map.views(env, pose_T4, SIDE)
-    write_film(file, picture.plan, on_picture_T4, views, caption=caption.replace("_", " "))
+    write_film(
+        file, picture.plan, on_picture_T4, views, caption=captions[0], last_caption=captions[1]
+    )

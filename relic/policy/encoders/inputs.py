@@ -21,6 +21,10 @@ _STRENGTH = 0.25
 """Read-outs are logits of a few units; hyperbolic tangents of a quarter keep them apart."""
 
 
+UNBOUNDED = 1e6
+"""Bounds beyond it are none: some environments write the largest float where they mean infinity."""
+
+
 def vector_size(space: VectorSpace) -> int:
     """Return the numbers in a vector of the space."""
     return int(np.prod(space.shape, dtype=np.int64))
@@ -32,8 +36,7 @@ def vector_scale(space: VectorSpace) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     low = space.low.astype(np.float64).reshape(-1)
     high = space.high.astype(np.float64).reshape(-1)
-    # Some environments write the largest float where they mean infinity.
-    if max(np.abs(low).max(initial=0), np.abs(high).max(initial=0)) > 1e6:
+    if max(np.abs(low).max(initial=0), np.abs(high).max(initial=0)) > UNBOUNDED:
         return None
     if low.min(initial=0) >= -1 and high.max(initial=0) <= 1:
         return None

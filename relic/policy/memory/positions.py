@@ -66,6 +66,15 @@ def next_position(episode_starts_N: Tensor, before: Positions) -> Positions:
     return Positions(in_episode_N, before.episode + (starts_N & (before.in_episode >= 0)))
 
 
+def last_before(index: Tensor, end: int) -> Tensor:
+    """Return indices with the end itself replaced by the last one before it.
+
+    What stands at the end is only looked at, for the value of what follows the last step. No loss
+    goes through it, so a table's row of its own would never learn.
+    """
+    return index - (index == end).long()
+
+
 def rotation(index: Tensor, head_dim: int, base: float) -> Tensor:
     """Return the rotary factors of positions as unit complex numbers.
 

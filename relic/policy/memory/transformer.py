@@ -34,7 +34,7 @@ from relic.policy.memory.pass_plan import (
     rotation_of,
     segment_steps,
 )
-from relic.policy.memory.positions import Positions, next_position, rotate
+from relic.policy.memory.positions import Positions, last_before, next_position, rotate
 from relic.policy.memory.sequence_model import (
     Capabilities,
     KVRecorder,
@@ -281,7 +281,7 @@ class Transformer(SequenceModel):
         facts = next_position(episode_starts_N, cache.last)
         before_N = segment_steps(self.config, episode_starts_N, cache)
         plan = plan_decode(cache, before_N, self.config.attention_backend)
-        h_NE = self._embed(x_NE, facts, cache.lengths)
+        h_NE = self._embed(x_NE, facts, cache.lengths, None if write else cache.capacity)
         factor = rotation_of(self.config, facts, cache.lengths)
         # A step that is not to be remembered is written to a slot too. In a linear cache the next
         # step overwrites it. In a ring the slot held an older step that is still seen, so its
@@ -309,12 +309,27 @@ class Transformer(SequenceModel):
             cache.last.episode.copy_(facts.episode)
         return self.norm(h_NE)
 
-    def _embed(self, x: Tensor, facts: Positions, trial: Tensor) -> Tensor:
-        """Add the learned positions to tokens."""
-        if self.config.in_episode_position is PositionKind.LEARNED:
-            step = facts.in_episode if self.config.reset_position else trial
+    def _embed(
+        self, x: Tensor, facts: Positions, trial: Tensor, looks_until: int | None = None
+    ) -> Tensor:
+        """Add the learned positions to tokens.
+
+        Args:
+            x: Tokens.
+            facts: Their positions.
+            trial: Their indices in the trial.
+            looks_until: Steps that the trial may have, where a step is only looked at. It may stand
+                behind the last of them, and then behind the last episode.
+        """
+        config, learned = self.config, PositionKind.LEARNED
+        if looks_until is not None:
+            trial = last_before(trial, looks_until)
+            facts = facts._replace(episode=last_before(facts.episode, config.max_episodes))
+        if config.in_episode_position is learned:
+            in_episode = last_before(facts.in_episode, self.max_episode_steps)
+            step = in_episode if config.reset_position else trial
             x = x + look_up(self.step_embedding, step, "position in its episode")
-        if self.config.episode_position is PositionKind.LEARNED:
+        if config.episode_position is learned:
             x = x + look_up(self.episode_embedding, facts.episode, "episode's index")
         return x
 

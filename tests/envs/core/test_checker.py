@@ -166,17 +166,6 @@ class InfosAlways(ToyVectorEnv):
         return *rest, infos
 
 
-class OneStep(ToyVectorEnv):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, max_episode_steps=1, **kwargs)
-
-
-def test_episodes_too_short_to_check_are_named():
-    assert findings(OneStep) == [
-        "episodes: random actions end one within 3 steps, too soon to check"
-    ]
-
-
 class WrongMask(ToyVectorEnv):
     def step(self, actions):
         *rest, infos = super().step(actions)

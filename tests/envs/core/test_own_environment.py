@@ -14,6 +14,14 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 
 
+def test_the_page_sends_nobody_to_wrong_statistics():
+    (bullet,) = re.findall(
+        r"^- [^-]*?RecordEpisodeStatistics.*?(?=^- )", PAGE.read_text(), re.M | re.S
+    )
+    assert 'infos["episode_record"]["length"]' in bullet
+    assert "one step and one reward short" in " ".join(bullet.split())
+
+
 def test_snippets_run(tmp_path):
     script = []
     for block in blocks("python"):

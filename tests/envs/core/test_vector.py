@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import vector as vector_wrappers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -381,38 +380,6 @@ def test_single_environment():
         env.load_state_dict(env.vector.state_dict())
     with pytest.raises(ValueError, match="one row"):
         type(env).__bases__[0](ToyVectorEnv(2))
-
-
-def test_gymnasiums_vector_wrappers_work():
-    env = vector_wrappers.RecordEpisodeStatistics(ToyVectorEnv(3, seed=1))
-    env.reset(seed=1)
-    num_ended = 0
-    for action in np.random.default_rng(0).integers(4, size=(60, 3)):
-        *_, terminated, truncated, infos = env.step(action)
-        ended = terminated | truncated
-        if ended.any():
-            assert np.array_equal(infos["_episode"], ended)
-            # The wrapper counts no steps of the step after an end (it assumes next-step resets).
-            first = infos["episode_record"]["episode"] == 0
-            assert np.array_equal(
-                infos["episode"]["l"][ended & first],
-                infos["episode_record"]["length"][ended & first],
-            )
-        num_ended += int(ended.sum())
-    assert env.episode_count == num_ended
-
-    env = vector_wrappers.DictInfoToList(ToyVectorEnv(2, max_episode_steps=3))
-    env.reset()
-    for _ in range(3):
-        infos = env.step(np.array([0, 1]))[-1]
-    assert any("final_obs" in info and "episode_record" in info for info in infos)
-
-    env = vector_wrappers.ClipReward(ToyVectorEnv(2), 0.0, 0.5)
-    env = vector_wrappers.NormalizeReward(vector_wrappers.TransformAction(env, lambda a: a % 4))
-    env.reset()
-    for _ in range(9):
-        reward = env.step(np.array([4, 1]))[1]
-    assert np.isfinite(reward).all()
 
 
 def test_draws_are_pinned_and_even():

@@ -242,3 +242,44 @@ def test_acting_in_inference_mode_leaves_prefixes_that_learning_can_use(trials_o
     state.reset([1])
     model.prefill(trials.x[[1], :4], trials.starts[[1], :4], state, rows=[1])
     assert state.lengths.tolist() == [10, 4, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        ({}, 6),
+        ({"max_positions": 6}, 6),
+        ({"max_positions": 40}, 6),
+        ({"reset_position": False, "max_positions": 12}, 12),
+        ({"reset_position": False, "max_positions": 40}, 12),
+    ],
+)
+def test_what_follows_the_last_step_is_looked_at_from_a_row_that_learns(fields, length):
+    """Rows of the table from `length` on are met by no step, so nothing may depend on them."""
+    model = make(max_episode_steps=6, **fields)
+    starts = torch.zeros(1, 12, dtype=torch.bool)
+    starts[:, ::6] = True
+    x = torch.randn(1, 13, 16)
+    state = model.initial_state(1, 12)
+    model.prefill(x[:, :length], starts[:, :length], state)
+    no = torch.zeros(1, dtype=torch.bool)
+    before = model.step(x[:, length], no, state, write=False)
+    with torch.no_grad():
+        model.step_embedding.weight[length:] = 9.0
+    assert torch.equal(model.step(x[:, length], no, state, write=False), before)
+    with torch.no_grad():
+        model.step_embedding.weight[length - 1] += 1.0
+    assert (model.step(x[:, length], no, state, write=False) - before).abs().max() > 1e-3
+
+
+def test_an_episode_that_nobody_begins_can_be_looked_at():
+    model = make(episode_position=LEARNED, max_episodes=2)
+    starts = torch.tensor([[True, False, True, False]])
+    state = model.initial_state(1, 4)
+    model.prefill(torch.randn(1, 4, 16), starts, state)
+    begins = torch.ones(1, dtype=torch.bool)
+    assert model.step(torch.randn(1, 16), begins, state, write=False).isfinite().all()
+    longer = model.initial_state(1, 5)
+    model.prefill(torch.randn(1, 4, 16), starts, longer)
+    with pytest.raises(ValueError, match=r"episode's index must be below 2, got 2"):
+        model.step(torch.randn(1, 16), begins, longer)
