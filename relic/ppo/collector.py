@@ -140,7 +140,10 @@ class Collector(RolloutSource):
     def collect(self, until: int) -> None:
         """Act until `until` columns are filled."""
         for group in self.groups:
+            # What is remembered as the chunk begins is the constant prefix of a partial update's
+            # pass.
             group.prefix = group.state.memory.snapshot()
+        # While the policy acts for one group, the environments of the others simulate.
         for column in range(self.rollout.size, until):
             for group in self.groups:
                 self._receive(group, column - 1)
@@ -248,8 +251,10 @@ class Collector(RolloutSource):
                 continue
             for name, value in row_final.items():
                 final[name][row] = value
+        # The observation is still of the episode that ended, so it has seen the reward.
         self.policy.add_reward(final, rollout.reward_NT[rows, column])
         features = self.policy.encode_observation(final)
+        # No episode begins with it, whatever follows.
         value_N = self.policy.value(
             features, group.state, episode_starts=np.zeros_like(wanted_N)
         ).to(rollout.device)
@@ -292,6 +297,7 @@ class Collector(RolloutSource):
         shown = torch.from_numpy(group.demonstrates_N).to(action.device)
         shown = shown.reshape(-1, *[1] * (action.ndim - 1))
         action = torch.where(shown, expert.to(action.dtype), action)
+        # The next step is shown the action that was taken, not the one that the policy had drawn.
         group.state.record_action(action)
         return action
 
@@ -323,6 +329,8 @@ class Collector(RolloutSource):
         """Take over a saved state; the rollout must have been restored before."""
         self.row_steps = int(state["row_steps"])
         self._started = bool(state["started"])
+        # Rows are cut otherwise than when it was saved: each goes on after the trials that it has
+        # had.
         if state["groups"] is None:
             rollouts = self.row_steps // self.rollout.num_steps
             for group in self.groups:

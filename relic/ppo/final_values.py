@@ -93,6 +93,7 @@ def _refresh_rows(
 
 def _ends_in_context(rollout: Rollout, row: int) -> list[tuple[int, int]]:
     """Return how many steps of the context each final observation follows, and its time step."""
+    # The inverse of the order: where each time step stands.
     place_C = np.argsort(rollout.context_order_NT[row, : rollout.size])
     return sorted((int(place_C[t]) + 1, t) for t in rollout.finals.of_row(row))
 
@@ -101,6 +102,7 @@ def _part(batch: SequenceBatch, begun_K: Array, until_K: Array) -> SequenceBatch
     """Gather each row's own span of a batch; rows with shorter ones are padded."""
     last = batch.episode_starts.shape[1] - 1
     longest = int((until_K - begun_K).max())
+    # Padding may be any step, since `lengths` keeps it out of the memory.
     place_KC = np.minimum(begun_K[:, None] + np.arange(longest), last)
     device = batch.episode_starts.device
     place = torch.from_numpy(place_KC).to(device)

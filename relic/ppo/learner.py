@@ -234,11 +234,13 @@ class Learner:
         # A minibatch has one mean and one deviation over all ranks: with each rank's own, the loss
         # would depend on how rows are shared out. All of an epoch's moments go in one exchange.
         advantage_NC = update.covered(update.advantage_NT).double()
+        # In float64, since the variance is a small difference of their sums.
         sums_N2 = torch.stack([advantage_NC.sum(1), advantage_NC.square().sum(1)], dim=1)
         rows_MK = torch.from_numpy(np.stack(batches)).to(sums_N2.device)
         sums_M2 = self.reduction.sum(sums_N2[rows_MK].sum(1)).cpu()
         count = rows_MK.shape[1] * advantage_NC.shape[1] * self.reduction.world_size
         mean_M, square_M = (sums_M2 / count).unbind(1)
+        # Rounding may leave a variance below zero.
         deviation_M = (square_M - mean_M.square()).clamp(min=0.0).sqrt() + 1e-8
         moments = zip(mean_M.tolist(), deviation_M.tolist(), strict=True)
         yield from zip(batches, moments, strict=True)
@@ -290,6 +292,7 @@ class Learner:
                 "out of range."
             )
         target = self.ppo.target_kl
+        # The divergence is of all ranks, so all of them stop or none does.
         skipped = target is not None and parts["approx_kl"] > 1.5 * target
         if not skipped:
             self.optimizer.step()
@@ -324,6 +327,7 @@ class Learner:
             dropped = dropped[torch.from_numpy(index_K).to(dropped.device)]
         with self.ppo.precision.autocast(device):
             output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
+        # A window before the loss is there to be seen only.
         skip = planned.loss_from - planned.begin
         auxiliary = self.policy.auxiliary_losses(output, batch)
         return ActionEvaluation(

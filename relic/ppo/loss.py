@@ -167,6 +167,7 @@ def explained_variance(
     error = (ret - value).double()
     ret = ret.double()
     ones = torch.ones((), dtype=torch.float64, device=ret.device) * ret.numel()
+    # Moments add up over ranks. A variance is a small difference of them, hence float64.
     moments = torch.stack([ones, ret.sum(), ret.square().sum(), error.sum(), error.square().sum()])
     count, ret_sum, ret_sq, err_sum, err_sq = sum_over_ranks(moments).tolist()
     variance = ret_sq / count - (ret_sum / count) ** 2

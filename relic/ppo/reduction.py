@@ -88,11 +88,13 @@ class GradientBuffer:
         begin = 0
         for parameter in self.parameters:
             end = begin + parameter.numel()
+            # Backward passes add to a gradient that is there, and so write into the flat tensor.
             parameter.grad = self.flat[begin:end].view_as(parameter)
             begin = end
 
     def zero(self) -> None:
         """Forget all gradients."""
+        # In place: gradients that are set to None would no longer be its views.
         self.flat.zero_()
 
     def clip(self, max_norm: float) -> Tensor:

@@ -65,9 +65,12 @@ def find_ends(
     """
     ended_NT = terminated_NT | truncated_NT
     bootstrapped_NT = torch.zeros_like(ended_NT) if crashed_NT is None else crashed_NT & ended_NT
+    # An end by the task is one even if it falls on the limit: nothing follows it.
     if time_limit is TimeLimit.BOOTSTRAP:
         bootstrapped_NT = bootstrapped_NT | (truncated_NT & ~terminated_NT)
     if credit is Credit.TRIAL:
+        # Within a trial the stream runs on into the next episode, so neither cuts nor final values
+        # count.
         keep_NT = torch.zeros_like(ended_NT)
         keep_NT[:, -1:] = trial_over
         ended_NT, bootstrapped_NT = ended_NT & keep_NT, bootstrapped_NT & keep_NT
@@ -121,6 +124,7 @@ def gae(
             gamma=gamma,
             gae_lambda=gae_lambda,
         )
+    # The return to learn is the lambda-return, under the values that the advantages came from.
     return advantage_NT, advantage_NT + value_NT
 
 
@@ -138,6 +142,7 @@ def gae_by_doubling(
     following_NT = torch.cat([value_NT[:, 1:], bootstrap_N[:, None]], dim=1)
     following_NT = torch.where(cut_NT, final_value_NT, following_NT)
     advantage_NT = (reward_NT + gamma * following_NT - value_NT).float()
+    # No trace crosses a cut.
     decay_NT = torch.where(cut_NT, 0.0, gamma * gae_lambda).float()
     num_steps = reward_NT.shape[1]
     shift = 1
@@ -165,6 +170,8 @@ def _gae_kernel(reward_NT, value_NT, cut_NT, final_value_NT, bootstrap_N, gamma,
         following = bootstrap_N[n]
         carried = np.float32(0.0)
         for t in range(reward_NT.shape[1] - 1, -1, -1):
+            # What follows in the row belongs to another stream: neither its value nor its trace
+            # counts.
             if cut_NT[n, t]:
                 following = final_value_NT[n, t]
                 carried = np.float32(0.0)

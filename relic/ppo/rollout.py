@@ -81,6 +81,7 @@ def _shuffle_kernel(order_NC, start_E, bounds, ended_N, draw_key, global_row_N):
             position += after[k] - first[k]
         picks = np.arange(count)
         completed = count if ended_N[n] else count - 1
+        # A key of each row's own: its order depends neither on the other rows nor on their number.
         shuffle_in_place(picks[:completed], mix(draw_key ^ mix(np.uint64(global_row_N[n]))))
         position = 0
         for pick in picks:

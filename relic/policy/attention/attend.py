@@ -63,13 +63,16 @@ def attend(
         (N, H, T, D), in the dtype of q.
     """
     segments = segments or Segments(q.shape[0], q.shape[2], device=q.device)
+    # An empty past would only keep the pass from backends that know none.
     past = past if segments.has_past else None
+    # The scale is said, not left to kernels: theirs would follow the padding of `_fold_sink_query`.
     inputs = AttentionInputs(q, k, v, segments, sinks, past, window, q.shape[-1] ** -0.5)
     if sink_query is not None and sinks is not None:
         inputs = _fold_sink_query(inputs, sinks, sink_query)
     if backend is AttentionBackend.AUTO:
         backend = _fastest(inputs)
         announce(backend, q.device.type)
+    # The cut takes off what `_fold_sink_query` has padded values with.
     return BACKENDS[backend](inputs)[..., : v.shape[-1]]
 
 

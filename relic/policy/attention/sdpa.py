@@ -69,6 +69,7 @@ def _windowed(inputs: AttentionInputs, window: int) -> Tensor:
         return x.reshape(num_rows * (num_blocks - 1), num_heads, -1, head_dim)
 
     k_blocks, v_blocks = blocks(k), blocks(v)
+    # A window reaches from its own block into the one before, and no further.
     keys = torch.cat([k_blocks[:, :-1], k_blocks[:, 1:]], dim=3)
     values = torch.cat([v_blocks[:, :-1], v_blocks[:, 1:]], dim=3)
     if inputs.sinks is not None:
@@ -110,6 +111,7 @@ def _by_segment(inputs: AttentionInputs) -> Tensor:
         kept = torch.from_numpy(np.flatnonzero(valid_BT)).to(q.device)
         outputs.append(out.transpose(1, 2).reshape(index_BT.size, -1).index_select(0, kept))
         places.append(index_BT[valid_BT])
+    # Batches were taken by length; this is the way back to the order of steps.
     inverse = torch.from_numpy(np.argsort(np.concatenate(places))).to(q.device)
     out = torch.cat(outputs).index_select(0, inverse)
     return out.view(num_rows, num_steps, num_heads, head_dim).transpose(1, 2)
@@ -123,6 +125,8 @@ def _segment_batches(segments: Segments) -> Iterator[tuple[np.ndarray, np.ndarra
         chosen = size_class == size
         step = np.arange(length[chosen].max())
         valid = step < length[chosen][:, None]
+        # Padding repeats the last step: causality hides it from the others, and its output is
+        # dropped.
         yield first[chosen][:, None] + np.minimum(step, length[chosen][:, None] - 1), valid
 
 
@@ -145,6 +149,7 @@ def _on_past(inputs: AttentionInputs, past: Past) -> Tensor:
     alike = segments.starts_NT is None and (segments.past_steps == segments.past_steps[0]).all()
     outputs = []
     for rows in [slice(None)] if alike else [slice(n, n + 1) for n in range(num_rows)]:
+        # Empty slots are cut off, from the mask too: each would be scored only to be hidden.
         used = int(segments.past_counts[rows].max())
         chosen = replace(
             inputs,

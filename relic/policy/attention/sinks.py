@@ -67,6 +67,7 @@ class SinkKV(nn.Module):
         if learned:
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         else:
+            # A constant, so checkpoints need not hold it.
             self.register_buffer(name, torch.zeros(shape), persistent=False)
 
     def reset_parameters(self) -> None:

@@ -42,6 +42,8 @@ class CUDAGraphSteps:
         self.fewest_slots = fewest_slots
         device = state.kv.device
         with torch.inference_mode(False):
+            # A graph reads and writes the addresses it was recorded with, so inputs are copied to
+            # these.
             self._x_NE = torch.zeros(state.num_rows, state.config.width, device=device)
             self._starts_N = torch.zeros(state.num_rows, dtype=torch.bool, device=device)
         if state.kv.is_cuda:
@@ -82,8 +84,10 @@ class CUDAGraphSteps:
             return lambda: self._decode(slots)
         graph, side = torch.cuda.CUDAGraph(), self._stream
         with torch.inference_mode(False):
+            # What was copied on the caller's stream must be there before the side stream reads it.
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
+                # Libraries set themselves up in their first calls, which must not be recorded.
                 for _ in range(self.WARM_UP_STEPS):
                     self._decode(slots, write=False)
             torch.cuda.current_stream().wait_stream(side)

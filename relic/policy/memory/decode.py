@@ -114,6 +114,8 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
     if plan.used_N is not None:
         key, value = key[:, :, : plan.read], value[:, :, : plan.read]
         slot_S = torch.arange(key.shape[2], device=key.device)
+        # A hidden slot has weight 0, but 0 times NaN is NaN: the cache is cleared by zeros for
+        # this.
         mask = (slot_S < plan.used_N[:, None])[:, None, None, :]
         return F.scaled_dot_product_attention(q, key, value, attn_mask=mask).squeeze(2)
     outputs = [
@@ -142,6 +144,7 @@ def _packed(q_NHD: Tensor, key: Tensor, value: Tensor, plan: DecodePlan) -> Tens
     from torch.nn.attention.varlen import varlen_attn
 
     num_rows, _, slots, _ = key.shape
+    # Each row is a segment of one query and all its slots; `seqused_k` says how many of them count.
     row = torch.arange(num_rows + 1, device=q_NHD.device, dtype=torch.int32)
     keys, values = (x.transpose(1, 2).flatten(0, 1) for x in (key, value))
     out = varlen_attn(

@@ -87,6 +87,7 @@ class KVCache(SequenceState):
         """Sink keys as made, (L, 1 or N, H, K, D), where queries against them are not rotated."""
         self.host_lengths = np.zeros(num_rows, np.int64)
         """`lengths` as the host knows them without asking the device."""
+        # Counts each row's resets: by it a snapshot notices that its slots hold another trial.
         self._generation = np.zeros(num_rows, np.int64)
         self._source: tuple[KVCache, np.ndarray, np.ndarray] | None = None
 
@@ -167,6 +168,7 @@ class KVCache(SequenceState):
         index = row_indices(rows, self.num_rows)
         if not index.size:
             return
+        # One slot more than there are steps: a step that was only looked at has been written there.
         end = self.num_sinks + min(int(self.host_lengths[index].max()) + 1, self.slots)
         everything = len(index) == self.num_rows
         where = slice(None) if everything else torch.from_numpy(index).to(self.kv.device)
@@ -208,12 +210,14 @@ class KVCache(SequenceState):
         chosen._generation = self._generation[index]
         with torch.inference_mode(False):
             end = self.kv.shape[4]
+            # Scattered rows are copied, so what lies beyond the longest of them is left behind.
             if not adjacent and self.is_linear:
                 end = self.num_sinks + int(chosen.host_lengths.max(initial=0))
             chosen.kv = self.kv[:, :, where, :, :end]
             if self.sink_key is not None and self.sink_key.shape[1] > 1:
                 chosen.sink_key = self.sink_key[:, where]
         source = self._source or (self, np.arange(self.num_rows), self._generation)
+        # A view holds what the source holds; a copy is good whatever becomes of the source.
         if adjacent:
             chosen._source = (source[0], source[1][index], source[2][index].copy())
         return chosen
@@ -235,6 +239,7 @@ class KVCache(SequenceState):
         view.host_lengths = np.full_like(self.host_lengths, steps)
         with torch.inference_mode(False):
             view.lengths = torch.full_like(self.lengths, steps)
+            # In a linear cache the trial is one segment.
             view.segment_steps = view.lengths.clone()
             if steps:
                 facts = positions(episode_starts_NC.to(self.lengths.device))
@@ -245,6 +250,7 @@ class KVCache(SequenceState):
         """Return a cache like this one, with copies of chosen rows' facts and no slots yet."""
         view = object.__new__(KVCache)
         vars(view).update(vars(self))
+        # Graphs write the tensors that they were recorded on, which are not the view's.
         view.cuda_graph = None
         with torch.inference_mode(False):
             view.lengths = self.lengths[where].clone()

@@ -54,6 +54,7 @@ def positions(episode_starts_NT: Tensor, before: Positions | None = None) -> Pos
         counted_NT[:, 0] = False
         return Positions(steps_since(starts_NT), counted_NT.cumsum(1))
     counted_NT = starts_NT.clone()
+    # Nothing came before a trial's first step, so its flag ends no episode.
     counted_NT[:, 0] &= before.in_episode >= 0
     episode_NT = before.episode.unsqueeze(1) + counted_NT.cumsum(1)
     return Positions(steps_since(starts_NT, before.in_episode), episode_NT)
@@ -100,5 +101,6 @@ def rotate(x: Tensor, factor: Tensor) -> Tensor:
         x: Heads (..., D).
         factor: What `rotation` returned, with as many axes as x or broadcasting against it.
     """
+    # In float32, because bfloat16 has no complex numbers.
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * factor).flatten(-2).to(x.dtype)

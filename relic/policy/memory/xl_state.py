@@ -135,6 +135,8 @@ class XLState(SequenceState):
         device = self.lengths.device
         row_N, count_N = (torch.from_numpy(x).to(device) for x in (rows, counts))
         step_T = torch.arange(inputs_LNTE.shape[2], device=device)
+        # Of many steps only the newest fit. Writing one slot twice at once would leave either of
+        # them.
         kept = (step_T < count_N[:, None]) & (step_T >= count_N[:, None] - self.slots)
         n, t = kept.nonzero(as_tuple=True)
         slot = (self.lengths[row_N[n]] + t) % self.slots

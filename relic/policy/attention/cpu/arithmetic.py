@@ -11,6 +11,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LOG2_E = f4(1.44269504)
 _LN_2_HIGH = f4(0.693359375)
 _LN_2_LOW = f4(-2.12194440e-4)
+# Here 2 ** n has the smallest exponent of a normal float; below, its bits would mean another one.
 _LOWEST = f4(-87.0)
 
 

@@ -68,12 +68,14 @@ def compiled_attention(inputs: AttentionInputs) -> Tensor:
             "multiples of 4, no window and no segments, got another pass. Use auto or sdpa."
         )
     q = inputs.q
+    # The kernels have one signature: what a pass lacks comes with no steps.
     nothing = q.new_zeros(*q.shape[:2], 0, q.shape[3])
     sink_k = sink_v = past_k = past_v = nothing
     if inputs.sinks is not None:
         sink_k, sink_v = inputs.sinks.per_row(q.shape[0])
     if inputs.past is not None:
         used = int(inputs.segments.past_steps[0])
+        # The cache may be of half precision, and the past is constant.
         past_k, past_v = (x[:, :, :used].detach().float() for x in inputs.past)
     scale = np.float32(inputs.scale)
     out = _Attend.apply(q, inputs.k, inputs.v, past_k, past_v, sink_k, sink_v, scale)
@@ -174,6 +176,7 @@ def in_threads(
     # The last piece runs here, where waiting would be idle time.
     futures = [_pool(os.getpid(), pieces - 1).submit(run, piece) for piece in slices[:-1]]
     run(slices[-1])
+    # A thread's error is raised here.
     for future in futures:
         future.result()
 

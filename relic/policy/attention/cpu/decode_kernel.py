@@ -15,6 +15,7 @@ import numpy as np
 
 from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
 
+# A constant of the code, not an argument: loops of known length become good vector code.
 _DIM = 32
 
 
@@ -23,6 +24,7 @@ def _score(a_D, key_SD, length, s):
     """Set s[j] to the product of a and key j."""
     fours = length // 4 * 4
     for j in range(0, fours, 4):
+        # Four sums that do not wait for each other.
         x0 = x1 = x2 = x3 = f4(0.0)
         for i in range(_DIM):
             x0 += a_D[i] * key_SD[j, i]

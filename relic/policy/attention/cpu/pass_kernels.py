@@ -18,6 +18,7 @@ import numpy as np
 
 from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
 
+# Of any strides: projections, caches and the threads' slices are views and come without a copy.
 _ARRAY = "float32[:,:,:,:]"
 
 
@@ -58,6 +59,7 @@ def _softmax(s_4J, own_4, length, low_4, total_4):
     """
     # Unseen keys of the block are minus infinity while the largest is sought, and so never it.
     for r in range(4):
+        # Unsigned for the reason that `_spread` gives.
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
             s_4J[r, j] = -np.inf
     m0, m1, m2, m3 = s_4J[0, 0], s_4J[1, 0], s_4J[2, 0], s_4J[3, 0]
@@ -65,6 +67,7 @@ def _softmax(s_4J, own_4, length, low_4, total_4):
         m0, m1 = max(m0, s_4J[0, j]), max(m1, s_4J[1, j])
         m2, m3 = max(m2, s_4J[2, j]), max(m3, s_4J[3, j])
     low_4[0], low_4[1], low_4[2], low_4[3] = m0, m1, m2, m3
+    # The largest score of a row becomes 0: nothing overflows, and `exp` takes no more than 0.
     _exp_rows(s_4J, low_4, own_4, length)
     t0 = t1 = t2 = t3 = f4(0.0)
     for j in range(length):
@@ -84,6 +87,7 @@ def _exp_rows(s_4J, low_4, own_4, length):
         s_4J[1, j] = exp(s_4J[1, j] - m1)
         s_4J[2, j] = exp(s_4J[2, j] - m2)
         s_4J[3, j] = exp(s_4J[3, j] - m3)
+    # This exp gives an unseen key 1e-38, not nothing, so its weight is set.
     for r in range(4):
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
             s_4J[r, j] = f4(0.0)
@@ -112,6 +116,8 @@ def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
 def _gather(s_4J, vt_DJ, out_4D, length):
     """Set out[r] to the sum of the values weighted by s[r]."""
     for d in range(0, out_4D.shape[1], 2):
+        # Two numbers of the head at once: eight sums stay in registers while the loop runs along
+        # the keys.
         b00 = b01 = b10 = b11 = b20 = b21 = b30 = b31 = f4(0.0)
         for j in range(length):
             x0, x1 = vt_DJ[d, j], vt_DJ[d + 1, j]
@@ -145,6 +151,7 @@ def _spread(s_4J, a_4D, grad_DJ, first, length):
 @numba.njit(inline="always")
 def _matrix(height, length):
     """Return zeros whose rows begin cache lines: vectors that straddle two of them cost twice."""
+    # 16 numbers fill a cache line of 64 bytes. As many more leave room to begin at the next line.
     width = (length + 15) // 16 * 16
     flat = np.zeros(height * width + 16, f4)
     begin = (64 - flat.ctypes.data % 64) // 4
@@ -195,6 +202,7 @@ def _own_lengths(t, num_steps, before, own_4):
     """Say how many keys each query of a block sees; return the most."""
     length = before + min(t + 4, num_steps)
     for r in range(4):
+        # Queries that fill up a short last block see no more than the last one does.
         own_4[r] = min(before + t + r + 1, length)
     return length
 
@@ -239,7 +247,10 @@ def attend_forward(q, k, v, past_k, past_v, sink_k, sink_v, scale, out, log_tota
                 _softmax(s, own, length, low, total)
                 _gather(s, vt, o, length)
                 for r in range(min(4, num_steps - t)):
+                    # All that the backward pass needs to make the weights again: they are never
+                    # kept.
                     log_total[n, h, t + r] = low[r] + np.log(total[r])
+                    # Outputs are divided instead of weights: D divisions, not one per key.
                     inverse = f4(1.0) / total[r]
                     for d in range(head_dim):
                         out[n, h, t + r, d] = o[r, d] * inverse
@@ -303,11 +314,15 @@ def attend_backward(
                 _score(g, vt, ds, length)
                 _row_products(g, o, delta)
                 _softmax_backward(s, ds, low, delta, own, length)
+                # The outputs have served: from here on `o` holds the gradients of the queries.
                 _gather(ds, kt, o, length)
+                # From the sinks on: the past is constant and takes no gradient.
                 _spread(ds, a, gkt, num_past, length)
                 _spread(s, g, gvt, num_past, length)
                 for r in range(min(4, num_steps - t)):
                     for d in range(head_dim):
+                        # Keys met scaled queries, so their gradients are scaled already; this one
+                        # is not.
                         grad_q[n, h, t + r, d] = o[r, d] * scale
             _unload(gkt, num_past, n, h, grad_sink_k)
             _unload(gvt, num_past, n, h, grad_sink_v)
