@@ -139,6 +139,7 @@ def _face(
     if abs(aside) > 0.5001 * task.moves.turn:
         return _LEFT if aside > 0.0 else _RIGHT
     above = math.atan2(object_9[2] - EYE_HEIGHT, math.hypot(dx, dy)) - pitch
+    # At the end of its range the camera stays, and the expert would look up for ever.
     if above > 0.5001 * task.moves.look and pitch < task.moves.pitch_max - 1e-6:
         return _UP
     if above < -0.5001 * task.moves.look and pitch > task.moves.pitch_min + 1e-6:
@@ -172,6 +173,7 @@ def _search(
     """Return the first action towards the cheapest near end that sees so many pixels, or -1."""
     action = -1
     cheapest = np.inf
+    # Once around. The epsilon keeps a quotient that is whole but for rounding from growing.
     for n in range(2 * math.ceil(math.pi / task.moves.turn - 1e-6)):
         turned = _nth_turn(n)
         heading = pose[2] + turned * task.moves.turn
@@ -182,6 +184,7 @@ def _search(
                 break  # going farther along this heading only costs more
             px, py = nx, ny
             nx, ny = slide(area.slack_YX, area.cell, px, py, heading, task.moves.forward)
+            # Blocked, so further moves ahead would end here as well.
             if nx == px and ny == py:
                 break
             if _best_seen(packed, targets_K, task, nx, ny)[1] >= pixels:
@@ -211,6 +214,7 @@ def _walk(area: WalkArea, task: TaskConstants, pose: Pose4) -> int:
             cost = abs(turned) * _TURN_COST + ahead + left / task.moves.forward
             if left > here - _GAIN:
                 cost += _NO_GAIN_COST
+            # Of equal plans the one with fewer turns, which comes first; rounding must not decide.
             if cost < cheapest - 1e-9:
                 cheapest = cost
                 action = _first_action(turned)

@@ -36,6 +36,8 @@ _ON_NODE: Final = 1e-3
 @njit(cache=True, nogil=True, inline="always")
 def _axis(near: float, far: float) -> tuple[float, float]:
     """Return the (weight, value) of one axis in the quadratic: second order where it is upwind."""
+    # (3 u - 4 near + far)^2 / 4 = 2.25 (u - (4 near - far) / 3)^2. A far node that is not accepted
+    # is infinite and fails the test, which leaves the first order.
     if far <= near:
         return 2.25, (4.0 * near - far) / 3.0
     return 1.0, near
@@ -44,6 +46,7 @@ def _axis(near: float, far: float) -> tuple[float, float]:
 @njit(cache=True, nogil=True)
 def _solve(known: FloatGrid, i: int, stride: int) -> float:
     """Solve |grad u| = 1 at flat index i from its accepted neighbours."""
+    # Walls and nodes that are not accepted are infinite, so the smaller neighbour is upwind.
     x_near = known[i - 1]
     x_far = known[i - 2]
     if known[i + 1] < x_near:
@@ -54,6 +57,7 @@ def _solve(known: FloatGrid, i: int, stride: int) -> float:
     if known[i + stride] < y_near:
         y_near = known[i + stride]
         y_far = known[i + 2 * stride]
+    # At most one axis has no accepted neighbour, as `march` asks beside accepted nodes only.
     if x_near == np.inf:
         weight, value = _axis(y_near, y_far)
         return value + 1.0 / math.sqrt(weight)
@@ -114,6 +118,7 @@ def march(
             j = i + offset
             if not open_[j] or known[j] < np.inf:
                 continue
+            # Rounded as it is stored, or the same distance might count as lower again.
             u = np.float32(_solve(known, j, stride))
             if u < value[j]:
                 value[j] = u
@@ -251,6 +256,7 @@ def _beyond(field_YX: FloatGrid, iy: int, ix: int, dy: int, dx: int, cell: float
     if 0 <= by < field_YX.shape[0] and 0 <= bx < field_YX.shape[1]:
         behind = field_YX[by, bx]
         if behind < np.inf:
+            # The field's slope is 1, so a distance changes by a cell's width at most.
             return here + min(max(here - behind, -cell), cell)
     return here
 
@@ -284,6 +290,7 @@ def sample(field_YX: FloatGrid, cell: float, x: float, y: float) -> float:
     the slope behind them, so that distances keep changing up to the wall. Infinite where no corner
     has a distance.
     """
+    # Short of the last node, so that the patch's far corners exist.
     fx = min(max(x / cell - 0.5, 0.0), field_YX.shape[1] - 1.001)
     fy = min(max(y / cell - 0.5, 0.0), field_YX.shape[0] - 1.001)
     ix = int(fx)
@@ -298,4 +305,5 @@ def sample(field_YX: FloatGrid, cell: float, x: float, y: float) -> float:
     )
     if not (low < np.inf and high < np.inf):
         return np.inf
+    # Extended corners may be negative beside a goal.
     return max((1.0 - fy) * low + fy * high, 0.0)

@@ -70,6 +70,7 @@ def slack_at(slack_YX: FloatGrid, cell: float, x: float, y: float) -> float:
     """Interpolate slack at a position; outside the lattice it is negative."""
     fx = x / cell - 0.5
     fy = y / cell - 0.5
+    # `int` cuts towards 0, so negatives go first. Put as a denial, it refuses NaN too.
     if not (fx >= 0.0 and fy >= 0.0):
         return _OUTSIDE
     ix = int(fx)
@@ -118,6 +119,7 @@ def ellipse_distance(half_x: float, half_y: float, x: float, y: float) -> float:
         return 0.0
     a2 = half_x * half_x
     b2 = half_y * half_y
+    # Here one of the two terms is 1 on its own, so the root is not to the left.
     t = max(half_x * x - a2, half_y * y - b2)
     for _ in range(60):
         u = half_x * x / (t + a2)
@@ -155,6 +157,7 @@ class _Solids(NamedTuple):
 def _section_scale(kind: int, center_z: float, half_z: float) -> float:
     """Size of a solid's widest horizontal section within `OBSTACLE_Z`, 0 if it has none."""
     z_low, z_high = OBSTACLE_Z
+    # An ellipsoid is widest at the height nearest its centre.
     away = max(z_low - center_z, center_z - z_high, 0.0)
     if min(center_z + half_z, z_high) - max(center_z - half_z, z_low) < _TOUCH:
         return 0.0
@@ -301,9 +304,11 @@ def grid_of_primitives(
     margin: float,
 ) -> NavGrid:
     """Inflate primitives inside the rectangle [0, extent], whose border is an obstacle too."""
+    # The epsilon keeps a side of whole cells, but for rounding, from one cell more.
     columns, rows = (max(math.ceil(side / cell - 1e-6), 2) for side in extent)
     x_X = (np.arange(columns) + 0.5) * cell
     y_Y = (np.arange(rows) + 0.5) * cell
+    # The margin is taken off all slack below, so the band is wider by it.
     band = SLACK_BAND_CELLS * cell + margin
     border_X = np.minimum(x_X, extent[0] - x_X) - radius
     border_Y = np.minimum(y_Y, extent[1] - y_Y) - radius

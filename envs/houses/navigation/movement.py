@@ -50,8 +50,10 @@ def _project(slack_YX: FloatGrid, cell: float, x: float, y: float) -> tuple[floa
         gx = (slack_at(slack_YX, cell, x + h, y) - slack_at(slack_YX, cell, x - h, y)) / (2 * h)
         gy = (slack_at(slack_YX, cell, x, y + h) - slack_at(slack_YX, cell, x, y - h)) / (2 * h)
         squared = gx * gx + gy * gy
+        # Without a slope no direction leads out.
         if squared < 1e-6:
             break
+        # Divided by the slope once for the distance, and once more as (gx, gy) is not of length 1.
         back = (_SKIN - slack) / squared
         x += back * gx
         y += back * gy
@@ -96,10 +98,12 @@ def slide(
     cos = math.cos(heading)
     sin = math.sin(heading)
     # Half a cell at a time, so that no step jumps over a thin wall.
+    # The epsilon keeps a quotient that is whole but for rounding from one step more.
     steps = max(math.ceil(distance / (0.5 * cell) - 1e-9), 1)
     step = distance / steps
     done = 0
     while done < steps:
+        # Measured from the start, so that rounding does not add up.
         ahead = step * (done + 1)
         if slack_at(slack_YX, cell, x + ahead * cos, y + ahead * sin) < 0.0:
             break
@@ -169,6 +173,7 @@ def _build(fingerprint: int) -> Any:
                 x, y = pose_N4[n, 0], pose_N4[n, 1]
                 slack_YX = slabs.slack_NC[n][:cells].reshape((rows, columns))
                 nx, ny = slide(slack_YX, cell, x, y, pose_N4[n, 2], moves.forward)
+                # A blocked move changes neither path nor distance, so the field need not be read.
                 if nx != x or ny != y:
                     pose_N4[n, 0] = nx
                     pose_N4[n, 1] = ny

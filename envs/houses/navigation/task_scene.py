@@ -129,6 +129,7 @@ def needed_pixels(config: ObjectNavConfig) -> float:
     Those are half as many again as success needs, in a view of 90 degrees.
     """
     focal = 0.5 * config.success_resolution / math.tan(0.5 * math.radians(config.hfov_deg))
+    # Rounded, so that the standard camera needs MIN_PIXELS exactly, with which it is compared.
     return 1.5 * config.success_pixels * round((0.5 * SQUARE_PIXELS / focal) ** 2, 9)
 
 
@@ -160,6 +161,7 @@ class HouseTaskScene:
             if proven or len(self.viewpoints(o.instance)):
                 known = self.goal_instances.get(o.category, ())
                 self.goal_instances[o.category] = (*known, o.instance)
+        # At exit the cache ends as well, so there is nothing to drop.
         finalize(self, fields.drop, self._key).atexit = False
 
     def expert_action(self, goal: Goal, pose: tuple[float, float, float, float]) -> int:

@@ -76,7 +76,7 @@ def _clip(
 ) -> tuple[float, float]:
     """Narrow a ray's interval to the slab [-half, half] of one axis."""
     if along == 0.0:
-        return (enter, leave) if abs(start) < half else (1.0, 0.0)
+        return (enter, leave) if abs(start) < half else (1.0, 0.0)  # parallel: all of it or nothing
     a = (-half - start) / along
     b = (half - start) / along
     return max(enter, min(a, b)), min(leave, max(a, b))
@@ -109,7 +109,7 @@ def blocks(solid_C: Table, start: Point, along: Point) -> bool:
     a = qx * qx + qy * qy + qz * qz
     b = px * qx + py * qy + pz * qz
     c = px * px + py * py + pz * pz - 1.0
-    if a == 0.0:
+    if a == 0.0:  # along a cylinder's axis, so its caps alone decide
         return c < 0.0 and enter < leave
     inside = b * b - a * c
     if inside <= 0.0:
@@ -205,7 +205,7 @@ def solids_near(solids_PC: Table, object_9: Table, distance: float) -> NDArray[n
     low = min(object_9[2] - object_9[4], EYE_HEIGHT)
     high = max(object_9[2] + object_9[4], EYE_HEIGHT)
     for p in range(len(solids_PC)):
-        if object_9[5] <= p < object_9[6]:
+        if object_9[5] <= p < object_9[6]:  # its own parts, which do not hide it
             continue
         solid = solids_PC[p]
         if solid[Z] + solid[HZ] <= low or solid[Z] - solid[HZ] >= high:

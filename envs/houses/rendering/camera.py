@@ -66,6 +66,7 @@ def _pack(
     pose_4N: NDArray[np.float64], step: float, size_2: NDArray[np.float64], packed_NC: FloatArray
 ) -> None:
     """Fill `packed_NC`. In float64, so that CPU and GPU draw from the same numbers."""
+    # Rays go through pixel centres, so the first one is half a pixel inside the image's corner.
     left = (0.5 - 0.5 * size_2[0]) * step
     top = (0.5 * size_2[1] - 0.5) * step
     for n in range(pose_4N.shape[1]):
@@ -74,9 +75,11 @@ def _pack(
         packed = packed_NC[n]
         packed[EYE], packed[EYE + 1], packed[EYE + 2] = pose_4N[0, n], pose_4N[1, n], EYE_HEIGHT
         forward = (ch * cp, sh * cp, sp)
+        # Level, as the camera never rolls. Kernels rely on it: a step by column changes no height.
         right = (sh, -ch, 0.0)
         up = (-ch * sp, -sh * sp, cp)
         for a in range(3):
             packed[FORWARD + a], packed[RIGHT + a], packed[UP + a] = forward[a], right[a], up[a]
+            # Not of length 1: only so is a ray affine in column and row, and t the depth.
             packed[RAY + a] = forward[a] + left * right[a] + top * up[a]
         packed[STEP] = step

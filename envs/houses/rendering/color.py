@@ -45,6 +45,7 @@ WHITE: Final = np.float32(255.0)
 QUARTER_TURN: Final = np.float32(0.5 * math.pi)
 TWO: Final = np.float32(2.0)
 FOUR: Final = np.float32(4.0)
+# What divides is never less than these: squared lengths and sums, and metres.
 TINY: Final = np.float32(1e-12)
 CLOSE: Final = np.float32(1e-3)
 
@@ -68,6 +69,7 @@ def _fade(pixel: Number, span: Number, distance: Number, look_A: FloatArray) -> 
     `pixel * t^2 / distance` long; the mean of the two counts.
     """
     rate = pixel * FADE_RATE / span
+    # The strength falls from 1 to 0 along a line: (FADE_END - width) / (FADE_END - FADE_START).
     look_A[FADE] = FADE_BASE
     if distance > ZERO:
         look_A[FADE + 1] = HALF * rate
@@ -96,6 +98,7 @@ def _flat_look(
     """Write the tile coordinates of a box's face or a cylinder's cap, in tiles."""
     axis, sign = face >> 1, ONE if face & 1 == 0 else -ONE
     u_axis, v_axis = 1 if axis == 0 else 0, 1 if axis == 2 else 2
+    # On upright faces u grows to the right as seen from outside, so that no tile is mirrored.
     u_sign = ONE if axis == 2 else (sign if axis == 0 else -sign)
     stretched = repeat <= ZERO
     span_u = max(solid_G[HIGH + u_axis] - solid_G[LOW + u_axis], CLOSE) if stretched else repeat
@@ -121,6 +124,7 @@ def _curved_look(
     solid_G: FloatArray, repeat: Number, shape_K: FloatArray, look_A: FloatArray
 ) -> None:
     """Write the tile coordinates of a cylinder's side or an ellipsoid, in tiles."""
+    # `_quarters` counts quarter turns, each of which is this long at the mean radius.
     quarter = QUARTER_TURN * HALF * (solid_G[HIGH] + solid_G[HIGH + 1])
     high = solid_G[HIGH + 2] - solid_G[LOW + 2]
     span_u = FOUR * quarter if repeat <= ZERO else repeat
@@ -147,6 +151,7 @@ def make_look(
     look_A: FloatArray,
 ) -> None:
     """Write the look of one face; `face` is negative for a curved one."""
+    # The normal of a curved face changes by pixel, so `curved_hit` finds its light instead.
     light = ONE
     if face >= 0:
         light = _face_light(solid_G, face >> 1, ONE if face & 1 == 0 else -ONE)
@@ -160,7 +165,9 @@ def make_look(
     tile = int(material_5[TILE])
     for n in range(3):
         look_A[TINT + n] = light * material_5[n]
+        # Texels are bytes, so the tint needs no factor of 255. The mean, in [0, 1], does.
         look_A[MEAN + n] = WHITE * look_A[TINT + n] * atlas.mean[3 * tile + n]
+    # A float32 holds whole numbers up to 2^24 exactly.
     look_A[TILE_OFFSET] = np.float32(tile << (2 * atlas.shift))
 
 
@@ -195,6 +202,7 @@ def _quarters(x: Number, y: Number) -> Number:
 
     Close to the angle, cheap, and rounded alike everywhere.
     """
+    # Lanes have neither an absolute value nor a minus sign.
     wide, high = maximum(x, ZERO - x), maximum(y, ZERO - y)
     turn = high / maximum(wide + high, TINY)
     ahead = select(y >= ZERO, turn, FOUR - turn)
@@ -241,8 +249,10 @@ def curved_hit(
     aa, bb, cc, light_x, light_y, scale_u, scale_v, offset_v, full, fade = row[8:]
     x = eye_x + t * (ray_x + i * step_x)
     y = eye_y + t * (ray_y + i * step_y)
+    # No step by column, as the camera never rolls.
     z = eye_z + t * ray_z
     u, v = scale_u * _quarters(x, y), scale_v * z + offset_v
+    # Half the gradient of x^2 / a^2 + y^2 / b^2 + z^2 / c^2, which is 1 on the surface.
     x, y, z = x * aa, y * bb, z * cc  # the normal, not yet of length 1
     length = root(maximum(x * x + y * y + z * z, TINY))
     light = AMBIENT + (light_x * x + light_y * y + LIGHT[2] * z) / length
@@ -276,6 +286,7 @@ def texel_of(atlas: Atlas, colors: tuple[Number, ...], u: Number, v: Number) -> 
 def _channel(mean: Number, tint: Number, byte: Number, strength: Number, light: Number) -> Number:
     """Return one byte of colour."""
     color = (mean + strength * (tint * to_float(byte) - mean)) * light
+    # `to_int` cuts fractions off, so the half rounds.
     return to_int(minimum(color, WHITE) + HALF)
 
 

@@ -102,6 +102,7 @@ def _average(fine_HW3: NDArray[np.uint8], rgb_HW3: NDArray[np.uint8]) -> None:
     for j in range(height):
         for i in range(width):
             for n in range(3):
+                # int32, as a sum of bytes would overflow. The 2 below is half of 4, which rounds.
                 above = np.int32(fine_HW3[2 * j, 2 * i, n]) + fine_HW3[2 * j, 2 * i + 1, n]
                 below = np.int32(fine_HW3[2 * j + 1, 2 * i, n]) + fine_HW3[2 * j + 1, 2 * i + 1, n]
                 rgb_HW3[j, i, n] = (above + below + 2) >> 2
@@ -135,6 +136,7 @@ def _build(fingerprint: int) -> tuple[Any, Any]:
         others = len(images.depth_NHW) + len(images.semantic_NHW) + len(images.instance_NHW)
         for n in range(rows[0], rows[1]):
             slot = views.slot_N[n]
+            # With antialiasing the fine camera draws the colours; this one is for the other images.
             if others > 0 or not smooth:
                 draw_solids(tables, slot, views.camera_NC[n], size_W, canvas)
                 to_depth(canvas, size_W)
@@ -186,6 +188,7 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
+        # One less, as the caller's thread draws as well.
         self._executor = ThreadPoolExecutor(threads - 1, "renderer") if threads > 1 else None
         self._scratch: dict[tuple[Camera, Camera], list[Scratch]] = {}
         self._capacity = (0, 0)
@@ -204,6 +207,7 @@ class Workers:
             return
         num_slices = slices(num, self._threads)
         edges = np.linspace(0, num, num_slices + 1).astype(int).tolist()
+        # `next` runs under Python's lock, so no two threads get the same slice.
         next_slice = itertools.count()
 
         def loop(scratch: Scratch) -> None:
@@ -213,6 +217,7 @@ class Workers:
         others = [self._executor.submit(loop, scratch) for scratch in scratches[1:]]
         loop(scratches[0])
         for other in others:
+            # Waits, and raises what went wrong in that thread.
             other.result()
 
     def close(self) -> None:
@@ -224,6 +229,7 @@ class Workers:
         """Return working memory for each thread that is large enough for all scenes."""
         capacity = (tables.rooms_SP.shape[1], tables.room_SR4.shape[1])
         if capacity != self._capacity:
+            # Tables only grow. Canvases of the old capacity would be too short for a larger scene.
             self._scratch.clear()
             self._capacity = capacity
         if cameras not in self._scratch:

@@ -113,11 +113,13 @@ def cull(tables: Tables, cameras: Cameras, lists: Lists) -> None:
     seen = cuda.shared.array(1, np.int64)
     in_sight = cuda.shared.array(CULL_THREADS, np.int32)
     if lane == 0:
+        # The windows of rooms depend on each other, so one thread opens them and the others wait.
         seen[0] = open_windows(tables, slot, camera_C, size_W, window_R4)
     cuda.syncthreads()
     sight = Sight(size_W, window_R4, seen[0], frustum_of(camera_C, size_W))
     count = tables.count_S3[slot, NUM_PRIMITIVES]
     listed = 0
+    # All threads take part in all rounds, also without a solid of their own: they meet at barriers.
     for start in range(0, count, CULL_THREADS):
         p = start + lane
         x0, y0, x1, y1 = 0, 0, 0, 0
@@ -134,11 +136,13 @@ def cull(tables: Tables, cameras: Cameras, lists: Lists) -> None:
             kind = tables.label_SPL[slot, p, KIND]
             shape_K = lists.shape_NQK[n, q]
             if not make_shape(tables.solid_SPG[slot, p], kind, camera_C, shape_K):
+                # Its place in the list is settled by now, but an empty rectangle covers no pixel.
                 x1 = x0
             lists.solid_NQ[n, q] = p
             rectangle = lists.rectangle_NQ4[n, q]
             rectangle[0], rectangle[1], rectangle[2], rectangle[3] = x0, y0, x1, y1
         listed += together
+        # The next round overwrites the flags, so all must have counted them.
         cuda.syncthreads()
     if lane == 0:
         lists.count_N[n] = listed
@@ -166,6 +170,7 @@ def _nearest(tables: Tables, slot: int, lists: Lists, n: int, pixel: tuple[int, 
             continue
         kind = tables.label_SPL[slot, lists.solid_NQ[n, q], KIND]
         inverse, face = _hit(kind, lists.shape_NQK[n, q], i, j)
+        # Strictly, as in `draw.py`: of equal depths the first in the tables' order stays.
         if inverse > best:
             best, owner, side = inverse, q, face
     return best, owner, side
@@ -328,6 +333,7 @@ class CudaBatchRenderer(SceneRows):
     def _upload(self) -> Tables:
         """Return the tables on the device, after copying what has changed."""
         host = self._scenes.tables
+        # Tables that had to grow are new objects. Else only slots that changed are copied.
         if host is not self._host_tables:
             self._device_tables = Tables(*(cuda.to_device(array) for array in host))
             self._host_tables = host

@@ -99,6 +99,8 @@ def new_canvas(width: int, height: int, tables: Tables) -> Canvas:
     # A ray enters a solid through at most three of its faces, so no more than those are looked at.
     num_looks = num_solids * 3 + 1
     return Canvas(
+        # Runs of a face begin at any column, so the last vector of depths may reach over the end.
+        # Faces are loaded at multiples of LANES only, which needs no such room.
         inverse_HW=np.zeros(height * stride + LANES, np.float32),
         face_HW=np.zeros(height * stride, np.int32),
         column_W=np.arange(stride + LANES, dtype=np.float32),
@@ -176,6 +178,7 @@ def draw_solids(
     """Draw all that the camera may see of a slot. Overwrites the canvas."""
     pixels = size_W[1] * stride_of(canvas)
     canvas.inverse_HW[:pixels] = ZERO
+    # Solid 0 is nothing, with label 0 and black: a pixel that stays so needs no test later.
     canvas.face_HW[:pixels] = 0
     seen = open_windows(tables, slot, camera_C, size_W, canvas.window_R4)
     sight = Sight(size_W, canvas.window_R4, seen, frustum_of(camera_C, size_W))
@@ -188,11 +191,13 @@ def draw_solids(
         # test a few more pixels changes nothing.
         rectangle = (x0 // LANES * LANES, y0, x1, y1)
         kind = tables.label_SPL[slot, p, KIND]
+        # The next number, which is taken only if the solid can be seen.
         shape_K = canvas.shape_QK[drawn + 1]
         if not make_shape(tables.solid_SPG[slot, p], kind, camera_C, shape_K):
             continue
         drawn += 1
         canvas.solid_Q[drawn] = p
+        # Looks hold the camera, so those of the picture before are forgotten.
         canvas.look_of_I[drawn * FACES : drawn * FACES + FACES] = 0
         if kind == BOX:
             _draw_box(canvas, shape_K, drawn * FACES, rectangle)
@@ -363,6 +368,8 @@ def paint_color(
             look_A = canvas.look_IA[look]
             p = canvas.solid_Q[drawn]
             kind = tables.label_SPL[slot, p, KIND]
+            # A vector may spoil pixels after `stop`. Runs go from left to right, so the next one
+            # repairs them.
             run = (j, start, stop)
             if is_flat(kind, side):
                 _paint_flat(canvas, look_A, atlas, run)

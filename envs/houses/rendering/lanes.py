@@ -102,6 +102,7 @@ _define_binary(operator.add, FLOATS, FLOATS, lambda builder, a, b: builder.fadd(
 _define_binary(operator.sub, FLOATS, FLOATS, lambda builder, a, b: builder.fsub(a, b))
 _define_binary(operator.mul, FLOATS, FLOATS, lambda builder, a, b: builder.fmul(a, b))
 _define_binary(operator.truediv, FLOATS, FLOATS, lambda builder, a, b: builder.fdiv(a, b))
+# Ordered comparisons are false where a number is not one (NaN), as Python's are.
 _define_binary(operator.gt, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
 _define_binary(operator.ge, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))
 _define_binary(operator.lt, FLOATS, MASKS, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
@@ -111,6 +112,7 @@ _define_binary(operator.and_, INTS, INTS, lambda builder, a, b: builder.and_(a, 
 _define_binary(operator.or_, INTS, INTS, lambda builder, a, b: builder.or_(a, b))
 _define_binary(operator.add, INTS, INTS, lambda builder, a, b: builder.add(a, b))
 _define_binary(operator.lshift, INTS, INTS, lambda builder, a, b: builder.shl(a, b))
+# An arithmetic shift keeps the sign, as Python's does.
 _define_binary(operator.rshift, INTS, INTS, lambda builder, a, b: builder.ashr(a, b))
 
 
@@ -136,6 +138,7 @@ def _select_lanes(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
 def _overload_select(mask, a, b):
     if mask is MASKS:
         return lambda mask, a, b: _select_lanes(mask, a, b)
+    # Of one type only: numba would join an int32 and a float32 in a float64.
     if mask == types.boolean and a == b:
         return lambda mask, a, b: a if mask else b
     return None

@@ -87,6 +87,7 @@ def _slab(solid_G: FloatArray, axis: int, shape_K: FloatArray) -> None:
     base, first, face = ZERO, ZERO, 2 * axis
     if to_high < ZERO:  # the eye is beyond the upper plane: rays enter there
         first = ONE / min(to_high, -TINY)
+        # The ray leaves by the other plane. It counts twice, as hits take the larger of two.
         second = third = ONE / min(to_low, -TINY)
     elif to_low > ZERO:  # the eye is before the lower plane
         first = ONE / max(to_low, TINY)
@@ -103,6 +104,7 @@ def _slab(solid_G: FloatArray, axis: int, shape_K: FloatArray) -> None:
 @njit
 def _curved_shape(solid_G: FloatArray, kind: int, shape_K: FloatArray) -> bool:
     """Complete an ellipsoid's or a cylinder's shape; return whether it can be seen at all."""
+    # |eye|^2 - 1 in radii: positive outside, and the leading term of the quadratic in 1 / t.
     beyond = -ONE
     for axis in range(3 if kind == ELLIPSOID else 2):
         inverse = ONE / solid_G[HIGH + axis]
@@ -115,6 +117,7 @@ def _curved_shape(solid_G: FloatArray, kind: int, shape_K: FloatArray) -> bool:
     if beyond > ZERO:
         shape_K[INVERSE], shape_K[INVERSE + 1] = ONE / max(beyond, TINY), ZERO
     else:
+        # Within the radius the ray has entered the side already, so only a cap can be entered.
         shape_K[INVERSE], shape_K[INVERSE + 1] = ONE / min(beyond, -TINY), ALWAYS
     return bool(beyond > ZERO or kind == CYLINDER)
 
@@ -183,6 +186,8 @@ def box_hit(
     nearest = minimum(enter_x, enter_y)
     face = select(nearest < enter_z, face, faces[2])
     nearest = minimum(nearest, enter_z)
+    # Floors have no height: there a ray enters and leaves at one depth, so equality is a hit.
+    # What is behind the eye has 1 / t < 0, which is never larger than a picture's 0.
     return select((nearest >= leave) & (nearest <= LARGEST), nearest, ZERO), face
 
 
@@ -214,6 +219,7 @@ def ellipsoid_hit(row: tuple[Number, ...], i: Number) -> Number:
     along = eye_x * x + eye_y * y + eye_z * z
     a, b, c = eye_y * z - eye_z * y, eye_z * x - eye_x * z, eye_x * y - eye_y * x
     inside = (x * x + y * y + z * z) - (a * a + b * b + c * c)
+    # Of the two roots in 1 / t the larger is the nearer one, where the ray enters.
     nearest = (root(maximum(inside, ZERO)) - along) * inverse
     return select((inside >= ZERO) & (nearest <= LARGEST), nearest, ZERO)
 
@@ -250,6 +256,7 @@ def cylinder_hit(
     inside = (x * x + y * y) - across * across
     spread = root(maximum(inside, ZERO))
     side = base + (spread - along) * enter
+    # Lanes have no minus sign, hence `ZERO - along`.
     last = maximum((ZERO - along - spread) * leave, cap_leave)
     face = select(side < cap_enter, faces[0], faces[2])
     nearest = minimum(side, cap_enter)

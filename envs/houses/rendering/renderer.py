@@ -234,6 +234,7 @@ class BatchRenderer(SceneRows):
         """
         slot_N, pose_4N = self._poses("render", (x_N, y_N, heading_N, pitch_N), rows)
         images = self._images(len(slot_N), {} if out is None else out)
+        # Kernels write by flat index. What is not contiguous is drawn beside and copied back below.
         contiguous = {name: np.require(image, requirements="C") for name, image in images.items()}
         fine = self.camera.scaled(self.antialias)
         views = views_of(slot_N, pose_4N, (self.camera, fine))

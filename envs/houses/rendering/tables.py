@@ -84,6 +84,7 @@ def pack_atlas(tile_KYX3: NDArray[np.floating[Any]]) -> Atlas:
             "BatchRenderer.atlas: tiles must have the shape (tiles, 2^k, 2^k, 3), "
             f"got {shape}. Use envs.houses.textures.atlas.atlas()."
         )
+    # Kernels count rows upwards like v, so the image's last row comes first.
     byte_KYX3 = np.round(np.clip(tile_KYX3, 0.0, 1.0) * 255.0).astype(np.int32)[:, ::-1]
     mean_K3 = byte_KYX3.mean(axis=(1, 2)) / 255.0
     packed = byte_KYX3[..., 0] | byte_KYX3[..., 1] << 8 | byte_KYX3[..., 2] << 16
@@ -152,6 +153,7 @@ class SceneTables:
             instead_of: A slot to release, once it is certain that the scene can be packed.
         """
         slot = self._slot_of.get(id(scene))
+        # The row is in this scene already, and counts as its user.
         if slot is not None and slot == instead_of:
             return slot
         packed = pack(scene, num_tiles=self._num_tiles) if slot is None else None
@@ -160,6 +162,7 @@ class SceneTables:
         if packed is not None:
             slot = self._free_slot(packed)
             for table, array in zip(self.tables, packed, strict=True):
+                # A larger scene may have been here, whose rest must go.
                 table[slot] = 0
                 table[(slot, *(slice(n) for n in array.shape[1:]))] = array[0]
             num_instances = 1 + int(scene.primitives.instance_P.max(initial=0))
@@ -185,6 +188,7 @@ class SceneTables:
         need = tuple(getattr(packed, name).shape[1] for name in _SIZED)
         num_slots = len(self._slots)
         if slot is None:
+            # Doubled, so that tables are seldom copied.
             slot, num_slots = num_slots, max(1, 2 * num_slots)
         if num_slots > len(self._slots) or any(n > h for n, h in zip(need, have, strict=True)):
             larger = _allocate(num_slots, tuple(max(n, h) for n, h in zip(need, have, strict=True)))
@@ -241,6 +245,7 @@ def check_scene(scene: Scene, *, num_tiles: int) -> None:
     _check_range(f"{name}: primitive kinds", solids.kind_P, len(Kind))
     ends = np.array([end for d in house.doors for end in (d.room_a, d.room_b)], np.int64)
     _check_range(f"{name}: door rooms", ends, len(house.rooms))
+    # Labels are int16.
     _check_range(f"{name}: instance ids", solids.instance_P, 1 << 15)
     if (solids.half_P3 <= 0.0).any():
         raise ValueError(
@@ -316,6 +321,7 @@ def _floors_and_ceilings(scene: Scene) -> tuple[NDArray[np.float32], IntArray]:
     rooms = scene.house.rooms
     solid_PG = np.zeros((2 * len(rooms), SOLID_SIZE), np.float32)
     label_PL = np.zeros((2 * len(rooms), LABEL_SIZE), np.int16)
+    # CORNERED stays 0, so patterns of floors lie on the house's coordinates.
     solid_PG[:, COSINE] = 1.0
     label_PL[:, KIND] = Kind.BOX
     for r, room in enumerate(rooms):

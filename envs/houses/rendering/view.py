@@ -94,6 +94,7 @@ def _clipped_span(box: Box) -> tuple[Number, Number, Number, Number]:
     for k in range(8):
         p = _corner(box, k)
         for axis in range(3):
+            # Each edge once, from its lower end.
             if k & (1 << axis):
                 continue
             q = _corner(box, k | (1 << axis))
@@ -133,6 +134,7 @@ def rectangle_of(camera_C: FloatArray, box: Box, size_W: NDArray[np.int32]) -> R
     middle_x = HALF * (np.float32(size_W[0]) - ONE)
     middle_y = HALF * (np.float32(size_W[1]) - ONE)
     end_x, end_y = np.float32(size_W[0]), np.float32(size_W[1])
+    # Pixel centres are whole numbers: the first at or after the start, one past the last.
     x0 = math.ceil(max(middle_x + left * per_step - SLACK, ZERO))
     x1 = math.floor(min(middle_x + right * per_step + SLACK + ONE, end_x))
     y0 = math.ceil(max(middle_y - high * per_step - SLACK, ZERO))
@@ -241,6 +243,7 @@ def is_outside(bound_4: FloatArray, camera_C: FloatArray, frustum: Vector) -> bo
     )
     radius = bound_4[3]
     tan_x, tan_y, spread = frustum
+    # A sphere reaches over a plane at an angle by its radius divided by the angle's cosine.
     return (
         depth < -radius
         or abs(right) > depth * tan_x + radius * spread
@@ -253,6 +256,7 @@ def frustum_of(camera_C: FloatArray, size_W: NDArray[np.int32]) -> Vector:
     """Return the half view's tangents, and how far a unit sphere may reach over its planes."""
     tan_x = HALF * np.float32(size_W[0]) * camera_C[STEP]
     tan_y = HALF * np.float32(size_W[1]) * camera_C[STEP]
+    # One factor serves both pairs of planes. The larger errs on the safe side.
     steepest = max(tan_x, tan_y)
     return tan_x, tan_y, math.sqrt(ONE + steepest * steepest)
 
@@ -286,11 +290,13 @@ def visible_rectangle(
     tables: Tables, slot: int, p: int, camera_C: FloatArray, sight: Sight
 ) -> Rectangle:
     """Return the pixels in which solid p may show, cut to the windows of its rooms."""
+    # Cheap tests first: bits of rooms, then a sphere, and only then eight corners.
     rooms = tables.rooms_SP[slot, p] & sight.seen
     if rooms == 0 or is_outside(tables.bound_SP4[slot, p], camera_C, sight.frustum):
         return 0, 0, 0, 0
     x0, y0, x1, y1 = solid_rectangle(tables.solid_SPG[slot, p], camera_C, sight.size_W)
     # What reaches into several rooms may show in the window of any of them.
+    # Starts inside out, so that the first window replaces it.
     left, top, right, bottom = x1, y1, x0, y0
     r = 0
     while rooms != 0:
