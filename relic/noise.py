@@ -55,8 +55,10 @@ def row_uniforms(
 
 def key(*numbers: int) -> np.uint64:
     """Fold numbers into one 64-bit key."""
+    # The golden ratio's digits: any constant without a pattern would do, as long as it stays.
     folded = 0x9E3779B97F4A7C15
     for number in numbers:
+        # Scrambled before the next one comes in, so that the order of the numbers counts.
         folded = draws.mix(folded ^ draws.mix(number & _MASK))
     return np.uint64(folded)
 
@@ -74,6 +76,7 @@ def shuffle_in_place(items, seed_key):
     state = seed_key
     for i in range(len(items) - 1, 0, -1):
         state = mix(state)
+        # All unsigned: numba makes a float of int64 with uint64.
         # The bias of a remainder is below 2**-40 for any length met here.
         j = np.int64(state % np.uint64(i + 1))
         items[i], items[j] = items[j], items[i]
@@ -82,6 +85,7 @@ def shuffle_in_place(items, seed_key):
 @numba.njit(cache=True, nogil=True)
 def _uniforms_kernel(stream_key, row_N, step, out_NK):
     for n in range(out_NK.shape[0]):
+        # Keyed, not counted: a row draws alike whichever rows stand beside it.
         row_key = mix(stream_key ^ mix(np.uint64(row_N[n])))
         step_key = mix(row_key ^ mix(np.uint64(step)))
         for k in range(out_NK.shape[1]):

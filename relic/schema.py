@@ -237,6 +237,7 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return value
+    # To Python, true and false are whole numbers too.
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         # 1e6 is how people write a million steps.
         if hint is float or float(value).is_integer():

@@ -192,6 +192,7 @@ class ReLIC(Algorithm):
         calls = [getattr(actor, method).remote(*arguments) for actor in actors]
         waiting = list(calls)
         while waiting:
+            # One by one: when a learner fails, its peers wait for it and would never answer.
             done, waiting = ray.wait(waiting, num_returns=1, timeout=timeout_s)
             if not done:
                 self._give_up(actors, f"said nothing for cluster.timeout_s={timeout_s:g}")

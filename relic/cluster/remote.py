@@ -107,7 +107,10 @@ class RemoteCollector(RolloutSource):
     def collect(self, until: int) -> None:
         """Have all EnvRunners make a chunk under the present weights, and take it in."""
         begin = self.rollout.size
+        # An update follows every chunk, so this is the number of updates, by which the learner
+        # shuffles.
         order = Order(begin, until, self.row_steps, draw=self.row_steps // self._chunk)
+        # Put once, for all EnvRunners to read.
         weights = ray.put(pack(self._moving_weights()))
         for link in self._links:
             link.group.prefix = link.group.state.memory.snapshot()
@@ -118,6 +121,7 @@ class RemoteCollector(RolloutSource):
         ]
         for link, answer in zip(self._links, answers, strict=True):
             self._take(link, unpack(answer), order)
+        # EnvRunners work side by side, so the slowest is what one waits for.
         for name in answers[0]["times"]:
             self.times[name] += max(answer["times"].get(name, 0.0) for answer in answers)
         self.rollout.size = until
@@ -204,6 +208,7 @@ class RemoteCollector(RolloutSource):
             )  # fmt: skip
             self.restarts += 1
             self._wait_for(link, who)
+            # Before the first chunk a new actor stands where the lost one stood.
             link.current = link.state is None
             call = self._ask(link, weights, order)
         raise LostRunnerError(

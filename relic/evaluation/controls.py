@@ -138,6 +138,7 @@ class ShuffledMemory(LoggedMemory):
 
     def _shuffled(self, row: int) -> list[Tensor]:
         own, unit = self.log.episodes(row), self._block.units[row]
+        # By trial and repeat, not by row: the order is the same in whatever block the trial stands.
         keys = (self._seed, Stream.SHUFFLE, unit.trial, unit.repeat, len(own))
         return [own[i] for i in keyed_permutation(len(own), *keys)]
 
@@ -235,5 +236,6 @@ def limited(policy: Policy, limit: str) -> Policy:
         max_episode_steps=policy.max_episode_steps,
         pretrained=False,
     )
+    # Assigned, not copied: both are one set of weights.
     other.load_state_dict(policy.state_dict(), assign=True)
     return other.to(policy.device).train(policy.training)

@@ -232,7 +232,11 @@ def _bootstrap(
     np.add.at(sum_CI, cluster_U, np.where(has_UI, value_UI, 0.0))
     np.add.at(count_CI, cluster_U, has_UI)
     mean_I = _ratio(sum_CI.sum(axis=0), count_CI.sum(axis=0))
+    # Houses are drawn, not episodes: within a house these are alike, and intervals would be too
+    # narrow.
     times_BC = _resamples(num_clusters)
+    # A house that is drawn brings all its episodes: sums and counts are resampled together. As
+    # drawn counts are a matrix, all means are two products.
     mean_BI = _ratio(times_BC @ sum_CI, times_BC @ count_CI)
     low_I, high_I = np.full_like(mean_I, np.nan), np.full_like(mean_I, np.nan)
     # One house says nothing about others.
@@ -245,6 +249,7 @@ def _bootstrap(
 @lru_cache(maxsize=4)
 def _resamples(num_clusters: int) -> np.ndarray:
     """Return how often each cluster is drawn in each resample."""
+    # One seed, so that the same records always have the same interval.
     generator = np.random.default_rng(_SEED)
     share_C = np.full(num_clusters, 1 / num_clusters)
     return generator.multinomial(num_clusters, share_C, size=_RESAMPLES).astype(float)
@@ -331,5 +336,6 @@ def _bands(num_episodes: int) -> tuple[slice, slice]:
 
 def _mean_of(table: Table, band: slice) -> dict[str, Any]:
     value_UI = table.value_UI[:, band]
+    # Every episode counts by itself in the mean, but is drawn with its house.
     cluster_UI = np.broadcast_to(table.cluster_U[:, None], value_UI.shape)
     return interval(value_UI.ravel(), cluster_UI.ravel())

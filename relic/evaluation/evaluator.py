@@ -38,6 +38,7 @@ OnAct = Callable[[TrialVectorEnv, Observation, np.ndarray, np.ndarray], np.ndarr
 """Called before each step with the environment, what the policy sees (its own copy), which rows
 begin an episode, and the policy's actions, in the environment's units and not clipped yet. Returns
 the actions that are executed, which the policy then remembers in the place of its own."""
+# Keys take the place of rows in the noise, which are int64.
 _MAX_KEY = (1 << 63) - 1
 
 
@@ -107,6 +108,7 @@ def _begin_memory(
     longest = env.max_episode_steps
     capacity = protocol.capacity(longest)
     if control is ContextControl.CLEARED:
+        # It never holds more than the episode that runs.
         return ClearedMemory(policy, block, longest)
     if control is ContextControl.SHUFFLED:
         return ShuffledMemory(policy, block, capacity, seed=protocol.seed)
@@ -178,6 +180,7 @@ class _BlockRunner:
     @property
     def _running_N(self) -> np.ndarray:
         limit = self._protocol.episodes
+        # Rows that are done step on, unrecorded: the batch of a block never changes its shape.
         return self._real_N & (self._episodes_N < limit if limit is not None else True)
 
     def _step(self) -> list[Record]:
@@ -226,6 +229,7 @@ class _BlockRunner:
         fields = {k: v[row].item() for k, v in infos["episode_record"].items()}
         unit = self._block.units[row]
         fields |= {"trial": unit.trial, "repeat": unit.repeat, "block": self._block.index}
+        # The episode has been counted already.
         fields["episode"] = int(self._episodes_N[row]) - 1
         return fields
 

@@ -54,6 +54,7 @@ def identity(
 def policy_digest(checkpoint: Path) -> str:
     """Return twelve hexadecimal digits that change with a policy's configuration or weights."""
     description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
+    # Not what else is noted there, such as steps: the same weights are the same policy.
     weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
     return hashlib.sha256(weights.encode()).hexdigest()[:12]
 
@@ -91,6 +92,7 @@ class RecordStore:
         with part.open("w") as file:
             for record in records:
                 file.write(_line(record))
+                # A kill then costs the line under way at most, and the file can be watched.
                 file.flush()
                 yield record
         publish(part, path)
@@ -129,6 +131,7 @@ def _check_same(file: Path, identity: dict[str, Any]) -> None:
             f"{file}: must say what was evaluated, got a damaged file ({error}). "
             "Choose another out."
         ) from None
+    # Through JSON as the file went, which makes lists of tuples.
     wanted = leaves(json.loads(json.dumps(identity)))
     for key in sorted({*found, *wanted}):
         if found.get(key) != wanted.get(key):

@@ -77,6 +77,8 @@ def run_jobs(
     Raises:
         WorkerError: If a worker failed.
     """
+    # Their number changes nothing that comes out: blocks are fixed, noise is keyed by trial, and
+    # each process computes with as many threads.
     workers = min(workers, len(jobs))
     if workers <= 1:
         with torch_threads(assignment.threads):
@@ -157,6 +159,8 @@ class _Pool:
 
     def __init__(self, assignment: Assignment, jobs: Sequence[Job], on_episode: OnEpisode) -> None:
         self._assignment, self._on_episode = assignment, on_episode
+        # Taken from the end, so the first comes first, and a block that is tried again comes at
+        # once.
         self._waiting = list(reversed(jobs))
         self._attempts = dict.fromkeys(jobs, 0)
         self._given_up: list[Job] = []
@@ -189,6 +193,7 @@ class _Pool:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self._assignment, theirs), daemon=True)
         process.start()
+        # While this process held the worker's end, too, no death of a worker would end the stream.
         theirs.close()
         self._processes[ours], self._doing[ours] = process, None
 

@@ -52,6 +52,8 @@ class Categorical:
     def sample(self, noise: Tensor) -> Tensor:
         """Draw actions by inverse CDF from uniforms (..., 1) in [0, 1)."""
         cdf_A = _cumulative(self.logits_A.double().exp())
+        # By the last sum, which rounding may leave beside 1. An action without probability adds
+        # nothing to the sum before it, so `<=` passes it over.
         return (cdf_A <= _inner(noise) * cdf_A[..., -1:]).sum(-1)
 
 

@@ -136,6 +136,7 @@ def save_policy(directory: str | Path, policy: Policy, **meta: Any) -> None:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    # Weights first: a description beside other weights than its own is found out by its checksums.
     checksums = write_weights(directory / WEIGHTS_FILE, policy)
     content = {
         "format": FORMAT,

@@ -270,6 +270,7 @@ class Policy(nn.Module):
         if lengths is not None:
             steps = torch.as_tensor(lengths, device=x_NTE.device).long()
             last = batch.action[torch.arange(len(steps), device=steps.device), steps - 1]
+            # A row without a step keeps the action it has.
             index, last = index[steps > 0], last[steps > 0]
         state.prev_action[index] = last.to(state.prev_action)
         state.started[index] = True

@@ -78,6 +78,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
                 f"{path}: {key} must have shape {list(own.shape)}, got {shape}. "
                 "Use the configuration that the checkpoint was made with."
             )
+        # A policy that has diverged would load well, and act badly without a word.
         if not torch.isfinite(tensors[key]).all():
             raise CheckpointError(
                 f"{path}: {key} {shape} must be finite, got NaN or infinity. "

@@ -182,6 +182,7 @@ class RolloutSource(ABC):
         """
         masks = []
         for row in self.rollout.global_row_N[group.rows]:
+            # Seeded row by row, so that a row's draw depends neither on its group nor on its rank.
             generator = torch.Generator()
             generator.manual_seed(int(key(self.seed, Stream.DEPTH, int(row), self.rollout_began)))
             masks.append(self.policy.memory.draw_depth_mask(1, generator))

@@ -35,6 +35,7 @@ from relic.run.run_directory import CheckpointStore, Saved
 FORMAT = 1
 _CHUNKS = "rollout"
 """Directory of the steps of unfinished rollouts, beside the checkpoints."""
+# Marks of what is no JSON. Tree and arrays are kept apart, and neither format can execute code.
 _ARRAY = "__array__"
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
@@ -163,6 +164,8 @@ class RunSaver:
             run_state: The trainer's own counters.
         """
         env_steps = self._parts.collector.env_steps
+        # Before the checkpoint that names them: a file without a name costs space, a name without a
+        # file costs the run.
         self._write_chunks()
 
         def write(path: Path) -> None:
@@ -171,6 +174,8 @@ class RunSaver:
             self._ranks.barrier()  # all ranks have written
 
         if self._ranks.is_first:
+            # Dropped once the new checkpoint is there: until then the one before may need its
+            # chunks.
             self._store.save(env_steps, write)
             self._drop_unused_chunks()
         else:
@@ -220,6 +225,7 @@ class RunSaver:
             StateError: If a rollout is under way in rows that were cut otherwise.
         """
         same_ranks = ranks == self._ranks.world_size
+        # Between two rollouts the ranks' parts differ only in rows that are not needed any more.
         own = load_state(saved.path, self._rank_name if same_ranks else "rank0")
         cut = (ranks, len(own["collector"]["groups"]))
         wanted = (self._ranks.world_size, len(self._parts.collector.groups))
@@ -240,6 +246,7 @@ class RunSaver:
         parts = self._parts
         finished = parts.rollout.size == parts.rollout.num_steps
         if self._ranks.is_first:
+            # Weights and optimiser are the same on all ranks.
             save_policy(path, parts.policy, env_steps=parts.collector.env_steps)
             common = {
                 "format": FORMAT,
@@ -250,6 +257,8 @@ class RunSaver:
             save_state(path, "run", common)
         updates = parts.learner.updates
         newest = parts.rollout.size // parts.learner.schedule.chunk - 1
+        # Without a refresh at this boundary the memory is of older weights, and nothing else could
+        # make it again.
         keeps_memory = not finished and not updates.renews_after(newest)
         memory = [g.state.state_dict() for g in parts.collector.groups] if keeps_memory else None
         own = {

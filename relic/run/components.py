@@ -190,10 +190,12 @@ def assemble(
     """
     rows = rows_of_rank(config, ranks)
     policy = build_policy(config, facts, ranks.device)
+    # Ranks that begin alike stay alike, since they step by the same summed gradients.
     ranks.reduction.broadcast(policy)
     plan = plan_memory(config, policy, rows=len(rows))
     plan.check(config)
     device = ranks.device if plan.rollout_on_device else "cpu"
+    # Only now: the plan may have refused what would not fit.
     rollout = build_rollout(config, policy, rows, device)
     learner = Learner(
         policy,

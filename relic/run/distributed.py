@@ -58,6 +58,7 @@ def join_ranks(device: str = "auto") -> Ranks:
     local = int(os.environ.get("LOCAL_RANK", 0))
     chosen = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if use_cuda:
+        # `RankReduction` takes tensors to the process's own GPU, by the mere name cuda.
         torch.cuda.set_device(chosen)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:

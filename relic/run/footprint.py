@@ -171,6 +171,7 @@ class _LiveTensors(TorchDispatchMode):
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
+        # By storage: views hold nothing of their own.
         key, size = storage._cdata, storage.nbytes()
         if key in self._known:
             return

@@ -48,6 +48,7 @@ def summarise_episodes(
         ended. A measure that no record has is absent.
     """
     index = np.asarray(episodes.get("episode", ()), np.int64)
+    # Ranks must sum arrays of one shape.
     longest = torch.tensor([index.max(initial=-1) + 1], device=ranks.device)
     length = int(ranks.reduction.max(longest).item())
     sum_2MI = np.zeros((2, len(MEASURES), length))
@@ -107,6 +108,7 @@ class MetricsLog:
         """Append one object. It must hold `env_steps`; non-finite numbers are left out."""
         plain = {k: _plain(v) for k, v in metrics.items()}
         line = {k: v for k, v in plain.items() if _is_defined(v)}
+        # Closed after every line, so that a killed run has lost none.
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         for mirror in self._mirrors:
@@ -198,6 +200,7 @@ class _Background:
         self._patience_s = patience_s
         self._queue: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(capacity)
         self._failed = False
+        # A daemon: a mirror that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=f"mirror-{name}", daemon=True)
         self._thread.start()
 

@@ -130,6 +130,7 @@ def plan_memory(
     host = psutil.virtual_memory().available
     if free_device is None:
         free_device = host if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    # What is learned has a gradient and two moments beside it.
     resident = weights + 3 * learned + cache + activations
     fits = resident + rollout <= _RESERVE * free_device
     placed = {"auto": fits, "policy": True, "host": False}[config.rollout.device]

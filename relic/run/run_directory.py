@@ -87,6 +87,7 @@ class RunDirectory:
                     f"run_dir: {self.path} holds a run with another configuration: {listed}. "
                     "Choose another run_dir, or start it as it was."
                 )
+        # Written again, as `FREE_KEYS` may have other values now.
         write_text(self.config, yaml.safe_dump(plain, sort_keys=False))
 
     def _make(self) -> None:
@@ -212,6 +213,7 @@ class CheckpointStore:
             # Only a replayed step can meet its own older checkpoint.
             shutil.rmtree(final)
         self.unfinished(env_steps).rename(final)
+        # The disk has the new name before `latest` says it.
         sync(self.directory)
         self._point("latest", {"name": final.name})
         self._prune()
@@ -232,6 +234,7 @@ class CheckpointStore:
         first: dict[int, Path] = {}
         for checkpoint in saved:
             first.setdefault(checkpoint.env_steps // self._milestone_steps, checkpoint.path)
+        # Before the first multiple none has been passed.
         first.pop(0, None)
         return set(first.values())
 

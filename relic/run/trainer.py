@@ -189,6 +189,8 @@ class Trainer:
             if report.planned.last:
                 self.counters.rollouts += 1
                 metrics |= self._validate()
+            # A signal may reach one rank alone, or ranks in different updates. All must leave after
+            # the same one, or some would wait for ever.
             self._stopped = self.ranks.any(stopping())
             # The line comes first: a checkpoint never knows of steps that have none.
             if log is not None:
@@ -243,6 +245,7 @@ class Trainer:
     def _checkpoint(self, metrics: dict[str, Any], stopping: bool) -> None:
         """Save where it is due, and note the best."""
         best = self.config.checkpoint.best_metric
+        # Only the first rank has validated, and clocks differ: what one finds due, all do.
         scored = self.ranks.any(best is not None and best in metrics)
         due = time.monotonic() - self._saved_s >= self.config.checkpoint.interval_s
         if not self.ranks.any(stopping or scored or due or self.is_finished):

@@ -66,6 +66,7 @@ class VectorEncoder(nn.Module):
         scale = vector_scale(space) if scaled and not angles else None
         self.is_scaled = scale is not None
         centre, half = scale or (np.zeros(self.size), np.ones(self.size))
+        # They follow from the space, which is saved with the policy.
         self.register_buffer("centre", torch.as_tensor(centre).float(), persistent=False)
         self.register_buffer("gain", torch.as_tensor(1 / half).float(), persistent=False)
         self.centre: Tensor
@@ -184,6 +185,7 @@ class PrevActionEncoder(nn.Module):
     def forward(self, prev_action: Tensor, episode_starts: Tensor) -> Tensor:
         """Return (..., width); `prev_action` is not looked at where an episode starts."""
         if self.is_discrete:
+            # Row 0 stands for no action.
             return self.table((prev_action + 1).masked_fill(episode_starts, 0))
         none = episode_starts.unsqueeze(-1)
         action_A = prev_action.float().masked_fill(none, 0.0)

@@ -128,6 +128,7 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        # Constants, which published checkpoints do not hold.
         self.register_buffer("mean", mean.reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", std.reshape(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -145,6 +146,7 @@ class VisionTransformer(nn.Module):
         size = (target * height // shorter, target * width // shorter)
         if size != (height, width):
             images = F.interpolate(images, size, mode="bicubic", antialias=True)
+            # Cubic interpolation overshoots at edges.
             images = images.clamp(0.0, 1.0)
         top, left = (round((side - self.image_size) / 2) for side in size)
         images = images[..., top : top + self.image_size, left : left + self.image_size]
@@ -157,6 +159,7 @@ class VisionTransformer(nn.Module):
         x_BPE = torch.cat((cls, patches), dim=1) + self.pos_embed
         for block in self.blocks:
             x_BPE = block(x_BPE)
+        # A norm looks at one token alone, so the others need none.
         return self.norm(x_BPE[:, 0])
 
 

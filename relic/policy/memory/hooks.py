@@ -94,6 +94,7 @@ def _watch(block: Block, layers: list[LayerAttention]) -> list[RemovableHandle]:
     def keep_layer(_module: Any, args: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _, factor, sinks, _, segments, _ = args
         _, key_NHTD, value_NHTD = output
+        # A block returns no queries, so they are turned here as the block turns them.
         query_NTHD = newest["qkv"].unflatten(-1, (3, config.num_heads, -1))[:, :, 0]
         turned_NTHD = query_NTHD if factor is None else rotate(query_NTHD, factor[:, :, 0])
         sink_query_NTHD = turned_NTHD if config.rotate_sink_query else query_NTHD

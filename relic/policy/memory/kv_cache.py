@@ -161,6 +161,7 @@ class KVCache(SequenceState):
         else:
             with torch.inference_mode(False):
                 self.depth_mask_NL = mask_NL if mask_NL is None else mask_NL.clone()
+        # A sink token runs through the layers, so what it is depends on their factors.
         self.sink_version = None
 
     def reset(self, rows: Rows | None = None) -> None:

@@ -77,6 +77,7 @@ def plan_pass(
         trial_NT = trial_NT.masked_fill(padding, 0)
     starts = _segment_starts(config, episode_starts_NT, trial_NT)
     steps = None if prefix is None else prefix.host_steps()
+    # No row has filled more, and empty slots would be scored only to be hidden.
     slots = 0 if prefix is None or steps is None else min(int(steps.max()), prefix.slots)
     segments = Segments(
         num_rows, num_steps, starts_NT=starts, past_steps=steps, past_slots=slots, device=device

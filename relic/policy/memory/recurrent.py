@@ -145,6 +145,7 @@ class Recurrent(SequenceModel):
         index = row_indices(rows, own.num_rows)
         counts = as_lengths(lengths, len(index), x_NTE.shape[1])
         y_NTE = torch.zeros_like(x_NTE)
+        # Rows of one length go together, since padding would run through their states.
         for count in np.unique(counts[counts > 0]).tolist():
             chosen = torch.from_numpy(np.flatnonzero(counts == count)).to(x_NTE.device)
             where = torch.from_numpy(index[counts == count]).to(own.lengths.device)
@@ -180,6 +181,7 @@ class Recurrent(SequenceModel):
         if hidden_GLNE is None:
             y_NTE, hidden = self.cells(x_NTE)
         else:
+            # On CUDA the cells refuse states that are views with gaps.
             parts = [part.contiguous() for part in hidden_GLNE.to(x_NTE.dtype)]
             y_NTE, hidden = self.cells(x_NTE, tuple(parts) if self.parts > 1 else parts[0])
         return y_NTE, torch.stack(hidden if self.parts > 1 else (hidden,))

@@ -115,6 +115,7 @@ class Transformer(SequenceModel):
     ) -> Tensor:
         """Read the next step of every row; see `SequenceModel.step`."""
         cache = _as_cache(state)
+        # A step that is only looked at may stand behind the last one of the trial.
         cache.make_room(1, look=0 if write else 1)
         self.sync_sinks(cache)
         if write and cache.cuda_graph is not None:
@@ -139,6 +140,7 @@ class Transformer(SequenceModel):
         index = row_indices(rows, cache.num_rows)
         counts = as_lengths(lengths, len(index), x_NTE.shape[1])
         cache.make_room(counts, index)
+        # Caches are refilled after updates, when weights are new whatever their counts say.
         self.sync_sinks(cache, anew=True)
         prefix = cache.select(index)
         plan = plan_pass(self.config, episode_starts_NT, prefix, counts)
@@ -303,6 +305,7 @@ class Transformer(SequenceModel):
             if held is not None:
                 write_step(own, plan, held)
         if write:
+            # In place, because a captured step goes on writing these tensors.
             cache.lengths += 1
             cache.segment_steps.copy_(before_N + 1)
             cache.last.in_episode.copy_(facts.in_episode)

@@ -165,6 +165,7 @@ class TransformerXL(SequenceModel):
         old = None if memory is None or not memory.longest() else memory.in_order()
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, XLBlock)
+            # The memory is constant: no gradient goes from a step into the inputs it remembers.
             inputs.append(h_NTE.detach())
             past = None if old is None else old[0][layer].to(h_NTE.dtype)
             attended = self._attend(block, h_NTE, past, None if old is None else old[1])
@@ -242,6 +243,8 @@ class TransformerXL(SequenceModel):
     @torch.no_grad()
     def _sync(self, memory: XLState) -> None:
         """Project the remembered inputs anew, if weights or inputs have changed."""
+        # Versions count the writes in place, and are cheaper to compare than weights. The learner
+        # counts up where its fused optimiser does not.
         version = tuple(p._version for p in self.parameters())
         if memory.projected_by == version:
             return

@@ -75,6 +75,8 @@ class XLState(SequenceState):
     ):
         self.config = config
         self.capacity = capacity
+        # One slot more, for the step itself: what it held is out of reach, so a step that is only
+        # looked at destroys nothing.
         self.slots = min(config.memory_steps, capacity) + 1
         heads = (config.num_heads, config.head_dim)
         with torch.inference_mode(False):
