@@ -141,6 +141,7 @@ class DarkroomVectorEnv(TrialVectorEnv):
         self._found_N |= on_goal_N
         self._prev_reward_N[:] = on_goal_N
         never_N = np.zeros(self.num_envs, dtype=bool)
+        # Two arrays, as what is returned belongs to the caller.
         return on_goal_N.astype(np.float32), never_N, never_N.copy()
 
     def observe_rows(self, rows: Rows | None, out: Observation) -> None:

@@ -68,6 +68,7 @@ def arrangement_colors(arrangement: int) -> tuple[int, ...]:
     return list(itertools.permutations(range(4)))[arrangement]
 
 
+# 24 arrangements of four colours: all of them fit.
 @lru_cache(maxsize=24)
 def scene(arrangement: int) -> Scene:
     """Return the room with its boxes, for the renderer. Cached: rows share scenes."""
@@ -281,6 +282,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         self._reached_N |= beside_N
         self._prev_reward_N[:] = beside_N
         never_N = np.zeros(self.num_envs, dtype=bool)
+        # Two arrays, as what is returned belongs to the caller.
         return beside_N.astype(np.float32), never_N, never_N.copy()
 
     def observe_rows(self, rows: Rows | None, out: Observation) -> None:
@@ -290,6 +292,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         out["heading"][chosen] = np.stack([np.cos(heading_K), np.sin(heading_K)], axis=-1)
         out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
         x_K, y_K = self.position_N2[chosen].T
+        # The renderer fills whole arrays. Some rows are drawn into one of its own and copied below.
         images = None if rows is not None else {"rgb": out["rgb"]}
         pitch_K = np.zeros_like(x_K)
         drawn = self.renderer.render(x_K, y_K, heading_K, pitch_K, out=images, rows=rows)
@@ -314,12 +317,14 @@ class FourBoxesVectorEnv(TrialVectorEnv):
         turn_N = (turn_N + math.pi) % (2.0 * math.pi) - math.pi
         action_N = np.where(turn_N > 0, TURN_LEFT, TURN_RIGHT)
         action_N = np.where(np.abs(turn_N) <= TURN / 2, FORWARD, action_N)
+        # Beside the box every step pays that does not lead away, and a turn moves nobody.
         return np.where(self._distance() <= REACH, TURN_LEFT, action_N)
 
     def _sees_way(self, goal_N2: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return where the straight way to the goal's reach keeps clear of other boxes."""
         share_S = np.linspace(0.0, 1.0, 21)[:, None, None]
         way_SN2 = self.position_N2 + share_S * (goal_N2 - self.position_N2)
+        # Within its reach the goal's own box is in the way, which does not matter.
         arrived_SN = np.linalg.norm(way_SN2 - goal_N2, axis=-1) <= REACH
         free_SN = is_free(way_SN2)
         return (free_SN | arrived_SN).all(axis=0)

@@ -175,6 +175,7 @@ def check_outcome(answer: Sequence[Any]) -> Outcome:
     reward, terminated, truncated, info = answer
     if isinstance(reward, np.generic | np.ndarray) and reward.ndim == 0:
         reward = reward.item()
+    # Put as a denial, the comparison refuses NaN, too.
     if not isinstance(reward, int | float) or not abs(reward) <= _LARGEST:
         raise AnswerError(
             f"the reward must be one finite number, got {reward!r}. Correct the environment."

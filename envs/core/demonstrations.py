@@ -192,6 +192,7 @@ def _run(
     records: list[Record] = []
     for begin in range(0, len(trials), env.num_envs):
         chosen = np.array(trials[begin : begin + env.num_envs], np.int64)
+        # Rows that are left over repeat the last trial; what they do is not kept.
         padded_N = np.pad(chosen, (0, env.num_envs - len(chosen)), mode="edge")
         everywhere = np.ones(env.num_envs, bool)
         env.reset(options={"new_trial": everywhere, "trial": padded_N})

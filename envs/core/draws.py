@@ -44,8 +44,10 @@ def draw_trials(
         int64, (N,).
     """
     word_N = np.full(len(row_N), seed % 2**64, dtype=np.uint64)
+    # Mixed between the names, so that (seed 0, row 1) and (seed 1, row 0) have nothing in common.
     word_N = mix(mix(word_N) ^ row_N.astype(np.uint64))
     word_N = mix(word_N ^ count_N.astype(np.uint64))
+    # 64 bits make the bias of a remainder too small to matter.
     return (word_N % np.uint64(num_trials)).astype(np.int64)
 
 

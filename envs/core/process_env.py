@@ -81,6 +81,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         spec = SimulatorSpec(
             Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
         )
+        # First, as the simulators tell which spaces the rows have.
         self.pool = WorkerPool(num_envs, spec)
         try:
             drawn = _observation_space(self.pool.description)
@@ -155,6 +156,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
     def begin_rows(self, rows: Rows) -> None:
         """Begin episodes; a worker that is lost on the way is started again, and tries again."""
         waiting = rows
+        # Ends, as `_lose` raises once a row has been lost too often.
         while len(waiting):
             self.restart_lost(waiting)
             arguments = [(self.task(row), int(self.episode[row])) for row in waiting]

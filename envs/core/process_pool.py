@@ -74,7 +74,9 @@ class Worker:
     def __init__(self, spec: SimulatorSpec, memory: int) -> None:
         """Start the process; `make` has to follow."""
         self.control, theirs = socket.socketpair()
+        # A worker ends itself when the parent's end of this pipe closes, however the parent died.
         lifeline, self._lifeline = os.pipe()
+        # Appending, so that the worker writes from the start again after a truncation.
         self.log: IO[bytes] = tempfile.TemporaryFile("a+b")
         environment = dict(os.environ)
         if spec.python != sys.executable:  # these name files of another interpreter
@@ -99,6 +101,7 @@ class Worker:
                 f"{spec.python!r}: {error}. Give its full path."
             ) from None
         finally:
+            # The worker has copies. With these open, the parent would never see that it hung up.
             theirs.close()
             os.close(lifeline)
         self.waiting_for: int | None = None
@@ -173,6 +176,7 @@ class WorkerPool:
         self._layout: process_worker.Layout = {}
         self.workers: dict[int, Worker] = {}
         self.restarts_N = np.zeros(num_workers, dtype=np.int64)
+        # Runs also if nobody calls `close`. It holds the dict, as holding the pool would keep it.
         self._finalizer = weakref.finalize(self, _kill_all, self.workers)
         try:
             self.description = self._start(range(num_workers))[0]
@@ -191,7 +195,9 @@ class WorkerPool:
             whole = [self.num_workers, *shape]
             self._layout[name] = (end, whole, np.dtype(dtype).str)
             size = int(np.prod(whole, dtype=np.int64)) * np.dtype(dtype).itemsize
+            # In whole steps of 64 bytes, so that arrays of every dtype begin aligned.
             end += -(-size // 64) * 64
+        # An empty file cannot be mapped.
         self._memory.truncate(max(end, 1))
         self._attach(range(self.num_workers))
         return process_worker.map_arrays(self._memory.fileno(), self._layout)
@@ -242,6 +248,7 @@ class WorkerPool:
                 except OSError:
                     continue  # it is gone already
                 ending.append(worker.process)
+        # All were asked first, so that they end at the same time and share one wait.
         patience = time.monotonic() + 2.0
         for process in ending:
             try:
@@ -278,6 +285,7 @@ class WorkerPool:
     ) -> dict[int, Any]:
         """Send a command to workers and collect what they answer within the time."""
         answers: dict[int, Any] = {}
+        # One for all, as the workers work at the same time.
         deadline = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             for row, kwargs in arguments.items():
@@ -302,8 +310,10 @@ class WorkerPool:
         if worker is None:
             return Lost("was lost before")
         if worker.waiting_for is not None:
+            # The answer of the call before is still to come, and would be taken for this one's.
             return self._lose(row, "was interrupted in a call")
         worker.trim_log()
+        # A worker that does not read must not block a long message for ever.
         worker.control.settimeout(timeout)
         try:
             worker.send(command, **kwargs)
@@ -314,6 +324,7 @@ class WorkerPool:
     def _receive(self, row: int, deadline: float) -> Any:
         """Read an answer that is there."""
         worker = self.workers[row]
+        # Not 0, with which a socket does not wait at all, not even for the rest of an answer.
         worker.control.settimeout(max(0.01, deadline - time.monotonic()))
         try:
             answer = worker.receive()
@@ -328,6 +339,7 @@ class WorkerPool:
     def _lose(self, row: int, reason: str) -> Lost:
         """Kill a worker that is of no more use, and say why."""
         worker = self.workers.pop(row)
+        # Before `kill`, which closes the log.
         printed = worker.tail()
         if reason == "died":
             reason = f"died with exit code {worker.exit_code()}"

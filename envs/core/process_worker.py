@@ -56,6 +56,7 @@ def _decode_value(value: dict[str, Any]) -> Any:
     if "__array__" not in value:
         return value
     dtype, shape, data = value["__array__"]
+    # Copied, as an array over bytes is read-only.
     return np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape).copy()
 
 
@@ -208,6 +209,7 @@ def serve(control: socket.socket, memory: int) -> None:
         reply = {"id": message["id"]}
         try:
             reply["value"] = getattr(host, message["command"])(**message["arguments"])
+            # In here, as a value that no message can hold is the simulator's error, too.
             data = encode(reply)
         except ShowError as error:  # of no use to start again: it would show the same
             data = encode({"id": message["id"], "refused": str(error)})
@@ -232,6 +234,7 @@ def die_with_parent(lifeline: int) -> None:
 
     def wait() -> None:
         os.read(lifeline, 1)
+        # `sys.exit` would end this thread alone.
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

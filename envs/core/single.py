@@ -75,6 +75,7 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
                 f"{type(self).__name__}.step: the episode must be running, got a step after its "
                 "end. Call reset()."
             )
+        # Not `step`, which would begin the next episode by itself.
         reward_N, terminated_N, truncated_N = self.vector.transition(np.asarray(action)[None])
         self._ended = bool(terminated_N[0] or truncated_N[0])
         info: dict[str, Any] = {}

@@ -165,10 +165,12 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         where = self._check("reset", running=False)
         everything = seed is not None or not self._started
         checked = None if seed is None else check_seed(where, seed)
+        # All is checked before anything changes: a refused call leaves the environment as it was.
         request = check_reset_options(where, options, num_envs=self.num_envs, everything=everything)
         super().reset(seed=checked)
         if checked is not None:
             self._seed = checked
+            # Trials are named by (seed, row, count), so under a seed counting starts again.
             self._drawn[:] = 0
         self._apply(request)
         self._started = True
@@ -191,8 +193,10 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         if not ended_N.any():
             return observation, reward_N, terminated_N, truncated_N, {}
         rows = np.flatnonzero(ended_N)
+        # Before the rows move on, as records and last observations are of the episodes that ended.
         infos = self._final_infos(rows, observation)
         self._begin(rows, self._episode[rows] + 1)
+        # Overwrites these rows in the array that is handed out; `final_obs` holds copies of them.
         self._look(rows, observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
@@ -209,6 +213,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
     def observe(self) -> Observation:
         """Return what all rows see now: after `reset`, `step` or `load_state_dict`."""
         if self._buffers:
+            # The observation before this one stays whole in a learner's hands.
             self._buffers.reverse()
         observation = self._buffers[0] if self._buffers else self.empty_observation()
         self._look(None, observation)
@@ -289,6 +294,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         rows, named_N = np.flatnonzero(request.new_trial_N), request.trial_N
         if len(rows):
             if named_N is None:
+                # Global numbers: rows draw the same trials however processes share them out.
                 count_N, row_N = self._drawn[rows], rows + self.first_row
                 trials = draw_trials(self._seed, row_N, count_N=count_N, num_trials=self.num_trials)
                 self._drawn[rows] += 1
@@ -322,6 +328,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         for name, value in self.episode_records(rows).items():
             whole[name] = np.zeros(self.num_envs, value.dtype)
             whole[name][rows] = value
+            # Copies, so that a wrapper that writes into one place changes no other.
             nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
         return {
             "final_obs": final_obs,

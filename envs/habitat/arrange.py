@@ -68,6 +68,7 @@ def arrange_scenes(options: argparse.Namespace) -> str:
         ask = partial(_ask, pool)
         for name, scene in scenes.items():
             for number in range(options.arrangements):
+                # Not `hash`, which differs from process to process.
                 seed = [VERSION, zlib.crc32(f"{dataset.name}/{name}".encode()), number]
                 drawn = _arrange(ask, scene, setting, seed, templates, list(map(str, objects)))
                 made.append(Arrangement(name, drawn, tuple(map(str, options.objects))))
@@ -125,6 +126,7 @@ def _arrange(
 ) -> tuple[MovableObject, ...]:
     """Draw one arrangement, and keep what can be seen."""
     category_of = {name: category for category, names in enumerate(templates) for name in names}
+    # Without objects, as they are to stand on the scene's own surfaces.
     ask("open", setting.gpus[0], scene, [], paths, {})
     placed = ask("arrange", seed, {"templates": templates, "config_paths": paths})
     drawn = [

@@ -201,6 +201,7 @@ def navmesh_path(
     if mode is NavmeshMode.FILE:
         return dataset.navmesh(scene)
     settings = dataset.navmesh_settings
+    # The name holds all that a navmesh depends on, so that none is read for another scene.
     digest = hashlib.sha256(dataset.scene(scene).read_bytes())
     digest.update(b"" if settings is None else settings.read_bytes())
     cache.mkdir(parents=True, exist_ok=True)

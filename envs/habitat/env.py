@@ -182,6 +182,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Close the episodes before, and begin the next."""
         for row in rows.tolist():
             self._rows.close_episode(row, self.agents.base_pose(row))
+            # As it was before the episode, since loading a state plays the episode again.
             self._before[row] = self._rows.history[row].state_dict()
         self.begin_rows(rows)
 

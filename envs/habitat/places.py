@@ -72,7 +72,9 @@ class Place:
         """Draw a position uniformly over free space."""
         drawn = rng.random() * self.area
         triangle = int(np.searchsorted(self._cumulative_T, drawn, side="right"))
+        # Rounding may put a draw at the very end of the sum.
         corners_33 = self.triangles_T33[min(triangle, len(self.triangles_T33) - 1)].astype(float)
+        # Two sorted draws cut [0, 1] into three shares that spread evenly over a triangle.
         a, b = sorted(rng.random(2).tolist())
         x, y, z = (np.array([a, b - a, 1.0 - b]) @ corners_33).tolist()
         return x, y, z

@@ -156,6 +156,7 @@ def write_episodes(
         for number, arrangement in enumerate(arrangements)
     ]
     text = json.dumps({"notes": dict(notes), "episodes": episodes}, separators=(",", ":"))
+    # gzip would note the time of day, and no two files would be alike.
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 

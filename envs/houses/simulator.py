@@ -79,6 +79,7 @@ class HouseSimulator:
         # Weak, so that a scene and its distance fields go when the last row leaves it.
         self._shared: WeakValueDictionary[SceneKey, HouseTaskScene] = WeakValueDictionary()
         self._goals: list[Goal | None] = [None] * num_rows
+        # Below radius / sqrt(2), which `build_grid` demands, for small agents too.
         self._cell = min(CELL, 0.4 * config.agent_radius)
         self._slabs = Slabs(
             pose_N4=np.zeros((num_rows, 4)),
@@ -141,6 +142,7 @@ class HouseSimulator:
                 self._prefetcher.want(task_scene, task_scene.likely_goals())
         self._scenes[row] = task_scene
         self._goals[row] = None
+        # The object that rows share, as the renderer tells scenes apart by identity.
         self.renderer.set_scene(row, task_scene.scene)
         slack_YX = task_scene.grid.slack_YX
         self._make_room(slack_YX.size)
@@ -187,6 +189,7 @@ class HouseSimulator:
             near_I = near_instances(
                 self.config, x, y, self.task_scene(row).instance_xy(self.goal(row))
             )
+            # Only these are drawn: counting pixels is by far the dearer half of the test.
             if near_I.any():
                 near[k] = near_I
         if near:

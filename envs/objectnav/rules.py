@@ -157,6 +157,7 @@ def plan_episode(
     trial: int,
 ) -> EpisodePlan:
     """Draw the next episode of a trial: what is asked for, and where the agent starts."""
+    # A generator for each episode, so that no state of one has to be saved or replayed.
     rng = keyed_generator(dataset, trial, history.episodes)
     category = sample_category(config, scene, history, rng=rng)
     per_trial = config.goal_instances is GoalInstances.ONE_PER_TRIAL
@@ -185,8 +186,10 @@ def category_weights(config: ObjectNavConfig, scene: TaskScene, history: TrialHi
         case GoalSampling.FAILURES:
             weight_C = 1.0 + history.failures_C
         case GoalSampling.FEWEST_STEPS:
+            # 1 more, so that the category with the most steps can still be drawn.
             weight_C = 1.0 + history.steps_C[allowed_C].max(initial=0) - history.steps_C
         case GoalSampling.UCB:
+            # 2, so that the logarithm is above 0 before the first success.
             total = np.log(2.0 + history.successes_C.sum())
             weight_C = np.sqrt(total / (1.0 + history.successes_C))
     return np.where(allowed_C, weight_C, 0.0)
@@ -209,6 +212,7 @@ def sample_category(
             "sample_category: the scene must hold an object that can be seen from free space, "
             "got none. Use another house."
         )
+    # From the right, so that not even a draw of 0 gives a category of weight 0.
     return int(np.searchsorted(cumulative_C, rng.random() * cumulative_C[-1], side="right"))
 
 
@@ -250,6 +254,7 @@ def sample_start(
             best = pose, distance
     if best is None:
         raise ValueError("sample_start: start_attempts must be at least 1, got 0.")
+    # No try was far enough, so the farthest has to do.
     return best
 
 

@@ -89,9 +89,11 @@ def _surfaces(
     found = {}
     for _ in range(_PROBES):
         index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+        # Two sorted draws cut [0, 1] into three shares that spread evenly over a triangle.
         a, b = np.sort(rng.random(2))
         corners = triangles[min(index, len(triangles) - 1)]
         base = a * corners[0] + (b - a) * corners[1] + (1.0 - b) * corners[2]
+        # The root spreads points evenly over the disc.
         angle, radius = 2.0 * math.pi * rng.random(), _REACH * math.sqrt(rng.random())
         start = base + np.array([radius * math.cos(angle), radius * math.sin(angle), _FROM])
         hit = backend.cast(start, (0.0, 0.0, -1.0))
@@ -123,6 +125,7 @@ def _fit(
     above = float(high[2] - low[2]) + 2.0 * _GAP
     for k in range(12):
         angle = yaw + k * math.pi / 6.0
+        # Odd rays fall on the foot, which must stand; even ones on the rim, which may overhang.
         reach = radius * (_FOOT if k % 2 else 1.0)
         start = point + np.array([reach * math.cos(angle), reach * math.sin(angle), above])
         hit = backend.cast(start, (0.0, 0.0, -1.0))

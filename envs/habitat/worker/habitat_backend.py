@@ -162,6 +162,7 @@ class Backend:
             settings.agent_radius, settings.agent_height = agent_radius, agent_height
             if not self._sim.recompute_navmesh(finder, settings):
                 raise RuntimeError("no navmesh could be computed for " + scene)
+            # Several workers may compute the same navmesh: a reader sees all of one or none.
             part = f"{navmesh}.{os.getpid()}"
             finder.save_nav_mesh(part)
             os.replace(part, navmesh)
@@ -289,6 +290,7 @@ class Backend:
         agent = habitat_sim.AgentConfiguration()
         agent.sensor_specifications = self._specs
         whole = habitat_sim.Configuration(config, [agent])
+        # If what follows fails, no scene counts as open.
         self._scene = None
         if self._sim is None:
             self._sim = habitat_sim.Simulator(whole)

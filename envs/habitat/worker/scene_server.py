@@ -195,6 +195,7 @@ class SceneServer:
         ids = drawn.pop(_IDS, None)
         if ids is not None:
             goal = ids >= self._first_id
+            # 0 elsewhere, which must be an index below even in a scene without objects.
             number = np.where(goal, ids.astype(np.int64) - self._first_id, 0)
             if "instance" in self._sensors:
                 drawn["instance"] = np.where(goal, number + 1, 0)

@@ -161,6 +161,7 @@ def _spot(
         return None
     u, v = draws.uniform(-slack_x, slack_x), draws.uniform(-slack_y, slack_y)
     cos, sin = (math.cos(place.yaw), math.sin(place.yaw)) if place.yaw else (1.0, 0.0)
+    # Rounded, as the last bits of sine and cosine differ between machines.
     x, y = round(place.x + cos * u - sin * v, 4), round(place.y + sin * u + cos * v, 4)
     for other in others:
         if (other.x - x) ** 2 + (other.y - y) ** 2 < (other.radius + radius + _GAP) ** 2:
@@ -186,6 +187,7 @@ def _clear(
 ) -> bool:
     """Return whether an object meets nothing but what it stands on."""
     low_P3, high_P3 = boxes
+    # Against the house only: `_spot` keeps objects of one surface apart.
     low = np.array((spot[0] - radius, spot[1] - radius, bottom + _TOUCH), np.float32)
     high = np.array((spot[0] + radius, spot[1] + radius, bottom + height), np.float32)
     return not bool(((low_P3 < high).all(1) & (high_P3 > low).all(1)).any())
@@ -225,6 +227,7 @@ def _scene(house: House, seed: int, placements: Sequence[Placement], table: Mate
     own = pack_primitives(solids)
     own = replace(
         own,
+        # The objects' materials follow those of the house in the joined table.
         material_PF=own.material_PF + np.int16(len(house.materials.tile_M)),
         instance_P=np.array(instances, np.int16),
     )

@@ -48,6 +48,7 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, placed: Placed) -> Frame:
         """Compute the frame of a placed piece."""
+        # From a table, as `math.cos` of a quarter turn is not 0.
         cos, sin = _COS[placed.quarter], _SIN[placed.quarter]
         if placed.tilt:
             angle = placed.quarter * _HALF_PI + placed.tilt
@@ -175,6 +176,7 @@ def receptacle(surface: Surface, category: str, frame: Frame) -> Receptacle:
 
 def pack_primitives(solids: Sequence[Solid]) -> Primitives:
     """Pack primitives into arrays."""
+    # Rounded in float64: the last bits of sine and cosine differ between machines.
     geometry = np.round(np.array([solid[:7] for solid in solids], np.float64).reshape(-1, 7), 4)
     geometry = geometry.astype(np.float32)
     return Primitives(

@@ -113,6 +113,7 @@ def _opens(owner_YX: NDArray[np.int64], start: int, end: int, piece: int) -> boo
             there = here + step
             if not 0 <= there < owner.size or seen[there]:
                 continue
+            # A flat index would run on into the row before or after.
             if (step == -1 and column == 0) or (step == 1 and column == columns - 1):
                 continue
             if owner[there] == _FREE or owner[there] == piece:
@@ -177,6 +178,7 @@ def _connect(
 ) -> NDArray[np.bool_]:
     """Mark pieces in `gone_K` until no pocket is left; return the free floor."""
     owner_YX = np.empty(shape, np.int64)
+    # Stable, so that pieces of equal ground come in one order on every machine.
     order = np.argsort(area_K, kind="stable")
     while True:
         owner_YX[:] = _FREE
@@ -191,6 +193,7 @@ def _connect(
         in_main = int(np.argmax(label_YX == main))
         for pocket in pockets:
             pocket_YX = label_YX == pocket
+            # Pieces that border the pocket own the cells right around it.
             wider_YX: NDArray[np.bool_] = np.asarray(ndimage.binary_dilation(pocket_YX), bool)
             touches_K = np.isin(np.arange(len(area_K)), owner_YX[wider_YX])
             if (touches_K & gone_K).any():
@@ -205,6 +208,7 @@ def _connect(
                 chosen = int(_nearest_blocker(x_C, y_C, obstacles, area_K, gone_K, 2 * radius))
             if chosen >= 0:
                 gone_K[chosen] = True
+        # No piece helps what is left.
         if int(gone_K.sum()) == before:
             return label_YX == main
 

@@ -72,12 +72,14 @@ def shared_walls(rects: Sequence[Rect]) -> list[Shared]:
             below: list[tuple[float, float]] = []
             for other, (low2, high2, bottom2, top2) in enumerate(spans):
                 start, stop = max(low, low2), min(high, high2)
+                # Rooms that meet at a corner share no wall; what is shorter is rounding.
                 if other == room or stop - start < 1e-6:
                     continue
                 if abs(bottom2 - top) < 1e-6:
                     walls.append(Shared(along_x, top, start, stop, room, other))
                     above.append((start, stop))
                 elif abs(top2 - bottom) < 1e-6:
+                    # The room below has listed this wall.
                     below.append((start, stop))
             walls += [
                 Shared(along_x, top, start, stop, room, OUTSIDE)
@@ -126,6 +128,7 @@ def cut_doors(walls: Sequence[Shared], kinds: Sequence[str], draws: Draws) -> li
     spare: list[Shared] = []
     for index in order:
         wall = candidates[index]
+        # Kruskal's spanning tree: a wall counts if it joins two groups, cheapest first.
         a, b = group[wall.below], group[wall.above]
         if a == b:
             spare.append(wall)

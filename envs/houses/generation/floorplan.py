@@ -119,6 +119,7 @@ def extent_cells(size: str, rooms: int, draws: Draws, split_code: int) -> tuple[
     low, high = spec.side
     width = min(max(math.sqrt(area * aspect), low), high)
     depth = min(max(area / width, low), high)
+    # 20 cells to a metre.
     columns, rows = int(width * 20.0), int(depth * 20.0)
     rows -= (columns + rows - split_code) % 3
     return columns, rows
@@ -246,6 +247,7 @@ def assign_kinds(
     wanted += draws.shuffled(_MORE_KINDS)
     while len(wanted) < len(rooms):
         wanted += draws.shuffled(_FURTHER_KINDS)
+    # Cut before sorting by area, as the list begins with what a house needs most.
     wanted = wanted[: len(rooms)]
     wanted.sort(key=lambda kind: -_TARGET_AREA[kind] * draws.uniform(0.8, 1.25))
     rooms.sort(key=lambda i: -zones[i].rect.area)
@@ -269,6 +271,7 @@ def _swap_to_liked(
         total = 0.0
         for room in rooms:
             target = _TARGET_AREA[kinds[room]]
+            # Half the target costs as much as twice the target.
             ratio = zones[room].rect.area / target
             total -= 2.0 * abs(ratio - 1.0) if ratio >= 1.0 else 2.0 * (1.0 / ratio - 1.0)
         for a, b in adjacent:

@@ -92,6 +92,7 @@ def generate_house(seed: int, size: str) -> House:
 
 def _draft(seed: int, size: str, attempt: int) -> House | None:
     """Make a house, or None if a door is blocked or too few objects would find a place."""
+    # With the attempt, so that what a refused draft drew changes nothing later.
     key = (GENERATOR_VERSION, tuple(SIZES).index(size), seed, attempt)
     draws = Draws(_PLAN_STREAM, *key)
     code = seed % len(SPLITS)
@@ -182,6 +183,7 @@ def _plan(size: str, draws: Draws, code: int) -> _Plan:
         count = draws.integer(*SIZES[size].rooms)
         columns, lines = extent_cells(size, count, draws, code)
         extent = (round(columns * CELL, 2), round(lines * CELL, 2))
+        # Plans are drawn along the middle lines of walls, so outer walls reach to the extent.
         outline = Rect(half_wall, half_wall, extent[0] - half_wall, extent[1] - half_wall)
         zones = partition(size, count, outline, draws)
         rects = [zone.rect for zone in zones]

@@ -156,6 +156,7 @@ class RoomLayout:
             body = self.strip(side, low, high, 0.0, depth)
             blocked = [r for r in (*self.bodies, *self.zones) if overlap(r, body)]
             if front > 0.0:
+                # Zones may overlap each other, so only bodies are in the way of one.
                 ahead = self.strip(side, low, high, depth, depth + front)
                 blocked += [r for r in self.bodies if overlap(r, ahead)]
             along_x = side in (Side.SOUTH, Side.NORTH)
@@ -230,6 +231,7 @@ class RoomLayout:
             opposite = [s for s in spots if s.side == (facing[0] + 2) % 4]
             if opposite:
                 return min(opposite, key=lambda s: abs(s.middle - facing[1]))
+        # No spot is shorter than the width, so all weights are above 0.
         return spots[self.draws.weighted([s.length - 0.6 * width for s in spots])]
 
     def put_on_wall(self, group: list[Member], spot: Stretch, depth: float) -> None:
@@ -285,6 +287,7 @@ class RoomLayout:
         middle_x, middle_y = self.inner.centre
         quarter = 0 if (self.inner.width > self.inner.depth) == (width > depth) else 1
         for attempt in range(16):
+            # 0 at first: the very middle is tried before all else.
             spread = 0.06 * attempt
             turn = quarter + (attempt % 4 == 3)
             half_x, half_y = (width / 2, depth / 2) if turn % 2 == 0 else (depth / 2, width / 2)
