@@ -161,6 +161,7 @@ class ReLIC(Algorithm):
         env_steps = int(read_meta(path)["env_steps"])
         part = self.run.checkpoint
         store = CheckpointStore(self.directory.checkpoints, keep=part.keep)
+        # First the learners let go of what they were doing, then later checkpoints go.
         self._ask("rewind")
         store.drop_after(env_steps)
         if env_steps not in [saved.env_steps for saved in store.all()]:
@@ -214,6 +215,7 @@ class ReLIC(Algorithm):
         except RayTaskError as error:
             if waiting:
                 waiting, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_GRACE_S)
+            # A peer that died is the cause; what this learner raised is only how it noticed.
             if any(_is_dead(call) for call in waiting):
                 self._give_up(actors, "died")
             _kill(actors)

@@ -155,6 +155,7 @@ class ReLICEnvRunner(EnvRunner):
         if state["memory"] is not None:
             collector.groups[0].state.load_state_dict(state["memory"])
         restore_memory(collector, self.run.updates, precision=self.run.ppo.precision)
+        # What was restored is renewed already; a second shuffle would give another order.
         self._is_renewed = True
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -192,6 +193,7 @@ class ReLICEnvRunner(EnvRunner):
 def _take_weights(collector: Collector, weights: dict[str, Any]) -> None:
     """Copy weights into the policy, in place, so that caches notice."""
     target = collector.policy.state_dict()
+    # Writes count up the parameters' versions, by which memories know that their sinks are stale.
     with torch.no_grad():
         for name, value in unpack(weights).items():
             target[name].copy_(value)
@@ -218,6 +220,7 @@ def _ship(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     host = leaf.detach().cpu()
+    # numpy has no bfloat16.
     return host if host.dtype is torch.bfloat16 else Shipped(host.numpy())
 
 

@@ -37,6 +37,7 @@ def train_on_ray(config: RunConfig) -> Outcome:
         _log.info("cluster.num_env_runners is not used with cluster.placement=colocated.")
     with joined(config.cluster):
         config = _with_gpus(config)
+        # Ray would wait without a word for resources that never come.
         wait_for_room(config.cluster)
         failures = 0
         with StopRequest() as stop:

@@ -84,6 +84,7 @@ class ReLICLearner(TorchLearner):
         """Make a group of all learners in which nobody waits for ever."""
         if not self.distributed:
             return Ranks(0, 1, self._device, Reduction())
+        # A group of its own beside RLlib's, for the sake of the timeout.
         group = dist.new_group(timeout=timedelta(seconds=run.cluster.timeout_s))
         assert isinstance(group, dist.ProcessGroup)
         return Ranks(dist.get_rank(), dist.get_world_size(), self._device, RankReduction(group))
@@ -130,6 +131,7 @@ class ReLICLearner(TorchLearner):
         self._weights_seq_no += 1
         rollout = self.trainer.parts.rollout
         return Step(
+            # All ranks measure the same means; one copy goes to the driver.
             metrics if self.trainer.ranks.is_first or metrics is None else {},
             self.trainer.env_steps,
             rollout.size in (0, rollout.num_steps),

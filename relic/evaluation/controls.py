@@ -133,6 +133,7 @@ class ShuffledMemory(LoggedMemory):
 
     def begin_episodes(self, starts_N: np.ndarray, episodes_N: np.ndarray) -> None:
         """Fill the rows that begin an episode, where there is more than one order."""
+        # A single episode has one order: what is remembered stays as it is.
         rows = np.flatnonzero(starts_N & (episodes_N > 1)).tolist()
         refill(self._policy, self.state, rows, [self._shuffled(row) for row in rows])
 
@@ -191,6 +192,7 @@ def refill(
             x_KTE[k, begin : begin + len(episode)] = episode
             starts_KT[k, begin] = True
             begin += len(episode)
+    # Tokens go in, not observations: no picture is encoded twice.
     with torch.no_grad():
         policy.memory.prefill(x_KTE, starts_KT, state.memory, rows, length_K)
 

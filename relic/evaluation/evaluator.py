@@ -185,6 +185,7 @@ class _BlockRunner:
 
     def _step(self) -> list[Record]:
         """Act once in all rows and return the records of episodes that ended."""
+        # Before the step that begins an episode, so that it is the first to see the changed memory.
         self._memory.begin_episodes(self._starts_N, self._episodes_N)
         action_N, token_NE = self._act()
         self._observation, reward_N, terminated_N, truncated_N, infos = self._env.step(action_N)
@@ -196,6 +197,7 @@ class _BlockRunner:
         )
         if not self._starts_N.any():
             return []
+        # Chosen before the count goes up, which may end the row's part.
         counted = np.flatnonzero(self._starts_N & self._running_N)
         self._episodes_N[self._starts_N] += 1
         return [self._record(infos, int(row)) for row in counted]

@@ -285,6 +285,7 @@ def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:
     values = []
     for curve in curves:
         inside_P = (curve.step_P > begin) & (curve.step_P < end)
+        # The ends lie between points of the curve, and may be its extremes.
         values += [curve.at(begin), curve.at(end), *curve.score_P[inside_P]]
     slack = NOISE * max(curve.noise for curve in curves)
     return float(min(values)) - slack, float(max(values)) + slack

@@ -83,6 +83,7 @@ class DarkroomMap:
         """
         if not record["success"]:
             return None
+        # Cells are whole numbers in float64, so they can be compared for equality.
         on_goal_T = (pose_T4[:, :2] == self.goals(record["goal"])).all(axis=1)
         reached = np.flatnonzero(on_goal_T[1:])
         return int(reached[0]) + 1 if len(reached) else len(pose_T4)
@@ -201,6 +202,7 @@ class Tracker:
         """Choose the rows: the first repeat of these trials, as far as the block has them."""
         self._rows = {
             row: unit.trial
+            # Without the padding, which repeats a trial that is in the block already.
             for row, unit in enumerate(block.units[: block.num_real])
             if unit.repeat == 0 and unit.trial in trials
         }

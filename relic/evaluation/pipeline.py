@@ -141,6 +141,8 @@ def _records(
     left = [
         job
         for job in jobs
+        # A block that is done is done again where a track is missing: its records come out the
+        # same.
         if not store.is_done(job) or (job.control is ContextControl.KEPT and job.block in missing)
     ]
     assignment = Assignment(

@@ -168,6 +168,8 @@ def probe(
         shown, demonstrator = _demonstrations(demonstrations, env, fitted, tried[-1])
         run_all = partial(_records, load(agent.checkpoint, device), env, fitted, on_episode)
         with torch_threads(threads):
+            # One run of the longest kind serves all counts as comparison: it has every episode
+            # index.
             own = run_all(tried[-1] + following)
             after = {
                 count: run_all(count + following, playback(shown, count)) if count else own

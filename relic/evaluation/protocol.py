@@ -101,6 +101,7 @@ class Protocol:
         ]
         for index in range(self.num_blocks):
             real = units[index * self.block : (index + 1) * self.block]
+            # Padded to the full size: last bits may depend on the rows of a batch.
             padding = [real[-1]] * (self.block - len(real))
             yield Block(index=index, units=(*real, *padding), num_real=len(real))
 

@@ -232,6 +232,7 @@ def _layer_shares(layer: LayerAttention, episode_T: NDArray[np.int64]) -> tuple[
     of_episode_TI = torch.zeros(num_steps, int(episode_T[-1]) + 1)
     of_episode_TI[torch.arange(num_steps), torch.from_numpy(episode_T)] = 1.0
     sinks, episodes = [], []
+    # Weights of all queries at once would grow with T x T.
     for begin in range(0, num_steps, _AT_ONCE):
         weights_HQJ = layer.weights(slice(begin, begin + _AT_ONCE))[0].cpu().float()
         sinks.append(weights_HQJ[..., : layer.num_sinks].sum(-1))

@@ -99,6 +99,7 @@ class RecordStore:
 
     def merge(self, control: ContextControl, num_blocks: int) -> list[Record]:
         """Write the records of all blocks, in order, into one file and return them."""
+        # By block, not as they were done: who did which, and when, leaves no trace.
         jobs = [Job(control, block) for block in range(num_blocks)]
         lines = (line for job in jobs for line in self._path(job).read_text().splitlines())
         records = in_order(json.loads(line) for line in lines)
@@ -120,6 +121,7 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 
 
 def _line(record: Record) -> str:
+    # Sorted, so that equal records are equal bytes; strict, as NaN is no JSON.
     return json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
 
 

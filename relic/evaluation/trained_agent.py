@@ -133,6 +133,7 @@ def fit_protocol(
             f"protocol: must be of the run's environment {agent.env}, got {protocol.name} of "
             f"{protocol.env}. Choose another protocol."
         )
+    # The protocol's options come last: they say what the task is.
     fitted = replace(protocol, options={**agent.options, **protocol.options})
     env = make_trial_env(fitted.env, 1, fitted.options)
     try:

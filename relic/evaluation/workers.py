@@ -81,6 +81,7 @@ def run_jobs(
     # each process computes with as many threads.
     workers = min(workers, len(jobs))
     if workers <= 1:
+        # As many as a worker process has: the last bits depend on them.
         with torch_threads(assignment.threads):
             for record in _work(assignment, iter(jobs)):
                 on_episode(record)

@@ -132,6 +132,7 @@ def guess_errors(guess: GoalGuess, places_K2: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Negative log-likelihood in nats, and distance, (...) each.
     """
+    # The nearest one: to have found any instance of the goal is enough.
     square = (guess.mean.unsqueeze(-2) - places_K2.float()).square().sum(-1).amin(-1)
     normal = math.log(2 * math.pi) + 2 * guess.log_std
     return 0.5 * square * (-2 * guess.log_std).exp() + normal, square.detach().sqrt()

@@ -50,6 +50,8 @@ def in_slices(function: Callable[[Columns], Tensor], columns: Columns, size: int
     for begin in range(0, steps, size):
         part = {name: column[:, begin : begin + size] for name, column in columns.items()}
         if torch.is_grad_enabled():
+            # Else the backward pass would keep what all slices compute inside, and slices would
+            # save nothing.
             parts.append(checkpoint(function, part, use_reentrant=False))
         else:
             parts.append(function(part))
@@ -206,6 +208,7 @@ class Policy(nn.Module):
             else:
                 action = distribution.sample(torch.as_tensor(noise, device=x_NE.device))
             if write:
+                # In place: the state's tensors are ordinary ones, made outside of inference mode.
                 state.prev_action.copy_(action)
                 state.started.fill_(True)
             log_prob, value = distribution.log_prob(action), self.critic(features_NE)
@@ -324,6 +327,8 @@ class Policy(nn.Module):
         told_E, said = y_E, {}
         for name, head in self.auxiliary.items():
             added_E, said[name] = head(y_E, observation)
+            # Heads read the memory's own output, not what the others added: their order does not
+            # matter.
             told_E = told_E if added_E is None else told_E + added_E
         return self.features(told_E), said
 

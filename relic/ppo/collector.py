@@ -131,6 +131,7 @@ class Collector(RolloutSource):
             everywhere = np.ones(group.env.num_envs, bool)
             group.observation, _ = group.env.reset(options={"new_trial": everywhere})
         else:
+            # Seeded once; later trials follow from it.
             group.observation, _ = group.env.reset(seed=self.seed)
         self.policy.add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
         group.state.reset()
@@ -181,6 +182,7 @@ class Collector(RolloutSource):
         """Write what the policy sees and does; return what the environment is given."""
         rollout, rows, starts_N = self.rollout, group.rows, group.episode_starts_N
         features = self.policy.encode_observation(group.observation)
+        # By the step in the run, not the column: no two rollouts act on the same noise.
         noise = row_uniforms(
             self.seed, rollout.global_row_N[rows], self.row_steps, self.policy.noise_size
         )
@@ -191,6 +193,7 @@ class Collector(RolloutSource):
             noise=noise,
         )
         action = step.action
+        # As it was when the rollout began: a rollout has one objective.
         steps_before = (self.row_steps - column) * rollout.num_envs * self.world_size
         if rollout.expert_action is not None and steps_before < self._expert_steps:
             action = self._demonstrate(group, column, action)
@@ -200,6 +203,7 @@ class Collector(RolloutSource):
         rollout.log_prob_NT[rows, column] = step.log_prob.to(rollout.device)
         rollout.value_NT[rows, column] = step.value.to(rollout.device)
         rollout.episode_starts_NT[rows, column] = starts_N
+        # Only the environment is given a clipped action: the log-prob is that of the draw.
         return self.policy.clip_action(self.policy.to_environment(action)).cpu().numpy()
 
     def _receive(self, group: EnvGroup, column: int) -> None:
@@ -234,6 +238,7 @@ class Collector(RolloutSource):
         where `time_limit` says so. The decode does not write the memory: no step was taken there.
         """
         rollout, rows = self.rollout, group.rows
+        # Only these: each final value costs a decode of all rows.
         wanted_N = rollout.crashed_NT[rows, column].copy()
         if self.time_limit is TimeLimit.BOOTSTRAP:
             wanted_N |= rollout.truncated_NT[rows, column]

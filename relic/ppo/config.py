@@ -61,6 +61,7 @@ class Precision(Enum):
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which learning and refreshes run their passes."""
+        # No gradient scaler: bfloat16 has the range of float32.
         if self is Precision.BF16 and device.type == "cuda":
             return torch.autocast("cuda", torch.bfloat16)
         return contextlib.nullcontext()

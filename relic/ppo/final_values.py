@@ -76,6 +76,7 @@ def _refresh_rows(
     ends_K = [_ends_in_context(rollout, int(row)) for row in rows_K]
     index_K = group.index(rows_K)
     batch = rollout.batch(rows_K, 0, rollout.size, policy.device)
+    # The replay needs the rows' own memory; the refresh that must follow fills it again.
     group.state.memory.reset(index_K)
     begun_K = np.zeros(len(rows_K), np.int64)
     for number in range(max(map(len, ends_K))):

@@ -63,6 +63,7 @@ def run_rollout(
         collector.begin_rollout()
     for planned in schedule.remaining(rollout.size):
         collector.collect(planned.at_step)
+        # Before the update, as all values of the chunk: advantages compare values of one policy.
         bootstrap_N = collector.bootstrap_value()
         times = collector.take_times()
         began = time.perf_counter()
@@ -143,9 +144,12 @@ def refresh(collector: RolloutSource, updates: UpdatesConfig, *, precision: Prec
     for group in collector.groups:
         for rows_K in collector.row_batches(group.rows_N, updates.refresh_tokens):
             batch = rollout.batch(rows_K, 0, rollout.size, policy.device)
+            # Keys under old weights, in the old order, are of no use: the context is read from its
+            # beginning.
             group.state.memory.reset(group.index(rows_K))
             with precision.autocast(policy.device):
                 output = policy.replay(batch, group.state, group.index(rows_K))
+            # The pass has made them anyway.
             if updates.refresh_values:
                 rollout.scatter(rollout.value_NT, rows_K, output.value)
             if updates.refresh_log_probs:

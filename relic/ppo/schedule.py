@@ -109,8 +109,10 @@ class UpdateSchedule:
         for index in range(self.per_rollout):
             at_step = (index + 1) * self.chunk
             full = full_every is not None and (index + 1) % full_every == 0
+            # Early in a rollout there are fewer chunks than the loss might cover.
             covered = index + 1 if full else min(self.loss_chunks, index + 1)
             loss_from = at_step - covered * self.chunk
+            # A pass that begins at 0 needs no prefix: gradient reaches the first step.
             whole = full or self.prefix_gradient is PrefixGradient.FULL
             yield PlannedUpdate(
                 index=index,

@@ -62,6 +62,7 @@ class UpdateBatch:
         """
         limit = microbatch_rows(len(rows), self.planned.at_step - self.planned.begin, tokens)
         for group in self.groups:
+            # Memories of different groups are different tensors, which one pass cannot read.
             inside = rows[(rows >= group.rows.start) & (rows < group.rows.stop)]
             for first in range(0, len(inside), limit):
                 yield group, inside[first : first + limit]
@@ -127,8 +128,10 @@ class RowSampler:
             rows = np.arange(per_shard)
             if used < per_shard:
                 rows = keyed_permutation(per_shard, self.seed, Stream.FRACTION, update, shard)
+                # Drawn without the epoch, so that all epochs of an update use the same rows.
                 rows = np.sort(rows[:used])
             order = keyed_permutation(used, self.seed, Stream.ROWS, update, epoch, shard)
+            # Each minibatch takes as many rows of every shard, however shards lie on ranks.
             strata.append(rows[order].reshape(self.num_minibatches, -1) + own * per_shard)
         return list(np.concatenate(strata, axis=1))
 
@@ -141,6 +144,7 @@ def microbatch_rows(rows: int, steps: int, tokens: int | None) -> int:
         steps: Of each row that go through.
         tokens: Most tokens at once, but for a single row; None: no limit.
     """
+    # Never less than a row: contexts are not cut.
     return rows if tokens is None else min(max(tokens // steps, 1), rows)
 
 

@@ -174,9 +174,9 @@ class RunSaver:
             self._ranks.barrier()  # all ranks have written
 
         if self._ranks.is_first:
-            # Dropped once the new checkpoint is there: until then the one before may need its
-            # chunks.
             self._store.save(env_steps, write)
+            # Only now: until the new checkpoint was there, the ones before it might have needed
+            # theirs.
             self._drop_unused_chunks()
         else:
             write(self._store.unfinished(env_steps))

@@ -118,6 +118,7 @@ def rows_of_rank(config: RunConfig, ranks: Ranks, *, groups: int = 1) -> range:
 
 def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Policy:
     """Build the policy as the run starts with it: seeded, or from another run's weights."""
+    # Initial weights depend on the run's seed alone, not on what was drawn before.
     torch.manual_seed(config.seed)
     space = facts.single_observation_space
     assert isinstance(space, spaces.Dict)

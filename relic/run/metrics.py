@@ -118,6 +118,8 @@ class MetricsLog:
         """Drop lines beyond a checkpoint, which the resumed run will write again."""
         if not self.path.exists():
             return
+        # Replaced as a whole: a kill in between leaves the longer file, which the next start cuts
+        # again.
         kept = [m for m in complete_lines(self.path) if m["env_steps"] <= env_steps]
         write_text(self.path, "".join(json.dumps(m) + "\n" for m in kept))
 
@@ -220,6 +222,7 @@ class _Background:
             self._queue.put(None, timeout=self._patience_s)
         except queue.Full:
             return
+        # Not for ever: the run is over, and its own file is complete.
         self._thread.join(self._patience_s)
 
     def _work(self) -> None:

@@ -175,6 +175,8 @@ class CheckpointStore:
 
     def latest(self) -> Saved | None:
         """Return the newest checkpoint, or None where there is none."""
+        # Directories get their names when they are whole, so the newest will do where the pointer
+        # is lost.
         return self._read("latest") or next(reversed(self.all()), None)
 
     def best(self) -> Saved | None:

@@ -84,8 +84,10 @@ class AttentionInputs:
         keys, values = [self.k], [self.v]
         for before in (self.past, self.sinks and self.sinks.per_row(self.k.shape[0])):
             if before is not None:
+                # In the steps' type: the cache may be kept in another one than the pass runs in.
                 keys.insert(0, before.key.to(self.k.dtype))
                 values.insert(0, before.value.to(self.v.dtype))
+        # Nothing to join, so nothing to copy.
         if len(keys) == 1:
             return self.k, self.v
         return torch.cat(keys, dim=2), torch.cat(values, dim=2)

@@ -84,6 +84,7 @@ def packed_attention(kernel: Kernel, inputs: AttentionInputs) -> Tensor:
         pack.cu_k,
         pack.max_q,
         pack.max_k,
+        # Kernels count the keys before a query's own, and know no window as -1.
         window=-1 if window is None else window - 1,
         scale=inputs.scale,
     )

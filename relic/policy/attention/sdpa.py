@@ -38,13 +38,11 @@ def _one_segment(inputs: AttentionInputs) -> Tensor:
 
 
 def _square(inputs: AttentionInputs) -> Tensor:
-    """Causal attention of T steps to themselves and to sinks.
-
-    K zero rows before the queries keep it square. PyTorch aligns `is_causal` to the top left, so
-    without them query t would see K keys too few; and any other way to say it needs a mask.
-    """
+    """Causal attention of T steps to themselves and to sinks."""
     num_sinks = inputs.num_sinks
     keys, values = inputs.joined()
+    # K zero rows before the queries keep it square. PyTorch aligns `is_causal` to the top left, so
+    # without them query t would see K keys too few; and any other way to say it needs a mask.
     queries = F.pad(inputs.q, (0, 0, num_sinks, 0)) if num_sinks else inputs.q
     out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=inputs.scale)
     return out[:, :, num_sinks:]
@@ -59,6 +57,7 @@ def _windowed(inputs: AttentionInputs, window: int) -> Tensor:
     num_rows, num_heads, num_steps, head_dim = q.shape
     begin = (slice(None), slice(None), slice(window))
     first = _square(replace(inputs, q=q[begin], k=k[begin], v=v[begin]))
+    # Whole blocks, so that all of them share one mask.
     num_blocks = -(-num_steps // window)
     pad = num_blocks * window - num_steps
 

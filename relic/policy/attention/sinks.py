@@ -73,6 +73,7 @@ class SinkKV(nn.Module):
     def reset_parameters(self) -> None:
         """Set the learned parts to their start values."""
         for parameter in self.parameters():
+            # Several that began alike would have the same gradient, and stay alike.
             if parameter.shape[2] == 1:
                 nn.init.zeros_(parameter)
             else:

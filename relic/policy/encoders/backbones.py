@@ -95,6 +95,8 @@ class ResNet18(nn.Module):
             layers += [_ResidualBlock(last, out, stride, groups)]
             layers += [_ResidualBlock(out, out, 1, groups)]
             last = out
+        # Five halvings have left this. Places are kept, not averaged: channels make up for few of
+        # them.
         height, width = -(-height // 32), -(-width // 32)
         kept = min(2 * last, max(1, round(2048 / (height * width))))
         layers += [nn.Conv2d(last, kept, 3, padding=1, bias=False), nn.GroupNorm(1, kept)]

@@ -151,6 +151,7 @@ class ImageEncoder(nn.Module):
         size = self.config.slice_size
         slices = [images] if len(images) <= size else list(images.split(size))
         recompute = len(slices) > 1 and torch.is_grad_enabled()
+        # Only what has a backward pass is worth computing again.
         if recompute and any(p.requires_grad for p in self.parameters()):
             parts = [checkpoint(self._encode, s, use_reentrant=False) for s in slices]
         else:
@@ -236,6 +237,7 @@ def save_image_encoder(directory: Path, encoder: ImageEncoder) -> None:
     """Write an encoder, so that `encoder.checkpoint` can name the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     checksums = write_weights(directory / WEIGHTS_FILE, encoder)
+    # `auto` is saved as what it stood for, and the path of older weights means nothing any more.
     config = dataclasses.replace(encoder.config, visual=encoder.kind, checkpoint=None)
     content = {
         "format": FORMAT,

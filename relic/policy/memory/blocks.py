@@ -95,6 +95,7 @@ class Block(nn.Module):
         qk = qkv[:, :, :2] if factor is None else rotate(qkv[:, :, :2], factor)
         q, k = (x.transpose(1, 2) for x in qk.unbind(2))
         raw_q, v = (qkv[:, :, i].transpose(1, 2) for i in (0, 2))
+        # The raw query scores sinks by content alone: a turned one also says which episode it is.
         attended = attend(
             q,
             k,

@@ -49,6 +49,7 @@ class BlockKVRecorder(KVRecorder):
         first = state.num_sinks + first_step
         for own, pair in zip(state.kv, self._layers, strict=True):
             for part, x_NHTD in zip(own, pair, strict=True):
+                # Slots follow time in such a cache, so a pass's steps stand side by side.
                 part[index, :, first : first + x_NHTD.shape[2]] = x_NHTD.to(part.dtype)
 
 
@@ -67,6 +68,8 @@ def watched(blocks: Iterable[nn.Module]) -> Iterator[list[LayerAttention]]:
     handles: list[RemovableHandle] = []
     for block in blocks:
         assert isinstance(block, Block)
+        # By hooks, since kernels never return the weights: these are worked out from queries and
+        # keys.
         handles += _watch(block, layers)
     with _removed_after(handles):
         yield layers

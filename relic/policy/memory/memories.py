@@ -87,6 +87,7 @@ class MemorySections:
 
     def with_memory_config(self, config: MemoryConfig) -> Self:
         """Return this with another section for the chosen memory."""
+        # A memory of one's own has no section, only options.
         if ":" in self.memory:
             return replace(self, memory_options=to_plain(config))
         return replace(self, **{_choices()[self.memory][0]: config})

@@ -185,6 +185,7 @@ class TransformerXL(SequenceModel):
             F.pad(x.transpose(1, 2), (0, 0, missing, 0)) for x in block.keys_values(all_NSE)
         )
         hidden_NS = self._hidden(h_NTE, missing, valid_NP)
+        # Farthest first, as `_shifted` lines them up.
         far_first_CHD = block.heads(block.distance(self.sinusoid_CE)).flip(0)
         by_distance = distance_q @ far_first_CHD.permute(1, 2, 0)
         scale = content_q.shape[-1] ** -0.5

@@ -37,6 +37,7 @@ def fits(inputs: AttentionInputs) -> bool:
     q, segments = inputs.q, inputs.segments
     whole = inputs.window is None and segments.starts_NT is None
     past = segments.past_steps
+    # Kernels have one length of the past for all rows.
     alike = bool((past == past[0]).all()) and past[0] <= max(segments.past_slots, 0)
     plain = q.device.type == "cpu" and q.dtype is torch.float32 and q.shape[-1] % 4 == 0
     return whole and alike and plain and not torch.is_autocast_enabled("cpu")

@@ -210,6 +210,8 @@ def _own_lengths(t, num_steps, before, own_4):
 @numba.njit(
     f"void({', '.join([_ARRAY] * 7)}, float32, {_ARRAY}, float32[:,:,:])",
     fastmath=FAST,
+    # No check for division by zero, which would be a branch. No lock, as threads share the work.
+    # Kept on disk, since compiling is slow.
     error_model="numpy",
     nogil=True,
     cache=True,
