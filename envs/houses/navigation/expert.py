@@ -135,7 +135,7 @@ def _face(
     dy = object_9[1] - y
     aside = _wrap(math.atan2(dy, dx) - heading)
     # At half a turn either turn leaves half a turn on the other side: just more than half, or the
-    # expert would turn to and fro for ever.
+    # expert would turn back and forth for ever.
     if abs(aside) > 0.5001 * task.moves.turn:
         return _LEFT if aside > 0.0 else _RIGHT
     above = math.atan2(object_9[2] - EYE_HEIGHT, math.hypot(dx, dy)) - pitch
