@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         shared = shared_directory(agents, settings, protocols)
         if len(plans) > 1:
             shared.mkdir(parents=True, exist_ok=True)
+        # All before the first begins, so that none is refused halfway.
         locks = [hold(store.directory, "out") for store in stores]
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _refuse(error)

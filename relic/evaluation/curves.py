@@ -299,6 +299,7 @@ def _by_area(records: Sequence[Record]) -> Masks:
     table = tabulate(records, "area")
     area_U = table.value_UI[:, 0]
     first_of_C = np.unique(table.cluster_U, return_index=True)[1]
+    # A house counts once, however many of the trials are in it.
     house_areas = np.sort(area_U[first_of_C])
     if len(np.unique(house_areas)) < NUM_SIZES:
         return {}

@@ -259,6 +259,7 @@ def _demonstrations(
     else:
         shown = given if isinstance(given, Demonstrations) else _read(Path(given))
         records = rehearse(shown, env, trials, most)
+    # Demonstrations belong to a trial, and are the same in all its repeats.
     return shown, [{**record, "repeat": 0} for record in records]
 
 

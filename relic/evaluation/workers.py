@@ -235,6 +235,7 @@ class _Pool:
                 "workers: a worker must start, but its process ended with status "
                 f"{process.exitcode} before its first block. Try workers=1."
             )
+        # Not where those that live will take what is left.
         if self._waiting and len(self._processes) < len(self._waiting) + self._busy:
             self._start()
 

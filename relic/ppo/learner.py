@@ -213,6 +213,7 @@ class Learner:
         """Take the optimiser steps of an update, until the policy has moved too far."""
         epochs, step = self.ppo.update_epochs, 0
         for epoch in range(epochs):
+            # Earlier epochs' keys and values would only be overwritten.
             keeps = self.updates.keeps_pass(update.planned) and epoch + 1 == epochs
             for rows, moments in self._minibatches(update, epoch):
                 record = self._step(update, rows, moments, step=step, keeps=keeps)

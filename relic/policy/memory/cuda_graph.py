@@ -90,6 +90,7 @@ class CUDAGraphSteps:
                 # Libraries set themselves up in their first calls, which must not be recorded.
                 for _ in range(self.WARM_UP_STEPS):
                     self._decode(slots, write=False)
+            # And what it wrote, before the caller's stream goes on.
             torch.cuda.current_stream().wait_stream(side)
             # Other threads, in which environments step, may use the device meanwhile.
             mode = "thread_local"

@@ -173,6 +173,7 @@ class KVCache(SequenceState):
         end = self.num_sinks + min(int(self.host_lengths[index].max()) + 1, self.slots)
         everything = len(index) == self.num_rows
         where = slice(None) if everything else torch.from_numpy(index).to(self.kv.device)
+        # Sinks stay: they belong to the weights, not to the trial.
         self.kv[:, :, where, :, self.num_sinks : end] = 0
         for fact in (self.lengths, self.segment_steps, self.last.episode):
             fact[where] = 0
