@@ -180,6 +180,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         )
         for k, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if isinstance(answer, Lost):
+                # An older info must not get into the record of the lost episode.
                 truncated_K[k], self.last_info[row] = True, {}
             else:
                 reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, answer)

@@ -134,6 +134,7 @@ class Worker:
     def exit_code(self) -> int | str:
         """Return how a process that hung up has ended."""
         try:
+            # It has hung up, but may take a moment to end.
             return self.process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "unknown"
@@ -147,6 +148,7 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             self.process.kill()
+        # Or it would stay as a zombie.
         self.process.wait()
         self.log.close()
 

@@ -84,6 +84,7 @@ def _read(control: socket.socket, count: int) -> bytes | None:
     """Read exactly so many bytes; None if the other side is gone."""
     parts = []
     while count:
+        # A message may come in parts of any size.
         part = control.recv(min(count, 1 << 20))
         if not part:
             return None

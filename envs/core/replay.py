@@ -65,6 +65,7 @@ class ReplayVectorEnv(TrialVectorEnv):
             num_envs,
             single_observation_space,
             single_action_space=single_action_space,
+            # With the split, as trial numbers count from its first task.
             dataset_name=f"{dataset_name}/{first_trial}+{num_trials}",
             num_trials=num_trials,
             **kwargs,
@@ -143,6 +144,7 @@ class ReplayVectorEnv(TrialVectorEnv):
     def advance(self, actions: NDArray[Any]) -> Transition:
         """Act in all simulators, and keep the actions for a replay."""
         rows = np.arange(self.num_envs)
+        # The step is counted only afterwards, so the count is its index.
         self._actions[rows, self.elapsed_steps] = actions
         return self.step_rows(rows, actions)
 
@@ -186,6 +188,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         self._actions[:] = state["actions"]
         self.begin_rows(np.arange(self.num_envs))
         for step in range(int(self.elapsed_steps.max())):
+            # Rows are at different steps of their episodes, so fewer and fewer take part.
             rows = np.flatnonzero(self.elapsed_steps > step)
             self.step_rows(rows, self._actions[rows, step])
         changed = np.flatnonzero(self._seen() != state["seen"])

@@ -104,6 +104,7 @@ class EpisodeTrials(ReplayVectorEnv):
             ValueError: No time limit is known.
             TypeError: The observation space cannot be batched as arrays.
         """
+        # One at first, which tells the spaces. The others follow once all arguments are accepted.
         self.envs = [make_env()]
         self._start, self._expert = start, expert
         spec = self.envs[0].spec

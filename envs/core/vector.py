@@ -167,6 +167,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         checked = None if seed is None else check_seed(where, seed)
         # All is checked before anything changes: a refused call leaves the environment as it was.
         request = check_reset_options(where, options, num_envs=self.num_envs, everything=everything)
+        # Seeds Gymnasium's own generator, which no row uses: draws are named by keys.
         super().reset(seed=checked)
         if checked is not None:
             self._seed = checked

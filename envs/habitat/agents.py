@@ -84,6 +84,7 @@ class HabitatAgents:
                 self.tilt_N[row] = self._geometry.start
                 self.pose_N4[row, 2] = plans[row].start.heading
                 self._arrive(row, answer)
+                # After `_arrive`, which adds the way from where the row was before.
                 self.path_N[row] = 0.0
         return np.array(begun, np.int64)
 
@@ -134,6 +135,7 @@ class HabitatAgents:
         (x, y, z), self.distance_N[row] = answer
         old = self.pose_N4[row, [0, 1, 3]].tolist()
         self.path_N[row] += math.dist((x, y, z), old)
+        # Not the heading, which is kept here and only carried out by the worker.
         self.pose_N4[row, [0, 1, 3]] = x, y, z
 
     def near_goals(self, row: int) -> NDArray[np.bool_]:

@@ -51,6 +51,7 @@ def arrange_scenes(options: argparse.Namespace) -> str:
     check_count("arrange", "arrangements", options.arrangements, least=1)
     dataset = SceneDataset(options.config.expanduser().absolute())
     setting = Setting(
+        # Pixels are counted in pictures of their own, so the size of others does not matter.
         resolution=8,
         sensors=(),
         viewpoint_spacing=_SPACING,
@@ -134,6 +135,7 @@ def _arrange(
         for template, pose, _ in placed
     ]
     described = [[o.template, o.pose, o.category] for o in drawn]
+    # Again, with all objects in place, as they may hide each other.
     ask("open", setting.gpus[0], scene, described, paths, {})
     seen = [len(ask("viewpoints", i, setting.viewpoint_rules)) > 0 for i in range(len(drawn))]
     return tuple(o for o, visible in zip(drawn, seen, strict=True) if visible)

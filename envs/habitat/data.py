@@ -164,12 +164,14 @@ class HabitatData:
 
     def problems(self) -> list[str]:
         """List all that is missing or damaged, each once, in the order of the file."""
+        # A dict, as a set would lose the order.
         found: dict[str, None] = {}
         seen: set[tuple[str, frozenset[str]]] = set()
         for arrangement in self.arrangements:
             key = (arrangement.scene, frozenset(o.template for o in arrangement.objects))
             if key in seen:
                 continue
+            # Arrangements of the same objects in a scene lack the same files.
             seen.add(key)
             paths = self._config_paths(arrangement)
             found |= dict.fromkeys(self.dataset.problems(arrangement, paths))

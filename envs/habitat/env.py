@@ -229,6 +229,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         success_K[stopped_K] = self.agents.would_succeed(rows[stopped_K])
         self.agents.move(rows[~stopped_K], actions[~stopped_K])
         lost_K = self.lost_N[rows]
+        # A worker that was lost while it counted pixels leaves the stop undecided: truncated.
         stopped_K &= ~lost_K
         self.forgive(rows[stopped_K])
         reward_K = self._rows.act(
@@ -264,6 +265,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         check_same_task("HabitatVectorEnv", self.rules, state["task"])
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
+            # The replay draws the running episode again, out of the history before it.
             self._rows.history[row] = rules.TrialHistory.from_state(self._before[row])
         super().load_rows(state)
 

@@ -130,6 +130,7 @@ class ViewpointStore:
             "points": np.concatenate([np.zeros((0, 3), np.float32), *viewpoints_I]),
             "ends": np.cumsum([len(v) for v in viewpoints_I]),
         }
+        # Written beside its place and moved there, so that no reader sees a part of it.
         with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
             np.savez_compressed(file, **columns)
         os.replace(file.name, self._path(key))
@@ -193,6 +194,7 @@ class Places:
         facts = self._ask(rows, "open", [self._arguments(row, wanted[row]) for row in rows])
         self._open |= {row: wanted[row] for row in facts}
         for row in set(rows) - facts.keys():
+            # What a lost worker had open is gone with it.
             self.forget(row)
         fresh = {wanted[row]: (row, fact) for row, fact in facts.items()}
         unknown = {i: rf for i, rf in fresh.items() if i not in self.known}

@@ -126,6 +126,7 @@ class _ReleasedGeometry:
 
     @property
     def pitch_range(self) -> tuple[float, float]:
+        # Angles are from the vertical, so the largest of them looks down most.
         return self.pitch(_POLAR_RANGE[1]), self.pitch(_POLAR_RANGE[0])
 
     def look(self, tilt: float, *, up: bool) -> float:

@@ -56,6 +56,7 @@ def check_seeds(subject: Subject) -> Iterator[str]:
     difference = first_difference(one, other, subject.rows)
     if difference:
         yield f"seeds: two runs with the same seed and actions are not equal: {difference}"
+    # Row 0 draws one trial more than the others, which must not shift theirs.
     env.reset(seed=7)
     env.reset(options={"new_trial": subject.mask(0)})
     env.reset(options={"new_trial": np.ones(subject.num_envs, dtype=bool)})
@@ -77,6 +78,7 @@ def check_resets(subject: Subject) -> Iterator[str]:
     env, rows = subject.env, subject.rows
     first = subject.begin()
     subject.play(subject.opening)
+    # How the trial's second episode must begin, whatever is done in the first.
     second = subject.look(env.reset()[0])
     if not np.array_equal(subject.core.trial, subject.trials):
         yield "reset: a bare reset moved rows to another trial"
@@ -166,6 +168,7 @@ def check_rows(subject: Subject) -> Iterator[str]:
     first = subject.begin(twins)
     trace = [first, *subject.play(tape)]
     pairs = [(row, 0) for row in range(1, subject.num_envs)]
+    # The trace against itself: each row must have lived as row 0 did.
     difference = first_difference(trace, trace, pairs)
     if difference:
         yield f"rows: rows with the same trial and actions are not equal: {difference}"
@@ -174,6 +177,7 @@ def check_rows(subject: Subject) -> Iterator[str]:
     other = subject.trials + 5
     other[0] = subject.trials[0]
     subject.begin(other)
+    # Row 0 acts as before. The others are in other trials, and act in another order.
     pairs_of_actions = zip(subject.tape, reversed(subject.tape), strict=True)
     mixed = [np.concatenate([one[:1], two[1:]]) for one, two in pairs_of_actions]
     difference = first_difference(subject.play(mixed), alone, subject.rows[:1])

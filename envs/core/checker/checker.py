@@ -70,6 +70,7 @@ def check_trial_env(env: Any, *, make: Callable[..., Any] | None = None, seed: i
     subject = Subject(env, make or _remake(env), seed)
     with watched_writes(env.unwrapped) as bent:
         findings = _collect("formats", check_formats(subject))
+        # Behaviour is compared only where forms are right, on which the comparisons rely.
         if not findings and not bent:
             subject.settle()
             for check in CHECKS:
@@ -83,6 +84,7 @@ def _collect(name: str, findings: Iterator[str]) -> list[str]:
     """Run a check to its end; an error that it did not expect is a finding too."""
     collected: list[str] = []
     try:
+        # One by one, so that what was found before an error is kept.
         for finding in findings:
             collected.append(finding)
     except AnswerError as error:

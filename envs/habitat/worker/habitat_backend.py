@@ -269,6 +269,7 @@ class Backend:
         """Return the lowest and the highest corner of an object, in its own frame, ours."""
         self.place(template, config_paths, np.eye(4))
         box = self._objects[-1].root_scene_node.cumulative_bb
+        # One axis changes its sign between the frames, so corners are sorted again below.
         corners = np.stack([from_habitat(box.min), from_habitat(box.max)])
         self._drop_last()
         return corners.min(axis=0), corners.max(axis=0)

@@ -112,6 +112,7 @@ class SceneServer:
             `triangles` of the free space (T, 3, 3), `centers` of the objects (I, 3).
         """
         self.start(gpu)
+        # Both know the scene before only.
         self._goal = self._expert = None
         self._backend.open_scene(**scene)
         self._backend.set_joints(joints)

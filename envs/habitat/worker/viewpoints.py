@@ -34,6 +34,7 @@ def aim(
         pitch_range: least and greatest pitch that the camera has.
     """
     x, y, z = (float(target[i]) - float(position[i]) for i in range(3))
+    # The camera is ahead of the base, and may be right above the target or past it.
     pitch = math.atan2(z - eye[1], max(math.hypot(x, y) - eye[0], 1e-6))
     return math.atan2(y, x), min(max(pitch, pitch_range[0]), pitch_range[1])
 

@@ -107,6 +107,7 @@ def arrange(
             f"arrange: house must have furniture for {LEAST_OBJECTS} objects that can be seen, got "
             f"{len(kept)} in house {house.seed} of size {house.size!r}. Use another house seed."
         )
+    # Objects that are left out here hid others at most, so the rest can still be seen.
     return _scene(house, seed, kept[:most], table)
 
 

@@ -78,6 +78,7 @@ def _mark(
             for column in range(
                 max(0, int((x - reach_x) / cell)), min(columns, int((x + reach_x) / cell) + 1)
             ):
+                # Another part of the same piece must not make the cell one of several pieces.
                 if owner_YX[row, column] == _FIXED or owner_YX[row, column] == piece:
                     continue
                 dx = (column + 0.5) * cell - x

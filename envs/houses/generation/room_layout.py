@@ -165,6 +165,7 @@ class RoomLayout:
             for first, last in sorted(taken):
                 if first - gap - start >= width:
                     yield Stretch(side, start, first - gap)
+                # Blocked stretches may overlap, and a shorter one end before the one in hand.
                 start = max(start, last + gap)
             if high - WALL_GAP - start >= width:
                 yield Stretch(side, start, high - WALL_GAP)

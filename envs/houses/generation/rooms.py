@@ -247,7 +247,7 @@ def bedroom(room: RoomLayout, palette: Palette) -> None:
         x = side * (bed.width + stand.width + 0.06) / 2
         group.append(Member(stand, x, (stand.depth - bed.depth) / 2))
         width = max(width, 2 * abs(x) + stand.width)
-    if room.against_wall(group, width, bed.depth, front=0.55) is None:
+    if room.against_wall(group, width, bed.depth, front=0.55) is None:  # nightstands do not fit
         room.against_wall(group[:1], bed.width, bed.depth, front=0.5, corner=True)
     add_piece("wardrobe", room, palette, front=0.6, corner=True)
     maybe_add("dresser", 0.75, room, palette)

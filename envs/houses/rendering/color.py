@@ -75,6 +75,7 @@ def _fade(pixel: Number, span: Number, distance: Number, look_A: FloatArray) -> 
         look_A[FADE + 1] = HALF * rate
         look_A[FADE + 2] = HALF * rate / distance
     else:
+        # A curved face has slants of all kinds, so only the width counts.
         look_A[FADE + 1], look_A[FADE + 2] = rate, ZERO
 
 
@@ -297,4 +298,5 @@ def blend(colors: tuple[Number, ...], texel: Number, strength: Number, light: Nu
     red = _channel(colors[0], colors[3], texel & byte, strength, light)
     green = _channel(colors[1], colors[4], (texel >> np.int32(8)) & byte, strength, light)
     blue = _channel(colors[2], colors[5], (texel >> np.int32(16)) & byte, strength, light)
+    # Packed like a texel, so that colours of a run are one vector too.
     return red | (green << np.int32(8)) | (blue << np.int32(16))

@@ -207,6 +207,7 @@ def draw(tables: Tables, cameras: Cameras, lists: Lists, atlas: Atlas, images: I
     inverse, q, side = _nearest(tables, slot, lists, n, (i, j))
     hit = inverse > ZERO
     depth = ONE / inverse if hit else ZERO
+    # Without a hit q is 0, which may be read, and what is read there is not used.
     p = lists.solid_NQ[n, q]
     if len(images.depth_NHW) > 0:
         images.depth_NHW[n, j, i] = depth

@@ -271,6 +271,7 @@ class BatchRenderer(SceneRows):
         slot_N, pose_4N = self._poses("count_pixels", (x_N, y_N, heading_N, pitch_N), rows)
         camera = Camera(size, size, self.camera.hfov)
         views = views_of(slot_N, pose_4N, (camera, camera))
+        # As wide as the largest scene needs; rows of smaller ones stay 0 at the end.
         ids = max((self._scenes.num_instances(int(slot)) for slot in slot_N), default=1)
         count_NI = np.zeros((len(slot_N), ids), np.int32)
 
