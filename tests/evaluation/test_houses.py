@@ -64,7 +64,7 @@ def test_houses_are_summarised_by_size_and_goal(run, tmp_path):
     assert set(summary["by_goal"]) <= set(GOAL_CATEGORIES)
     for kind in ("by_area", "by_goal"):
         assert sum(part["episodes"] for part in summary[kind].values()) == 6
-        assert (out / "plots" / f"success_{kind}.png").stat().st_size > 1000
+        assert (out / "plots" / f"return_{kind}.png").stat().st_size > 1000
     assert "By goal category" in (out / "report.html").read_text()
     assert len(list((out / "tracks").iterdir())) == 3
     before = files_of(out)
