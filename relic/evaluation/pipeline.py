@@ -22,6 +22,7 @@ from relic.evaluation.report.replay import replay_data
 from relic.evaluation.report.video import write_videos
 from relic.evaluation.trained_agent import TrainedAgent, trained_on
 from relic.evaluation.workers import Assignment, progress, run_jobs
+from relic.evaluation.worth import context_worth
 from relic.files import write_json
 from relic.schema import ConfigError, at_least, check_bounds, to_plain
 
@@ -193,6 +194,7 @@ def _summary(
         "trained_steps": agent.trained_steps,
         "trained_episodes": episodes_within(kept, agent.trained_steps),
         **summarise(kept, controls),
+        "context": context_worth(records),
         **summarise_groups(kept, categories),
     }
 

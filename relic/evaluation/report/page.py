@@ -151,6 +151,7 @@ def page(
         "context. Bands are 95 % bootstrap intervals over houses or trials.</p>",
         _controls(summary),
         _constants(summary),
+        *_worth(summary),
         "<h2>Gain</h2>",
         _gains(summary),
     ]
@@ -195,6 +196,32 @@ def _constants(summary: Mapping[str, Any]) -> str:
     if not same:
         return ""
     return f"<p>Always the same, and therefore without a plot: {escape(', '.join(same))}.</p>"
+
+
+def _worth(summary: Mapping[str, Any]) -> list[str]:
+    """Show what the context is worth; nothing where no control cleared it."""
+    worth = summary.get("context", {})
+    if not worth:
+        return []
+    others = [control for control in _all_controls(summary) if control != "cleared"]
+    rows = []
+    for name, entry in worth.items():
+        parts = [entry.get(part) for part in ("asked_before", "first_asked")]
+        against = [{k: entry.get(f"{c}_{k}") for k in ("mean", "low", "high")} for c in others]
+        shown = [estimate(part) if part else "-" for part in (entry, *against, *parts)]
+        rows.append([label(name), *shown])
+    begin = next(iter(worth.values()))["from_episode"]
+    explained = (
+        f"Each trial's mean over its episodes from index {begin} on, minus the same with the "
+        "context cleared: same trials, same acting noise, paired by trial, with 95 % intervals. A "
+        "curve that rises with the index is no evidence; this difference is."
+    )
+    head = [
+        "measure", "kept minus cleared",
+        *(f"{CONTROL_WORDS[control]} minus cleared" for control in others),
+        "goal asked for before", "goal asked for the first time",
+    ]  # fmt: skip
+    return ["<h2>What the context is worth</h2>", f"<p>{explained}</p>", table(head, rows, "cards")]
 
 
 def _gains(summary: Mapping[str, Any]) -> str:

@@ -42,6 +42,11 @@ def describe(summary: Mapping[str, Any]) -> str:
             f"  gain at {gain['to_episode']}: {number(gain['mean'])} [{number(gain['low'])}, "
             f"{number(gain['high'])}]{others}"
         )
+        if worth := summary.get("context", {}).get(name):
+            lines.append(
+                f"  context kept minus cleared, episodes from {worth['from_episode']} on: "
+                f"{estimate(worth)}"
+            )
     return "\n".join(lines)
 
 

@@ -1,0 +1,118 @@
+"""What a context is worth: the same agent and trials with it, minus with the context cleared.
+
+A curve that rises with the episode's index proves nothing, since late episodes are other episodes.
+Here both agents meet the same trials with the same acting noise, and differences are paired by
+trial. Intervals resample houses, as in `relic.evaluation.curves`.
+
+Shapes: U units (a trial, evaluated once), I episode index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.curves import RISING, Interval, Table, interval, measures, tabulate
+from relic.evaluation.records import Record
+
+FROM_EPISODE = 5
+"""Index of the first episode that counts: before it there is little in the context."""
+
+_NOTHING: Interval = {"mean": None, "low": None, "high": None}
+
+
+def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[str, Any]:
+    """Compare each context with the cleared one.
+
+    Args:
+        controls: Records of the same trials under each control, the kept context among them.
+
+    Returns:
+        For each measure `from_episode`; `mean`, `low` and `high` of kept minus cleared; the same of
+        other controls minus cleared under `<control>_mean`, ...; and, where records name a goal,
+        `asked_before` and `first_asked`, each `mean`, `low`, `high` of the episodes whose goal the
+        trial asked for before, or not. Empty where nothing was evaluated with a cleared context.
+    """
+    cleared = controls.get(ContextControl.CLEARED)
+    kept = controls[ContextControl.KEPT]
+    if not cleared:
+        return {}
+    worth: dict[str, Any] = {}
+    for name in measures(kept):
+        if name not in RISING:
+            continue
+        entry: dict[str, Any] = {"from_episode": FROM_EPISODE}
+        for control, records in controls.items():
+            if control is ContextControl.CLEARED or not records:
+                continue
+            prefix = "" if control is ContextControl.KEPT else f"{control.value}_"
+            found = difference(records, cleared, name)
+            entry |= {f"{prefix}{part}": value for part, value in found.items()}
+        if "goal" in kept[0]:
+            for part, wanted in (("asked_before", True), ("first_asked", False)):
+                entry[part] = difference(kept, cleared, name, asked_before=wanted)
+        worth[name] = entry
+    return worth
+
+
+def difference(
+    records: Sequence[Record],
+    cleared: Sequence[Record],
+    name: str,
+    *,
+    asked_before: bool | None = None,
+) -> Interval:
+    """Return the mean difference of a measure over late episodes, paired by trial.
+
+    A trial counts once, by the mean of its episodes from `FROM_EPISODE` on.
+
+    Args:
+        records: Of one context.
+        cleared: Of the cleared context.
+        name: The measure.
+        asked_before: Take only episodes whose goal the trial asked for before, or only the others.
+
+    Returns:
+        `mean`, `low` and `high`; all None where no trial has such episodes under both.
+    """
+    both = _units(records) & _units(cleared)
+    mean_U, table = [], None
+    for part in (records, cleared):
+        shared = [r for r in part if (r["repeat"], r["trial"]) in both]
+        if not shared:
+            return dict(_NOTHING)
+        table = tabulate(shared, name)
+        mean_U.append(_late_means(table, _chosen(shared, table, asked_before)))
+    assert table is not None
+    difference_U = mean_U[0] - mean_U[1]
+    has_U = ~np.isnan(difference_U)
+    if not has_U.any():
+        return dict(_NOTHING)
+    _, cluster_U = np.unique(table.cluster_U[has_U], return_inverse=True)
+    return interval(difference_U[has_U], cluster_U)
+
+
+def _units(records: Sequence[Record]) -> set[tuple[int, int]]:
+    return {(r["repeat"], r["trial"]) for r in records}
+
+
+def _chosen(records: Sequence[Record], table: Table, asked_before: bool | None) -> np.ndarray:
+    """Return which episodes count, (U, I)."""
+    chosen_UI = ~np.isnan(table.value_UI)
+    chosen_UI[:, :FROM_EPISODE] = False
+    if asked_before is None:
+        return chosen_UI
+    goal_UI = tabulate(records, "goal").value_UI
+    same_UII = goal_UI[:, :, None] == goal_UI[:, None, :]
+    before_UI = np.tril(same_UII, -1).any(axis=2)
+    return chosen_UI & (before_UI == asked_before)
+
+
+def _late_means(table: Table, chosen_UI: np.ndarray) -> np.ndarray:
+    """Return each unit's mean over the chosen episodes; NaN where it has none."""
+    count_U = chosen_UI.sum(axis=1)
+    sum_U = np.where(chosen_UI, table.value_UI, 0.0).sum(axis=1)
+    return np.where(count_U > 0, sum_U / np.maximum(count_U, 1), np.nan)

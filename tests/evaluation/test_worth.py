@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.report.page import page
+from relic.evaluation.report.text import describe
+from relic.evaluation.worth import FROM_EPISODE, context_worth, difference
+
+KEPT, CLEARED, FOREIGN = ContextControl.KEPT, ContextControl.CLEARED, ContextControl.FOREIGN
+
+
+def draw(seed, *, trials=30, episodes=12, shift=0.0, goals=4):
+    """Records of random scores in houses of two trials each; trials end at different indices."""
+    generator = np.random.default_rng(seed)
+    return [
+        {
+            "trial": t,
+            "repeat": 0,
+            "episode": e,
+            "house": t // 2,
+            "success": float(generator.random() + shift * (e >= FROM_EPISODE)),
+            "goal": int(np.random.default_rng((t, e)).integers(goals)),
+        }
+        for t in range(trials)
+        for e in range(episodes - t % 3)
+    ]
+
+
+def slow_means(records, wanted=None):
+    """Each trial's mean over late episodes, by loops."""
+    found = {}
+    for trial in {r["trial"] for r in records}:
+        own = sorted((r for r in records if r["trial"] == trial), key=lambda r: r["episode"])
+        scores = []
+        for i, record in enumerate(own):
+            before = record["goal"] in [other["goal"] for other in own[:i]]
+            if i >= 5 and (wanted is None or before == wanted):
+                scores.append(record["success"])
+        if scores:
+            found[trial] = sum(scores) / len(scores)
+    return found
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+def test_difference_is_that_of_a_slow_loop(wanted):
+    kept, cleared = draw(0, shift=0.3), draw(1)
+    found = difference(kept, cleared, "success", asked_before=wanted)
+    own, other = slow_means(kept, wanted), slow_means(cleared, wanted)
+    each = [own[t] - other[t] for t in own.keys() & other.keys()]
+    assert found["mean"] == pytest.approx(np.mean(each))
+    assert found["low"] < found["mean"] < found["high"]
+
+
+def test_interval_is_that_of_paired_houses():
+    # The same noise under both contexts: only pairing removes it.
+    kept, cleared = draw(0, shift=0.25), draw(0)
+    found = difference(kept, cleared, "success")
+    assert [found[k] for k in ("mean", "low", "high")] == pytest.approx([0.25] * 3)
+
+
+def test_early_episodes_do_not_count():
+    kept = draw(0)
+    early = [{**r, "success": r["success"] + (r["episode"] < FROM_EPISODE)} for r in kept]
+    assert difference(early, kept, "success")["mean"] == pytest.approx(0.0)
+
+
+def test_trials_without_late_episodes_are_left_out():
+    kept, cleared = draw(0, shift=0.25), draw(0)
+    short = [r for r in kept if r["trial"] != 3 or r["episode"] < FROM_EPISODE]
+    absent = [r for r in cleared if r["trial"] != 8]
+    assert difference(short, absent, "success")["mean"] == pytest.approx(0.25)
+    assert difference(draw(0, episodes=4), draw(0, episodes=4), "success")["mean"] is None
+
+
+def test_worth_names_every_control_against_cleared():
+    kept, cleared, foreign = draw(0, shift=0.3), draw(0), draw(0, shift=-0.1)
+    worth = context_worth({KEPT: kept, CLEARED: cleared, FOREIGN: foreign})["success"]
+    assert (worth["from_episode"], worth["mean"]) == (5, pytest.approx(0.3))
+    assert worth["foreign_mean"] == pytest.approx(-0.1)
+    assert worth["asked_before"]["mean"] == pytest.approx(0.3)
+    assert worth["first_asked"]["mean"] == pytest.approx(0.3)
+    assert context_worth({KEPT: kept}) == {}
+    assert context_worth({KEPT: kept, CLEARED: []}) == {}
+
+
+def test_page_and_text_show_it():
+    from relic.evaluation.curves import summarise
+
+    records = {KEPT: draw(0, shift=0.25), CLEARED: draw(0)}
+    summary = summarise(records[KEPT], {CLEARED: records[CLEARED]})
+    facts = {
+        "protocol": "p", "protocol_hash": "h", "env": "e", "options": {}, "checkpoint": "c",
+        "env_steps": 1, "trained_on": False, "trials": 30, "repeats": 1, "episodes": 300,
+        "context_limit": "none", "trained_steps": None, "trained_episodes": None,
+    }  # fmt: skip
+    whole = {**facts, **summary, "context": context_worth(records)}
+    assert "0.250 [0.250, 0.250]" in page(whole, [])
+    assert "kept minus cleared, episodes from 5 on: 0.250 [0.250, 0.250]" in describe(whole)
+    without = {**facts, **summary, "context": {}}
+    assert "What the context is worth" not in page(without, [])
