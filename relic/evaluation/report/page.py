@@ -284,8 +284,8 @@ def _facts(summary: Mapping[str, Any]) -> str:
 def _fact(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         return ", ".join(f"{key}={_fact(content)}" for key, content in leaves(value).items())
-    if value is None:
+    if value is None or value == {}:
         return "-"
     return f"{value:,}" if isinstance(value, int) else str(value)
