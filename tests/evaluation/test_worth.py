@@ -90,7 +90,8 @@ def test_page_and_text_show_it():
     records = {KEPT: draw(0, shift=0.25), CLEARED: draw(0)}
     summary = summarise(records[KEPT], {CLEARED: records[CLEARED]})
     facts = {
-        "protocol": "p", "protocol_hash": "h", "env": "e", "options": {}, "checkpoint": "c", "env_steps": 1,
+        "protocol": "p", "protocol_hash": "h", "env": "e", "options": {}, "checkpoint": "c",
+        "env_steps": 1,
         "trained_on": False, "trials": 30, "repeats": 1, "episodes": 300,
         "context_limit": "none", "trained_steps": None, "trained_episodes": None,
     }  # fmt: skip
