@@ -148,7 +148,7 @@ def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
     others = () if shipped is None else shipped.curves.get(score, ())
     if others:
         step_P = np.linspace(0.0, max(curve.step_P[-1] for curve in others), 200)
-        low_P, high_P = np.array([expected(others, step) for step in step_P]).T
+        low_P, high_P = np.array([expected(others, step, score) for step in step_P]).T
         axes.fill_between(
             step_P, low_P, high_P, color=REFERENCE, alpha=0.15, lw=0, label="on track"
         )

@@ -3,8 +3,12 @@
 What to expect is a file of curves that ships, one per experiment, made of one or more whole runs.
 Runs that differ by their seed alone learn at different paces, and a validation of few trials is
 noisy. So a score is on track if it lies in the range of the scores that the shipped runs had
-between `1 / PACE` and `PACE` times as many steps, widened by `NOISE` standard deviations of the
-noise of their points.
+between `1 / PACE` and `PACE` times as many steps, widened by `NOISE` standard deviations of what
+the shipped runs differ by there. One run alone is widened by the noise of its points, but never
+below its own worst score. A share, such as success, stays within 0 and 1.
+
+Only runs of one task can be compared: the environment and its options must be the same, but for
+what the agent sees of it, and so must the validation, where its scores are compared.
 
 Shapes: P points of a curve.
 """
@@ -23,18 +27,26 @@ import yaml
 from relic.evaluation.trained_agent import CONFIG_FILE
 from relic.files import PROJECT, complete_lines, write_json
 from relic.policy.weights import CheckpointError, read_json
-from relic.schema import ConfigError, differences
+from relic.schema import ConfigError, differences, leaves
 from relic.upgrade import upgrade_config
 
 PACE = 1.5
 """A run may be this many times as slow or as fast as the shipped ones."""
 NOISE = 2.0
-"""Standard deviations of the noise of a point that are allowed for."""
+"""Standard deviations of a score that are allowed for."""
 METRICS_FILE = "metrics.jsonl"
 SHIPPED = PROJECT / "pretrained"
 SHIPPED_FILE = "learning_curve.json"
 SCORES = ("val/success", "val/return", "success_mean", "return_mean")
 """What a run is judged by where its configuration names nothing that it has measured."""
+_SHARES = ("success", "spl")
+"""Measures that lie between 0 and 1."""
+_SEEN = (
+    "sensors", "resolution", "antialias", "compass", "prev_reward", "goal_places", "threads",
+    "field_bytes",
+)  # fmt: skip
+"""Options of environments that change what an agent sees of a task, or how fast, not the task."""
+_VALIDATION = ("options", "episodes", "score_from_episode")
 _FORMAT = 1
 _FREE = ("seed", "run_dir", "device", "threads", "logging", "checkpoint", "cluster")
 """Parts of a configuration that do not change what is learned, or that tell seeds apart."""
@@ -261,12 +273,13 @@ def judge(run: Run, shipped: Shipped) -> Verdict:
     """Say where a run stands by its newest score.
 
     Raises:
-        ConfigError: If it has measured nothing that is shipped.
+        ConfigError: If it is of another task, or has measured nothing that is shipped.
     """
     name = shipped.score_for(run)
+    _check_same_task(run, shipped, name)
     curve, others = run.curves[name], shipped.curves[name]
     step, score = float(curve.step_P[-1]), float(curve.score_P[-1])
-    low, high = expected(others, step)
+    low, high = expected(others, step, name)
     if step * PACE < max(other.step_P[0] for other in others):
         standing = Standing.EARLY
     elif score < low:
@@ -279,16 +292,49 @@ def judge(run: Run, shipped: Shipped) -> Verdict:
     return Verdict(standing, name, step, score, low, high, usual, changes, shipped.experiment)
 
 
-def expected(curves: Sequence[Curve], step: float) -> tuple[float, float]:
-    """Return the range of scores that is on track at a step, by the curves that ship."""
+def _check_same_task(run: Run, shipped: Shipped, score: str) -> None:
+    """Refuse to compare scores that do not measure the same thing."""
+    own, others = (_task(config, score) for config in (run.config, shipped.config))
+    if changes := differences(others, own):
+        raise ConfigError(
+            f"{run.name}: must be of the task that the runs of {shipped.experiment} learned, got "
+            f"{'; '.join(changes[:3])}. Name a run of the same task by --reference."
+        )
+
+
+def _task(config: Mapping[str, Any], score: str) -> dict[str, Any]:
+    """Return what a score depends on, besides the agent."""
+    env, validation = config.get("env") or {}, config.get("validation") or {}
+    options = {k: v for k, v in (env.get("options") or {}).items() if k not in _SEEN}
+    task = {"env.id": env.get("id"), **leaves(options, "env.options")}
+    if score.startswith("val/"):
+        task |= {f"validation.{key}": validation.get(key) for key in _VALIDATION}
+    return {key: value for key, value in task.items() if value != {}}
+
+
+def expected(curves: Sequence[Curve], step: float, name: str = "") -> tuple[float, float]:
+    """Return the range of scores that is on track at a step, by the curves that ship.
+
+    Args:
+        curves: Of the shipped runs.
+        step: Environment steps.
+        name: Of the score, which may be a share.
+    """
     begin, end = step / PACE, step * PACE
-    values = []
-    for curve in curves:
-        inside_P = (curve.step_P > begin) & (curve.step_P < end)
-        # The ends lie between points of the curve, and may be its extremes.
-        values += [curve.at(begin), curve.at(end), *curve.score_P[inside_P]]
-    slack = NOISE * max(curve.noise for curve in curves)
-    return float(min(values)) - slack, float(max(values)) + slack
+    lows, highs = [], []
+    # The ends lie between points of the curves, and may be their extremes.
+    inside = {s for c in curves for s in c.step_P if begin < s < end}
+    for at in (begin, *inside, end):
+        scores = [curve.at(at) for curve in curves]
+        spread = float(np.std(scores, ddof=1)) if len(curves) > 1 else curves[0].noise
+        lows.append(min(scores) - NOISE * spread)
+        highs.append(max(scores) + NOISE * spread)
+    low, high = min(lows), max(highs)
+    if len(curves) == 1:
+        low = max(low, float(curves[0].score_P.min()))
+    if name.removeprefix("val/").removesuffix("_mean") in _SHARES:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return low, high
 
 
 def _read_config(file: Path) -> dict[str, Any]:

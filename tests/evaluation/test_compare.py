@@ -101,11 +101,55 @@ def test_training_is_averaged_over_whole_rollouts(tmp_path):
 
 
 def test_range_is_that_of_all_scores_at_near_steps(shipped):
-    low, high = expected(shipped.curves["val/return"], 400.0)
+    curves = shipped.curves["val/return"]
+    low, high = expected(curves, 400.0)
     times = np.linspace(400 / PACE, 400 * PACE, 4001)
-    scores = [curve.at(t) for curve in shipped.curves["val/return"] for t in times]
-    slack = 2.0 * max(curve.noise for curve in shipped.curves["val/return"])
-    assert (low, high) == pytest.approx((min(scores) - slack, max(scores) + slack), abs=1e-6)
+    scores = np.array([[curve.at(t) for curve in curves] for t in times])
+    slack = 2.0 * scores.std(axis=1, ddof=1)
+    wanted = ((scores.min(1) - slack).min(), (scores.max(1) + slack).max())
+    assert (low, high) == pytest.approx(wanted, rel=0.01)
+
+
+def test_a_range_stays_within_what_is_possible():
+    steps = np.arange(1.0, 6.0)
+    noisy = Curve(steps, np.array([0.1, 0.9, 0.05, 0.95, 0.9]))
+    assert expected([noisy], 3.0, "val/success") == (0.05, 1.0)
+    assert expected([noisy], 3.0, "success_mean") == (0.05, 1.0)
+    assert expected([noisy], 3.0, "val/return")[1] > 1.0
+    apart = [noisy, Curve(steps, 1.0 - noisy.score_P)]
+    assert expected(apart, 3.0, "spl_mean") == (0.0, 1.0)
+
+
+def test_early_scores_have_a_narrow_range_where_runs_agreed():
+    shipped = read_shipped(shipped_file("darkroom"))
+    curves = shipped.curves["val/return"]
+    first = curves[0].step_P[0]
+    low, high = expected(curves, first, "val/return")
+    scores = [curve.score_P[0] for curve in curves]
+    assert 0.39 < low <= min(scores)
+    assert high < 10.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"env": {"id": "mine:make", "options": {}}}, "env.id: None -> mine:make"),
+        ({"env": {"options": {"size": "large"}}}, "env.options.size: None -> large"),
+        ({"validation": {"episodes": 3}}, "validation.episodes: None -> 3"),
+    ],
+)
+def test_runs_of_another_task_are_refused(shipped, tmp_path, capsys, changes, named):
+    make_run(tmp_path / "run", config=changes)
+    assert main([str(tmp_path / "run"), f"--reference={tmp_path / 'curve.json'}"]) == 2
+    said = capsys.readouterr().err
+    assert f"run: must be of the task that the runs of made_up learned, got {named}" in said
+
+
+def test_what_an_agent_sees_of_a_task_may_differ(shipped, tmp_path):
+    config = {"env": {"options": {"sensors": ["depth"], "resolution": 32}}}
+    verdict = judge(make_run(tmp_path / "run", config=config), shipped)
+    assert verdict.standing is Standing.ON_TRACK
+    assert len(verdict.changes) == 2
 
 
 def test_noise_is_that_of_the_points_and_not_of_the_trend():
