@@ -16,7 +16,8 @@ from timing import finish, measure
 from torch import Tensor
 
 from relic.policy.attention.attend import attend
-from relic.policy.attention.inputs import AttentionBackend, Past, Sinks
+from relic.policy.attention.inputs import Past, Sinks
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.attention.segments import Segments
 
 # rows, heads, steps, head size

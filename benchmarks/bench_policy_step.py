@@ -20,9 +20,9 @@ from timing import copy_bandwidth, finish, measure, precisions, product_tflops
 from torch import Tensor
 
 from relic.policy.memory.blocks import Block
+from relic.policy.memory.config import TRANSFORMER_SIZES, TransformerConfig
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TRANSFORMER_SIZES, TransformerConfig
 
 CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
 EPISODE_STEPS = 500

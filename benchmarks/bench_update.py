@@ -25,7 +25,7 @@ import torch
 from filled import fill, learn
 from timing import finish, measure_in_turns
 
-from relic.policy.memory.transformer_config import TRANSFORMER_SIZES
+from relic.policy.memory.config import TRANSFORMER_SIZES
 from relic.ppo.config import UpdatesConfig
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.run.components import Components, build_components

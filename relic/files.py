@@ -16,6 +16,14 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 LOCK_FILE: Final = ".lock"
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; its text names the file and the reason."""
+
+
+class StateError(ValueError):
+    """A saved state that cannot be read back."""
+
+
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a file; a last line that is still being written is left out."""
     with path.open() as file:

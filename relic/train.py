@@ -12,8 +12,7 @@ from typing import Any
 
 import yaml
 
-from relic.policy.weights import CheckpointError
-from relic.run.checkpoint import StateError
+from relic.files import CheckpointError, StateError
 from relic.run.compose import (
     LONGEST_NAME,
     compose_arguments,
@@ -23,11 +22,6 @@ from relic.run.compose import (
     sweep_name,
 )
 from relic.run.config import RunConfig
-from relic.run.distributed import join_ranks
-from relic.run.plots import plot_run
-from relic.run.run_directory import RunDirectory
-from relic.run.trainer import Outcome, Trainer
-from relic.run.validation import final_scores
 from relic.schema import ConfigError, in_lines, to_plain
 
 
@@ -84,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def train_run(config: RunConfig) -> int:
     """Train one configuration and draw its plots; return the exit status."""
+    # Here, because torch takes seconds to import, and only a run that was composed needs it.
+    from relic.run.distributed import join_ranks
+    from relic.run.plots import plot_run
+    from relic.run.run_directory import RunDirectory
+    from relic.run.trainer import Outcome, Trainer
+    from relic.run.validation import final_scores
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if config.cluster.backend == "ray":
         from relic.cluster.launch import train_on_ray  # Ray is optional, and slow to import

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from relic.policy.attention.attend import attend
-from relic.policy.attention.inputs import AttentionBackend, Sinks
+from relic.policy.attention.inputs import Sinks
+from relic.policy.attention.kinds import AttentionBackend
 
 CUDA_ONLY = (AttentionBackend.VARLEN, AttentionBackend.FLASH)
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}

@@ -5,8 +5,9 @@ that no token holds (its targets). Only training has targets. A head may also ad
 of action and value read.
 
 Policy, update and metrics know this interface only. To add a head, write one file such as
-`relic.policy.goal_location`, and add one field to `PolicyConfig`. The field's name is the head's
-section in the configuration, and part of its weights' names.
+`relic.policy.goal_location`, its configuration in `relic.policy.auxiliary_config`, and add one
+field to `PolicyConfig`. The field's name is the head's section in the configuration, and part of
+its weights' names.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; E model dim, T steps.
 """
@@ -15,15 +16,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from relic.policy.steps import SequenceBatch
-from relic.schema import at_least, check_bounds
 
 
 class AuxiliaryLosses(NamedTuple):
@@ -66,38 +64,4 @@ class AuxiliaryHead(nn.Module, ABC):
         Args:
             output: What `forward` predicted of the batch.
             batch: The steps; its observation holds the targets.
-        """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuxiliaryConfig(ABC):
-    """The section of a head in the configuration of a policy."""
-
-    weight: Annotated[float, at_least(0)]
-    """Weight of the head's losses beside those of action and value."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_bounds(self)
-
-    @property
-    @abstractmethod
-    def targets(self) -> tuple[str, ...]:
-        """Observations that the head learns from: a rollout keeps them, no token holds them."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Observations that the head reads beside the memory's output."""
-        return ()
-
-    @abstractmethod
-    def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
-        """Return the head.
-
-        Args:
-            space: Space of one row's observation.
-            width: E.
-
-        Raises:
-            ValueError: If an observation is missing or has another shape.
         """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from relic.policy.auxiliary import AuxiliaryConfig
+from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig
 from relic.policy.encoders.config import EncoderConfig
-from relic.policy.goal_location import GoalLocationConfig
 from relic.policy.memory.memories import MemorySections
 
 

@@ -13,56 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
-from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
-from relic.policy.encoders.config import GOAL_PLACES
+from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
+from relic.policy.auxiliary_config import GoalLocationConfig
 from relic.policy.steps import SequenceBatch
-from relic.schema import POSITIVE, at_least
 
 TOLD = 5
 """Numbers that say how a guess looks from where the agent stands."""
 _LOG_STD_MID, _LOG_STD_HALF = 0.7, 2.3
 """The standard deviation of a guess is held between 0.2 m and 20 m."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GoalLocationConfig(AuxiliaryConfig):
-    """The guess of where the goal lies."""
-
-    weight: Annotated[float, at_least(0)] = 0.03
-    """Weight of its loss. At this weight the norm of its gradient is about that of the others; at
-    0.2 it is ten times as large, and drowns them."""
-    target: str = GOAL_PLACES
-    """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
-    position: str = "gps"
-    """Observed position (forward, right), in the frame and the unit of the places."""
-    heading: str = "compass"
-    """Observed heading in radians, counter-clockwise in that frame."""
-    scale: Annotated[float, POSITIVE] = 5.0
-    """Distance that is far, in the unit of the places."""
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The observation of the goal's places."""
-        return (self.target,)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Position and heading, by which a guess becomes a direction."""
-        return (self.position, self.heading)
-
-    def build(self, space: spaces.Dict, width: int) -> GoalLocationHead:
-        """Return the head, if the observations that it needs are there."""
-        for key, size in ((self.target, 2), (self.position, 2), (self.heading, 1)):
-            _check_observed(space, key, size)
-        return GoalLocationHead(self, width)
 
 
 class GoalGuess(NamedTuple):
@@ -136,13 +100,3 @@ def guess_errors(guess: GoalGuess, places_K2: Tensor) -> tuple[Tensor, Tensor]:
     square = (guess.mean.unsqueeze(-2) - places_K2.float()).square().sum(-1).amin(-1)
     normal = math.log(2 * math.pi) + 2 * guess.log_std
     return 0.5 * square * (-2 * guess.log_std).exp() + normal, square.detach().sqrt()
-
-
-def _check_observed(space: spaces.Dict, key: str, size: int) -> None:
-    shape = space[key].shape if key in space.spaces else None
-    if not shape or shape[-1] != size:
-        found = "nothing" if shape is None else f"the shape {shape}"
-        raise ValueError(
-            f"policy.goal_location: {key} must be observed with {size} numbers, got {found}. "
-            "Houses show it with env.options.goal_places=true and env.options.compass=true."
-        )

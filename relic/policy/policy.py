@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relic.policy.action_units import ActionUnits
-from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
+from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
+from relic.policy.auxiliary_config import AuxiliaryConfig
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import PREV_REWARD
 from relic.policy.encoders.encoders import Observation, ObservationEncoder

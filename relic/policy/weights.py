@@ -15,11 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from relic.files import publish
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; its text names the file and the reason."""
+from relic.files import CheckpointError, publish
 
 
 def write_weights(path: Path, module: nn.Module) -> dict[str, int]:

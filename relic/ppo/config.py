@@ -9,11 +9,8 @@ import contextlib
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-
-from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.schedule import (
     PlannedUpdate,
     PrefixGradient,
@@ -21,6 +18,9 @@ from relic.ppo.schedule import (
     check_divides,
 )
 from relic.schema import FRACTION, POSITIVE, Bound, at_least, check_bounds
+
+if TYPE_CHECKING:
+    import torch
 
 _SHARE = Bound("be in (0, 1]", lambda v: 0 < v <= 1, "Use 1 for all rows.")
 
@@ -52,6 +52,28 @@ class Objective(Enum):
     """The actions of the environment's expert (behaviour cloning); the critic learns returns."""
 
 
+class Credit(Enum):
+    """How far a reward is credited back."""
+
+    EPISODE = "episode"
+    """Nothing crosses an episode's end."""
+    TRIAL = "trial"
+    """The episodes of a trial are one stream; only the trial's own end is an end.
+
+    The agent then maximises reward per step of the trial. Where an episode can be ended at will and
+    progress is rewarded, that may be had by ending episodes early, to be placed anew.
+    """
+
+
+class TimeLimit(Enum):
+    """What the end of an episode by its time limit is worth."""
+
+    TERMINAL = "terminal"
+    """Nothing follows: right where the policy sees the clock and the horizon is fixed."""
+    BOOTSTRAP = "bootstrap"
+    """What the critic expects from the last observation, as if the episode went on."""
+
+
 class Precision(Enum):
     """Number format of the matrix products; parameters and losses are always float32."""
 
@@ -61,8 +83,10 @@ class Precision(Enum):
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which learning and refreshes run their passes."""
-        # No gradient scaler: bfloat16 has the range of float32.
         if self is Precision.BF16 and device.type == "cuda":
+            import torch  # what describes a run is read without it
+
+            # No gradient scaler: bfloat16 has the range of float32.
             return torch.autocast("cuda", torch.bfloat16)
         return contextlib.nullcontext()
 

@@ -9,34 +9,12 @@ Shapes: N rows, T steps.
 
 from __future__ import annotations
 
-from enum import Enum
-
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-
-class Credit(Enum):
-    """How far a reward is credited back."""
-
-    EPISODE = "episode"
-    """Nothing crosses an episode's end."""
-    TRIAL = "trial"
-    """The episodes of a trial are one stream; only the trial's own end is an end.
-
-    The agent then maximises reward per step of the trial. Where an episode can be ended at will and
-    progress is rewarded, that may be had by ending episodes early, to be placed anew.
-    """
-
-
-class TimeLimit(Enum):
-    """What the end of an episode by its time limit is worth."""
-
-    TERMINAL = "terminal"
-    """Nothing follows: right where the policy sees the clock and the horizon is fixed."""
-    BOOTSTRAP = "bootstrap"
-    """What the critic expects from the last observation, as if the episode went on."""
+from relic.ppo.config import Credit, TimeLimit
 
 
 def find_ends(

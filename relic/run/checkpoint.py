@@ -25,7 +25,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from relic.files import sync
+from relic.files import StateError, sync
 from relic.policy.loading import load_policy_weights, save_policy
 from relic.ppo.loop import restore_memory
 from relic.run.components import Components
@@ -39,10 +39,6 @@ _CHUNKS = "rollout"
 _ARRAY = "__array__"
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
-
-
-class StateError(ValueError):
-    """A saved state that cannot be read back."""
 
 
 def save_state(directory: Path, name: str, state: Any) -> None:

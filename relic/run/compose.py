@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, get_origin
 
-import numpy as np
 import yaml
 
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
@@ -139,7 +138,8 @@ def _choice(group: str, text: str, choices: Sequence[str]) -> str:
 def _value(key: str, value: Any) -> Any:
     hint = _hint(key)
     if not isinstance(value, str):
-        return value.item() if isinstance(value, np.generic) else to_plain(value)
+        # Sweepers hand over NumPy's numbers; to import it only to ask would cost a start its time.
+        return value.item() if hasattr(value, "item") else to_plain(value)
     if not is_text(hint):
         _refuse_several(key, value)
     return read(key, value, hint)

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
 from relic.ppo.schedule import UpdateSchedule, check_divides
 from relic.schema import POSITIVE, at_least, check_bounds, nearest
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Placement(Enum):
@@ -126,6 +127,8 @@ class RolloutConfig:
     @property
     def torch_cache_dtype(self) -> torch.dtype:
         """`cache_dtype` as PyTorch has it."""
+        import torch  # what describes a run is read without it
+
         return getattr(torch, self.cache_dtype)
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from relic.policy.memory.transformer_config import TransformerConfig
+from relic.policy.memory.config import TransformerConfig
 from relic.run.compose import compose
 
 

@@ -15,7 +15,7 @@ from relic.evaluation.evaluator import evaluate, make_env
 from relic.evaluation.report.plots import plot_curve, trained_context
 from relic.evaluation.trained_agent import check_memory, check_reach
 from relic.noise import key, row_uniforms
-from relic.policy.attention.inputs import AttentionBackend
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import save_policy
 from relic.policy.memory.kv_cache import KVCache

@@ -2,19 +2,19 @@ import dataclasses
 
 import pytest
 
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.policy.config import PolicyConfig
-from relic.policy.memory.memories import make_memory
-from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
-from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import (
+from relic.policy.memory.config import (
     TRANSFORMER_SIZES,
     PositionKind,
+    RecurrentConfig,
     TransformerConfig,
+    TransformerXLConfig,
 )
+from relic.policy.memory.memories import make_memory
+from relic.policy.memory.recurrent import GRU, LSTM
+from relic.policy.memory.transformer import Transformer
 from relic.policy.memory.transformer_xl import TransformerXL
-from relic.policy.memory.xl_state import TransformerXLConfig
 from relic.schema import ConfigError, build
 
 

@@ -9,15 +9,15 @@ import torch
 from gymnasium import spaces
 
 from envs.objectnav.rules import compass, gps
+from relic.policy.auxiliary_config import GoalLocationConfig
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig
 from relic.policy.goal_location import (
     GoalGuess,
-    GoalLocationConfig,
     GoalLocationHead,
     guess_errors,
 )
-from relic.policy.memory.transformer_config import TransformerConfig
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 

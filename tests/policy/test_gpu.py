@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from relic.policy.attention.attend import attend
-from relic.policy.attention.inputs import AttentionBackend, Past, Sinks
+from relic.policy.attention.inputs import Past, Sinks
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.attention.segments import Segments
 from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.encoders.images import ImageEncoder, ImageSpec
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TransformerConfig
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,7 +17,7 @@ from relic.policy.loading import (
     space_from_json,
     space_to_json,
 )
-from relic.policy.memory.transformer_config import TransformerConfig
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import CheckpointError
 

@@ -9,10 +9,8 @@ from gymnasium import spaces
 
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig, VisualKind
-from relic.policy.memory.recurrent import RecurrentConfig
+from relic.policy.memory.config import RecurrentConfig, TransformerConfig, TransformerXLConfig
 from relic.policy.memory.sequence_model import ContextOverflowError
-from relic.policy.memory.transformer_config import TransformerConfig
-from relic.policy.memory.xl_state import TransformerXLConfig
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 

@@ -12,8 +12,7 @@ from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig
-from relic.policy.memory.recurrent import RecurrentConfig
-from relic.policy.memory.transformer_config import TransformerConfig
+from relic.policy.memory.config import RecurrentConfig, TransformerConfig
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig

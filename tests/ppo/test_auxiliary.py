@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from relic.policy.auxiliary import AuxiliaryConfig, AuxiliaryHead, AuxiliaryLosses
+from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
+from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig
 from relic.policy.config import PolicyConfig
-from relic.policy.goal_location import GoalLocationConfig
 from relic.ppo.schedule import PrefixGradient
 
 METRICS = ("goal_location_loss", "goal_location_error")

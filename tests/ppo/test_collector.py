@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.memory.transformer_config import PositionKind
+from relic.policy.memory.config import PositionKind
 from relic.policy.steps import SequenceBatch
 from relic.ppo.collector import Collector
 from relic.ppo.config import Objective

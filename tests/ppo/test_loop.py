@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import SinkKind
 from relic.ppo.config import Precision, PrefixGradient
 from relic.ppo.loop import refresh, restore_memory, run_rollout
 from relic.ppo.rollout import Rollout

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relic.policy.attention.cpu.compiled import compiled_attention, fits
-from relic.policy.attention.inputs import AttentionBackend, AttentionInputs, Backend, Past, Sinks
+from relic.policy.attention.inputs import AttentionInputs, Backend, Past, Sinks
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.attention.packed import flash_attention, varlen_attention
 from relic.policy.attention.reference import reference_attention
 from relic.policy.attention.sdpa import sdpa_attention

@@ -10,25 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from relic.policy.attention.segments import Segments
-
-
-class AttentionBackend(Enum):
-    """Which code computes attention."""
-
-    AUTO = "auto"
-    REFERENCE = "reference"
-    SDPA = "sdpa"
-    COMPILED = "compiled"
-    """The project's own kernels for the CPU."""
-    VARLEN = "varlen"
-    FLASH = "flash"
 
 
 class Sinks(NamedTuple):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from relic.policy.attention.attend import attend
 from relic.policy.attention.inputs import Past, Sinks
 from relic.policy.attention.segments import Segments
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.decode import DecodePlan, decode_attend, write_step
 from relic.policy.memory.positions import rotate
-from relic.policy.memory.transformer_config import TransformerConfig
 
 NORM_EPS = 1e-6
 INIT_STD = 0.02

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relic.policy.attention.cpu.compiled import compiled_decode, fits_decode
-from relic.policy.attention.inputs import AttentionBackend
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.memory.kv_cache import KVCache
 
 

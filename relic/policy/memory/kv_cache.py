@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.positions import Positions, positions
 from relic.policy.memory.sequence_model import (
     ContextOverflowError,
@@ -29,7 +30,6 @@ from relic.policy.memory.sequence_model import (
     StaleStateError,
     row_indices,
 )
-from relic.policy.memory.transformer_config import TransformerConfig
 
 
 class KVCache(SequenceState):

@@ -1,9 +1,9 @@
 """The memories that there are: the place where a new one is added.
 
-A memory is one file with a `SequenceModel`, its state and its configuration, and one line in
-`MemorySections`. The line makes the section `policy.<name>` and the values of `policy.memory` that
-read it; checks, planning, checkpoints and evaluation ask the class. `docs/own_memory.md` shows it,
-and how a memory is named that lives outside the package.
+A memory is one file with a `SequenceModel` and its state, a configuration in `config`, and one line
+in `MemorySections`. The line makes the section `policy.<name>` and the values of `policy.memory`
+that read it; planning, checkpoints and evaluation ask the class, which is imported where a memory
+is built. `docs/own_memory.md` shows it, and how a memory is named that lives outside the package.
 """
 
 # ruff: noqa: RUF009 - `section` makes a dataclass field, no default
@@ -14,24 +14,30 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
-from relic.policy.memory.sequence_model import Capabilities, MemoryConfig, SequenceModel
-from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TransformerConfig
-from relic.policy.memory.transformer_xl import TransformerXL
-from relic.policy.memory.xl_state import TransformerXLConfig
+from relic.policy.memory.config import (
+    Capabilities,
+    MemoryConfig,
+    RecurrentConfig,
+    TransformerConfig,
+    TransformerXLConfig,
+    capabilities_of,
+)
 from relic.schema import ConfigError, build, nearest, to_plain
 
+if TYPE_CHECKING:
+    from relic.policy.memory.sequence_model import SequenceModel
 
-def section(**choices: type[SequenceModel]) -> Any:
+
+def section(config: type[MemoryConfig], **choices: str) -> Any:
     """Return the field that holds a section of the configuration.
 
     Args:
-        choices: Values of `policy.memory` that read the section, and the classes they stand for.
+        config: Its class.
+        choices: Values of `policy.memory` that read the section, and the classes they stand for, as
+            module:Class below this package. They are imported where a memory is built.
     """
-    config = next(iter(choices.values())).Config
     return field(default_factory=config, metadata={"choices": choices})
 
 
@@ -43,11 +49,17 @@ class MemorySections:
     """Which memory: one that reads a section below, or `module:Class` for one of your own."""
     memory_options: dict[str, Any] = field(default_factory=dict)
     """Fields of the configuration of a memory of your own."""
-    transformer: TransformerConfig = section(transformer=Transformer)
+    transformer: TransformerConfig = section(
+        TransformerConfig, transformer="transformer:Transformer"
+    )
     """Read where memory is transformer."""
-    recurrent: RecurrentConfig = section(lstm=LSTM, gru=GRU)
+    recurrent: RecurrentConfig = section(
+        RecurrentConfig, lstm="recurrent:LSTM", gru="recurrent:GRU"
+    )
     """Read where memory is lstm or gru."""
-    transformer_xl: TransformerXLConfig = section(transformer_xl=TransformerXL)
+    transformer_xl: TransformerXLConfig = section(
+        TransformerXLConfig, transformer_xl="transformer_xl:TransformerXL"
+    )
     """Read where memory is transformer_xl."""
 
     def __post_init__(self) -> None:
@@ -68,8 +80,7 @@ class MemorySections:
     def memory_config(self) -> MemoryConfig:
         """The section that the chosen memory reads."""
         if ":" not in self.memory:
-            memory_class(self.memory)
-            return getattr(self, _choices()[self.memory][0])
+            return getattr(self, _choice(self.memory)[0])
         try:
             return build(self.memory_class.Config, self.memory_options, "memory_options")
         except ConfigError as error:
@@ -78,7 +89,10 @@ class MemorySections:
     @property
     def memory_can(self) -> Capabilities:
         """What the chosen memory can do beyond its interface."""
-        return self.memory_class.capabilities(self.memory_config)
+        # A class of one's own may say it itself; ours need not be imported to be asked.
+        if ":" in self.memory:
+            return self.memory_class.capabilities(self.memory_config)
+        return capabilities_of(self.memory_config)
 
     @property
     def width(self) -> int:
@@ -90,7 +104,7 @@ class MemorySections:
         # A memory of one's own has no section, only options.
         if ":" in self.memory:
             return replace(self, memory_options=to_plain(config))
-        return replace(self, **{_choices()[self.memory][0]: config})
+        return replace(self, **{_choice(self.memory)[0]: config})
 
 
 def make_memory(config: MemorySections, *, max_episode_steps: int) -> SequenceModel:
@@ -104,8 +118,8 @@ def make_memory(config: MemorySections, *, max_episode_steps: int) -> SequenceMo
 
 
 @cache
-def _choices() -> Mapping[str, tuple[str, type[SequenceModel]]]:
-    """Return section and class by value of `policy.memory`."""
+def _choices() -> Mapping[str, tuple[str, str]]:
+    """Return section and module:Class by value of `policy.memory`."""
     return {
         choice: (one.name, model)
         for one in fields(MemorySections)
@@ -120,18 +134,24 @@ def memory_class(name: str) -> type[SequenceModel]:
         ValueError: If there is none.
     """
     if ":" in name:
-        return _own_class(name)
+        return _class_at(name)
+    return _class_at(f"{__package__}.{_choice(name)[1]}")
+
+
+def _choice(name: str) -> tuple[str, str]:
     known = _choices()
     if name not in known:
         raise ValueError(
             f"memory: unknown {name!r}. Choose one of: {', '.join(known)}, or name your own as "
             f"module:Class. {nearest(name, known)}"
         )
-    return known[name][1]
+    return known[name]
 
 
 @cache
-def _own_class(name: str) -> type[SequenceModel]:
+def _class_at(name: str) -> type[SequenceModel]:
+    from relic.policy.memory.sequence_model import SequenceModel  # needs torch
+
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from relic.policy.attention.inputs import Past
 from relic.policy.attention.segments import Segments
+from relic.policy.memory.config import PositionKind, TransformerConfig
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.positions import Positions, positions, rotation, steps_since
-from relic.policy.memory.transformer_config import PositionKind, TransformerConfig
 
 
 @dataclass(frozen=True, slots=True)

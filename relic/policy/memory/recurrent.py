@@ -9,13 +9,13 @@ Shapes: N rows, T steps, L layers, E width, G parts of the state (two for an LST
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relic.policy.memory.config import RecurrentConfig
 from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
@@ -23,21 +23,6 @@ from relic.policy.memory.sequence_model import (
     as_lengths,
     row_indices,
 )
-from relic.schema import POSITIVE, check_bounds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecurrentConfig:
-    """The memory of RL²: an LSTM or GRU whose state lives as long as the trial."""
-
-    num_layers: Annotated[int, POSITIVE] = 1
-    """Stacked recurrent layers."""
-    width: Annotated[int, POSITIVE] = 512
-    """Size of a token and of the hidden state."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no model can be built from."""
-        check_bounds(self)
 
 
 class RecurrentState(SequenceState):

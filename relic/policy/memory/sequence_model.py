@@ -15,14 +15,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from relic.policy.attention.layer_attention import LayerAttention
+from relic.policy.memory.config import Capabilities, capabilities_of
 
 Rows = Sequence[int] | np.ndarray | Tensor
 """Chosen rows: a bool mask over all of them, or their indices."""
@@ -34,30 +34,6 @@ class ContextOverflowError(RuntimeError):
 
 class StaleStateError(RuntimeError):
     """A snapshot that is used after the state it points into was reset."""
-
-
-class MemoryConfig(Protocol):
-    """What every memory's configuration, a frozen dataclass, has."""
-
-    @property
-    def width(self) -> int:
-        """Size of a token."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Capabilities:
-    """What a memory can do beyond its interface."""
-
-    keeps_steps: bool = False
-    """What a step left behind stays as it is for the whole trial: states can be `rewound`, and the
-    keys and values of a pass can be taken over (`SequenceModel.record_kv`)."""
-    half_precision: bool = False
-    """A state may be kept in half precision."""
-    cuda_graph: bool = False
-    """Steps can be replayed from CUDA graphs (`SequenceModel.use_cuda_graph`)."""
-    context_limit: bool = False
-    """Old steps can be left out (`SequenceModel.limit_context`)."""
 
 
 class Reach(NamedTuple):
@@ -245,8 +221,7 @@ class SequenceModel(nn.Module, ABC):
     @classmethod
     def capabilities(cls, config: Any) -> Capabilities:
         """Return what a memory of this configuration can do beyond the interface."""
-        del config
-        return Capabilities()
+        return capabilities_of(config)
 
     @classmethod
     def limit_context(cls, config: Any, *, newest: int | None, drop_first: int) -> Any:

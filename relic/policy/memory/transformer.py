@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relic.policy.attention.cpu.compiled import scratch_bytes
-from relic.policy.attention.inputs import AttentionBackend, Sinks
+from relic.policy.attention.inputs import Sinks
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.policy.attention.layer_attention import LayerAttention
-from relic.policy.attention.sinks import SinkKind, SinkKV
+from relic.policy.attention.sinks import SinkKV
 from relic.policy.memory.blocks import NORM_EPS, Block, init_weights, look_up
+from relic.policy.memory.config import PositionKind, TransformerConfig
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode, read_slot, write_step
 from relic.policy.memory.hooks import recorded, watched
@@ -36,7 +38,6 @@ from relic.policy.memory.pass_plan import (
 )
 from relic.policy.memory.positions import Positions, last_before, next_position, rotate
 from relic.policy.memory.sequence_model import (
-    Capabilities,
     KVRecorder,
     Reach,
     Rows,
@@ -45,7 +46,6 @@ from relic.policy.memory.sequence_model import (
     as_lengths,
     row_indices,
 )
-from relic.policy.memory.transformer_config import PositionKind, TransformerConfig
 
 OnKeyValue = Callable[[int, Tensor, Tensor], None]
 """Called with a layer's index, keys and values (N, H, T, D)."""
@@ -191,16 +191,6 @@ class Transformer(SequenceModel):
         device = generator.device if generator is not None else self.norm.weight.device
         kept = torch.rand(shape, generator=generator, device=device) >= rate
         return (kept / (1 - rate)).to(self.norm.weight.device)
-
-    @classmethod
-    def capabilities(cls, config: TransformerConfig) -> Capabilities:
-        """Return what a cache allows; see `SequenceModel.capabilities`."""
-        return Capabilities(
-            keeps_steps=config.sees_whole_trial,
-            half_precision=True,
-            cuda_graph=True,
-            context_limit=True,
-        )
 
     @classmethod
     def limit_context(

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
+from relic.policy.memory.config import TransformerXLConfig
 from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
@@ -25,7 +26,7 @@ from relic.policy.memory.sequence_model import (
     as_lengths,
     row_indices,
 )
-from relic.policy.memory.xl_state import TransformerXLConfig, XLState
+from relic.policy.memory.xl_state import XLState
 
 QUERY_BLOCK = 256
 """Queries that are scored at once, so that scores stay bounded however long the pass is."""

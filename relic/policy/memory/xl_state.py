@@ -8,49 +8,19 @@ Shapes: N rows, L layers, E width, H heads, D head dim, M memory steps, C slots,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from relic.policy.memory.config import TransformerXLConfig
 from relic.policy.memory.sequence_model import (
     ContextOverflowError,
     Rows,
     SequenceState,
     row_indices,
 )
-from relic.policy.memory.transformer_config import check_heads
-from relic.schema import POSITIVE, check_bounds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransformerXLConfig:
-    """The memory of Transformer-XL: relative positions, and layer inputs of recent steps."""
-
-    num_layers: Annotated[int, POSITIVE] = 4
-    """Blocks of attention and MLP."""
-    num_heads: Annotated[int, POSITIVE] = 8
-    """Attention heads; must divide the width."""
-    width: Annotated[int, POSITIVE] = 256
-    """Size of a token."""
-    mlp_width: Annotated[int, POSITIVE] = 1024
-    """Hidden size of the GeGLU."""
-    memory_steps: Annotated[int, POSITIVE] = 256
-    """Steps before itself that each layer of a step sees."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no model can be built from."""
-        check_bounds(self)
-        check_heads(self.num_heads, self.width)
-        if self.width % 2:
-            raise ValueError(f"width: must be even, got {self.width}. Sines and cosines pair up.")
-
-    @property
-    def head_dim(self) -> int:
-        """Size of one head."""
-        return self.width // self.num_heads
 
 
 class XLState(SequenceState):

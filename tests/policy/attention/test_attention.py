@@ -10,7 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relic.policy.attention.attend import announce, attend
-from relic.policy.attention.inputs import AttentionBackend, AttentionInputs, Past, Sinks
+from relic.policy.attention.inputs import AttentionInputs, Past, Sinks
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.attention.packed import flash_kernel, packed_attention
 from relic.policy.attention.segments import Segments
 

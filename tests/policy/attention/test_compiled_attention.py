@@ -6,7 +6,8 @@ import torch
 
 from relic.policy.attention.attend import attend
 from relic.policy.attention.cpu.compiled import fits
-from relic.policy.attention.inputs import AttentionBackend, AttentionInputs, Past, Sinks
+from relic.policy.attention.inputs import AttentionInputs, Past, Sinks
+from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.attention.segments import Segments
 
 COMPILED, REFERENCE = AttentionBackend.COMPILED, AttentionBackend.REFERENCE

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from relic.policy.attention.cpu.compiled import DECODE_HEAD_DIM, compiled_decode, fits_decode
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import SinkKind
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TransformerConfig
 
 
 def made(rows=5, heads=3, slots=3000):

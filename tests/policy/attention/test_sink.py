@@ -3,9 +3,10 @@ import torch
 
 from relic.policy.attention.attend import attend
 from relic.policy.attention.inputs import Sinks
-from relic.policy.attention.sinks import SinkKind, SinkKV
+from relic.policy.attention.kinds import SinkKind
+from relic.policy.attention.sinks import SinkKV
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TransformerConfig
 
 KV_KINDS = [SinkKind.KV, SinkKind.KV0, SinkKind.K0V, SinkKind.K0V0]
 

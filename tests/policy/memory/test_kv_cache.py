@@ -6,12 +6,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import SinkKind
+from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.sequence_model import ContextOverflowError, StaleStateError
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import TransformerConfig
 
 LIMITS = {
     "none": {},

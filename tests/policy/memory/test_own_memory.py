@@ -13,8 +13,8 @@ from gymnasium import spaces
 import relic.policy
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import save_policy
+from relic.policy.memory.config import Capabilities
 from relic.policy.memory.memories import MemorySections
-from relic.policy.memory.sequence_model import Capabilities
 from relic.policy.policy import Policy
 from relic.run.metrics import is_clock, read_metrics
 from relic.schema import ConfigError, build

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from relic.policy.memory.recurrent import GRU, LSTM, RecurrentConfig
+from relic.policy.memory.config import RecurrentConfig
+from relic.policy.memory.recurrent import GRU, LSTM
 
 CELLS = [LSTM, GRU]
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
+from relic.policy.memory.config import PositionKind, TransformerConfig
 from relic.policy.memory.transformer import Transformer
-from relic.policy.memory.transformer_config import PositionKind, TransformerConfig
 
 ROPE, LEARNED, NONE = PositionKind.ROPE, PositionKind.LEARNED, PositionKind.NONE
 

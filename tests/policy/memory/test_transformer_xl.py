@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from relic.policy.memory import transformer_xl
+from relic.policy.memory.config import TransformerXLConfig
 from relic.policy.memory.sequence_model import ContextOverflowError
 from relic.policy.memory.transformer_xl import TransformerXL
-from relic.policy.memory.xl_state import TransformerXLConfig
 
 
 def make(memory_steps=6, num_layers=2):

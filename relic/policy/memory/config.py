@@ -1,16 +1,47 @@
-"""Configuration of the ReLIC memory."""
+"""Configurations of the memories, and what each lets a memory do.
+
+They need no torch: a command line is checked before a network is built.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-from relic.policy.attention.inputs import AttentionBackend
-from relic.policy.attention.sinks import SinkKind
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.schema import POSITIVE, Bound, at_least, check_bounds
 
 _DROPOUT = Bound("be in [0, 1)", lambda v: 0 <= v < 1, "Use 0 to switch it off.")
+
+
+class MemoryConfig(Protocol):
+    """What every memory's configuration, a frozen dataclass, has."""
+
+    @property
+    def width(self) -> int:
+        """Size of a token."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a memory can do beyond its interface."""
+
+    keeps_steps: bool = False
+    """What a step left behind stays as it is for the whole trial: states can be `rewound`, and the
+    keys and values of a pass can be taken over (`SequenceModel.record_kv`)."""
+    half_precision: bool = False
+    """A state may be kept in half precision."""
+    cuda_graph: bool = False
+    """Steps can be replayed from CUDA graphs (`SequenceModel.use_cuda_graph`)."""
+    context_limit: bool = False
+    """Old steps can be left out (`SequenceModel.limit_context`)."""
+
+
+def capabilities_of(config: object) -> Capabilities:
+    """Return what a configuration says that its memory can do; nothing where it says nothing."""
+    return getattr(config, "capabilities", Capabilities())
 
 
 class PositionKind(Enum):
@@ -123,6 +154,16 @@ class TransformerConfig:
             self.inter_episode_attention and self.attention_window is None and not self.drop_first
         )
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a cache allows."""
+        return Capabilities(
+            keeps_steps=self.sees_whole_trial,
+            half_precision=True,
+            cuda_graph=True,
+            context_limit=True,
+        )
+
     def slots_for(self, capacity: int, max_episode_steps: int) -> int:
         """Return the cache's slots for trials of so many steps and one look ahead, sinks apart."""
         slots = capacity + 1
@@ -164,6 +205,48 @@ TRANSFORMER_SIZES: dict[str, dict[str, Any]] = {
     "large": {"num_layers": 8, "num_heads": 24, "width": 768, "mlp_width": 3072},
 }
 """tiny, small and large as published; darkroom learns its task in minutes on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecurrentConfig:
+    """The memory of RL²: an LSTM or GRU whose state lives as long as the trial."""
+
+    num_layers: Annotated[int, POSITIVE] = 1
+    """Stacked recurrent layers."""
+    width: Annotated[int, POSITIVE] = 512
+    """Size of a token and of the hidden state."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        check_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerXLConfig:
+    """The memory of Transformer-XL: relative positions, and layer inputs of recent steps."""
+
+    num_layers: Annotated[int, POSITIVE] = 4
+    """Blocks of attention and MLP."""
+    num_heads: Annotated[int, POSITIVE] = 8
+    """Attention heads; must divide the width."""
+    width: Annotated[int, POSITIVE] = 256
+    """Size of a token."""
+    mlp_width: Annotated[int, POSITIVE] = 1024
+    """Hidden size of the GeGLU."""
+    memory_steps: Annotated[int, POSITIVE] = 256
+    """Steps before itself that each layer of a step sees."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        check_bounds(self)
+        check_heads(self.num_heads, self.width)
+        if self.width % 2:
+            raise ValueError(f"width: must be even, got {self.width}. Sines and cosines pair up.")
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head."""
+        return self.width // self.num_heads
 
 
 def check_heads(num_heads: int, width: int) -> None:

@@ -1,0 +1,98 @@
+"""Configurations of the auxiliary heads: what `relic.policy.auxiliary` calls a head's section.
+
+They need no torch until a head is built: a command line is checked before that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from relic.policy.encoders.config import GOAL_PLACES
+from relic.schema import POSITIVE, at_least, check_bounds
+
+if TYPE_CHECKING:
+    from gymnasium import spaces
+
+    from relic.policy.auxiliary import AuxiliaryHead
+    from relic.policy.goal_location import GoalLocationHead
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuxiliaryConfig(ABC):
+    """The section of a head in the configuration of a policy."""
+
+    weight: Annotated[float, at_least(0)]
+    """Weight of the head's losses beside those of action and value."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_bounds(self)
+
+    @property
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Observations that the head learns from: a rollout keeps them, no token holds them."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Observations that the head reads beside the memory's output."""
+        return ()
+
+    @abstractmethod
+    def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
+        """Return the head.
+
+        Args:
+            space: Space of one row's observation.
+            width: E.
+
+        Raises:
+            ValueError: If an observation is missing or has another shape.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoalLocationConfig(AuxiliaryConfig):
+    """The guess of where the goal lies."""
+
+    weight: Annotated[float, at_least(0)] = 0.03
+    """Weight of its loss. At this weight the norm of its gradient is about that of the others; at
+    0.2 it is ten times as large, and drowns them."""
+    target: str = GOAL_PLACES
+    """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
+    position: str = "gps"
+    """Observed position (forward, right), in the frame and the unit of the places."""
+    heading: str = "compass"
+    """Observed heading in radians, counter-clockwise in that frame."""
+    scale: Annotated[float, POSITIVE] = 5.0
+    """Distance that is far, in the unit of the places."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The observation of the goal's places."""
+        return (self.target,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Position and heading, by which a guess becomes a direction."""
+        return (self.position, self.heading)
+
+    def build(self, space: spaces.Dict, width: int) -> GoalLocationHead:
+        """Return the head, if the observations that it needs are there."""
+        from relic.policy.goal_location import GoalLocationHead  # needs torch
+
+        for key, size in ((self.target, 2), (self.position, 2), (self.heading, 1)):
+            _check_observed(space, key, size)
+        return GoalLocationHead(self, width)
+
+
+def _check_observed(space: spaces.Dict, key: str, size: int) -> None:
+    shape = space[key].shape if key in space.spaces else None
+    if not shape or shape[-1] != size:
+        found = "nothing" if shape is None else f"the shape {shape}"
+        raise ValueError(
+            f"policy.goal_location: {key} must be observed with {size} numbers, got {found}. "
+            "Houses show it with env.options.goal_places=true and env.options.compass=true."
+        )

@@ -1,0 +1,44 @@
+"""Commands that train or evaluate nothing import nothing that only training or evaluation needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW = ("torch", "numba", "numpy", "gymnasium", "matplotlib", "scipy", "safetensors", "envs")
+"""Each takes from a tenth of a second to several seconds to import."""
+REPORT = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print("IMPORTED", *sorted(set({SLOW}) & set(sys.modules))))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("train.py --help", 0),
+        ("train.py --cfg job", 0),
+        ("train.py --cfg job experiment=houses_small ablation=rl2 seed=1", 0),
+        ("train.py experiment=darkrom", 2),
+        ("train.py ppo.lrr=1", 2),
+        ("train.py ppo.lr=fast", 2),
+        ("train.py policy.memory=gru rollout.cache_dtype=float16", 2),
+        ("train.py policy.memory=lstmm", 2),
+        ("train.py -m seed=1,2 ppo.gamma=3", 2),
+    ],
+)
+def test_what_they_import(command, status):
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *command.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == "IMPORTED", last
