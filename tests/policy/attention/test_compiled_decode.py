@@ -3,17 +3,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from relic.policy.attention.cpu.compiled import DECODE_HEAD_DIM, compiled_decode, fits_decode
+from relic.policy.attention.cpu.compiled import compiled_decode, fits_decode
 from relic.policy.attention.kinds import SinkKind
 from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.transformer import Transformer
 
+HEAD_DIMS = [4, 8, 12, 16, 20, 24, 32, 64, 80]
 
-def made(rows=5, heads=3, slots=3000):
+
+def made(rows=5, heads=3, slots=3000, head_dim=32):
     """Return rows of very different lengths; NaN stands beyond them."""
     generator = torch.Generator().manual_seed(0)
-    q = torch.randn(rows, heads, DECODE_HEAD_DIM, generator=generator)
-    key, value = torch.randn(2, rows, heads, slots, DECODE_HEAD_DIM, generator=generator)
+    q = torch.randn(rows, heads, head_dim, generator=generator)
+    key, value = torch.randn(2, rows, heads, slots, head_dim, generator=generator)
     used = np.array([slots, 1, 4, 1717, 30])
     for row, end in enumerate(used):
         key[row, :, end:] = float("nan")
@@ -28,8 +30,9 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_each_row_reads_its_own_slots():
-    q, key, value, used = made()
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+def test_each_row_reads_its_own_slots(head_dim):
+    q, key, value, used = made(head_dim=head_dim)
     out = compiled_decode(q, key, value, used)
     for row, end in enumerate(used):
         expected = F.scaled_dot_product_attention(
@@ -41,7 +44,7 @@ def test_each_row_reads_its_own_slots():
 @pytest.mark.parametrize("heads", [1, 2])
 def test_queries_may_lie_among_keys_and_values(heads):
     _, key, value, used = made(heads=heads)
-    qkv = torch.randn(5, 3, heads, DECODE_HEAD_DIM)
+    qkv = torch.randn(5, 3, heads, 32)
     out = compiled_decode(qkv[:, 0], key, value, used)
     assert torch.equal(out, compiled_decode(qkv[:, 0].clone(), key, value, used))
 
@@ -66,13 +69,14 @@ def test_results_depend_neither_on_threads_nor_on_other_rows(threads, count):
 
 
 def test_what_fits_decode():
-    assert fits_decode(torch.zeros(3, DECODE_HEAD_DIM))
-    assert not fits_decode(torch.zeros(3, 16))
-    assert not fits_decode(torch.zeros(3, DECODE_HEAD_DIM, dtype=torch.bfloat16))
+    assert all(fits_decode(torch.zeros(3, head_dim)) for head_dim in HEAD_DIMS)
+    assert not fits_decode(torch.zeros(3, 6))
+    assert not fits_decode(torch.zeros(3, 32, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("kind", [SinkKind.NONE, SinkKind.TOKEN, SinkKind.KV])
 @pytest.mark.parametrize("limit", [{}, {"attention_window": 7}, {"inter_episode_attention": False}])
-def test_every_cached_way_equals_the_full_pass(check_memory, kind, limit):
-    sizes = {"num_layers": 2, "num_heads": 2, "width": 2 * DECODE_HEAD_DIM, "mlp_width": 24}
+@pytest.mark.parametrize("head_dim", [16, 24, 32])
+def test_every_cached_way_equals_the_full_pass(check_memory, kind, limit, head_dim):
+    sizes = {"num_layers": 2, "num_heads": 2, "width": 2 * head_dim, "mlp_width": 24}
     check_memory(Transformer(TransformerConfig(**sizes, sink=kind, **limit), max_episode_steps=60))

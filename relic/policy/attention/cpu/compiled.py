@@ -26,8 +26,6 @@ from torch import Tensor
 
 from relic.policy.attention.inputs import AttentionInputs
 
-DECODE_HEAD_DIM = 32
-"""What the kernel of single steps is made for: the published head size."""
 _NUMBERS_PER_THREAD = 2**18
 """Below this, waking a thread takes longer than the work."""
 
@@ -46,7 +44,7 @@ def fits(inputs: AttentionInputs) -> bool:
 def fits_decode(cache: Tensor) -> bool:
     """Say whether the kernel of single steps can read a cache (..., S, D)."""
     plain = cache.device.type == "cpu" and cache.dtype is torch.float32
-    return plain and cache.shape[-1] == DECODE_HEAD_DIM
+    return plain and cache.shape[-1] % 4 == 0
 
 
 def scratch_bytes(steps: int, head_dim: int) -> int:
@@ -139,13 +137,15 @@ def compiled_decode(
     """
     from relic.policy.attention.cpu.decode_kernel import decode_kernel
 
-    q_RD = q_NHD.reshape(-1, DECODE_HEAD_DIM).contiguous()
+    head_dim = q_NHD.shape[-1]
+    q_RD = q_NHD.reshape(-1, head_dim).contiguous()
     out_RD = torch.empty_like(q_RD)
     used_R = np.repeat(used_N, q_NHD.shape[1])
     caches = [cache.view(-1, *cache.shape[2:]) for cache in (key_NHSD, value_NHSD)]
-    scale = np.float32(DECODE_HEAD_DIM**-0.5)
-    pieces = 1 + 2 * DECODE_HEAD_DIM * int(used_R.sum()) // _NUMBERS_PER_THREAD
-    in_threads(decode_kernel, [q_RD, *caches, used_R, scale, out_RD], max_pieces=pieces)
+    scale = np.float32(head_dim**-0.5)
+    pieces = 1 + 2 * head_dim * int(used_R.sum()) // _NUMBERS_PER_THREAD
+    args = [q_RD, *caches, used_R, scale, out_RD]
+    in_threads(decode_kernel(head_dim), args, max_pieces=pieces)
     return out_RD.view_as(q_NHD)
 
 

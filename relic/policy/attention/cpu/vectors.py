@@ -1,0 +1,146 @@
+"""Vector code that the compiler does not find by itself, for one query against rows of a cache.
+
+Loops over a head are short, and their length decides what LLVM makes of them: of 24 numbers good
+vector code, of 16 or 20 code that is half as fast. Here the vectors are written out instead, as
+LLVM's own vector types, which become what the machine has (AVX2, AVX-512, NEON). Functions are told
+the head's size as a constant of the code.
+
+Shapes: S slots, D numbers of a head, a multiple of 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Value = Builder = Any
+"""Of llvmlite, whose own types say too little."""
+_literal: Any = intrinsic(prefer_literal=True)
+_FLAGS = ("reassoc", "contract", "nsz", "arcp")
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+KEYS = 4
+"""Keys that are scored at a time."""
+
+
+def _vector(lanes: int) -> ir.VectorType:
+    return ir.VectorType(_FLOAT, lanes)
+
+
+def _lanes(dim: int) -> int:
+    """Return the numbers of a vector: the most that a machine has and that divide a head."""
+    return next(lanes for lanes in (16, 8, 4) if dim % lanes == 0)
+
+
+def _index(number: int) -> ir.Constant:
+    return ir.Constant(_INDEX, number)
+
+
+def _data(context: Any, builder: Builder, array_type: Any, array: Value) -> Value:
+    """Return the address of an array's first number."""
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def _pointer(builder: Builder, data: Value, offset: Value, lanes: int) -> Value:
+    return builder.bitcast(builder.gep(data, [offset]), _vector(lanes).as_pointer())
+
+
+def _load(builder: Builder, data: Value, offset: Value, lanes: int) -> Value:
+    # Rows of a cache begin anywhere, so no more is promised than that numbers are whole.
+    return builder.load(_pointer(builder, data, offset, lanes), align=4)
+
+
+def _store(builder: Builder, vector: Value, data: Value, offset: Value) -> None:
+    builder.store(vector, _pointer(builder, data, offset, vector.type.count), align=4)
+
+
+def _pick(builder: Builder, x: Value, y: Value, lanes: Iterable[int]) -> Value:
+    """Return chosen lanes of two vectors that stand one after the other."""
+    chosen = list(lanes)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
+    return builder.shuffle_vector(x, y, mask)
+
+
+def _spread(builder: Builder, number: Value, lanes: int) -> Value:
+    """Return a vector of one number."""
+    empty = ir.Constant(_vector(lanes), ir.Undefined)
+    first = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+    return _pick(builder, first, first, [0] * lanes)
+
+
+def _halved(builder: Builder, vector: Value) -> Value:
+    """Return the sums of both halves of a vector."""
+    lanes = vector.type.count
+    low = _pick(builder, vector, vector, range(lanes // 2))
+    high = _pick(builder, vector, vector, range(lanes // 2, lanes))
+    return builder.fadd(low, high, flags=_FLAGS)
+
+
+def _four_sums(builder: Builder, vectors: list[Value]) -> Value:
+    """Return the sums of four vectors, as one of four lanes: less work than one by one."""
+    while vectors[0].type.count > KEYS:
+        vectors = [_halved(builder, vector) for vector in vectors]
+
+    def joined(x: Value, y: Value, low: list[int], high: list[int]) -> Value:
+        halves = _pick(builder, x, y, low), _pick(builder, x, y, high)
+        return builder.fadd(*halves, flags=_FLAGS)
+
+    x, y, z, w = vectors
+    xy, zw = (joined(*pair, [0, 4, 1, 5], [2, 6, 3, 7]) for pair in ((x, y), (z, w)))
+    return joined(xy, zw, [0, 1, 4, 5], [2, 3, 6, 7])
+
+
+@_literal
+def score_four(typingctx, a_D, key_SD, first, s_S, dim):
+    """Set s[j] to the product of a and key j, for the four keys from `first` on."""
+    size = dim.literal_value
+    lanes = _lanes(size)
+
+    def codegen(context, builder, signature, args):
+        a, key, s = (_data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3))
+        begin = builder.mul(args[2], _index(size))
+        sums: list[Any] = [None] * KEYS
+        for part in range(0, size, lanes):
+            query = _load(builder, a, _index(part), lanes)
+            for j in range(KEYS):
+                at = builder.add(begin, _index(j * size + part))
+                product = builder.fmul(query, _load(builder, key, at, lanes), flags=_FLAGS)
+                sums[j] = builder.fadd(sums[j], product, flags=_FLAGS) if part else product
+        _store(builder, _four_sums(builder, sums), s, args[2])
+        return context.get_dummy_value()
+
+    return types.void(a_D, key_SD, first, s_S, dim), codegen
+
+
+@_literal
+def gather(typingctx, s_S, value_SD, length, o_D, dim):
+    """Set o to the sum of the first values weighted by s; an even number of them."""
+    size = dim.literal_value
+    lanes = _lanes(size)
+
+    def codegen(context, builder, signature, args):
+        s, value, o = (_data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3))
+        parts = range(0, size, lanes)
+        # Two sums that do not wait for each other. They become registers.
+        zero = ir.Constant(_vector(lanes), None)
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in parts] for _ in range(2)]
+        loop = cgutils.for_range_slice(builder, _index(0), args[2], _index(2), intp=_INDEX)
+        with loop as (first, _):
+            for j, totals in enumerate(sums):
+                row = builder.add(first, _index(j))
+                weight = _spread(builder, builder.load(builder.gep(s, [row])), lanes)
+                begin = builder.mul(row, _index(size))
+                for part, total in zip(parts, totals, strict=True):
+                    numbers = _load(builder, value, builder.add(begin, _index(part)), lanes)
+                    product = builder.fmul(weight, numbers, flags=_FLAGS)
+                    builder.store(builder.fadd(builder.load(total), product, flags=_FLAGS), total)
+        for part, *totals in zip(parts, *sums, strict=True):
+            both = builder.fadd(*(builder.load(total) for total in totals), flags=_FLAGS)
+            _store(builder, both, o, _index(part))
+        return context.get_dummy_value()
+
+    return types.void(s_S, value_SD, length, o_D, dim), codegen
