@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -30,6 +31,44 @@ def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+class Seal:
+    """A checksum as the last line of a file of lines: all of it is there, and unchanged.
+
+    It covers what the file is, too, so that one file in the place of another is noticed.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Begin a file; `what` names it."""
+        self._hash = hashlib.sha256(what.encode() + b"\n")
+
+    def add(self, line: str) -> str:
+        """Take note of a line that is written, and return it."""
+        self._hash.update(line.encode())
+        return line
+
+    @property
+    def line(self) -> str:
+        """The last line."""
+        return json.dumps({"sha256": self._hash.hexdigest()}) + "\n"
+
+
+def read_sealed(path: Path, what: str) -> list[str] | None:
+    """Return the lines of a file but for its seal; None if it is absent, cut or changed.
+
+    Args:
+        path: The file.
+        what: Must name the same as when it was written.
+    """
+    try:
+        lines = path.read_bytes().decode().splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError):
+        return None
+    seal = Seal(what)
+    for line in lines[:-1]:
+        seal.add(line)
+    return lines[:-1] if lines and lines[-1] == seal.line else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from envs.houses.scene import Scene
 from envs.houses.show.topdown import Frame, Map, draw_map, mark_objects, plot_map
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record
-from relic.files import complete_lines, write_text
+from relic.files import Seal, read_sealed, write_text
 from relic.schema import ConfigError
 
 Positions = NDArray[np.float64]
@@ -289,22 +289,37 @@ def track_file(directory: Path, trial: int) -> Path:
 
 def missing_tracks(directory: Path, protocol: Protocol, trials: Collection[int]) -> set[int]:
     """Return the blocks that must be evaluated for the tracks of trials to be there."""
-    missing = {trial for trial in trials if not track_file(directory, trial).exists()}
+    missing = {trial for trial in trials if _sealed_lines(directory, trial) is None}
     return {block.index for block in protocol.blocks() if Tracker(block, missing).trials}
 
 
 def read_track(directory: Path, trial: int) -> Track:
-    """Read the track of a trial."""
-    lines = complete_lines(track_file(directory, trial))
-    return Track(trial, tuple(np.array(line["pose"], float).reshape(-1, 4) for line in lines))
+    """Read the track of a trial.
+
+    Raises:
+        ConfigError: If it is absent or damaged.
+    """
+    lines = _sealed_lines(directory, trial)
+    if lines is None:
+        raise ConfigError(
+            f"{track_file(directory, trial)}: must hold a whole track, found none or a damaged "
+            "one. Run the evaluation again."
+        )
+    poses = (json.loads(line)["pose"] for line in lines)
+    return Track(trial, tuple(np.array(pose, float).reshape(-1, 4) for pose in poses))
+
+
+def _sealed_lines(directory: Path, trial: int) -> list[str] | None:
+    file = track_file(directory, trial)
+    return read_sealed(file, file.name)
 
 
 def _write(directory: Path, track: Track) -> None:
     file = track_file(directory, track.trial)
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines, seal = [], Seal(file.name)
     for episode, pose_T4 in enumerate(track.episodes):
         rounded = np.round(pose_T4, _DECIMALS).tolist()
         pose = [[None if math.isnan(value) else value for value in row] for row in rounded]
-        lines.append(json.dumps({"episode": episode, "pose": pose}) + "\n")
-    write_text(file, "".join(lines))
+        lines.append(seal.add(json.dumps({"episode": episode, "pose": pose}) + "\n"))
+    write_text(file, "".join([*lines, seal.line]))

@@ -1,14 +1,16 @@
 """An evaluation on disk: a file of records per block, and one file of all once they are done.
 
 Records go to disk as episodes end, one JSON object a line, into a file whose name ends in `.part`
-until its block is done. A stopped evaluation goes on with the blocks that are not done, so a kill
-costs the blocks that were under way and changes nothing that is written in the end.
+until its block is done; a checksum is the last line then. A stopped evaluation goes on with the
+blocks that are not done, so a kill costs the blocks that were under way and changes nothing that is
+written in the end. A block whose file was damaged is not done.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from relic.evaluation.controls import CONTROLS, ContextControl
 from relic.evaluation.protocol import Protocol
-from relic.files import complete_lines, publish, write_json, write_text
+from relic.files import Seal, complete_lines, publish, read_sealed, write_json, write_text
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
@@ -73,6 +75,7 @@ class RecordStore:
             ConfigError: If the directory holds another evaluation.
         """
         self.directory = directory
+        self._identity = json.dumps(identity, sort_keys=True)
         self._blocks = directory / "blocks"
         self._blocks.mkdir(parents=True, exist_ok=True)
         file = directory / IDENTITY_FILE
@@ -82,29 +85,55 @@ class RecordStore:
             write_json(file, identity)
 
     def is_done(self, job: Job) -> bool:
-        """Say whether a block's records are complete."""
-        return self._path(job).exists()
+        """Say whether a block's records are complete and as they were written."""
+        if self._read(job) is not None:
+            return True
+        if self._path(job).exists():
+            logging.getLogger(__name__).warning(
+                "%s is damaged; the block is evaluated again.", self._path(job)
+            )
+        return False
 
     def write(self, job: Job, records: Iterable[Record]) -> Iterator[Record]:
         """Pass the records of a block on, and put each on disk as it comes."""
         path = self._path(job)
         part = path.with_name(path.name + ".part")
+        seal = Seal(self._what(job))
         with part.open("w") as file:
             for record in records:
-                file.write(_line(record))
+                file.write(seal.add(_line(record)))
                 # A kill then costs the line under way at most, and the file can be watched.
                 file.flush()
                 yield record
+            file.write(seal.line)
         publish(part, path)
 
     def merge(self, control: ContextControl, num_blocks: int) -> list[Record]:
-        """Write the records of all blocks, in order, into one file and return them."""
+        """Write the records of all blocks, in order, into one file and return them.
+
+        Raises:
+            ConfigError: If a block was damaged after it was evaluated.
+        """
         # By block, not as they were done: who did which, and when, leaves no trace.
         jobs = [Job(control, block) for block in range(num_blocks)]
-        lines = (line for job in jobs for line in self._path(job).read_text().splitlines())
-        records = in_order(json.loads(line) for line in lines)
+        records = in_order(json.loads(line) for job in jobs for line in self._lines(job))
         write_text(self.directory / RECORDS_FILES[control], "".join(map(_line, records)))
         return records
+
+    def _lines(self, job: Job) -> list[str]:
+        lines = self._read(job)
+        if lines is None:
+            raise ConfigError(
+                f"{self._path(job)}: must hold the block that was just evaluated, got a damaged "
+                "file. Check the disk and run the same command again."
+            )
+        return lines
+
+    def _read(self, job: Job) -> list[str] | None:
+        return read_sealed(self._path(job), self._what(job))
+
+    def _what(self, job: Job) -> str:
+        return f"{self._path(job).name} of {self._identity}"
 
     def _path(self, job: Job) -> Path:
         return self._blocks / f"{job.control.value}-{job.block:05d}.jsonl"

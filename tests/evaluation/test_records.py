@@ -6,6 +6,7 @@ import torch
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
+from relic.evaluation.maps import missing_tracks, read_track, track_file
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, identity, read_records
 from relic.evaluation.workers import Assignment, OnEpisode, WorkerError, run_jobs
@@ -167,3 +168,55 @@ def test_a_damaged_directory_is_named(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(ConfigError, match=r"evaluation\.json: must say what was evaluated"):
         RecordStore(tmp_path, {"format": 1})
+
+
+def damages(content: bytes) -> dict[str, bytes]:
+    middle = len(content) // 2
+    lines = content.splitlines(keepends=True)
+    return {
+        "empty": b"",
+        "halved": content[:middle],
+        "a bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "no text": b"\xff" + content[1:],
+        "a line less": b"".join(lines[1:]),
+        "a line twice": b"".join([lines[0], *lines]),
+        "no seal": b"".join(lines[:-1]),
+        "edited": content.replace(b'"episode": 1', b'"episode": 9', 1),
+    }
+
+
+def test_a_damaged_block_is_evaluated_again(run, tmp_path, caplog):
+    assignment = small_assignment(run, tmp_path / "out")
+    whole = finish(assignment, jobs=JOBS[:3])
+    block = assignment.directory / "blocks" / "kept-00001.jsonl"
+    others = {"another": (assignment.directory / "blocks" / "kept-00002.jsonl").read_bytes()}
+    for name, content in (damages(block.read_bytes()) | others).items():
+        block.write_bytes(content)
+        store = RecordStore(assignment.directory, assignment.identity)
+        caplog.clear()
+        assert [store.is_done(job) for job in JOBS[:3]] == [True, False, True], name
+        assert "kept-00001.jsonl is damaged; the block is evaluated again" in caplog.text
+        with pytest.raises(ConfigError, match=r"kept-00001\.jsonl: must hold the block"):
+            store.merge(KEPT, 3)
+        assert finish(assignment, jobs=JOBS[:3]) == whole
+
+
+def test_a_block_of_another_evaluation_is_not_taken(run, tmp_path):
+    other = small_assignment(run, tmp_path / "other", small_protocol(block=2, seed=1))
+    finish(other, jobs=JOBS[:3])
+    assignment = small_assignment(run, tmp_path / "out")
+    whole = finish(assignment, jobs=JOBS[:3])
+    name = "blocks/kept-00000.jsonl"
+    (assignment.directory / name).write_bytes((other.directory / name).read_bytes())
+    assert finish(assignment, jobs=JOBS[:3]) == whole
+
+
+def test_a_damaged_track_is_made_again(run, tmp_path):
+    assignment = small_assignment(run, tmp_path / "out")
+    finish(assignment, jobs=JOBS[:3])
+    file = track_file(assignment.directory, 2)
+    for name, content in damages(file.read_bytes()).items():
+        file.write_bytes(content)
+        assert missing_tracks(assignment.directory, assignment.protocol, (0, 2)), name
+        with pytest.raises(ConfigError, match="must hold a whole track"):
+            read_track(assignment.directory, 2)

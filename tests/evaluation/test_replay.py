@@ -27,6 +27,7 @@ from relic.evaluation.maps import (
 )
 from relic.evaluation.records import read_records
 from relic.evaluation.report.replay import replay_data, replay_section
+from relic.files import Seal
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, build
@@ -75,7 +76,7 @@ def test_blocks_without_their_tracks_are_known(tmp_path):
     assert missing_tracks(tmp_path, protocol, (0, 3)) == {0, 1}
     file = track_file(tmp_path, 0)
     file.parent.mkdir()
-    file.touch()
+    file.write_text(Seal(file.name).line)
     assert missing_tracks(tmp_path, protocol, (0, 3)) == {1}
     assert missing_tracks(tmp_path, protocol, ()) == set()
 
