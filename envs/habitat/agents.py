@@ -40,6 +40,11 @@ class HabitatAgents:
         self.distance_N = np.zeros(num_rows)
         """Walking distance to the nearest viewpoint of the goal."""
 
+    @property
+    def pitch_N(self) -> NDArray[np.float64]:
+        """Each row's pitch of the camera in radians."""
+        return np.array([self._geometry.pitch(tilt) for tilt in self.tilt_N.tolist()])
+
     def base_pose(self, row: int) -> Pose:
         """Return where a row's agent is."""
         x, y, heading, z = self.pose_N4[row].tolist()

@@ -9,6 +9,7 @@ Shapes: N rows, K some of the rows, H and W picture height and width.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,7 +30,14 @@ from envs.habitat.places import Place, Places, RowScene
 from envs.habitat.setting import WHERE, Setting, parse_choice, parse_path
 from envs.habitat.start import SERVER_FILE, environment, explain, start_simulators
 from envs.objectnav import rules
-from envs.objectnav.config import Action, ObjectNavConfig, observation_space
+from envs.objectnav.config import (
+    DETECTIONS,
+    Action,
+    ObjectNavConfig,
+    drawn_images,
+    observation_space,
+)
+from envs.objectnav.detections import Detections
 from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task
 from envs.objectnav.rules import EpisodePlan
@@ -81,7 +89,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
             geometry: `paper`, or `released` for the turns and camera of the paper's code.
             task: the rules, or those of their constants that differ from the preset's.
             resolution: of the images: the side of a square, or (height, width).
-            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`.
+            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`; and
+                `detections`, which says where goal objects are, so that perception is given.
             compass: whether to observe the heading.
             prev_reward: whether to observe the last reward.
             navmesh: `file` reads the one that comes with a scene, `compute` makes one.
@@ -111,7 +120,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         )
         self.rules = setting.rules
         self._space = observation_space(
-            setting.images,
+            setting.sensors,
             setting.shape,
             compass=compass,
             prev_reward=prev_reward,
@@ -132,6 +141,9 @@ class HabitatVectorEnv(ProcessVectorEnv):
         self._start(num_envs, python or sys.executable, options, timeout=timeout, **kwargs)
         self._rows = TaskRows(self.rules, self.num_envs, len(GOAL_CATEGORIES))
         self._before = [history.state_dict() for history in self._rows.history]
+        self._turn_before_NC = np.zeros((self.num_envs, len(GOAL_CATEGORIES)), np.int64)
+        self._pictures = self._new_pictures()
+        self._detections = self._new_detections()
         self.agents = HabitatAgents(self.num_envs, setting, self.call_rows)
         self.places = Places(self.data, setting, self.call_rows)
 
@@ -159,6 +171,26 @@ class HabitatVectorEnv(ProcessVectorEnv):
             self.pool.close()
             raise
 
+    def _new_pictures(self) -> dict[str, NDArray[Any]]:
+        """Return where workers' pictures are kept: where they are observed, or beside it."""
+        kinds = {"rgb": np.uint8, "depth": np.float32, "semantic": np.int16, "instance": np.int16}
+        shape = (self.num_envs, *self.setting.shape)
+        return {
+            name: self.shown[name] if name in self.shown else np.zeros(shape, kinds[name])
+            for name in drawn_images(self.setting.sensors)
+        }
+
+    def _new_detections(self) -> Detections | None:
+        """Return who was named when, if goal objects are to be detected."""
+        if DETECTIONS not in self.setting.sensors:
+            return None
+        return Detections(
+            self.num_envs,
+            len(GOAL_CATEGORIES),
+            hfov=math.radians(self.rules.hfov_deg),
+            eye_ahead=self.setting.geometry.eye[0],
+        )
+
     def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
         """Return the trials whose scene another dataset has, too, however it is furnished."""
         if not isinstance(other, HabitatVectorEnv):
@@ -177,6 +209,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Forget what happened in the trials before."""
         for row in rows.tolist():
             self._rows.begin_trial(row)
+            if self._detections is not None:
+                self._detections.begin_trial(row)
 
     def begin_episodes(self, rows: Rows) -> None:
         """Close the episodes before, and begin the next."""
@@ -184,6 +218,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
             self._rows.close_episode(row, self.agents.base_pose(row))
             # As it was before the episode, since loading a state plays the episode again.
             self._before[row] = self._rows.history[row].state_dict()
+        if self._detections is not None:
+            self._turn_before_NC[rows] = self._detections.turn_NC[rows]
         self.begin_rows(rows)
 
     def begin_rows(self, rows: Rows) -> None:
@@ -215,14 +251,25 @@ class HabitatVectorEnv(ProcessVectorEnv):
     def _note(self, rows: Rows) -> None:
         """Keep what rows see beside pictures."""
         self._rows.observe(rows, self.agents.pose_N4, self.shown)
+        if self._detections is not None:
+            turned_K = self._rows.turned(rows, self.agents.pose_N4)
+            self._detections.observe(
+                rows,
+                self._pictures,
+                pitch_N=self.agents.pitch_N,
+                turned_K=turned_K,
+                out=self.shown,
+            )
 
     def show(self, row: int, observation: Observation) -> None:
         """Keep the pictures of a row; the rest of its observation comes from the rules."""
-        for name in self.setting.images:
-            self.shown[name][row] = observation[name]
+        for name, picture_N in self._pictures.items():
+            picture_N[row] = observation[name]
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Move in the scenes; the rules say what that earns."""
+        if self._detections is not None:
+            self._detections.act(rows)
         before_K = self.agents.distance_N[rows]
         stopped_K = actions == Action.STOP
         success_K = np.zeros(len(rows), bool)
@@ -256,9 +303,12 @@ class HabitatVectorEnv(ProcessVectorEnv):
         return self.agents.expert_actions()
 
     def save_rows(self) -> State:
-        """Add the task, and the history of each trial before its running episode."""
+        """Add the task, and what was known of each trial before its running episode."""
         histories = {str(n): before for n, before in enumerate(self._before)}
-        return {**super().save_rows(), "task": repr(self.rules), "before": histories}
+        state = {**super().save_rows(), "task": repr(self.rules), "before": histories}
+        if self._detections is not None:
+            state |= self._detections.state() | {"named_turn": self._turn_before_NC.copy()}
+        return state
 
     def load_rows(self, state: State) -> None:
         """Take over the histories, then replay."""
@@ -267,6 +317,9 @@ class HabitatVectorEnv(ProcessVectorEnv):
             self._before[row] = state["before"][str(row)]
             # The replay draws the running episode again, out of the history before it.
             self._rows.history[row] = rules.TrialHistory.from_state(self._before[row])
+        if self._detections is not None:
+            self._detections.load_state(state)
+            self._turn_before_NC[:] = self._detections.turn_NC
         super().load_rows(state)
 
 

@@ -20,6 +20,7 @@ from envs.core.validation import check_flag, unknown_name
 from envs.objectnav.config import (
     EYE_HEIGHT,
     ObjectNavConfig,
+    drawn_images,
     parse_resolution,
     parse_sensors,
     parse_task,
@@ -224,7 +225,7 @@ class Setting:
         preset = parse_choice("geometry", geometry, GeometryName)
         self.rules = parse_task(task, where=WHERE, base=base_rules(preset))
         self.geometry = make_geometry(preset, self.rules)
-        self.images = parse_sensors(sensors, where=WHERE)
+        self.sensors = parse_sensors(sensors, where=WHERE)
         self.shape = parse_resolution(resolution, where=WHERE)
         self.gpus = parse_gpus(gpus)
         self.cache = cache_directory(cache)
@@ -235,7 +236,7 @@ class Setting:
         """Return what `worker.scene_server.SceneServer` is made with."""
         return {
             "scene_dataset": scene_dataset,
-            "sensors": list(self.images),
+            "sensors": list(drawn_images(self.sensors)),
             "shape": list(self.shape),
             "hfov_deg": self.rules.hfov_deg,
             "eye": list(self.geometry.eye),

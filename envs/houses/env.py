@@ -22,17 +22,22 @@ from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
+from envs.houses.rendering.renderer import SENSORS as IMAGE_KINDS
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import rules
 from envs.objectnav.config import (
+    DETECTIONS,
     MAX_PLACES,
     Action,
     ObjectNavConfig,
+    drawn_images,
     observation_space,
+    observed_images,
     parse_resolution,
     parse_sensors,
     parse_task,
 )
+from envs.objectnav.detections import Detections
 from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task
 from envs.objectnav.rules import Goal
@@ -44,7 +49,8 @@ class HousesVectorEnv(TrialVectorEnv):
     Observation (a Dict): the images of `sensors` (`rgb` uint8 (H, W, 3), `depth` float32 metres
     along the optical axis (H, W), `semantic` and `instance` int16 (H, W)); `gps`, the displacement
     (forward, right) from the start of the trial's first episode in the frame of that start;
-    `goal`, the index of the category that is asked for; and, if wanted, `compass`, the heading
+    `goal`, the index of the category that is asked for; and, if wanted, what the sensor
+    `detections` finds (docs/HOUSES.md has the list); `compass`, the heading
     relative to that same start, counter-clockwise, `prev_reward`, 0 at an episode's start, and
     `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
     until there are K: to learn from, not to act on.
@@ -85,7 +91,8 @@ class HousesVectorEnv(TrialVectorEnv):
             scale: of the small objects: `readable` or `real`; None takes the size's default.
             houses: seeds of houses that replace the split's own.
             resolution: of the images: the side of a square, or (height, width).
-            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`.
+            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`; and
+                `detections`, which says where goal objects are, so that perception is given.
             compass: whether to observe the heading.
             prev_reward: whether to observe the last reward.
             goal_places: whether to observe where the goal is.
@@ -99,12 +106,12 @@ class HousesVectorEnv(TrialVectorEnv):
         self.task = parse_task(task, where="Houses")
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution, where="Houses")
-        self._images = parse_sensors(sensors, where="Houses")
+        self._sensors = parse_sensors(sensors, where="Houses")
         check_count("Houses", "field_bytes", field_bytes, least=0)
         super().__init__(
             num_envs,
             observation_space(
-                self._images,
+                self._sensors,
                 shape,
                 compass=compass,
                 prev_reward=prev_reward,
@@ -122,16 +129,34 @@ class HousesVectorEnv(TrialVectorEnv):
             self.num_envs,
             config=self.task,
             shape=shape,
-            sensors=self._images,
+            sensors=drawn_images(self._sensors),
             threads=threads,
             antialias=antialias,
             field_bytes=field_bytes,
         )
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
+        self._detections = self._new_detections()
+        self._unobserved = self._new_pictures(shape)
         self._shows_goal_places = goal_places
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
         self._area_N = np.zeros(self.num_envs)
+
+    def _new_detections(self) -> Detections | None:
+        """Return who was named when, if goal objects are to be detected."""
+        if DETECTIONS not in self._sensors:
+            return None
+        hfov = math.radians(self.task.hfov_deg)
+        return Detections(self.num_envs, len(GOAL_CATEGORIES), hfov=hfov)
+
+    def _new_pictures(self, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
+        """Return room for the pictures that are drawn, but not observed."""
+        hidden = set(drawn_images(self._sensors)) - set(observed_images(self._sensors))
+        return {
+            name: np.zeros((self.num_envs, *shape, *trailing), dtype)
+            for name, (dtype, trailing) in IMAGE_KINDS.items()
+            if name in hidden
+        }
 
     def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
         """Return the trials whose house another dataset has, too, however it is furnished."""
@@ -146,6 +171,8 @@ class HousesVectorEnv(TrialVectorEnv):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
             self._rows.begin_trial(row)
+            if self._detections is not None:
+                self._detections.begin_trial(row)
             scene, grid = self.dataset.scene(house, arrangement), self.dataset.grid(house)
             self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
@@ -167,6 +194,8 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def advance(self, actions: NDArray[Any]) -> Transition:
         """Move in the houses; the rules say what that earns."""
+        if self._detections is not None:
+            self._detections.act(np.arange(self.num_envs))
         before_N = self.simulator.distance_N.copy()
         self.simulator.advance(actions)
         stopped_N = actions == Action.STOP
@@ -184,9 +213,16 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def observe_rows(self, rows: Rows | None, out: Observation) -> None:
         """Draw the pictures; the rules add the rest."""
-        if self._images:
-            self.simulator.render(rows, {name: out[name] for name in self._images})
-        self._rows.observe(rows, self.simulator.pose_N4, out)
+        pictures = self._unobserved | {n: out[n] for n in observed_images(self._sensors)}
+        if pictures:
+            self.simulator.render(rows, pictures)
+        pose_N4 = self.simulator.pose_N4
+        self._rows.observe(rows, pose_N4, out)
+        if self._detections is not None:
+            turned_K = self._rows.turned(rows, pose_N4)
+            self._detections.observe(
+                rows, pictures, pitch_N=pose_N4[:, 3], turned_K=turned_K, out=out
+            )
         if "goal_places" in out:
             chosen = slice(None) if rows is None else rows
             out["goal_places"][chosen] = self._goal_places_NK2[chosen]
@@ -223,6 +259,7 @@ class HousesVectorEnv(TrialVectorEnv):
             "path": self.simulator.path_N.copy(),
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
+            **({} if self._detections is None else self._detections.state()),
             **self._rows.state(),
         }
 
@@ -230,6 +267,8 @@ class HousesVectorEnv(TrialVectorEnv):
         """Take it over; distance fields are computed again."""
         check_same_task("HousesVectorEnv", self.task, state["task"])
         self._rows.load_state(state)
+        if self._detections is not None:
+            self._detections.load_state(state)
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]
         for row in range(self.num_envs):

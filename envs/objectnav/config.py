@@ -202,7 +202,16 @@ def _check_field(config: ObjectNavConfig, name: str) -> None:
         check_flag(where, value)
 
 
-SENSORS: Final = ("rgb", "depth", "semantic", "instance")
+IMAGES: Final = ("rgb", "depth", "semantic", "instance")
+DETECTIONS: Final = "detections"
+"""The sensor that finds goal objects by itself, from the images that it needs."""
+_DETECTED_IN: Final = ("depth", "semantic", "instance")
+SENSORS: Final = (*IMAGES, DETECTIONS)
+NUM_FIELDS: Final = 4
+"""Numbers that `detections` has of each category."""
+SCAN_COLUMNS: Final = 16
+SCAN_RANGE: Final = 10.0
+"""Metres; what `depth_scan` finds nothing within is as far as this."""
 MAX_DEPTH: Final = 100.0
 """Bound of depth, `gps` and `prev_reward`: wider than any house."""
 MAX_PLACES: Final = 8
@@ -252,7 +261,7 @@ def parse_resolution(resolution: int | Sequence[int], *, where: str) -> tuple[in
 
 
 def parse_sensors(sensors: Sequence[str], *, where: str) -> tuple[str, ...]:
-    """Return the names of the images, each once, in the order of `SENSORS`."""
+    """Return the names of the sensors, each once, in the order of `SENSORS`."""
     if isinstance(sensors, str) or not isinstance(sensors, Iterable):
         known = ", ".join(map(repr, SENSORS))
         raise TypeError(
@@ -264,8 +273,19 @@ def parse_sensors(sensors: Sequence[str], *, where: str) -> tuple[str, ...]:
     return tuple(name for name in SENSORS if name in sensors)
 
 
+def observed_images(sensors: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the images among some sensors."""
+    return tuple(name for name in IMAGES if name in sensors)
+
+
+def drawn_images(sensors: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the images that must be drawn for some sensors."""
+    needed = {*sensors, *(_DETECTED_IN if DETECTIONS in sensors else ())}
+    return tuple(name for name in IMAGES if name in needed)
+
+
 def observation_space(
-    images: tuple[str, ...],
+    sensors: tuple[str, ...],
     shape: tuple[int, int],
     *,
     compass: bool,
@@ -286,14 +306,33 @@ def observation_space(
         "depth": spaces.Box(0.0, MAX_DEPTH, shape, np.float32),
         "semantic": spaces.Box(0, max_semantic, shape, np.int16),
         "instance": spaces.Box(0, np.iinfo(np.int16).max, shape, np.int16),
+        **_detection_spaces(shape),
         "gps": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
         "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
         "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
         "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
         "goal_places": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (MAX_PLACES, 2), np.float32),
     }
-    wanted = {*images, "gps", "goal"}
+    wanted = {*observed_images(sensors), "gps", "goal"}
+    wanted |= set(_detection_spaces(shape)) if DETECTIONS in sensors else set()
     wanted |= {"compass"} if compass else set()
     wanted |= {"prev_reward"} if prev_reward else set()
     wanted |= {"goal_places"} if goal_places else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})
+
+
+def _detection_spaces(shape: tuple[int, int]) -> dict[str, spaces.Space[Any]]:
+    """Return the spaces of what `envs.objectnav.detections` finds in pictures of a shape."""
+    count = len(GOAL_CATEGORIES)
+    low_4 = np.array([0.0, 0.0, -MAX_DEPTH, -MAX_DEPTH], np.float32)
+    high_4 = np.array([1.0, math.prod(shape), MAX_DEPTH, MAX_DEPTH], np.float32)
+    goal_low, goal_high = np.full(5, -MAX_DEPTH, np.float32), np.full(5, MAX_DEPTH, np.float32)
+    goal_low[0], goal_high[0] = 0.0, 1.0
+    return {
+        # Flat, as two dimensions would be taken for a picture's.
+        DETECTIONS: spaces.Box(np.tile(low_4, count), np.tile(high_4, count), dtype=np.float32),
+        "depth_scan": spaces.Box(0.0, SCAN_RANGE, (SCAN_COLUMNS,), np.float32),
+        "named": spaces.Discrete(count + 1),
+        "named_place": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
+        "goal_detection": spaces.Box(goal_low, goal_high, dtype=np.float32),
+    }

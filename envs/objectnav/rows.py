@@ -123,14 +123,19 @@ class TaskRows:
             out: `gps`, `goal` and perhaps `compass` and `prev_reward`.
         """
         chosen = slice(None) if rows is None else rows
-        x_K, y_K, heading_K = pose_N4[chosen, :3].T
+        x_K, y_K = pose_N4[chosen, :2].T
         origin_K3 = self._origin_N3[chosen]
         out["gps"][chosen] = rules.gps(x_K, y_K, tuple(origin_K3.T))
         out["goal"][chosen] = self.category_N[chosen]
         if "compass" in out:
-            out["compass"][chosen] = rules.compass(heading_K, origin_K3[:, 2])
+            out["compass"][chosen, 0] = self.turned(rows, pose_N4)
         if "prev_reward" in out:
             out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+
+    def turned(self, rows: Rows | None, pose_N4: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the headings of some rows (None: all) in the frames of their trials, (K,)."""
+        chosen = slice(None) if rows is None else rows
+        return rules.compass(pose_N4[chosen, 2], self._origin_N3[chosen, 2])[:, 0]
 
     def record(
         self, rows: Rows, distance_N: NDArray[np.float64], path_N: NDArray[np.float64]

@@ -16,7 +16,9 @@ from envs.habitat.setting import GeometryName, base_rules, make_geometry
 from envs.habitat.start import SERVER_FILE, HabitatStartError, check_simulator, explain
 from envs.make import make_trial_env
 from envs.objectnav.config import Action, ObjectNavConfig
+from envs.objectnav.rules import gps
 from tests.envs.habitat.habitat_tools import PLACES, PLAIN, SMALL, make, write_dataset
+from tests.envs.objectnav.slow_detections import directions, slow_detections, slow_scan
 
 LONG = {**SMALL, "max_episode_steps": 100}
 SENSORS = ["rgb", "depth", "semantic", "instance"]
@@ -72,6 +74,59 @@ def test_worker_files_are_python_3_9_and_need_numpy_and_habitat_sim_only():
 
 def test_contract(build):
     check_trial_env(build(3), make=build)
+
+
+def test_contract_of_detections(build):
+    options = {"sensors": ["detections"], "compass": True}
+    check_trial_env(build(2, **options), make=lambda num_envs, **o: build(num_envs, **options, **o))
+
+
+@pytest.mark.parametrize("geometry", ["paper", "released"])
+def test_detections_are_what_the_pictures_show(build, geometry):
+    sensors = ["depth", "semantic", "instance", "detections"]
+    both = build(2, sensors=sensors, geometry=geometry, resolution=[32, 48])
+    alone = build(2, sensors=["detections"], geometry=geometry, resolution=[32, 48])
+    told, same = both.reset()[0], alone.reset()[0]
+    found, goals = 0, 0
+    for action_N in np.random.default_rng(3).integers(0, 6, (60, 2)):
+        for name, value in same.items():
+            np.testing.assert_array_equal(told[name], value)
+        for n in range(2):
+            heading, eye = both.agents.pose_N4[n, 2], both.setting.geometry.eye[0]
+            images = [told[name][n] for name in sensors[:3]]
+            pitch = both.setting.geometry.pitch(both.agents.tilt_N[n])
+            rays = directions((32, 48), math.radians(both.rules.hfov_deg), heading, pitch)
+            slow = slow_detections(*images, rays, heading)
+            found += slow[:, 0].sum()
+            got = told["detections"][n].reshape(20, 4)
+            np.testing.assert_allclose(got[:, :2], slow[:, :2])
+            seen = slow[:, 0] > 0
+            np.testing.assert_allclose(got[seen, 2] - eye, slow[seen, 2], 1e-4, 1e-4)
+            np.testing.assert_allclose(got[seen, 3], slow[seen, 3], 1e-4, 1e-4)
+            np.testing.assert_allclose(told["depth_scan"][n], slow_scan(images[0]), 1e-6)
+            if told["goal_detection"][n, 0]:
+                # Where the scene's file puts an instance of what is asked for, but its near side.
+                origin = both._rows.history[n].origin
+                goal, place = both.agents.goal[n], both.agents._place[n]
+                x, y = place.centers_I3[list(goal.instances), :2].T
+                where = gps(x, y, [np.full(len(x), o) for o in origin[:3]])
+                assert np.linalg.norm(where - told["goal_detection"][n, 3:], axis=1).min() < 0.2
+                goals += 1
+        told, same = both.step(action_N)[0], alone.step(action_N)[0]
+    assert found > 20
+    assert goals > 3
+
+
+def test_a_state_goes_on_with_who_was_named(build):
+    env, other = (build(2, sensors=["detections"]) for _ in range(2))
+    env.reset()
+    play(env, 50)
+    other.load_state_dict(env.state_dict())
+    assert env._detections.turn_NC.max() > 3
+    np.testing.assert_array_equal(env._detections.turn_NC, other._detections.turn_NC)
+    for one, two in zip(play(env, 40, seed=1), play(other, 40, seed=1), strict=True):
+        for name, value in one[0].items():
+            np.testing.assert_array_equal(value, two[0][name])
 
 
 def test_what_is_seen_moved_and_earned(build, root):
