@@ -2,7 +2,7 @@
 
 import sys
 
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(evaluate(sys.argv[1:]))

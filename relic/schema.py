@@ -51,7 +51,7 @@ def check_bounds(config: object) -> None:
     Raises:
         ValueError: If one lies outside; it names field, rule and value.
     """
-    for name, bound in _bounds(type(config)).items():
+    for name, bound in bounds_of(type(config)).items():
         value = getattr(config, name)
         if value is not None and not bound.fits(value):
             raise ValueError(f"{name}: must {bound.rule}, got {value}. {bound.advice}")
@@ -89,7 +89,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     for key in data:
         if key not in fields:
             raise ConfigError(f"{_join(path, key)}: unknown key. {nearest(key, fields)}")
-    hints = _hints(cls)
+    hints = hints_of(cls)
     values = {k: convert(hints[k], v, _join(path, k)) for k, v in data.items()}
     missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
     if missing:
@@ -187,7 +187,7 @@ def hint_at(cls: type, dotted: str) -> Any:
             return Any  # free-form options are checked by their owner
         if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
             raise ConfigError(f"{dotted}: unknown key. {done} is a single value. Set {done}=VALUE.")
-        hints = _hints(hint)
+        hints = hints_of(hint)
         if part not in hints:
             raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
         declared = hints[part]
@@ -266,12 +266,14 @@ def choice(value: Any, valid: Iterable[Any], path: str) -> Any:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def hints_of(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name."""
     return typing.get_type_hints(cls)  # without what `Annotated` adds
 
 
 @cache
-def _bounds(cls: type) -> dict[str, Bound]:
+def bounds_of(cls: type) -> dict[str, Bound]:
+    """Return the bounds of those fields that have one, by name."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {
         name: extra

@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from relic.files import CheckpointError, StateError
+from relic.help import choice_list, entries, page, section_list, sections_below, show
 from relic.run.compose import (
     LONGEST_NAME,
     compose_arguments,
+    describe_choice,
     groups,
     older_sweep_name,
     sweep,
@@ -32,6 +34,10 @@ def train(arguments: Sequence[str]) -> int:
 
 def _train(arguments: Sequence[str]) -> int:
     said = _parser().parse_intermixed_args(arguments)
+    if said.help is not None:
+        asked = [said.help] if "=" in said.help else []  # a key, where no page is named
+        show(help_page("" if asked else said.help, [*said.keys, *asked]))
+        return 0
     if not said.multirun:
         config = compose_arguments(said.keys)
         if not said.cfg:
@@ -57,23 +63,71 @@ def in_sweep(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
 
 
 def _parser() -> argparse.ArgumentParser:
-    choices = "\n".join(f"  {group}={'|'.join(names)}" for group, names in groups().items())
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Train an agent, or go on with a run that was stopped.",
-        epilog=f"groups:\n{choices}\nAny other field by its dotted key, such as ppo.lr=1e-3; "
-        "--cfg job shows them all.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [key=value ...] [-m] [-c job] [-h [PAGE]]",
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("keys", nargs="*", metavar="key=value", help="what the run changes")
-    parser.add_argument(
-        "-m", "--multirun", action="store_true", help="train one run for each value between commas"
-    )
-    parser.add_argument(
-        "-c", "--cfg", choices=["job"], help="show the whole configuration, checked, and leave"
-    )
+    parser.add_argument("keys", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"])
+    parser.add_argument("-h", "--help", nargs="?", const="")
     return parser
+
+
+_GENERAL = """usage: train.py [key=value ...]
+
+Train an agent, or go on with a run that was stopped.
+
+  train.py experiment=darkroom              an experiment as it is
+  train.py experiment=darkroom ppo.lr=1e-3  with a field changed
+  train.py experiment=darkroom seed=0,1 -m  one run after another for each value between commas
+  train.py experiment=darkroom --cfg job    show the whole configuration, checked, and leave
+
+Files that set many fields at once; --help PAGE says what each is:
+{groups}
+
+Fields; --help PAGE describes those of a section, or one, such as --help ppo.lr:
+  run          {run}
+{sections}
+
+--help all shows all pages. Values are those of the run that the other keys make.
+"""
+
+
+def help_page(name: str, keys: Sequence[str]) -> str:
+    """Return a page of `train.py --help`.
+
+    Args:
+        name: A group, a section, a field, `run` for the fields in no section, `all`, or nothing
+            for the page that lists them.
+        keys: `key=value` arguments of the run whose values are shown.
+
+    Raises:
+        ConfigError: If there is no such page; it names the nearest.
+    """
+    plain = to_plain(compose_arguments(keys))
+    found = entries(RunConfig, plain)
+    sections = [e for e in found if e.section is not None]
+    if name in groups():
+        choices = {choice: describe_choice(name, choice) for choice in groups()[name]}
+        said = f"{name}=NAME sets what configs/{name}/NAME.yaml says:\n\n{choice_list(choices)}"
+        both = name in {e.key for e in sections}
+        return f"{said}\n\n{page(RunConfig, plain, name)}" if both else said
+    if name == "run":
+        return page(RunConfig, plain)
+    if name == "all":
+        names = dict.fromkeys([*groups(), "run", *sections_below(RunConfig)])
+        return "\n\n".join(help_page(one, keys) for one in names)
+    if name:
+        return page(RunConfig, plain, name)
+    single = [e.key for e in found if e.section is None and e.key not in groups()]
+    return _GENERAL.format(
+        groups=choice_list({group: ", ".join(names) for group, names in groups().items()}),
+        run=", ".join(single),
+        sections=section_list(sections),
+    ).rstrip()
 
 
 def train_run(config: RunConfig) -> int:

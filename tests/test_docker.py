@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relic.evaluation.cli import parse
+from relic.evaluation.settings import parse
 from relic.run.compose import compose_arguments
 
 ROOT = Path(__file__).resolve().parents[1]

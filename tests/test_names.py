@@ -8,7 +8,7 @@ from envs.core.trials import EpisodeTrials
 from envs.darkroom import DarkroomEnv, DarkroomVectorEnv
 from relic.evaluation.curves import tabulate
 from relic.evaluation.evaluator import evaluate
-from relic.evaluation.probe import Curve, DemonstrationEffect, ProbeResult, probe
+from relic.evaluation.few_shot import Curve, DemonstrationEffect, ProbeResult, probe
 from relic.evaluation.protocol import load_protocol
 from relic.evaluation.recorded_trial import record_trial
 from relic.evaluation.report.plots import plot_probe

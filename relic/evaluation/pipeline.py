@@ -1,88 +1,33 @@
 """The steps of one evaluation, in order: blocks, records, summary, plots, page, videos.
 
-`Settings` says what of this is wanted; `relic.evaluation.cli` reads it from the command line.
+`Settings` says what of this is wanted; `relic.evaluate` reads it from the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
-from relic.evaluation.protocol import Protocol, limit_fields
+from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, policy_digest
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary
 from relic.evaluation.report.replay import replay_data
 from relic.evaluation.report.video import write_videos
+from relic.evaluation.settings import Settings
 from relic.evaluation.trained_agent import TrainedAgent, trained_on
 from relic.evaluation.workers import Assignment, progress, run_jobs
 from relic.evaluation.worth import context_worth
 from relic.files import write_json
-from relic.schema import ConfigError, at_least, check_bounds, to_plain
+from relic.schema import ConfigError, to_plain
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How an evaluation is made, besides its protocol; keys of the command line."""
-
-    run: tuple[str, ...]
-    """Run directories or checkpoints; several are compared."""
-    protocol: str | None = None
-    """Default: the one of the run's environment."""
-    out: str | None = None
-    """Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory. With several runs
-    or checkpoints, each has a directory in it, beside the comparison."""
-    checkpoint: Literal["latest", "best", "all"] = "latest"
-    """Of a run directory. With `all` they are compared."""
-    workers: Annotated[int, at_least(1)] = 1
-    threads: Annotated[int, at_least(1)] = 1
-    device: str = "cpu"
-    controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
-    """Other contexts that the same trials are evaluated with, see `controls.ContextControl`."""
-    context_limits: tuple[str, ...] = ()
-    """Values of the protocol's `context_limit` that are evaluated one by one and compared."""
-    replay: tuple[int, ...] | None = None
-    """Trials that the report replays on the map. Default: the first three, where there is one."""
-    videos: tuple[str, ...] = ()
-    """Episodes that are filmed, as TRIAL/EPISODE: the map beside the view."""
-    allow_trained: bool = False
-    """Evaluate even on trials that the run was trained on."""
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_bounds(self)
-        if not self.run:
-            raise ValueError("run: must name at least one run, got none. Set run=DIR.")
-        if len(set(self.controls)) < len(self.controls):
-            raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
-        for limit in self.context_limits:
-            limit_fields(limit)
-        if len(set(self.context_limits)) < len(self.context_limits):
-            raise ValueError(
-                f"context_limits: must differ, got {list(self.context_limits)}. Name each once."
-            )
-        for name in self.videos:
-            trial, _, episode = name.partition("/")
-            if not (trial.isdecimal() and episode.isdecimal()):
-                raise ValueError(
-                    f"videos: must name episodes as TRIAL/EPISODE, got {name!r}. Write 3/0 for the "
-                    "first episode of trial 3."
-                )
-
-    @property
-    def filmed(self) -> tuple[tuple[int, int], ...]:
-        """Trials and episodes of the videos."""
-        return tuple((int(t), int(e)) for t, _, e in (name.partition("/") for name in self.videos))
 
 
 def evaluate_into(

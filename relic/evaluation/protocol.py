@@ -29,6 +29,7 @@ class Protocol:
     """What is evaluated and how."""
 
     name: str
+    """How it is called: its file in configs/protocol."""
     version: Annotated[int, at_least(1)] = 1
     """Raised whenever a field below changes, so that a name and version mean one thing."""
     env: str
@@ -36,8 +37,9 @@ class Protocol:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment: the split and all that defines the task."""
     first_trial: Annotated[int, at_least(0)] = 0
+    """Number of the first trial."""
     trials: Annotated[int, at_least(1)]
-    """Trials `first_trial`, `first_trial` + 1, ... are evaluated."""
+    """How many trials are evaluated, from `first_trial` on."""
     repeats: Annotated[int, at_least(1)] = 1
     """Times that each trial is evaluated, with other acting noise."""
     episodes: Annotated[int | None, at_least(1)] = None

@@ -21,7 +21,7 @@ class PolicyConfig(MemorySections):
     log_std: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions."""
     goal_location: GoalLocationConfig | None = None
-    """Auxiliary head: a guess of where the goal lies, which the actor is told. null: none."""
+    """Auxiliary head, whose guess the actor is told. null: none."""
 
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:

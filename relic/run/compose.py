@@ -16,6 +16,7 @@ import yaml
 
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
 from relic.files import PROJECT
+from relic.help import comment_of
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain, without_none
 from relic.upgrade import refuse_older_key
@@ -28,6 +29,11 @@ LONGEST_NAME = 200
 def groups() -> dict[str, list[str]]:
     """Return the config groups and the choices in each."""
     return {g: sorted(p.stem for p in (CONFIGS / g).glob("*.yaml")) for g in _chosen_by_default()}
+
+
+def describe_choice(group: str, name: str) -> str:
+    """Return what a choice of a group says of itself: the comment that it begins with."""
+    return comment_of(_file(f"{group}/{name}.yaml"))
 
 
 def compose(overrides: Mapping[str, Any]) -> RunConfig:

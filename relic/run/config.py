@@ -35,8 +35,9 @@ class ClusterConfig:
     """The same training as a Ray RLlib job."""
 
     backend: Literal["none", "ray"] = "none"
-    """None: no cluster; the run is this process, or the ranks that torchrun starts."""
+    """Of which kind. none: the run is this process, or the ranks that torchrun starts."""
     placement: Placement = Placement.COLOCATED
+    """Where it simulates."""
     num_learners: Annotated[int, at_least(1)] = 1
     """Ranks that learn; the rows are cut evenly among them."""
     num_env_runners: Annotated[int, at_least(1)] = 1
@@ -44,9 +45,11 @@ class ClusterConfig:
     address: str | None = None
     """Cluster to join, as host:port or auto. None: the one of RAY_ADDRESS, or one of its own."""
     cpus_per_learner: Annotated[int, at_least(1)] = 1
+    """Cores that Ray keeps for each learner."""
     gpus_per_learner: Annotated[int | None, at_least(0)] = None
     """None: one each where device is not cpu and the cluster has as many."""
     cpus_per_env_runner: Annotated[int, at_least(1)] = 1
+    """Cores that Ray keeps for each EnvRunner."""
     start_timeout_s: Annotated[float, at_least(1)] = 60.0
     """Longest wait for a cluster's resources, or for an actor to come back."""
     timeout_s: Annotated[float, at_least(1)] = 1800.0
@@ -88,7 +91,8 @@ class EnvConfig:
     id: str = "relic/Darkroom-v0"
     """Gymnasium id of an environment that `import envs` registers, or `module:function`."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the environment."""
+    """Keyword arguments of the environment, described where it is defined: that of houses in
+    envs/objectnav/config.py and envs/houses/env.py."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +187,7 @@ class ValidationConfig:
     every_rollouts: Annotated[int | None, at_least(1)] = None
     """Rollouts between two validations. None: never."""
     trials: Annotated[int, at_least(1)] = 16
+    """Trials of a validation, the same ones each time."""
     episodes: Annotated[int, at_least(1)] = 8
     """Episodes per trial."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -210,8 +215,11 @@ class LoggingConfig:
     progress: bool = True
     """Show a progress bar on a terminal, lines elsewhere."""
     tensorboard: bool = False
+    """Write event files for TensorBoard."""
     wandb: Literal["disabled", "online", "offline"] = "disabled"
+    """Whether to send them to Weights & Biases; offline keeps them for `wandb sync`."""
     wandb_project: str = "relic"
+    """Project there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,11 +229,13 @@ class RunConfig:
     experiment: str = "custom"
     """Name of the experiment, for the run directory's default."""
     seed: Annotated[int, at_least(0)] = 0
+    """What all random numbers of the run follow from."""
     total_steps: Annotated[int, at_least(1)] = 3_000_000
     """Environment steps over all rows; the run ends with the rollout that reaches it."""
     run_dir: str | None = None
     """Where everything is written. None: runs/<experiment>-seed<seed>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy acts and learns; auto takes CUDA where it is there."""
     threads: Annotated[int | None, at_least(1)] = None
     """CPU threads of torch. None: torch's own choice."""
     deterministic: bool = False

@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
-from relic.evaluation.cli import main, parse, shared_directory, usage
-from relic.evaluation.pipeline import Settings
+from relic.evaluate import evaluate as main
+from relic.evaluate import usage
+from relic.evaluation.plans import shared_directory
 from relic.evaluation.protocol import load_protocol
 from relic.evaluation.records import read_records
+from relic.evaluation.settings import Settings, parse
 from relic.evaluation.trained_agent import TrainedAgent, find_agents
 from relic.files import hold
 from relic.schema import ConfigError
@@ -284,4 +286,8 @@ def test_usage_lists_every_key(capsys):
     assert main(["--help"]) == 0
     assert capsys.readouterr().out.strip() == usage()
     assert main([]) == 2
-    assert {"workers", "episodes", "allow_trained"} <= set(usage().replace(",", "").split())
+    assert {"workers", "episodes", "allow_trained"} <= set(usage().split())
+    assert main(["--help", "workers"]) == 0
+    assert "workers=1    (whole number, at least 1)" in capsys.readouterr().out
+    assert main(["--help", "worker"]) == 2
+    assert "Did you mean 'workers'?" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate as main
 from relic.evaluation.controls import ContextControl, limited
 from relic.evaluation.curves import episodes_within
 from relic.evaluation.evaluator import evaluate, make_env

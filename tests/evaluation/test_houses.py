@@ -7,7 +7,7 @@ import yaml
 
 from envs.make import make_trial_env
 from envs.objectnav.goals import GOAL_CATEGORIES
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate as main
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import save_policy
 from relic.policy.policy import Policy

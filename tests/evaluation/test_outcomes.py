@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.darkroom import DarkroomVectorEnv
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate as main
 from relic.evaluation.curves import summarise
 from relic.evaluation.maps import DarkroomMap, Track
 from relic.evaluation.report.page import page

@@ -10,7 +10,7 @@ from envs.make import make_trial_env
 from relic.evaluation import probe
 from relic.evaluation.curves import curve, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_block
-from relic.evaluation.probe import playback
+from relic.evaluation.few_shot import playback
 from relic.evaluation.report.plots import plot_probe
 from relic.policy.loading import load, save_policy
 from relic.policy.policy import Policy

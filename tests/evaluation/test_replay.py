@@ -13,7 +13,7 @@ from PIL import Image
 from envs.darkroom import DarkroomVectorEnv
 from envs.houses.show.topdown import WALL_COLOUR
 from envs.make import make_trial_env
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate as main
 from relic.evaluation.evaluator import make_env, run_block
 from relic.evaluation.maps import (
     DarkroomMap,

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from relic.evaluation.cli import main
+from relic.evaluate import evaluate as main
 from relic.evaluation.curves import summarise
 from relic.evaluation.records import read_records
 from relic.evaluation.report.side_by_side import (

@@ -229,7 +229,7 @@ def test_flags_may_stand_anywhere(train):
     shown = train("--cfg", "job", "ppo.lr=0.25", "-c=job")
     assert yaml.safe_load(shown.stdout)["ppo"]["lr"] == 0.25
     listed = train("--help").stdout
-    assert "experiment=darkroom|" in listed
+    assert "experiment  darkroom, darkroom_64k" in listed
     assert "unrecognized arguments: --cgf" in train("--cgf", check=2).stderr
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
 from relic.evaluation.curves import varies
-from relic.evaluation.probe import ProbeResult
+from relic.evaluation.few_shot import ProbeResult
 from relic.evaluation.report.text import CONTROL_WORDS, controls_of, label
 from relic.schema import to_plain
 

@@ -33,8 +33,11 @@ class VitConfig:
     """Sizes of a vision transformer; the defaults are ViT-B/16, the size of VC-1."""
 
     width: Annotated[int, POSITIVE] = 768
+    """Size of a token."""
     depth: Annotated[int, POSITIVE] = 12
+    """Blocks of attention and MLP."""
     heads: Annotated[int, POSITIVE] = 12
+    """Attention heads; must divide the width."""
     patch: Annotated[int, POSITIVE] = 16
     """Side of a patch in pixels."""
     image_size: Annotated[int, POSITIVE] = 224
@@ -68,7 +71,9 @@ class ReadOutConfig:
     category: str = "goal"
     """Observation that names the category that is asked for."""
     tables: Annotated[int, POSITIVE] = 2
+    """Tables that the features begin with."""
     columns: Annotated[int, POSITIVE] = 4
+    """Numbers in a row of a table."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -80,6 +85,7 @@ class EncoderConfig:
     """The encoders of a policy's observation."""
 
     visual: VisualKind = VisualKind.AUTO
+    """How pictures are encoded."""
     frozen: bool | None = None
     """Pictures' encoders do not learn; their features are stored instead of pixels.
     None: a ViT is frozen, others learn."""

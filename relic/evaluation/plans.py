@@ -1,4 +1,4 @@
-"""The command line of evaluation: `python eval.py run=DIR [protocol=NAME] [key=value ...]`."""
+"""The evaluations that a command line asks for: all are planned and checked, then made in turn."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
-from relic.arguments import read, section_of, split
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.maps import check_trials, replayed_trials
-from relic.evaluation.pipeline import REPORT_FILE, Settings, evaluate_into
+from relic.evaluation.pipeline import REPORT_FILE, evaluate_into
 from relic.evaluation.protocol import NO_LIMIT, Protocol, limit_words, load_protocol
 from relic.evaluation.records import RECORDS_FILES, RecordStore, identity, read_records
 from relic.evaluation.report.side_by_side import (
@@ -25,13 +24,11 @@ from relic.evaluation.report.side_by_side import (
     write_side_by_side,
 )
 from relic.evaluation.report.text import describe
+from relic.evaluation.settings import Settings, chosen_protocol
 from relic.evaluation.trained_agent import TrainedAgent, find_agents, fit_protocol
 from relic.evaluation.workers import WorkerError
 from relic.files import hold
-from relic.schema import ConfigError, build, hint_at, in_lines, leaves, nearest, to_plain
-
-_FIXED = ("name", "version", "env")
-"""Fields of a protocol that cannot be overridden."""
+from relic.schema import ConfigError, in_lines, leaves, to_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,14 @@ class Plan:
     directory: Path
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `eval.py` and return the exit status."""
-    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
-        print(usage())
-        return 0 if arguments else 2
+def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
+    """Make what is asked for and return the exit status.
+
+    Args:
+        settings: What is evaluated, and how.
+        changes: Of the protocol, by dotted names of its fields.
+    """
     try:
-        settings, changes = parse(arguments)
         agents = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
         protocols = _protocols(agents[0], settings, changes)
         _check_controls(settings, protocols[0])
@@ -82,49 +80,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def usage() -> str:
-    """Say how to call it."""
-    own = ", ".join(f.name for f in fields(Settings) if f.name != "run")
-    of_protocol = ", ".join(f.name for f in fields(Protocol) if f.name not in _FIXED)
-    return (
-        "python eval.py run=DIR [protocol=NAME] [key=value ...]\n"
-        "python eval.py run=[DIR1,DIR2] ... compares runs; checkpoint=all compares a run's "
-        "checkpoints\n"
-        "python eval.py run=DIR context_limits=[none,last:512,drop_first:512] compares how much an "
-        "agent remembers\n"
-        f"keys: {own}\n"
-        f"keys that change the protocol: {of_protocol} (options.KEY for one of the environment's)"
-    )
-
-
-def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
-    """Split `key=value` arguments into settings and changes of the protocol.
-
-    Returns:
-        The settings, and values by dotted name of the protocol's field.
-
-    Raises:
-        ConfigError: On an unknown key, which names the nearest, or a value that does not fit.
-    """
-    own: dict[str, Any] = {}
-    changes: dict[str, Any] = {}
-    known = [f.name for f in fields(Settings)]
-    changeable = [f.name for f in fields(Protocol) if f.name not in _FIXED]
-    for argument in arguments:
-        key, text = split(argument)
-        root = key.partition(".")[0]
-        if root not in (*known, *changeable):
-            raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
-        owner, values = (Settings, own) if root in known else (Protocol, changes)
-        values[key] = read(key, text, hint_at(owner, key))
-    if own.get("context_limits") and "context_limit" in changes:
-        raise ConfigError(
-            "context_limit: must not be given with context_limits, which sets it, got both. "
-            "Leave one out."
-        )
-    return build(Settings, own), changes
-
-
 def _evaluate(
     plans: Sequence[Plan], stores: Sequence[RecordStore], settings: Settings
 ) -> list[Entry]:
@@ -145,27 +100,13 @@ def _evaluate(
 
 def _protocols(agent: TrainedAgent, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
     """Return the protocol that is asked for, once for each limit of the context."""
+    name = settings.protocol or agent.default_protocol
     if not settings.context_limits:
-        return [chosen_protocol(agent, settings, changes)]
+        return [chosen_protocol(name, changes)]
     return [
-        chosen_protocol(agent, settings, {**changes, "context_limit": limit})
+        chosen_protocol(name, {**changes, "context_limit": limit})
         for limit in settings.context_limits
     ]
-
-
-def chosen_protocol(agent: TrainedAgent, settings: Settings, changes: dict[str, Any]) -> Protocol:
-    """Load the protocol that is asked for, with its fields changed.
-
-    Raises:
-        ConfigError: If its name or a value is refused.
-    """
-    name = settings.protocol or agent.default_protocol
-    plain = to_plain(load_protocol(name))
-    for key, value in changes.items():
-        section, last = section_of(plain, key)
-        section[last] = value
-    roots = {key.partition(".")[0] for key in changes}
-    return load_protocol(name, **{root: plain[root] for root in roots})
 
 
 def _check_controls(settings: Settings, protocol: Protocol) -> None:
