@@ -39,7 +39,7 @@ from envs.objectnav.config import (
 )
 from envs.objectnav.detections import Detections
 from envs.objectnav.goals import GOAL_CATEGORIES
-from envs.objectnav.rows import TaskRows, check_same_task
+from envs.objectnav.rows import TaskRows, check_same_task, task_text
 from envs.objectnav.rules import EpisodePlan
 
 MAX_SEMANTIC = np.iinfo(np.int16).max
@@ -69,6 +69,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         sensors: Sequence[str] = ("rgb",),
         compass: bool = False,
         prev_reward: bool = False,
+        outcome: bool = False,
         navmesh: str = "file",
         viewpoint_spacing: float = 0.1,
         gpus: Sequence[int] = (-1,),
@@ -93,6 +94,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
                 `detections`, which says where goal objects are, so that perception is given.
             compass: whether to observe the heading.
             prev_reward: whether to observe the last reward.
+            outcome: whether to observe, at an episode's start, how the one before ended.
             navmesh: `file` reads the one that comes with a scene, `compute` makes one.
             viewpoint_spacing: of the grid that viewpoints are looked for on, in metres.
             gpus: CUDA devices that rows draw on, in turn; -1 is the first device of EGL.
@@ -124,6 +126,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             setting.shape,
             compass=compass,
             prev_reward=prev_reward,
+            outcome=outcome,
             where=WHERE,
             max_semantic=MAX_SEMANTIC,
         )
@@ -305,7 +308,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
     def save_rows(self) -> State:
         """Add the task, and what was known of each trial before its running episode."""
         histories = {str(n): before for n, before in enumerate(self._before)}
-        state = {**super().save_rows(), "task": repr(self.rules), "before": histories}
+        state = {**super().save_rows(), "task": task_text(self.rules), "before": histories}
         if self._detections is not None:
             state |= self._detections.state() | {"named_turn": self._turn_before_NC.copy()}
         return state

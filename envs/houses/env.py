@@ -39,7 +39,7 @@ from envs.objectnav.config import (
 )
 from envs.objectnav.detections import Detections
 from envs.objectnav.goals import GOAL_CATEGORIES
-from envs.objectnav.rows import TaskRows, check_same_task
+from envs.objectnav.rows import TaskRows, check_same_task, task_text
 from envs.objectnav.rules import Goal
 
 
@@ -50,8 +50,9 @@ class HousesVectorEnv(TrialVectorEnv):
     along the optical axis (H, W), `semantic` and `instance` int16 (H, W)); `gps`, the displacement
     (forward, right) from the start of the trial's first episode in the frame of that start;
     `goal`, the index of the category that is asked for; and, if wanted, what the sensor
-    `detections` finds (docs/HOUSES.md has the list); `compass`, the heading
-    relative to that same start, counter-clockwise, `prev_reward`, 0 at an episode's start, and
+    `detections` finds (docs/HOUSES.md has the list), `compass`, the heading relative to that same
+    start, counter-clockwise, `prev_reward`, 0 at an episode's start, `outcome`, an
+    `envs.objectnav.config.Outcome` (`NONE` but at an episode's start), and
     `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
     until there are K: to learn from, not to act on.
 
@@ -76,6 +77,7 @@ class HousesVectorEnv(TrialVectorEnv):
         compass: bool = False,
         prev_reward: bool = False,
         goal_places: bool = False,
+        outcome: bool = False,
         task: ObjectNavConfig | Mapping[str, Any] | None = None,
         antialias: int = 1,
         threads: int = 1,
@@ -96,6 +98,7 @@ class HousesVectorEnv(TrialVectorEnv):
             compass: whether to observe the heading.
             prev_reward: whether to observe the last reward.
             goal_places: whether to observe where the goal is.
+            outcome: whether to observe, at an episode's start, how the one before ended.
             task: the rules, or those of their constants that differ from the paper's.
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
@@ -116,6 +119,7 @@ class HousesVectorEnv(TrialVectorEnv):
                 compass=compass,
                 prev_reward=prev_reward,
                 goal_places=goal_places,
+                outcome=outcome,
                 where="Houses",
             ),
             single_action_space=spaces.Discrete(len(Action)),
@@ -254,7 +258,7 @@ class HousesVectorEnv(TrialVectorEnv):
         goals = [self.simulator.goal(n).instances for n in range(self.num_envs)]
         width = max(map(len, goals))
         return {
-            "task": repr(self.task),
+            "task": task_text(self.task),
             "pose": self.simulator.pose_N4.copy(),
             "path": self.simulator.path_N.copy(),
             "distance": self.simulator.distance_N.copy(),

@@ -56,6 +56,18 @@ class GoalInstances(StrEnum):
     """One, drawn once for each category of the trial."""
 
 
+class Outcome(IntEnum):
+    """How the episode before ended, as the observation `outcome` says it at an episode's start."""
+
+    NONE = 0
+    """At all other steps, and at the start of a trial."""
+    FOUND = 1
+    """A stop that found the goal."""
+    NOT_FOUND = 2
+    """A stop that did not."""
+    OUT_OF_TIME = 3
+
+
 class StartMode(StrEnum):
     """Where an episode starts."""
 
@@ -89,6 +101,9 @@ class ObjectNavConfig:
     """Added at every step."""
     progress_reward: float = 1.0
     """Earned for each metre by which the geodesic distance shrinks."""
+    closed_progress: bool = False
+    """An episode that ends without success gives back what it earned by progress. Otherwise an
+    agent that is credited across episodes may live on the progress of short failed ones."""
     goal_sampling: GoalSampling = GoalSampling.UNIFORM
     goal_instances: GoalInstances = GoalInstances.ALL
     fixed_goal: bool = False
@@ -291,6 +306,7 @@ def observation_space(
     compass: bool,
     prev_reward: bool,
     goal_places: bool = False,
+    outcome: bool = False,
     where: str,
     max_semantic: int = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1,
 ) -> spaces.Dict:
@@ -299,6 +315,7 @@ def observation_space(
         ("compass", compass),
         ("prev_reward", prev_reward),
         ("goal_places", goal_places),
+        ("outcome", outcome),
     ):
         check_flag(f"{where}.{name}", flag)
     known = {
@@ -312,12 +329,14 @@ def observation_space(
         "goal": spaces.Discrete(len(GOAL_CATEGORIES)),
         "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
         "goal_places": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (MAX_PLACES, 2), np.float32),
+        "outcome": spaces.Discrete(len(Outcome)),
     }
     wanted = {*observed_images(sensors), "gps", "goal"}
     wanted |= set(_detection_spaces(shape)) if DETECTIONS in sensors else set()
     wanted |= {"compass"} if compass else set()
     wanted |= {"prev_reward"} if prev_reward else set()
     wanted |= {"goal_places"} if goal_places else set()
+    wanted |= {"outcome"} if outcome else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from envs.core.vector import Observation, Rows, State
 from envs.objectnav import rules
-from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.config import ObjectNavConfig, Outcome
 from envs.objectnav.rules import EpisodePlan, Pose, TrialHistory
 
 _SAVED: Final = {
@@ -26,6 +26,7 @@ _SAVED: Final = {
     "stopped": "_stopped_N",
     "success": "_success_N",
     "prev_reward": "_prev_reward_N",
+    "outcome": "_outcome_N",
 }
 """Arrays of `TaskRows` by name in states; the origins come from the histories."""
 
@@ -41,11 +42,17 @@ def check_same_task(where: str, config: ObjectNavConfig, saved: str) -> None:
     Raises:
         ValueError: They differ.
     """
-    if saved != repr(config):
+    if saved != task_text(config):
         raise ValueError(
             f"{where}.load_state_dict: task of the state must be {config!r}, got {saved}. Build "
             "the environment that the state was saved from."
         )
+
+
+def task_text(config: ObjectNavConfig) -> str:
+    """Return the rules as states name them."""
+    # States that were saved before there was such a rule name none.
+    return repr(config).replace(", closed_progress=False", "")
 
 
 class TaskRows:
@@ -63,10 +70,12 @@ class TaskRows:
         self._stopped_N = np.zeros(num_rows, bool)
         self._success_N = np.zeros(num_rows, bool)
         self._prev_reward_N = np.zeros(num_rows, np.float32)
+        self._outcome_N = np.zeros(num_rows, np.int64)
 
     def begin_trial(self, row: int) -> None:
         """Forget a row's history."""
         self.history[row] = TrialHistory(self._num_categories)
+        self._outcome_N[row] = Outcome.NONE
 
     def close_episode(self, row: int, pose: Pose) -> None:
         """Tell the history where a row's episode ended, and how; nothing if it has had none."""
@@ -74,9 +83,17 @@ class TaskRows:
         if history.episodes == 0:
             return
         history.last_end = pose
-        if self._stopped_N[row] or length >= self._config.max_episode_steps:
+        self._outcome_N[row] = self._outcome(row)
+        if self._outcome_N[row] != Outcome.NONE:
             success = bool(self._success_N[row])
             history.end(int(self.category_N[row]), success=success, steps=length)
+
+    def _outcome(self, row: int) -> Outcome:
+        """Return how a row's episode ended; none if a reset cut it short."""
+        if self._stopped_N[row]:
+            return Outcome.FOUND if self._success_N[row] else Outcome.NOT_FOUND
+        out_of_time = self._length_N[row] >= self._config.max_episode_steps
+        return Outcome.OUT_OF_TIME if out_of_time else Outcome.NONE
 
     def begin_episode(self, row: int, plan: EpisodePlan) -> None:
         """Begin an episode in a row."""
@@ -107,10 +124,17 @@ class TaskRows:
             before_K: distance to the goal before the step.
             after_K: the same after it.
         """
-        reward = rules.reward(self._config, before_K, after_K, success_K).astype(np.float32)
         self._stopped_N[rows] = stopped_K
         self._success_N[rows] = success_K
         self._length_N[rows] += 1
+        reward_K = rules.reward(self._config, before_K, after_K, success_K)
+        if self._config.closed_progress:
+            ended_K = stopped_K | (self._length_N[rows] >= self._config.max_episode_steps)
+            start_K = self._distance_start_N[rows]
+            reward_K -= np.where(
+                ended_K & ~success_K, rules.progress(self._config, start_K, after_K), 0.0
+            )
+        reward = reward_K.astype(np.float32)
         self._prev_reward_N[rows] = reward
         return reward
 
@@ -120,7 +144,7 @@ class TaskRows:
         Args:
             rows: which.
             pose_N4: x, y, heading and whatever else, of all rows.
-            out: `gps`, `goal` and perhaps `compass` and `prev_reward`.
+            out: `gps`, `goal` and perhaps `compass`, `prev_reward` and `outcome`.
         """
         chosen = slice(None) if rows is None else rows
         x_K, y_K = pose_N4[chosen, :2].T
@@ -131,6 +155,10 @@ class TaskRows:
             out["compass"][chosen, 0] = self.turned(rows, pose_N4)
         if "prev_reward" in out:
             out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+        if "outcome" in out:
+            # An episode's last observation is still of it: the next one's first tells.
+            starts_K = self._length_N[chosen] == 0
+            out["outcome"][chosen] = np.where(starts_K, self._outcome_N[chosen], Outcome.NONE)
 
     def turned(self, rows: Rows | None, pose_N4: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the headings of some rows (None: all) in the frames of their trials, (K,)."""
@@ -167,7 +195,8 @@ class TaskRows:
     def load_state(self, state: State) -> None:
         """Take over what `state` returned."""
         for key, name in _SAVED.items():
-            getattr(self, name)[:] = state[key]
+            # States that were saved before there were outcomes have none.
+            getattr(self, name)[:] = state.get(key, 0) if key == "outcome" else state[key]
         for row in range(len(self.history)):
             self.history[row] = TrialHistory.from_state(state["history"][str(row)])
             self._origin_N3[row] = self.history[row].origin[:3]

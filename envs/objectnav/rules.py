@@ -269,8 +269,13 @@ def reward(
         after_N: The same after it.
         success_N: Whether the step was a stop that succeeded.
     """
-    progress_N = config.progress_reward * (np.asarray(before_N) - np.asarray(after_N))
+    progress_N = progress(config, before_N, after_N)
     return progress_N + config.slack_reward + config.success_reward * np.asarray(success_N)
+
+
+def progress(config: ObjectNavConfig, before_N: Array, after_N: Array) -> NDArray[np.float64]:
+    """What is earned by coming nearer; over an episode it sums to that of its start and end."""
+    return config.progress_reward * (np.asarray(before_N) - np.asarray(after_N))
 
 
 def near_instances(
