@@ -25,6 +25,10 @@ class StateError(ValueError):
     """A saved state that cannot be read back."""
 
 
+REFUSALS: Final = (ConfigError, StateError, CheckpointError, FileNotFoundError, ImportError)
+"""Errors that a user mends: they are told in a few lines, without a traceback."""
+
+
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a file; a last line that is still being written is left out."""
     with path.open() as file:

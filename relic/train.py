@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from relic.files import CheckpointError, StateError
+from relic.files import REFUSALS
 from relic.help import choice_list, entries, page, section_list, sections_below, show
 from relic.run.compose import (
     LONGEST_NAME,
@@ -24,6 +24,8 @@ from relic.run.compose import (
     sweep_name,
 )
 from relic.run.config import RunConfig
+from relic.run.ranks.ranks import number_of_ranks
+from relic.run.ranks.supervisor import Supervisor
 from relic.schema import ConfigError, in_lines, to_plain
 
 
@@ -132,39 +134,19 @@ def help_page(name: str, keys: Sequence[str]) -> str:
 
 def train_run(config: RunConfig) -> int:
     """Train one configuration and draw its plots; return the exit status."""
-    # Here, because torch takes seconds to import, and only a run that was composed needs it.
-    from relic.run.distributed import join_ranks
-    from relic.run.plots import plot_run
-    from relic.run.run_directory import RunDirectory
-    from relic.run.trainer import Outcome, Trainer
-    from relic.run.validation import final_scores
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    count = number_of_ranks(config)
+    if count > 1:
+        return Supervisor(config, count).run()
+    # Here, because torch takes seconds to import, and only who trains in this process needs it.
+    from relic.run.ranks.rank import conclude, train_alone
+
     if config.cluster.backend == "ray":
         from relic.cluster.launch import train_on_ray  # Ray is optional, and slow to import
 
-        outcome = train_on_ray(config)
+        conclude(config, train_on_ray(config))
     else:
-        ranks = join_ranks(config.device)
-        trainer = Trainer(config, ranks)
-        try:
-            outcome = trainer.run()
-        finally:
-            trainer.close()
-            ranks.close()
-        if not ranks.is_first:
-            return 0
-    directory = config.directory
-    if outcome is Outcome.ALREADY_FINISHED:
-        print(
-            f"{directory} has done its {config.total_steps:,} steps already. "
-            "Raise total_steps to go on, or choose another run_dir."
-        )
-        return 0
-    if outcome is Outcome.FINISHED and config.validation.final_trials:
-        print(final_scores(config, RunDirectory(directory)))
-    plots = plot_run(directory)
-    print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
+        train_alone(config)
     return 0
 
 
@@ -172,6 +154,6 @@ def _guarded(task: Callable[[], Any]) -> int:
     """Run a command; a refusal becomes at most three lines and status 2."""
     try:
         return int(task() or 0)
-    except (ConfigError, StateError, CheckpointError, FileNotFoundError, ImportError) as error:
+    except REFUSALS as error:
         print(in_lines(error, 3), file=sys.stderr)
         return 2

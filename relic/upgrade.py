@@ -33,8 +33,9 @@ REMOVED: dict[str, Any] = {
 }
 """Keys that are gone, with the only value that still means something: that it was not used."""
 
-IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last")
-"""Keys that are gone and changed no result, whatever their value."""
+IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last", "rollout.shards")
+"""Keys that are gone and changed no result, whatever their value, or only which rows happened to be
+in a minibatch together."""
 
 ADDED: dict[str, Any] = {"policy.memory_options": {}}
 """Keys that older files lack, with the value that does what those files did; so that comparing two

@@ -276,16 +276,15 @@ class UpdatesConfig:
 
 
 def check_learning(
-    ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int, num_steps: int, shards: int = 1
+    ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int, num_steps: int
 ) -> UpdateSchedule:
     """Check what the sections ask of each other and of the rollout.
 
     Args:
         ppo: How an update changes the policy.
         updates: When updates happen.
-        num_envs: Rows of this process.
+        num_envs: Rows of all ranks.
         num_steps: Steps per row and rollout.
-        shards: Strata of this process's rows; must divide them.
 
     Returns:
         The schedule of updates.
@@ -308,18 +307,53 @@ def check_learning(
             "the chunk alone, whose pass has the weights that acted, got true. Use more of "
             "ppo.update_epochs or ppo.num_minibatches, or set updates.refresh_in_pass=false."
         )
-    check_divides("shards", shards, "num_envs", num_envs)
-    whole = "num_envs" if shards == 1 else "num_envs / shards"
-    rows = num_envs // shards
-    check_divides("ppo.num_minibatches", ppo.num_minibatches, whole, rows)
-    used = updates.row_fraction * rows
+    check_divides("ppo.num_minibatches", ppo.num_minibatches, "num_envs", num_envs)
+    used = updates.row_fraction * num_envs
     if abs(used - round(used)) > 1e-6 or round(used) % ppo.num_minibatches:
         raise ValueError(
-            f"updates.row_fraction: must leave a multiple of ppo.num_minibatches of {whole}, got "
-            f"{updates.row_fraction} * {rows} = {used:g} rows for {ppo.num_minibatches} "
-            f"minibatches. Use a multiple of {ppo.num_minibatches / rows:g}."
+            f"updates.row_fraction: must leave a multiple of ppo.num_minibatches of num_envs, got "
+            f"{updates.row_fraction} * {num_envs} = {used:g} rows for {ppo.num_minibatches} "
+            f"minibatches. Use a multiple of {ppo.num_minibatches / num_envs:g}."
         )
     return schedule
+
+
+def num_strata(rows: int, used: int, num_minibatches: int) -> int:
+    """Return into how many strata rows are cut for minibatches; as many ranks can share them.
+
+    Args:
+        rows: Of all ranks.
+        used: Those that an update learns from.
+        num_minibatches: Of an epoch; divides the rows that are used.
+    """
+    return math.gcd(rows, used // num_minibatches)
+
+
+def most_ranks(ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int) -> int:
+    """Return among how many processes all updates' minibatches can be shared out.
+
+    So can they among as many as divide that number.
+    """
+    used = round(updates.row_fraction * num_envs)
+    return math.gcd(*(num_strata(num_envs, n, ppo.num_minibatches) for n in (num_envs, used)))
+
+
+def check_ranks(
+    ppo: PPOConfig, updates: UpdatesConfig, *, num_envs: int, ranks: int, name: str = "ranks"
+) -> None:
+    """Refuse a number of processes that cannot have equal parts of every minibatch.
+
+    Args:
+        ppo: How an update changes the policy.
+        updates: When updates happen.
+        num_envs: Rows of all ranks.
+        ranks: Processes that share them.
+        name: Key that says how many.
+
+    Raises:
+        ValueError: Names numbers that can.
+    """
+    check_divides(name, ranks, "rows of a minibatch", most_ranks(ppo, updates, num_envs=num_envs))
 
 
 def _interpolate(kind: Anneal, start: float, end: float, done: float) -> float:

@@ -21,7 +21,14 @@ import torch
 from torch import Tensor
 
 from relic.policy.policy import Policy
-from relic.ppo.config import Objective, OptimizerKind, PPOConfig, UpdatesConfig, check_learning
+from relic.ppo.config import (
+    Objective,
+    OptimizerKind,
+    PPOConfig,
+    UpdatesConfig,
+    check_learning,
+    check_ranks,
+)
 from relic.ppo.loss import (
     Loss,
     LossTargets,
@@ -76,7 +83,6 @@ class Learner:
         total_steps: int,
         seed: int,
         time_limit: TimeLimit = TimeLimit.BOOTSTRAP,
-        shards: int | None = None,
         reduction: Reduction | None = None,
     ) -> None:
         """Check what must divide, and build the optimiser.
@@ -90,23 +96,16 @@ class Learner:
             total_steps: Environment steps of the run, which schedules span.
             seed: Of minibatches and shuffles.
             time_limit: Used where `ppo.time_limit` is not set.
-            shards: Strata of the rows, all ranks together; ranks must divide them. None: one each.
             reduction: How ranks talk; None is one process.
 
         Raises:
-            ValueError: If rows, steps, minibatches, shards or ranks do not divide.
+            ValueError: If rows, steps, minibatches or ranks do not divide.
         """
         self.reduction = reduction or Reduction()
         world = self.reduction.world_size
-        shards = shards or world
-        if shards % world:
-            raise ValueError(
-                f"shards: must be a multiple of the number of ranks, got shards={shards}, "
-                f"ranks={world}. Use {world} or a multiple of it."
-            )
-        self.schedule = check_learning(
-            ppo, updates, num_envs=num_envs, num_steps=num_steps, shards=shards // world
-        )
+        rows = num_envs * world
+        self.schedule = check_learning(ppo, updates, num_envs=rows, num_steps=num_steps)
+        check_ranks(ppo, updates, num_envs=rows, ranks=world)
         self.policy = policy
         self.ppo = ppo
         self.updates = updates
@@ -118,8 +117,8 @@ class Learner:
         self._sampler = RowSampler(
             seed=seed,
             num_envs=num_envs,
-            shards=shards // world,
-            first_shard=self.reduction.rank * (shards // world),
+            rank=self.reduction.rank,
+            world_size=world,
             num_minibatches=ppo.num_minibatches,
         )
         self.gradients = GradientBuffer(policy.parameters())

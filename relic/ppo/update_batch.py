@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relic.noise import Stream, keyed_permutation
 from relic.policy.auxiliary import AuxiliaryLosses
-from relic.ppo.config import Objective
+from relic.ppo.config import Objective, num_strata
 from relic.ppo.loss import LossTargets
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate
@@ -98,18 +98,16 @@ class ActionEvaluation(NamedTuple):
 class RowSampler:
     """Draws the minibatches of one process: a function of seed, update and epoch.
 
-    Rows are stratified by shard: every minibatch takes the same number from each, drawn by the
-    shard's own permutation. One process with two shards and two ranks with one each therefore draw
-    the same minibatches.
+    Neighbouring rows form strata, as small as can be: every minibatch takes the same number from
+    each, drawn by the stratum's own permutation. However many ranks share out the strata, together
+    they draw the same minibatches, and each has an equal part of every one.
     """
 
     seed: int
     num_envs: int
-    """Rows of this process."""
-    shards: int
-    """Shards of this process."""
-    first_shard: int
-    """Number of its first shard over all ranks."""
+    """Rows of this process; all ranks have as many."""
+    rank: int
+    world_size: int
     num_minibatches: int
 
     def minibatches(self, update: int, epoch: int, row_fraction: float) -> list[Rows]:
@@ -120,19 +118,20 @@ class RowSampler:
             epoch: Number of the epoch in the update.
             row_fraction: Share of the rows that the update uses, the same ones in every epoch.
         """
-        per_shard = self.num_envs // self.shards
-        used = round(per_shard * row_fraction)
+        all_rows = self.num_envs * self.world_size
+        all_used = round(all_rows * row_fraction)
+        total = num_strata(all_rows, all_used, self.num_minibatches)
+        size, used, own = all_rows // total, all_used // total, total // self.world_size
         strata = []
-        for own in range(self.shards):
-            shard = self.first_shard + own
-            rows = np.arange(per_shard)
-            if used < per_shard:
-                rows = keyed_permutation(per_shard, self.seed, Stream.FRACTION, update, shard)
+        for i in range(own):
+            stratum = self.rank * own + i
+            rows = np.arange(size)
+            if used < size:
+                rows = keyed_permutation(size, self.seed, Stream.FRACTION, update, stratum)
                 # Drawn without the epoch, so that all epochs of an update use the same rows.
                 rows = np.sort(rows[:used])
-            order = keyed_permutation(used, self.seed, Stream.ROWS, update, epoch, shard)
-            # Each minibatch takes as many rows of every shard, however shards lie on ranks.
-            strata.append(rows[order].reshape(self.num_minibatches, -1) + own * per_shard)
+            order = keyed_permutation(used, self.seed, Stream.ROWS, update, epoch, stratum)
+            strata.append(rows[order].reshape(self.num_minibatches, -1) + i * size)
         return list(np.concatenate(strata, axis=1))
 
 

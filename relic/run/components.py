@@ -207,7 +207,6 @@ def assemble(
         total_steps=config.total_steps,
         seed=config.seed,
         time_limit=_time_limit(config, facts),
-        shards=config.rollout.shards,
         reduction=ranks.reduction,
     )
     return Components(tuple(envs), policy, rollout, make_source(policy, rollout), learner, plan)

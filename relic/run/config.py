@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from relic.policy.config import PolicyConfig
-from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning
+from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning, check_ranks
 from relic.ppo.schedule import UpdateSchedule, check_divides
 from relic.schema import POSITIVE, at_least, check_bounds, nearest
 
@@ -115,9 +115,6 @@ class RolloutConfig:
     groups: Annotated[int, at_least(1)] = 1
     """Rows are cut into so many groups that take turns: while the policy acts for one, the others
     simulate in threads of their own. Divides num_envs."""
-    shards: Annotated[int | None, at_least(1)] = None
-    """Strata of the rows in minibatches; ranks must divide them. Equal shards give equal results
-    on any number of ranks. None: one for each rank."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -236,8 +233,11 @@ class RunConfig:
     """Where everything is written. None: runs/<experiment>-seed<seed>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy acts and learns; auto takes CUDA where it is there."""
+    ranks: Annotated[int | None, at_least(1)] = None
+    """Processes of this machine that share the rows, learning as one; results do not depend on
+    their number. None: one a core, where there are rows enough for them; one on CUDA."""
     threads: Annotated[int | None, at_least(1)] = None
-    """CPU threads of torch. None: torch's own choice."""
+    """CPU threads of torch in each process. None: the cores are shared out evenly."""
     deterministic: bool = False
     """Ask CUDA for bit-equal results at some cost in speed."""
     init_from: str | None = None
@@ -260,6 +260,8 @@ class RunConfig:
         self.schedule  # noqa: B018 - refuses what does not divide
         if self.cluster.backend != "none":
             self._check_cluster()
+        elif self.ranks is not None:
+            self._check_ranks(self.ranks)
         if self.ppo.precision is Precision.BF16 and self.device == "cpu":
             raise ValueError("ppo.precision: must be fp32 on the CPU, got bf16. Use fp32.")
         if self.device == "cpu":
@@ -283,7 +285,6 @@ class RunConfig:
             self.updates,
             num_envs=self.rollout.num_envs,
             num_steps=self.rollout.num_steps,
-            shards=self.rollout.shards or 1,
         )
 
     def _check_memory(self) -> None:
@@ -300,27 +301,31 @@ class RunConfig:
         when = f"where the memory ({memory}) does not keep and see every step of a trial"
         _check_all_equal("updates", self.updates, updates, when=when)
 
+    def _check_ranks(self, ranks: int) -> None:
+        """Refuse processes that cannot share the rows evenly."""
+        rows, groups = self.rollout.num_envs, self.rollout.groups
+        check_ranks(self.ppo, self.updates, num_envs=rows, ranks=ranks)
+        check_divides("rollout.groups", groups, "rows of a rank", rows // ranks)
+
     def _check_cluster(self) -> None:
         """Refuse what the ranks of a cluster could not do with their part of the rows."""
+        if self.ranks is not None:
+            raise ValueError(
+                f"ranks: must be null on Ray, whose ranks are cluster.num_learners, got "
+                f"{self.ranks}. Set ranks=null."
+            )
         if self.cluster.placement is Placement.SPLIT:
             when = "with cluster.placement=split, unlike colocated"
             only_local = {"refresh_every": 1, "refresh_in_pass": False}
             _check_all_equal("updates", self.updates, only_local, when=when)
             _check_all_equal("rollout", self.rollout, {"cuda_graph": False}, when=when)
         self.cluster.check_rows(self.rollout.num_envs, self.rollout.groups)
-        ranks = self.cluster.num_learners
-        shards = self.rollout.shards or ranks
-        if shards % ranks:
-            raise ValueError(
-                f"rollout.shards: must be a multiple of cluster.num_learners, got shards={shards}, "
-                f"num_learners={ranks}. Use {ranks} or a multiple of it."
-            )
-        check_learning(
+        check_ranks(
             self.ppo,
             self.updates,
-            num_envs=self.rollout.num_envs // ranks,
-            num_steps=self.rollout.num_steps,
-            shards=shards // ranks,
+            num_envs=self.rollout.num_envs,
+            ranks=self.cluster.num_learners,
+            name="cluster.num_learners",
         )
 
     @property

@@ -1,8 +1,9 @@
-"""The processes of one run, as `torchrun` starts them; one process is a group of its own."""
+"""The processes of one run, as `train.py` or `torchrun` starts them; one is a group of its own."""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,10 @@ class Ranks:
     world_size: int
     device: torch.device
     reduction: Reduction
+    on_this_machine: int = 1
+    """Those that share this machine's memory."""
+    supervised: bool = False
+    """The parent of all tells the user about signals."""
 
     @property
     def is_first(self) -> bool:
@@ -42,15 +47,29 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def join_ranks(device: str = "auto") -> Ranks:
-    """Join the group that `torchrun` describes in the environment, or be the only process.
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """How the ranks that `train.py` starts on this machine find each other."""
+
+    store: str
+    """A file that is not there yet."""
+    rank: int
+    world_size: int
+
+
+def join_ranks(device: str = "auto", meeting: Meeting | None = None) -> Ranks:
+    """Join the group of this process's ranks, or be the only process.
 
     Args:
         device: `auto`, `cpu` or `cuda`; auto takes a GPU where there is one.
+        meeting: Of ranks that compute on the CPU. None: the group that `torchrun` describes in the
+            environment, if there is one.
 
     Raises:
         ConfigError: If CUDA is asked for and absent.
     """
+    if meeting is not None:
+        return _meet(meeting)
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ConfigError("device: must be a device of this machine, got cuda. Use device=cpu.")
@@ -65,4 +84,16 @@ def join_ranks(device: str = "auto") -> Ranks:
         return Ranks(0, 1, chosen, Reduction())
     if not dist.is_initialized():
         dist.init_process_group("nccl" if use_cuda else "gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size(), chosen, RankReduction())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return Ranks(dist.get_rank(), dist.get_world_size(), chosen, RankReduction(), here)
+
+
+def _meet(meeting: Meeting) -> Ranks:
+    # Else gloo asks for the address of the machine's name, which not every machine has.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    rank, count = meeting.rank, meeting.world_size
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting.store}", rank=rank, world_size=count
+    )
+    device = torch.device("cpu")
+    return Ranks(rank, count, device, RankReduction(), count, supervised=True)

@@ -16,8 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relic.run.ranks.supervisor import ASKING, asked_to_stop
+
 _log = logging.getLogger(__name__)
-_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PARTS = ("simulate", "act", "learn", "refresh")
 _ADVICE = {
     "simulate": "simulator-bound: more env threads, or rollout.groups=2",
@@ -90,8 +91,13 @@ class Progress:
 class StopRequest:
     """While entered, remembers that a signal asked to stop; a second Ctrl-C stops at once."""
 
-    def __init__(self) -> None:
-        """Start without a request."""
+    def __init__(self, *, supervised: bool = False) -> None:
+        """Start without a request.
+
+        Args:
+            supervised: A parent process listens to Ctrl-C, and tells the user what happens.
+        """
+        self._supervised = supervised
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
@@ -102,7 +108,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         """Take over the signals."""
-        for number in _ASKING:
+        for number in ASKING:
+            if self._supervised and number == signal.SIGINT:
+                continue
             self._previous[number] = signal.signal(number, self._remember)
         return self
 
@@ -120,7 +128,5 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        _log.warning(
-            "%s: saving at the next update, then leaving. Press Ctrl-C again to stop at once.",
-            self.signal.name,
-        )
+        if not self._supervised:
+            _log.warning(asked_to_stop(self.signal))

@@ -22,7 +22,7 @@ from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, differences, to_plain
 from relic.upgrade import upgrade_config
 
-FREE_KEYS = ("total_steps", "run_dir", "device", "logging", "checkpoint", "cluster")
+FREE_KEYS = ("total_steps", "run_dir", "device", "ranks", "logging", "checkpoint", "cluster")
 """What may differ when a run is started again."""
 _PREFIX = "step_"
 _UNFINISHED = ".unfinished"

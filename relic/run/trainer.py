@@ -118,7 +118,7 @@ class Trainer:
         try:
             for line in self.parts.plan.lines():
                 progress.say(line)
-            with StopRequest() as stop:
+            with StopRequest(supervised=self.ranks.supervised) as stop:
                 for metrics in self.updates(lambda: stop.requested):
                     progress.update(metrics)
             progress.say(self.closing_line())

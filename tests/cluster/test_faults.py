@@ -71,9 +71,9 @@ def test_a_killed_env_runner_costs_a_chunk_and_nothing_else(local, tmp_path, clu
 
 @pytest.mark.parametrize("num_learners", [1, 2])
 def test_a_killed_learner_restarts_from_the_last_checkpoint(tmp_path, cluster, capfd, num_learners):
-    shards = {**LONG, "rollout.shards": 2, "ppo.num_minibatches": 1}
+    long = {**LONG, "ppo.num_minibatches": 1}
     run_dir = tmp_path / "run"
-    options = {**TINY, **shards, "cluster.num_learners": num_learners, "cluster": "ray"}
+    options = {**TINY, **long, "cluster.num_learners": num_learners, "cluster": "ray"}
     config = compose({**options, "run_dir": str(run_dir)})
 
     def kill_in_the_second_rollout():
@@ -86,7 +86,7 @@ def test_a_killed_learner_restarts_from_the_last_checkpoint(tmp_path, cluster, c
         killing.result()
     assert "a learner died" in "".join(capfd.readouterr())
     assert [line["env_steps"] for line in metrics(run_dir)] == [128 * (i + 1) for i in range(80)]
-    local = train_locally(tmp_path / "local", **shards)
+    local = train_locally(tmp_path / "local", **long)
     assert distance(local, run_dir) <= (0 if num_learners == 1 else 1e-4)
 
 

@@ -102,11 +102,11 @@ def rank_main(rank, directory, options):
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_two_learners_are_a_local_run_with_two_shards(tmp_path):
+def test_two_learners_are_a_local_run(tmp_path):
     options = {**TINY, "ppo.num_minibatches": 1, "run_dir": str(tmp_path / "run")}
     two = {**options, "cluster.num_learners": 2}
     mp.spawn(rank_main, (str(tmp_path), two), nprocs=2)
-    local = train_locally(tmp_path / "local", **{"rollout.shards": 2, "ppo.num_minibatches": 1})
+    local = train_locally(tmp_path / "local", **{"ppo.num_minibatches": 1})
     assert distance(local, tmp_path / "run") <= 1e-6
 
 
@@ -119,8 +119,8 @@ def test_two_learners_are_a_local_run_with_two_shards(tmp_path):
         ),
         ({"cluster.num_learners": 8}, "cluster.num_learners: must be at most rollout.num_envs"),
         ({"cluster.num_learners": 3}, "cluster.num_learners: must divide rollout.num_envs"),
-        ({"cluster.num_learners": 4}, "ppo.num_minibatches: must divide num_envs"),
-        ({"cluster.num_learners": 2, "rollout.shards": 1}, "rollout.shards: must be a multiple"),
+        ({"cluster.num_learners": 4}, "cluster.num_learners: must divide rows of a minibatch"),
+        ({"cluster.num_learners": 2, "ranks": 2}, "ranks: must be null on Ray"),
         ({"cluster.num_learners": 0}, "cluster.num_learners: must be at least 1"),
         (
             {"cluster.placement": "split", "cluster.num_learners": 2, "cluster.num_env_runners": 1},

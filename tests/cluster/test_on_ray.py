@@ -36,10 +36,10 @@ def train(algorithm: ReLIC) -> dict:
 
 
 @pytest.fixture(scope="session")
-def two_shards(tmp_path_factory):
+def alone(tmp_path_factory):
     """The local run that two learners must equal."""
-    run_dir = tmp_path_factory.mktemp("shards") / "run"
-    return train_locally(run_dir, **{"rollout.shards": 2, "ppo.num_minibatches": 1})
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    return train_locally(run_dir, **{"ppo.num_minibatches": 1})
 
 
 def assert_same_metrics(a, b):
@@ -72,22 +72,22 @@ def test_colocated_equals_the_local_run(local, tmp_path, start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", [{}, {**SPLIT, "cluster.num_env_runners": 2}])
-def test_two_learners_equal_two_shards(two_shards, tmp_path, start, placement):
+def test_two_learners_equal_one_process(alone, tmp_path, start, placement):
     train(start(tmp_path / "run", **TWO, **placement))
-    assert distance(two_shards, tmp_path / "run") <= 1e-6
+    assert distance(alone, tmp_path / "run") <= 1e-6
 
 
 @pytest.mark.slow
-def test_a_local_run_goes_on_with_two_learners_and_back(two_shards, tmp_path, start):
+def test_a_local_run_goes_on_with_two_learners_and_back(alone, tmp_path, start):
     run_dir = tmp_path / "run"
-    shards = {"rollout.shards": 2, "ppo.num_minibatches": 1}
-    train_locally(run_dir, updates=4, **shards)
-    algorithm = start(run_dir, **shards, **{"cluster.num_learners": 2})
+    options = {"ppo.num_minibatches": 1}
+    train_locally(run_dir, updates=4, **options)
+    algorithm = start(run_dir, **options, **{"cluster.num_learners": 2})
     algorithm.train()
     algorithm.stop()
-    train_locally(run_dir, **shards)
-    assert distance(two_shards, run_dir) <= 1e-6
-    assert_same_metrics(two_shards, run_dir)
+    train_locally(run_dir, **options)
+    assert distance(alone, run_dir) <= 1e-6
+    assert_same_metrics(alone, run_dir)
 
 
 @pytest.mark.slow

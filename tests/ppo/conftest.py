@@ -135,7 +135,6 @@ def make_training(
     transformer=None,
     auxiliary=None,
     policy_config=PolicyConfig,
-    shards=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
     cache_dtype=torch.float32,
@@ -186,7 +185,6 @@ def make_training(
         total_steps=total_steps,
         seed=seed,
         time_limit=collector.time_limit,
-        shards=shards,
         reduction=reduction,
     )
     return Training(policy, collector, learner, rollout)

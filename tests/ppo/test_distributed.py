@@ -1,9 +1,10 @@
-"""Two ranks, each with half of the rows, against one process with two shards."""
+"""Two and four ranks, each with its part of the rows, against one process with all of them."""
 
 import importlib.util
 import os
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -40,16 +41,15 @@ def watched(built):
     return gradients, [r.metrics for r in reports]
 
 
-def rank_main(rank, directory):
+def rank_main(rank, world_size, directory):
     from relic.ppo.reduction import RankReduction
 
     dist.init_process_group(
-        "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=2
+        "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=world_size
     )
     reduction = RankReduction()
-    built = conftest().make_training(
-        PPO, num_envs=4, first_row=4 * rank, reduction=reduction, shards=2
-    )
+    rows = 8 // world_size
+    built = conftest().make_training(PPO, num_envs=rows, first_row=rows * rank, reduction=reduction)
     if rank == 1:
         with torch.no_grad():
             for parameter in built.policy.parameters():
@@ -63,12 +63,13 @@ def rank_main(rank, directory):
     os._exit(0)
 
 
-def test_two_ranks_equal_one_process_with_two_shards(training, tmp_path):
-    mp.spawn(rank_main, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_equal_one_process(training, tmp_path, count):
+    mp.spawn(rank_main, (count, str(tmp_path)), nprocs=count)
     (first, metrics, steps), (second, _, _) = (
-        torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)
+        torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, count - 1)
     )
-    built = training(PPO, num_envs=8, shards=2)
+    built = training(PPO, num_envs=8)
     whole, whole_metrics = watched(built)
     assert steps == built.collector.env_steps
     assert len(first) == len(whole) == 16

@@ -8,7 +8,7 @@ from relic.policy.steps import SequenceBatch
 from relic.ppo.config import Objective
 from relic.ppo.learner import NonFiniteLossError
 from relic.ppo.loss import PARTS
-from relic.ppo.reduction import GradientBuffer
+from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.schedule import PrefixGradient, UpdateKind
 
@@ -338,12 +338,19 @@ def test_the_gradient_buffer_clips_as_torch_does():
             torch.testing.assert_close(a.grad, b.grad)
 
 
+class FourRanks(Reduction):
+    world_size = 4
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"ppo": {"num_minibatches": 4}}, r"num_minibatches: must divide num_envs.*Use 1, 2, 3, 6"),
         ({"updates": {"row_fraction": 0.4}}, r"updates\.row_fraction: must leave a multiple"),
-        ({"shards": 4}, r"shards: must divide num_envs, got shards=4, num_envs=6"),
+        (
+            {"ppo": {"num_minibatches": 4}, "reduction": FourRanks()},
+            r"ranks: must divide rows of a minibatch, got ranks=4, rows of a minibatch=6\.",
+        ),
         ({"updates": {"per_rollout": 3}}, r"updates\.per_rollout: must divide num_steps"),
     ],
 )

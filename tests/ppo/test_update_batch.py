@@ -5,7 +5,7 @@ from relic.ppo.update_batch import RowSampler
 
 
 def sampler(**changes):
-    sizes = {"num_envs": 12, "shards": 1, "first_shard": 0, "num_minibatches": 3}
+    sizes = {"num_envs": 12, "rank": 0, "world_size": 1, "num_minibatches": 3}
     return RowSampler(seed=5, **(sizes | changes))
 
 
@@ -24,11 +24,24 @@ def test_every_update_and_epoch_draws_anew():
     assert len(set(draws.values())) == 16
 
 
-def test_two_shards_are_two_ranks():
-    whole = sampler(shards=2).minibatches(7, 1, 1.0)
-    ranks = [sampler(num_envs=6, first_shard=rank).minibatches(7, 1, 1.0) for rank in range(2)]
-    for batch, first, second in zip(whole, *ranks, strict=True):
-        np.testing.assert_array_equal(batch, np.concatenate([first, second + 6]))
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_any_number_of_ranks_draws_the_same_minibatches(ranks, fraction):
+    sizes = {"num_envs": 48, "num_minibatches": 3}
+    whole = sampler(**sizes).minibatches(7, 1, fraction)
+    sizes |= {"num_envs": 48 // ranks, "world_size": ranks}
+    parts = [sampler(**sizes, rank=rank).minibatches(7, 1, fraction) for rank in range(ranks)]
+    for batch, *of_ranks in zip(whole, *parts, strict=True):
+        own = [rows + rank * 48 // ranks for rank, rows in enumerate(of_ranks)]
+        assert len({len(rows) for rows in own}) == 1
+        np.testing.assert_array_equal(batch, np.concatenate(own))
+
+
+def test_a_fraction_that_divides_badly_still_uses_that_many_rows():
+    # 3 rows of each minibatch, which 32 rows cannot be cut into strata for.
+    batches = sampler(num_envs=32, num_minibatches=8).minibatches(0, 0, 0.75)
+    assert [len(b) for b in batches] == [3] * 8
+    assert len(set(np.concatenate(batches))) == 24
 
 
 def test_a_fraction_is_the_same_in_all_epochs():

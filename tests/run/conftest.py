@@ -38,14 +38,16 @@ def command(*overrides: str) -> list[str]:
 def train(tmp_path):
     """Run `train.py` in a fresh process and return what it said."""
 
-    def run(*overrides: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        *overrides: str, check: int | None = 0, path: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command(*overrides),
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=600,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{path}:{ROOT}"},
         )
         assert check is None or done.returncode == check, done.stderr
         return done

@@ -48,7 +48,6 @@ def stand_ins(experiment, folder):
         "+env.options.task": "{success_resolution: 64, success_pixels: 3, max_episode_steps: 30}",
         "policy.encoder.visual": "small_cnn",
         "policy.encoder.checkpoint": "null",
-        "rollout.shards": 1,
         "updates.per_rollout": 4,
     }
     return tuple(f"{key}={value}" for key, value in options.items())

@@ -1,0 +1,45 @@
+"""What a process does that trains a run: alone, as a rank of torchrun, or of `train.py` itself."""
+
+from __future__ import annotations
+
+from relic.run.config import RunConfig
+from relic.run.distributed import Ranks, join_ranks
+from relic.run.plots import plot_run
+from relic.run.run_directory import RunDirectory
+from relic.run.trainer import Outcome, Trainer
+from relic.run.validation import final_scores
+
+
+def train_as(config: RunConfig, ranks: Ranks) -> None:
+    """Train as one of the ranks of a run; the first draws the plots and says how it went."""
+    trainer = Trainer(config, ranks)
+    try:
+        outcome = trainer.run()
+    finally:
+        trainer.close()
+    if ranks.is_first:
+        conclude(config, outcome)
+
+
+def conclude(config: RunConfig, outcome: Outcome) -> None:
+    """Score and plot a run that has ended, and say where it lies."""
+    directory = config.directory
+    if outcome is Outcome.ALREADY_FINISHED:
+        print(
+            f"{directory} has done its {config.total_steps:,} steps already. "
+            "Raise total_steps to go on, or choose another run_dir."
+        )
+        return
+    if outcome is Outcome.FINISHED and config.validation.final_trials:
+        print(final_scores(config, RunDirectory(directory)))
+    plots = plot_run(directory)
+    print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
+
+
+def train_alone(config: RunConfig) -> None:
+    """Train in this process, as the only one or as one that torchrun has started."""
+    ranks = join_ranks(config.device)
+    try:
+        train_as(config, ranks)
+    finally:
+        ranks.close()
