@@ -20,7 +20,9 @@ class SmallCNN(nn.Module):
         last, out = channels, base
         while max(height, width) > 4:
             kernel = 3 if layers else 5
-            layers += [nn.Conv2d(last, out, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
+            # In place: the backward pass of a convolution asks for its input only.
+            conv = nn.Conv2d(last, out, kernel, stride=2, padding=kernel // 2)
+            layers += [conv, nn.ReLU(inplace=True)]
             height, width = (height + 1) // 2, (width + 1) // 2
             last, out = out, min(2 * out, 4 * base)
         self.layers = nn.Sequential(*layers, nn.Flatten())

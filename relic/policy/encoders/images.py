@@ -43,6 +43,10 @@ SEMANTIC_WIDTH = 8
 
 MAX_CLASSES = 1024
 
+_CACHED_PICTURES = 32
+"""Pictures that a CPU encodes at once without gradient: what a layer writes is still in its cache,
+and in memory that is not new, when the next one reads it."""
+
 _SMALLEST_SIDE = {VisualKind.SMALL_CNN: 16, VisualKind.IMPALA: 16, VisualKind.RESNET18: 32}
 _BASE_CHANNELS = {VisualKind.SMALL_CNN: 16, VisualKind.IMPALA: 16, VisualKind.RESNET18: 32}
 
@@ -132,7 +136,7 @@ class ImageEncoder(nn.Module):
         self.compress: nn.Module = nn.Identity()
         if config.feature_width is not None:
             linear = nn.Linear(self.num_features, config.feature_width)
-            self.compress = nn.Sequential(linear, nn.ReLU())
+            self.compress = nn.Sequential(linear, nn.ReLU(inplace=True))
             self.num_features = config.feature_width
 
     def forward(self, images: Tensor) -> Tensor:
@@ -148,16 +152,21 @@ class ImageEncoder(nn.Module):
             )
         leading = images.shape[: images.ndim - trailing]
         images = images.reshape(-1, *shape)
-        size = self.config.slice_size
-        slices = [images] if len(images) <= size else list(images.split(size))
-        recompute = len(slices) > 1 and torch.is_grad_enabled()
         # Only what has a backward pass is worth computing again.
-        if recompute and any(p.requires_grad for p in self.parameters()):
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        slices = images.split(self._slice_size(learns=learns))
+        if learns and len(slices) > 1:
             parts = [checkpoint(self._encode, s, use_reentrant=False) for s in slices]
         else:
             parts = [self._encode(s) for s in slices]
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         return features.reshape(*leading, self.num_features)
+
+    def _slice_size(self, *, learns: bool) -> int:
+        """Return how many pictures are encoded at once."""
+        size = self.config.slice_size
+        cached = not learns and next(self.parameters()).device.type == "cpu"
+        return min(size, _CACHED_PICTURES) if cached else size
 
     @torch.no_grad()
     def frozen(self, images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -181,7 +190,8 @@ class ImageEncoder(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """Return float pictures (B, height, width, channels)."""
         if self.spec.role == "colour":
-            return images * (1 / 255)
+            # Two steps, the second in place: a product of uint8 and a number takes twice as long.
+            return images.to(torch.float32, copy=True).mul_(1 / 255)
         if self.spec.role == "semantic":
             return self.classes(images[..., 0].long().clamp(0, int(self.spec.high)))
         low, high = self.spec.low, self.spec.high

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 
 from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
@@ -60,6 +61,23 @@ def test_slices_equal_one_pass_in_values_and_gradients(kind):
         (part * weight).sum().backward()
     for ours, theirs in zip(sliced.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 5, 70])
+def test_frozen_features_are_those_of_convolutions_written_as_products(count):
+    """With more pictures than are encoded at once, too; each layer is patches times weights."""
+    encoder = ImageEncoder(_config("small_cnn", feature_width=10), COLOUR)
+    pictures = _pictures(count)
+    x = pictures.double().movedim(-1, 1) / 255
+    for conv in (m for m in encoder.backbone.modules() if isinstance(m, torch.nn.Conv2d)):
+        patches = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=2)
+        product = conv.weight.double().flatten(1) @ patches + conv.bias.double()[:, None]
+        side = (x.shape[-1] + 1) // 2
+        x = product.clamp(min=0).unflatten(-1, (side, side))
+    linear = encoder.compress[0]
+    expected = (x.flatten(1) @ linear.weight.double().T + linear.bias.double()).clamp(min=0)
+    features = encoder.frozen(pictures, torch.float32)
+    torch.testing.assert_close(features.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_recomputing_slices_keeps_one_slice_of_activations():
