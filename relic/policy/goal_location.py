@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.auxiliary_config import GoalLocationConfig
+from relic.policy.linear import Linear
 from relic.policy.steps import SequenceBatch
 
 TOLD = 5
@@ -49,10 +50,8 @@ class GoalLocationHead(AuxiliaryHead):
     def __init__(self, config: GoalLocationConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.guess = nn.Linear(width, 3)
-        self.told = nn.Sequential(
-            nn.Linear(width + TOLD, width), nn.ReLU(), nn.Linear(width, width)
-        )
+        self.guess = Linear(width, 3)
+        self.told = nn.Sequential(Linear(width + TOLD, width), nn.ReLU(), Linear(width, width))
 
     def forward(
         self, y_E: Tensor, observation: Mapping[str, Tensor | np.ndarray]

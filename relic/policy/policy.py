@@ -26,6 +26,7 @@ from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import PREV_REWARD
 from relic.policy.encoders.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
+from relic.policy.linear import Linear
 from relic.policy.memory.memories import make_memory
 from relic.policy.memory.sequence_model import Rows, SequenceState, row_indices
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
@@ -108,9 +109,9 @@ class Policy(nn.Module):
         )
         for name, section in sections.items():
             self._check_stored(name, section)
-        self.token = nn.Linear(self.encoder.num_features, width)
+        self.token = Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
-        self.features = nn.Linear(width, width)
+        self.features = Linear(width, width)
 
     def _check_stored(self, name: str, section: AuxiliaryConfig) -> None:
         """Refuse a head that reads what no rollout keeps."""

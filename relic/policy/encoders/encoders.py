@@ -44,6 +44,7 @@ from relic.policy.encoders.inputs import (
     VectorSpace,
     vector_size,
 )
+from relic.policy.linear import Linear
 from relic.schema import nearest
 
 Observation = Mapping[str, Tensor | np.ndarray]
@@ -171,7 +172,7 @@ class ObservationEncoder(nn.Module):
                     self._fill(encoder)
                 self.images[name] = encoder.requires_grad_(not self.is_frozen)
             self._encoder_names[key] = name
-            self.projections[_name(key)] = nn.Linear(self.image_encoder(key).num_features, width)
+            self.projections[_name(key)] = Linear(self.image_encoder(key).num_features, width)
 
     def _fill(self, encoder: ImageEncoder) -> None:
         path = self.config.checkpoint

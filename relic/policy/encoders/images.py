@@ -23,6 +23,7 @@ from relic.files import write_json
 from relic.policy.encoders.backbones import ImpalaCNN, ResNet18, SmallCNN
 from relic.policy.encoders.config import EncoderConfig, VisualKind
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
+from relic.policy.linear import Linear
 from relic.policy.weights import (
     CheckpointError,
     load_weights,
@@ -135,7 +136,7 @@ class ImageEncoder(nn.Module):
         self.num_features = self.backbone.num_features
         self.compress: nn.Module = nn.Identity()
         if config.feature_width is not None:
-            linear = nn.Linear(self.num_features, config.feature_width)
+            linear = Linear(self.num_features, config.feature_width)
             self.compress = nn.Sequential(linear, nn.ReLU(inplace=True))
             self.num_features = config.feature_width
 

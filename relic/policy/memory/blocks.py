@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from relic.policy.attention.attend import attend
 from relic.policy.attention.inputs import Past, Sinks
 from relic.policy.attention.segments import Segments
+from relic.policy.linear import Linear
 from relic.policy.memory.config import TransformerConfig
 from relic.policy.memory.decode import DecodePlan, decode_attend, write_step
 from relic.policy.memory.positions import rotate
@@ -26,8 +27,8 @@ class GeGLU(nn.Module):
     def __init__(self, width: int, hidden: int):
         super().__init__()
         # One matrix for gate and up: half the calls where calls are what costs.
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the branch's output; the residual is the caller's."""
@@ -64,8 +65,8 @@ class Block(nn.Module):
         width = config.width
         self.config = config
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
         self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.mlp = GeGLU(width, config.mlp_width)
 

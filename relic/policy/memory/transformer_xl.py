@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relic.policy.linear import Linear
 from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
 from relic.policy.memory.config import TransformerXLConfig
 from relic.policy.memory.sequence_model import (
@@ -40,12 +41,12 @@ class XLBlock(nn.Module):
         width = config.width
         self.num_heads = config.num_heads
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.distance = nn.Linear(width, width, bias=False)
+        self.query = Linear(width, width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
+        self.distance = Linear(width, width, bias=False)
         self.content_bias_HD = nn.Parameter(torch.zeros(config.num_heads, config.head_dim))
         self.distance_bias_HD = nn.Parameter(torch.zeros(config.num_heads, config.head_dim))
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = Linear(width, width, bias=False)
         self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.mlp = GeGLU(width, config.mlp_width)
         for bias in (self.content_bias_HD, self.distance_bias_HD):
