@@ -56,6 +56,12 @@ class TrialHooks:
             f"{type(self).__name__}.expert_actions: this environment has no expert."
         )
 
+    def ask_memory_expert(self) -> NDArray[Any]:
+        """Return actions of an expert that knows only what it was shown in the trial."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.expert_actions: this environment has no expert of kind memory."
+        )
+
     def save_rows(self) -> State:
         """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`."""
         return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}

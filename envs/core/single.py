@@ -91,9 +91,9 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
             info,
         )
 
-    def expert_actions(self) -> Any:
-        """Return the expert's action."""
-        return self.vector.expert_actions()[0]
+    def expert_actions(self, kind: str = "full") -> Any:
+        """Return the expert's action; see `TrialVectorEnv.expert_actions`."""
+        return self.vector.expert_actions(kind)[0]
 
     def state_dict(self) -> State:
         """Return everything that is needed to continue from here bit for bit."""

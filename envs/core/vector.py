@@ -35,6 +35,7 @@ from envs.core.validation import (
     check_seed,
     check_state,
     check_transition,
+    unknown_name,
 )
 
 TIME_LIMITS: Final = ("terminal", "bootstrap")
@@ -42,6 +43,8 @@ TIME_LIMITS: Final = ("terminal", "bootstrap")
 
 COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
 """Arrays that every environment keeps for each row, and saves."""
+EXPERTS: Final = ("full", "memory")
+"""Kinds of experts, by what they know; see `TrialVectorEnv.expert_actions`."""
 
 
 class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -243,14 +246,22 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """
         return list(trials) if self.dataset_name == other.dataset_name else []
 
-    def expert_actions(self) -> NDArray[Any]:
-        """Return the action that an expert, who knows each row's task, would take now.
+    def expert_actions(self, kind: str = "full") -> NDArray[Any]:
+        """Return the action that an expert would take now.
+
+        Args:
+            kind: `full` knows each row's task. `memory` knows only what it was shown since the
+                row's trial began, and remembers all of it; it looks whenever it is asked, so it is
+                asked at every step.
 
         Raises:
-            NotImplementedError: This environment has no expert.
+            NotImplementedError: This environment has no such expert.
+            ValueError: There is no such kind.
         """
         self._check("expert_actions", running=True)
-        return self.ask_expert()
+        if kind not in EXPERTS:
+            raise unknown_name(f"{type(self).__name__}.expert_actions", "kind", kind, EXPERTS)
+        return self.ask_expert() if kind == "full" else self.ask_memory_expert()
 
     def skip_trials(self, seed: int, count: int) -> None:
         """Draw the next trials as if every row had drawn so many under this seed already.

@@ -22,6 +22,7 @@ from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
+from envs.houses.navigation.memory_expert import MemoryExpert
 from envs.houses.rendering.renderer import SENSORS as IMAGE_KINDS
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import rules
@@ -141,6 +142,8 @@ class HousesVectorEnv(TrialVectorEnv):
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
         self._detections = self._new_detections()
         self._unobserved = self._new_pictures(shape)
+        self.memory_expert: MemoryExpert | None = None
+        """What it knows of the rows; None until it is asked."""
         self._shows_goal_places = goal_places
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
@@ -171,6 +174,8 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Build the houses."""
+        if self.memory_expert is not None:
+            self.memory_expert.forget(rows)
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
@@ -253,6 +258,15 @@ class HousesVectorEnv(TrialVectorEnv):
         """Follow the shortest paths."""
         return np.array([self.simulator.expert_action(n) for n in range(self.num_envs)])
 
+    def ask_memory_expert(self) -> NDArray[np.int64]:
+        """Go to what was in view in the trial, or explore."""
+        if self.memory_expert is None:
+            self.memory_expert = self._new_memory_expert()
+        return self.memory_expert.actions(np.arange(self.num_envs))
+
+    def _new_memory_expert(self) -> MemoryExpert:
+        return MemoryExpert(self.simulator, size=self.simulator.renderer.camera.width)
+
     def save_rows(self) -> State:
         """Return where the agents are, their goals, and the state of the rules."""
         goals = [self.simulator.goal(n).instances for n in range(self.num_envs)]
@@ -264,6 +278,7 @@ class HousesVectorEnv(TrialVectorEnv):
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
             **({} if self._detections is None else self._detections.state()),
+            **({} if self.memory_expert is None else {"memory_expert": self.memory_expert.state()}),
             **self._rows.state(),
         }
 
@@ -280,6 +295,10 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
             self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
+        self.memory_expert = None
+        if "memory_expert" in state:
+            self.memory_expert = self._new_memory_expert()
+            self.memory_expert.load_state(state["memory_expert"])
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads that draw."""

@@ -194,7 +194,7 @@ def _search(
 
 
 @njit(cache=True, nogil=True)
-def _walk(area: WalkArea, task: TaskConstants, pose: Pose4) -> int:
+def walk(area: WalkArea, task: TaskConstants, pose: Pose4) -> int:
     """Return the first action of the plan, turns and then steps, that leads down the field best."""
     action = _LEFT
     cheapest = np.inf
@@ -252,7 +252,7 @@ def expert_action(
                 return action
     if settled:
         return _face(packed, packed.objects_O9[best], task, seen, pose)
-    return _walk(area, task, pose)
+    return walk(area, task, pose)
 
 
 class Expert:
