@@ -5,6 +5,8 @@ Shapes: N rows, T steps, E width, H heads, D head dim, K sinks, S slots of the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from relic.policy.attention.inputs import Past, Sinks
 from relic.policy.attention.segments import Segments
 from relic.policy.linear import Linear
 from relic.policy.memory.config import TransformerConfig
-from relic.policy.memory.decode import DecodePlan, decode_attend, write_step
+from relic.policy.memory.decode import DecodePlan, decode_attend, read_slot, write_step
+from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.positions import rotate
 
 NORM_EPS = 1e-6
@@ -156,3 +159,56 @@ class Block(nn.Module):
         h = h + (branch if scale is None else branch * scale)
         branch = self.mlp(self.mlp_norm(h))
         return h + (branch if scale is None else branch * scale)
+
+
+def decode_layers(
+    blocks: Sequence[Block],
+    norm: nn.RMSNorm,
+    x_NE: Tensor,
+    factor: Tensor | None,
+    cache: KVCache,
+    plan: DecodePlan,
+    *,
+    write: bool,
+) -> Tensor:
+    """Run one step through all layers and the last norm, whatever the device.
+
+    Args:
+        blocks: The layers.
+        norm: What follows them.
+        x_NE: Tokens with their learned positions.
+        factor: Rotary factors (N, D / 2).
+        cache: Its keys and values are written; nothing else of it.
+        plan: Where to write and what to read.
+        write: The step is to be remembered.
+    """
+    # A step that is not to be remembered is written to a slot too. In a linear cache the next step
+    # overwrites it. In a ring the slot held an older step that is still seen, so its content is put
+    # back afterwards.
+    keeps = write or cache.is_linear
+    h_NE = x_NE
+    for layer, block in enumerate(blocks):
+        own = cache.kv[layer]
+        held = None if keeps else read_slot(own, plan)
+        if cache.sink_key is not None and factor is not None:
+            turn_sinks(own, cache.sink_key[layer], factor)
+        mask = cache.depth_mask_NL
+        scale = None if mask is None else mask[:, layer, None]
+        h_NE = block.decode(h_NE, factor, plan, own, scale)
+        if held is not None:
+            write_step(own, plan, held)
+    return norm(h_NE)
+
+
+def turn_sinks(cache_2NHSD: Tensor, key_NHKD: Tensor, factor: Tensor) -> None:
+    """Write the keys of sinks that are to be scored with queries before their rotation.
+
+    The cache is read with rotated queries. So a sink's key is rotated by the step's own factor: a
+    rotation of both does not change their dot product.
+
+    Args:
+        cache_2NHSD: A layer of the cache, sinks first.
+        key_NHKD: The layer's sink keys as made; N may be 1.
+        factor: Rotary factors of the step (N, D / 2).
+    """
+    cache_2NHSD[0, :, :, : key_NHKD.shape[2]] = rotate(key_NHKD, factor[:, None, None])

@@ -1,8 +1,9 @@
 """Attention of one query per row to a cache: no masks where rows agree, no host in the loop.
 
-Rows of one length take one call on a slice of the cache. On a CPU, rows of different lengths go
-run by run, each on exactly its own slots. On CUDA a packed kernel is told the lengths; where its
-dtypes do not fit, a mask hides what lies beyond them, which is why the cache holds zeros there.
+Plain float32 steps on a CPU run in `cpu/step.py`; here is what serves all others. Rows of one
+length take one call on a slice of the cache. On a CPU, rows of different lengths go run by run,
+each on exactly its own slots. On CUDA a packed kernel is told the lengths; where its dtypes do not
+fit, a mask hides what lies beyond them, which is why the cache holds zeros there.
 
 A step never asks the device for a value: the host would wait for the kernels under way, and the
 device then for the host's next ones. Lengths that decide shapes are known to the host
@@ -17,12 +18,10 @@ import inspect
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relic.policy.attention.cpu.compiled import compiled_decode, fits_decode
 from relic.policy.attention.kinds import AttentionBackend
 from relic.policy.memory.kv_cache import KVCache
 
@@ -41,8 +40,6 @@ class DecodePlan:
     """Whether a packed kernel takes the lengths; else a mask does."""
     read: int | None = None
     """Slots that are looked at where a mask says which of them count; None: all."""
-    compiled_N: np.ndarray | None = None
-    """Slots that each row reads, int64, where our own kernel for the CPU reads them."""
 
 
 def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBackend) -> DecodePlan:
@@ -55,14 +52,11 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
     """
     sinks, slots = state.num_sinks, state.slots
     lengths = state.host_lengths
-    ours = backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
-    compiled = ours and not state.fixed_slots and fits_decode(state.kv)
     if not (state.has_segments or state.fixed_slots) and (lengths == lengths[0]).all():
         # A full ring is seen whole: the new step has just taken the place of the oldest.
         steps = int(lengths[0])
         used = sinks + min(steps + 1, slots)
-        used_N = np.full(len(lengths), used) if compiled else None
-        return DecodePlan(sinks + steps % slots, [(slice(None), used)], compiled_N=used_N)
+        return DecodePlan(sinks + steps % slots, [(slice(None), used)])
     # Rows differ. On a device only tensors may say how, since the host would have to ask for them.
     slot_N = segment_steps_N % slots + sinks
     used_N = (segment_steps_N + 1).clamp(max=slots) + sinks
@@ -70,8 +64,6 @@ def plan_decode(state: KVCache, segment_steps_N: Tensor, backend: AttentionBacke
         packed = takes_lengths(state, backend)
         read = sinks + state.fixed_slots if state.fixed_slots else None
         return DecodePlan(slot=slot_N, runs=[], used_N=used_N.int(), packed=packed, read=read)
-    if compiled:
-        return DecodePlan(slot=slot_N, runs=[], compiled_N=used_N.numpy())
     return DecodePlan(slot=slot_N, runs=_runs(used_N.tolist()))
 
 
@@ -106,8 +98,6 @@ def decode_attend(q_NHD: Tensor, cache_2NHSD: Tensor, plan: DecodePlan) -> Tenso
     """Let one query per row attend to its slots; returns (N, H, D) in the dtype of the cache."""
     key, value = cache_2NHSD[0], cache_2NHSD[1]
     q = q_NHD.to(key.dtype)
-    if plan.compiled_N is not None:
-        return compiled_decode(q, key, value, plan.compiled_N)
     if plan.packed:
         return _packed(q, key, value, plan)
     q = q.unsqueeze(2)

@@ -23,10 +23,11 @@ from relic.policy.attention.inputs import Sinks
 from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.attention.sinks import SinkKV
-from relic.policy.memory.blocks import NORM_EPS, Block, init_weights, look_up
+from relic.policy.memory.blocks import NORM_EPS, Block, decode_layers, init_weights, look_up
 from relic.policy.memory.config import PositionKind, TransformerConfig
+from relic.policy.memory.cpu.step import fits_step, step_layers
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
-from relic.policy.memory.decode import plan_decode, read_slot, write_step
+from relic.policy.memory.decode import plan_decode
 from relic.policy.memory.hooks import recorded, watched
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.pass_plan import (
@@ -36,7 +37,7 @@ from relic.policy.memory.pass_plan import (
     rotation_of,
     segment_steps,
 )
-from relic.policy.memory.positions import Positions, last_before, next_position, rotate
+from relic.policy.memory.positions import Positions, last_before, next_position
 from relic.policy.memory.sequence_model import (
     KVRecorder,
     Reach,
@@ -272,35 +273,25 @@ class Transformer(SequenceModel):
         """
         facts = next_position(episode_starts_N, cache.last)
         before_N = segment_steps(self.config, episode_starts_N, cache)
-        plan = plan_decode(cache, before_N, self.config.attention_backend)
         h_NE = self._embed(x_NE, facts, cache.lengths, None if write else cache.capacity)
         factor = rotation_of(self.config, facts, cache.lengths)
-        # A step that is not to be remembered is written to a slot too. In a linear cache the next
-        # step overwrites it. In a ring the slot held an older step that is still seen, so its
-        # content is put back afterwards.
-        keeps = write or cache.is_linear
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            own = cache.kv[layer]
-            held = None if keeps else read_slot(own, plan)
-            if cache.sink_key is not None and factor is not None:
-                # The sinks must be scored with the query before its rotation, but the cache is read
-                # with the rotated query. So the sink's key is rotated by the step's own factor: a
-                # rotation of both does not change their dot product.
-                turned = rotate(cache.sink_key[layer], factor[:, None, None])
-                own[0, :, :, : cache.num_sinks] = turned
-            mask = cache.depth_mask_NL
-            scale = None if mask is None else mask[:, layer, None]
-            h_NE = block.decode(h_NE, factor, plan, own, scale)
-            if held is not None:
-                write_step(own, plan, held)
+        if fits_step(h_NE, cache):
+            y_NE = step_layers(
+                self._layers(), self.norm, h_NE, factor, cache, before_N, keeps=write
+            )
+        else:
+            plan = plan_decode(cache, before_N, self.config.attention_backend)
+            y_NE = decode_layers(self._layers(), self.norm, h_NE, factor, cache, plan, write=write)
         if write:
             # In place, because a captured step goes on writing these tensors.
             cache.lengths += 1
             cache.segment_steps.copy_(before_N + 1)
             cache.last.in_episode.copy_(facts.in_episode)
             cache.last.episode.copy_(facts.episode)
-        return self.norm(h_NE)
+        return y_NE
+
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def _embed(
         self, x: Tensor, facts: Positions, trial: Tensor, looks_until: int | None = None

@@ -1,14 +1,14 @@
-"""Attention on the CPU by compiled kernels, joined to PyTorch: full passes, and single steps.
+"""Full passes of attention on the CPU by compiled kernels, joined to PyTorch.
 
 `AUTO` takes them for plain float32 passes. Sinks, past and own steps go in side by side, so nothing
 is joined or padded, and the mask is in the loops' bounds. Windows, segments and rows with unequal
-pasts are left to SDPA; in single steps rows may have any lengths.
+pasts are left to SDPA. Single steps are in `memory/cpu/step.py`.
 
 Every head of every row is worked out by itself, so results depend neither on other rows nor on the
 number of threads. Kernels are compiled when they are first used, which is why they are imported
 inside functions.
 
-Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps, S slots, R rows x heads.
+Shapes: N rows, H heads, T steps, D head dim, K sinks, P cached steps.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from torch import Tensor
 
 from relic.policy.attention.inputs import AttentionInputs
 
-_NUMBERS_PER_THREAD = 2**18
-"""Below this, waking a thread takes longer than the work."""
-
 
 def fits(inputs: AttentionInputs) -> bool:
     """Say whether the kernels can do a pass."""
@@ -39,12 +36,6 @@ def fits(inputs: AttentionInputs) -> bool:
     alike = bool((past == past[0]).all()) and past[0] <= max(segments.past_slots, 0)
     plain = q.device.type == "cpu" and q.dtype is torch.float32 and q.shape[-1] % 4 == 0
     return whole and alike and plain and not torch.is_autocast_enabled("cpu")
-
-
-def fits_decode(cache: Tensor) -> bool:
-    """Say whether the kernel of single steps can read a cache (..., S, D)."""
-    plain = cache.device.type == "cpu" and cache.dtype is torch.float32
-    return plain and cache.shape[-1] % 4 == 0
 
 
 def scratch_bytes(steps: int, head_dim: int) -> int:
@@ -119,34 +110,6 @@ def _steps_first(q: Tensor) -> Tensor:
 def _split(q: Tensor) -> int:
     """Return the axis that threads share out: rows, or heads where rows are few."""
     return 0 if q.shape[0] >= torch.get_num_threads() else 1
-
-
-def compiled_decode(
-    q_NHD: Tensor, key_NHSD: Tensor, value_NHSD: Tensor, used_N: np.ndarray
-) -> Tensor:
-    """Let one query per row attend to the first slots of its cache.
-
-    Args:
-        q_NHD: Queries.
-        key_NHSD: Keys; a contiguous part of the cache, as the values.
-        value_NHSD: Values.
-        used_N: Slots that each row reads, int64.
-
-    Returns:
-        (N, H, D).
-    """
-    from relic.policy.attention.cpu.decode_kernel import decode_kernel
-
-    head_dim = q_NHD.shape[-1]
-    q_RD = q_NHD.reshape(-1, head_dim).contiguous()
-    out_RD = torch.empty_like(q_RD)
-    used_R = np.repeat(used_N, q_NHD.shape[1])
-    caches = [cache.view(-1, *cache.shape[2:]) for cache in (key_NHSD, value_NHSD)]
-    scale = np.float32(head_dim**-0.5)
-    pieces = 1 + 2 * head_dim * int(used_R.sum()) // _NUMBERS_PER_THREAD
-    args = [q_RD, *caches, used_R, scale, out_RD]
-    in_threads(decode_kernel(head_dim), args, max_pieces=pieces)
-    return out_RD.view_as(q_NHD)
 
 
 def in_threads(

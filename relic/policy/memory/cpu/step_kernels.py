@@ -1,0 +1,154 @@
+"""What a cached step computes between its products of matrices, compiled.
+
+Each kernel does at once what would be a handful of PyTorch's operations, whose calls take longer
+than their arithmetic where rows are few. Every row is worked out by itself, so results depend
+neither on other rows nor on the number of threads.
+
+Shapes: N rows, E width, F columns of a product, M hidden width, H heads, S slots, D head dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numba
+import numpy as np
+
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
+from relic.policy.attention.cpu.vectors import KEYS, gather, score_four
+
+_ROWS = "float32[:,::1]"
+_CACHE = "float32[:,:,:,::1]"
+_OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
+# The tanh form of GELU: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3).
+_GELU = f4(2 * np.sqrt(2 / np.pi))
+_GELU_CUBE = f4(0.044715)
+
+
+@numba.njit(f"void({_ROWS}, {_ROWS}, float32[::1], float32[::1], float32, {_ROWS})", **_OPTIONS)
+def join_and_norm(h_NE, branch_NE, scale_N, weight_E, eps, out_NE):
+    """Add a branch to the stream, and write the stream's RMSNorm.
+
+    Args:
+        h_NE: The stream, written.
+        branch_NE: What is added.
+        scale_N: Factor of each row's branch.
+        weight_E: Of the norm.
+        eps: Added to the mean square.
+        out_NE: Written.
+    """
+    width = h_NE.shape[1]
+    for n in range(h_NE.shape[0]):
+        scale, squares = scale_N[n], f4(0.0)
+        for i in range(width):
+            x = h_NE[n, i] + scale * branch_NE[n, i]
+            h_NE[n, i] = x
+            squares += x * x
+        factor = f4(1.0) / np.sqrt(squares / f4(width) + eps)
+        for i in range(width):
+            out_NE[n, i] = h_NE[n, i] * factor * weight_E[i]
+
+
+@numba.njit(f"void({_ROWS}, {_ROWS})", **_OPTIONS)
+def gate(gate_up_NF, out_NM):
+    """Write gelu(gate) * up, where gate and up stand side by side."""
+    hidden = out_NM.shape[1]
+    for n in range(out_NM.shape[0]):
+        for i in range(hidden):
+            x = gate_up_NF[n, i]
+            u = _GELU * (x + _GELU_CUBE * x * x * x)
+            # Our exp takes no positive numbers, and 1 / (1 + exp(-u)) = exp(u) / (1 + exp(u)).
+            e = exp(-abs(u))
+            logistic = (f4(1.0) if u > f4(0.0) else e) / (f4(1.0) + e)
+            out_NM[n, i] = x * logistic * gate_up_NF[n, hidden + i]
+
+
+@numba.njit(inline="always")
+def _turn(x_F, first, turn_P2, out_D):
+    """Write a head that begins at x[first], turned by rotary factors if there are any."""
+    for p in range(out_D.shape[0] // 2):
+        a, b = x_F[first + 2 * p], x_F[first + 2 * p + 1]
+        if turn_P2.shape[0]:
+            c, s = turn_P2[p, 0], turn_P2[p, 1]
+            a, b = a * c - b * s, a * s + b * c
+        out_D[2 * p], out_D[2 * p + 1] = a, b
+
+
+@numba.njit(fastmath=FAST, inline="always")
+def _weigh(s, length):
+    """Turn scores into weights; return their total, which they are not yet divided by."""
+    highest = s[0]
+    for j in range(length):
+        highest = max(highest, s[j])
+    total = f4(0.0)
+    for j in range(length):
+        weight = exp(s[j] - highest)
+        s[j] = weight
+        total += weight
+    return total
+
+
+@cache
+def attend_kernel(dim: int) -> Callable[..., None]:
+    """Return the kernel of a step's attention for heads of so many numbers, a multiple of 4.
+
+    It reads every cached number once, so memory is what limits it. The size is a constant of the
+    code, not an argument: without it there is no good vector code.
+    """
+
+    @numba.njit(
+        f"void({_ROWS}, float32[:,:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
+        f"{_ROWS})",
+        **_OPTIONS,
+    )
+    def attend(qkv_NF, turn_NP2, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE):
+        """Write the step's keys and values into the cache, and what its queries get from it.
+
+        Args:
+            qkv_NF: Queries of all heads, their keys, their values.
+            turn_NP2: Rotary factors, real and imaginary, of each pair of a head; P is 0 where
+                nothing is rotary.
+            key_NHSD: Keys, written.
+            value_NHSD: Values, written.
+            slot_N: Where each row's step is written.
+            used_N: Slots that each row reads, from the first one.
+            keeps: Leave the step in its slot; else what was there is put back.
+            out_NE: Written.
+        """
+        num_heads = key_NHSD.shape[1]
+        width = num_heads * dim
+        scale = f4(1.0) / np.sqrt(f4(dim))
+        s = np.empty(used_N.max(), f4)
+        q, k, o = np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
+        held_k, held_v = np.empty(dim, f4), np.empty(dim, f4)
+        for n in range(qkv_NF.shape[0]):
+            slot, length = slot_N[n], used_N[n]
+            whole = length // KEYS * KEYS
+            for h in range(num_heads):
+                key_SD, value_SD = key_NHSD[n, h], value_NHSD[n, h]
+                _turn(qkv_NF[n], h * dim, turn_NP2[n], q)
+                _turn(qkv_NF[n], width + h * dim, turn_NP2[n], k)
+                for i in range(dim):
+                    q[i] *= scale
+                    held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
+                    key_SD[slot, i] = k[i]
+                    value_SD[slot, i] = qkv_NF[n, 2 * width + h * dim + i]
+                for j in range(0, whole, KEYS):
+                    score_four(q, key_SD, j, s, dim)
+                # Those behind the last four. What lies beyond is not looked at: it may be NaN.
+                for j in range(whole, length):
+                    s[j] = f4(0.0)
+                    for i in range(dim):
+                        s[j] += q[i] * key_SD[j, i]
+                inverse = f4(1.0) / _weigh(s, length)
+                gather(s, value_SD, whole, o, dim)
+                for j in range(whole, length):
+                    for i in range(dim):
+                        o[i] += s[j] * value_SD[j, i]
+                for i in range(dim):
+                    out_NE[n, h * dim + i] = o[i] * inverse
+                    if not keeps:
+                        key_SD[slot, i], value_SD[slot, i] = held_k[i], held_v[i]
+
+    return attend

@@ -1,0 +1,170 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
+from relic.policy.memory.config import PositionKind, TransformerConfig
+from relic.policy.memory.cpu.step import attend_step, fits_step
+from relic.policy.memory.cpu.step_kernels import gate, join_and_norm
+from relic.policy.memory.positions import rotate, rotation
+from relic.policy.memory.transformer import Transformer
+
+HEAD_DIMS = [4, 8, 12, 16, 20, 24, 32, 64, 80]
+SLOTS = 3000
+USED = np.array([SLOTS, 1, 4, 1717, 30])
+SLOT = np.array([70, 0, 3, 1716, 11])
+
+
+def made(heads=3, head_dim=32):
+    """Return a step of rows of very different lengths; NaN stands beyond them."""
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(5, 3 * heads * head_dim, generator=generator)
+    cache = torch.randn(2, 5, heads, SLOTS, head_dim, generator=generator)
+    for row, end in enumerate(USED):
+        cache[:, row, :, end:] = float("nan")
+    return qkv, cache
+
+
+def attended(qkv, cache, factor=None, *, rows=slice(None), keeps=True):
+    out = torch.empty(len(qkv[rows]), qkv.shape[1] // 3)
+    cache = cache[:, rows]
+    factor = None if factor is None else factor[rows]
+    attend_step(qkv[rows], factor, cache, SLOT[rows], USED[rows], keeps=keeps, out_NE=out)
+    return out
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+def test_each_row_writes_its_slot_and_reads_its_own(head_dim, rotary):
+    qkv, cache = made(head_dim=head_dim)
+    factor = rotation(torch.tensor([0, 3, 900, 17, 2]), head_dim, 100.0) if rotary else None
+    q, k, v = qkv.unflatten(1, (3, 3, head_dim)).unbind(1)
+    if factor is not None:
+        q, k = (rotate(x, factor[:, None]) for x in (q, k))
+    expected = cache.clone()
+    for row, slot in enumerate(SLOT):
+        expected[0, row, :, slot], expected[1, row, :, slot] = k[row], v[row]
+    out = attended(qkv, cache, factor)
+    torch.testing.assert_close(cache, expected, equal_nan=True, atol=1e-6, rtol=1e-6)
+    for row, end in enumerate(USED):
+        key, value = expected[:, row, :, :end]
+        seen = F.scaled_dot_product_attention(q[row, :, None], key, value)
+        torch.testing.assert_close(out[row], seen.flatten(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_step_that_is_only_looked_at_leaves_the_cache_as_it_was():
+    qkv, cache = made()
+    before = cache.clone()
+    looked = attended(qkv, cache, keeps=False)
+    assert torch.equal(cache.nan_to_num(9.0), before.nan_to_num(9.0))
+    assert torch.equal(looked, attended(qkv, cache))
+
+
+def test_large_scores_do_not_overflow():
+    qkv, cache = made()
+    out = attended(1000 * qkv, cache)
+    score = (1000 * qkv[0, :96].view(3, 1, 32) * cache[0, 0]).sum(-1)
+    expected = cache[1, 0][torch.arange(3), score.argmax(-1)]
+    torch.testing.assert_close(out[0], expected.flatten(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_results_depend_neither_on_threads_nor_on_other_rows(threads, count):
+    qkv, cache = made()
+    threads(1)
+    alone = [attended(qkv, cache, rows=slice(n, n + 1)) for n in range(5)]
+    threads(count)
+    assert torch.equal(attended(qkv, cache), torch.cat(alone))
+
+
+@pytest.mark.parametrize("hidden", [1, 24, 100])
+def test_gate_is_geglu(hidden):
+    x = torch.cat([torch.randn(7, 2 * hidden), 200 * torch.randn(3, 2 * hidden)])
+    out = torch.empty(10, hidden)
+    gate(x.numpy(), out.numpy())
+    # In float64, as PyTorch's own sum of 1 and tanh loses what is left of large negative numbers.
+    wide = x.double()
+    expected = F.gelu(wide[:, :hidden], approximate="tanh") * wide[:, hidden:]
+    torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("width", [1, 24, 100])
+def test_join_and_norm_is_a_residual_and_an_rms_norm(width):
+    stream, branch, out = torch.randn(3, 6, width)
+    scale, weight = torch.tensor([1, 0, 2, 0.5, -1, 1]), torch.randn(width)
+    expected = stream + scale[:, None] * branch
+    join_and_norm(*(x.numpy() for x in (stream, branch, scale, weight)), 1e-6, out.numpy())
+    torch.testing.assert_close(stream, expected)
+    torch.testing.assert_close(out, F.rms_norm(expected, (width,), weight, eps=1e-6))
+
+
+@pytest.mark.parametrize("kind", [SinkKind.NONE, SinkKind.TOKEN, SinkKind.KV])
+@pytest.mark.parametrize("limit", [{}, {"attention_window": 7}, {"inter_episode_attention": False}])
+@pytest.mark.parametrize("head_dim", [16, 24, 32])
+def test_every_cached_way_equals_the_full_pass(check_memory, kind, limit, head_dim):
+    sizes = {"num_layers": 2, "num_heads": 2, "width": 2 * head_dim, "mlp_width": 24}
+    check_memory(Transformer(TransformerConfig(**sizes, sink=kind, **limit), max_episode_steps=60))
+
+
+VARIANTS = [
+    {"rotate_sink_query": False},
+    {"drop_first": 11},
+    {"attention_window": 7, "num_sinks": 3},
+    {"episode_position": PositionKind.LEARNED},
+    {"in_episode_position": PositionKind.NONE, "episode_position": PositionKind.NONE},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_steps_equal_those_of_pytorch(variant, masked):
+    config = TransformerConfig(num_layers=3, num_heads=2, width=24, mlp_width=20, **variant)
+    ours = Transformer(config, max_episode_steps=60)
+    for parameter in ours.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    sdpa = replace(config, attention_backend=AttentionBackend.SDPA)
+    theirs = Transformer(sdpa, max_episode_steps=60)
+    theirs.load_state_dict(ours.state_dict())
+    states = [model.initial_state(4, 40) for model in (ours, theirs)]
+    mask = torch.tensor([[1.0, 0.0, 2.0], [1, 1, 1], [0, 0, 0], [2, 1, 0]]) if masked else None
+    for state in states:
+        state.set_depth_mask(mask)
+    for t in range(40):
+        x, starts = torch.randn(4, 24), torch.rand(4) < 0.15
+        given = x.clone()
+        assert fits_step(x, states[0])
+        assert not fits_step(x, states[1])
+        for write in (False, True):
+            y, expected = (
+                model.step(x, starts, state, write=write)
+                for model, state in zip((ours, theirs), states, strict=True)
+            )
+            torch.testing.assert_close(y, expected, atol=2e-5, rtol=2e-5, msg=f"step {t}")
+        assert torch.equal(x, given), "a step must not write what it was given"
+
+
+def test_what_fits():
+    config = TransformerConfig(num_heads=2, width=16, num_layers=1, mlp_width=8)
+    x = torch.zeros(1, 16)
+
+    def state_of(config, dtype=torch.float32):
+        return Transformer(config, max_episode_steps=9).initial_state(1, 9, dtype=dtype)
+
+    assert fits_step(x, state_of(config))
+    assert not fits_step(x, state_of(replace(config, width=12)))
+    assert not fits_step(x, state_of(config, torch.bfloat16))
+    assert not fits_step(x.double(), state_of(config))
+    fixed = state_of(config)
+    fixed.fixed_slots = 4
+    assert not fits_step(x, fixed)
