@@ -56,10 +56,14 @@ class TrialHooks:
             f"{type(self).__name__}.expert_actions: this environment has no expert."
         )
 
-    def ask_memory_expert(self) -> NDArray[Any]:
-        """Return actions of an expert that knows only what it was shown in the trial."""
+    def ask_memory_expert(self, kind: str) -> NDArray[Any]:
+        """Return actions of an expert that knows only what it was shown in the trial.
+
+        Args:
+            kind: `memory`, or `episode` for one that forgets when an episode begins.
+        """
         raise NotImplementedError(
-            f"{type(self).__name__}.expert_actions: this environment has no expert of kind memory."
+            f"{type(self).__name__}.expert_actions: this environment has no expert of kind {kind}."
         )
 
     def save_rows(self) -> State:

@@ -43,7 +43,7 @@ TIME_LIMITS: Final = ("terminal", "bootstrap")
 
 COUNTERS: Final = ("trial", "episode", "elapsed", "drawn", "return")
 """Arrays that every environment keeps for each row, and saves."""
-EXPERTS: Final = ("full", "memory")
+EXPERTS: Final = ("full", "memory", "episode")
 """Kinds of experts, by what they know; see `TrialVectorEnv.expert_actions`."""
 
 
@@ -251,8 +251,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
         Args:
             kind: `full` knows each row's task. `memory` knows only what it was shown since the
-                row's trial began, and remembers all of it; it looks whenever it is asked, so it is
-                asked at every step.
+                row's trial began, and remembers all of it; `episode` the same since the episode
+                began. These look whenever they are asked, so they are asked at every step.
 
         Raises:
             NotImplementedError: This environment has no such expert.
@@ -261,7 +261,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._check("expert_actions", running=True)
         if kind not in EXPERTS:
             raise unknown_name(f"{type(self).__name__}.expert_actions", "kind", kind, EXPERTS)
-        return self.ask_expert() if kind == "full" else self.ask_memory_expert()
+        return self.ask_expert() if kind == "full" else self.ask_memory_expert(kind)
 
     def skip_trials(self, seed: int, count: int) -> None:
         """Draw the next trials as if every row had drawn so many under this seed already.

@@ -142,8 +142,8 @@ class HousesVectorEnv(TrialVectorEnv):
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
         self._detections = self._new_detections()
         self._unobserved = self._new_pictures(shape)
-        self.memory_expert: MemoryExpert | None = None
-        """What it knows of the rows; None until it is asked."""
+        self.memory_experts: dict[str, MemoryExpert] = {}
+        """By kind; each knows of the rows what they saw since it was first asked."""
         self._shows_goal_places = goal_places
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
@@ -174,8 +174,8 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Build the houses."""
-        if self.memory_expert is not None:
-            self.memory_expert.forget(rows)
+        for expert in self.memory_experts.values():
+            expert.forget(rows)
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
@@ -188,6 +188,8 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def begin_episodes(self, rows: Rows) -> None:
         """Close the episodes before, draw the next and place the agents."""
+        if "episode" in self.memory_experts:
+            self.memory_experts["episode"].forget(rows)
         for row in rows.tolist():
             self._rows.close_episode(row, self.simulator.base_pose(row))
             plan = rules.plan_episode(
@@ -258,11 +260,11 @@ class HousesVectorEnv(TrialVectorEnv):
         """Follow the shortest paths."""
         return np.array([self.simulator.expert_action(n) for n in range(self.num_envs)])
 
-    def ask_memory_expert(self) -> NDArray[np.int64]:
-        """Go to what was in view in the trial, or explore."""
-        if self.memory_expert is None:
-            self.memory_expert = self._new_memory_expert()
-        return self.memory_expert.actions(np.arange(self.num_envs))
+    def ask_memory_expert(self, kind: str) -> NDArray[np.int64]:
+        """Go to what was in view in the trial or the episode, or explore."""
+        if kind not in self.memory_experts:
+            self.memory_experts[kind] = self._new_memory_expert()
+        return self.memory_experts[kind].actions(np.arange(self.num_envs))
 
     def _new_memory_expert(self) -> MemoryExpert:
         return MemoryExpert(self.simulator, size=self.simulator.renderer.camera.width)
@@ -278,12 +280,13 @@ class HousesVectorEnv(TrialVectorEnv):
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
             **({} if self._detections is None else self._detections.state()),
-            **({} if self.memory_expert is None else {"memory_expert": self.memory_expert.state()}),
+            "memory_experts": {k: expert.state() for k, expert in self.memory_experts.items()},
             **self._rows.state(),
         }
 
     def load_rows(self, state: State) -> None:
         """Take it over; distance fields are computed again."""
+        known: Mapping[str, Any] = state.get("memory_experts", {})  # older states have none
         check_same_task("HousesVectorEnv", self.task, state["task"])
         self._rows.load_state(state)
         if self._detections is not None:
@@ -295,10 +298,9 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
             self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
-        self.memory_expert = None
-        if "memory_expert" in state:
-            self.memory_expert = self._new_memory_expert()
-            self.memory_expert.load_state(state["memory_expert"])
+        self.memory_experts = {kind: self._new_memory_expert() for kind in known}
+        for kind, expert in self.memory_experts.items():
+            expert.load_state(known[kind])
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads that draw."""

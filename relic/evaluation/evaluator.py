@@ -1,4 +1,4 @@
-"""Runs a policy on the blocks of a protocol: same step as in training, no weight changes.
+"""Runs a policy, or an expert, on the blocks of a protocol, without any change of weights.
 
 Acting noise is keyed by (protocol seed, trial, repeat, step), so that a trial's outcome depends on
 nothing that happens in other blocks.
@@ -8,7 +8,9 @@ Shapes: N rows, K numbers per row.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -74,8 +76,30 @@ def check_fit(policy: Policy, env: TrialVectorEnv) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertActor:
+    """The environment's own expert in the place of a policy."""
+
+    kind: str
+    """As `TrialVectorEnv.expert_actions` takes it."""
+
+    def under(self, control: ContextControl) -> ExpertActor:
+        """Return the expert under a control; one that knows the task has no context to change.
+
+        Raises:
+            ValueError: If there is no such expert.
+        """
+        if control is ContextControl.KEPT or self.kind == "full":
+            return self
+        if control is ContextControl.CLEARED:
+            return ExpertActor("episode")
+        raise ValueError(
+            f"controls: must be [cleared] or [] for the expert, got {control.value}. Leave it out."
+        )
+
+
 def run_block(
-    policy: Policy,
+    actor: Policy | ExpertActor,
     env: TrialVectorEnv,
     protocol: Protocol,
     block: Block,
@@ -89,17 +113,20 @@ def run_block(
     index in the trial; nothing that depends on the clock.
 
     Args:
-        policy: Who acts, within the protocol's limit of the context.
+        actor: Who acts: a policy, within the protocol's limit of the context, or an expert.
         env: As `make_env` builds it.
         protocol: The rules.
         block: One of the protocol's.
-        control: What the policy remembers when an episode begins.
+        control: What the actor remembers when an episode begins.
         on_act: Sees each step, and may put other actions in the place of the policy's.
     """
     control = convert(ContextControl, control, "control")  # a mere name would match none
-    policy = limited(policy, protocol.context_limit)
+    if isinstance(actor, ExpertActor):
+        yield from _ExpertRunner(actor.under(control), env, protocol, block, on_act).records()
+        return
+    policy = limited(actor, protocol.context_limit)
     memory = _begin_memory(policy, env, protocol, block, control)
-    yield from _BlockRunner(policy, env, protocol, block, memory, on_act).records()
+    yield from _PolicyRunner(policy, env, protocol, block, memory, on_act).records()
 
 
 def _begin_memory(
@@ -121,7 +148,7 @@ def _begin_memory(
 def _run_donors(policy: Policy, env: TrialVectorEnv, protocol: Protocol, block: Block) -> TokenLog:
     """Let the policy act in the trials that contexts are taken from, and return its tokens."""
     memory = LoggedMemory(policy, block, protocol.capacity(env.max_episode_steps))
-    for _ in _BlockRunner(policy, env, protocol, block, memory).records():
+    for _ in _PolicyRunner(policy, env, protocol, block, memory).records():
         pass  # what counts is what the memory has logged
     return memory.log
 
@@ -138,33 +165,30 @@ def run_blocks(
         yield from run_block(policy, env, protocol, block, control=control)
 
 
-class _BlockRunner:
+class _BlockRunner(ABC):
     """The state of a block that is being evaluated."""
 
     def __init__(
-        self,
-        policy: Policy,
-        env: TrialVectorEnv,
-        protocol: Protocol,
-        block: Block,
-        memory: BlockMemory,
-        on_act: OnAct | None = None,
+        self, env: TrialVectorEnv, protocol: Protocol, block: Block, on_act: OnAct | None = None
     ):
         self._on_act = on_act
-        self._policy, self._env, self._protocol, self._block = policy, env, protocol, block
-        self._memory = memory
+        self._env, self._protocol, self._block = env, protocol, block
         trial_N = np.array([u.trial for u in block.units], np.int64)
-        self._noise_key_N = np.array(
-            [int(key(u.trial, u.repeat)) & _MAX_KEY for u in block.units], np.int64
-        )
         self._observation, _ = env.reset(
             options={"new_trial": np.ones(env.num_envs, bool), "trial": trial_N}
         )
-        self._policy.add_reward(self._observation, np.zeros(env.num_envs, np.float32))
         self._starts_N = np.ones(env.num_envs, bool)
         self._episodes_N = np.zeros(env.num_envs, np.int64)
         self._steps = 0
         self._real_N = np.arange(env.num_envs) < block.num_real
+
+    @abstractmethod
+    def _act(self) -> np.ndarray:
+        """Return the actions of all rows, as the environment takes them."""
+
+    @abstractmethod
+    def _see(self, reward_N: np.ndarray) -> None:
+        """Take note of a step; `_starts_N` says which rows ended their episode with it."""
 
     def records(self) -> Iterator[Record]:
         """Step until all real units have had what the protocol asks for."""
@@ -185,16 +209,11 @@ class _BlockRunner:
 
     def _step(self) -> list[Record]:
         """Act once in all rows and return the records of episodes that ended."""
-        # Before the step that begins an episode, so that it is the first to see the changed memory.
-        self._memory.begin_episodes(self._starts_N, self._episodes_N)
-        action_N, token_NE = self._act()
+        action_N = self._act()
         self._observation, reward_N, terminated_N, truncated_N, infos = self._env.step(action_N)
         self._steps += 1
         self._starts_N = terminated_N | truncated_N
-        self._memory.note(token_NE, self._starts_N)
-        self._policy.add_reward(
-            self._observation, np.where(self._starts_N, 0.0, reward_N).astype(np.float32)
-        )
+        self._see(reward_N)
         if not self._starts_N.any():
             return []
         # Chosen before the count goes up, which may end the row's part.
@@ -202,8 +221,57 @@ class _BlockRunner:
         self._episodes_N[self._starts_N] += 1
         return [self._record(infos, int(row)) for row in counted]
 
-    def _act(self) -> tuple[np.ndarray, torch.Tensor]:
-        """Return the actions of all rows, and what the memory was given."""
+    def _watched(self, action_N: np.ndarray) -> np.ndarray:
+        """Let the watcher see the step; return the actions that it wants to be executed."""
+        if self._on_act is None:
+            return action_N
+        return self._on_act(self._env, dict(self._observation), self._starts_N, action_N)
+
+    def _record(self, infos: dict[str, Any], row: int) -> Record:
+        fields = {k: v[row].item() for k, v in infos["episode_record"].items()}
+        unit = self._block.units[row]
+        fields |= {"trial": unit.trial, "repeat": unit.repeat, "block": self._block.index}
+        # The episode has been counted already.
+        fields["episode"] = int(self._episodes_N[row]) - 1
+        return fields
+
+
+class _ExpertRunner(_BlockRunner):
+    """The environment's expert acts."""
+
+    def __init__(self, actor: ExpertActor, *block: Any):
+        super().__init__(*block)
+        self._kind = actor.kind
+
+    def _act(self) -> np.ndarray:
+        return self._watched(self._env.expert_actions(self._kind))
+
+    def _see(self, reward_N: np.ndarray) -> None:
+        pass  # the environment keeps what its expert knows
+
+
+class _PolicyRunner(_BlockRunner):
+    """A policy acts, from what its memory holds."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        env: TrialVectorEnv,
+        protocol: Protocol,
+        block: Block,
+        memory: BlockMemory,
+        on_act: OnAct | None = None,
+    ):
+        super().__init__(env, protocol, block, on_act)
+        self._policy, self._memory = policy, memory
+        self._noise_key_N = np.array(
+            [int(key(u.trial, u.repeat)) & _MAX_KEY for u in block.units], np.int64
+        )
+        self._policy.add_reward(self._observation, np.zeros(env.num_envs, np.float32))
+
+    def _act(self) -> np.ndarray:
+        # Before the step that begins an episode, so that it is the first to see the changed memory.
+        self._memory.begin_episodes(self._starts_N, self._episodes_N)
         device = self._policy.device
         noise_NK = row_uniforms(
             self._protocol.seed, self._noise_key_N, self._steps, self._policy.noise_size
@@ -215,25 +283,22 @@ class _BlockRunner:
             episode_starts=torch.from_numpy(self._starts_N).to(device),
             noise=torch.from_numpy(noise_NK).to(device),
         )
+        self._token_NE = acted.token
         own = self._policy.to_environment(acted.action)
         if self._on_act is None:
-            return self._policy.clip_action(own).cpu().numpy(), acted.token
-        given = own.cpu().numpy()
-        done = self._on_act(self._env, dict(self._observation), self._starts_N, given)
-        executed = torch.from_numpy(done).to(own)
+            return self._policy.clip_action(own).cpu().numpy()
+        executed = torch.from_numpy(self._watched(own.cpu().numpy())).to(own)
         # Its own actions stay as they are: a way there and back would round them.
         remembered = self._policy.from_environment(executed).to(acted.action)
         remembered = torch.where(executed == own, acted.action, remembered)
         self._memory.state.record_action(remembered)
-        return self._policy.clip_action(executed).cpu().numpy(), acted.token
+        return self._policy.clip_action(executed).cpu().numpy()
 
-    def _record(self, infos: dict[str, Any], row: int) -> Record:
-        fields = {k: v[row].item() for k, v in infos["episode_record"].items()}
-        unit = self._block.units[row]
-        fields |= {"trial": unit.trial, "repeat": unit.repeat, "block": self._block.index}
-        # The episode has been counted already.
-        fields["episode"] = int(self._episodes_N[row]) - 1
-        return fields
+    def _see(self, reward_N: np.ndarray) -> None:
+        self._memory.note(self._token_NE, self._starts_N)
+        # A reward belongs to its episode: the next one's first step has seen none.
+        seen_N = np.where(self._starts_N, 0.0, reward_N).astype(np.float32)
+        self._policy.add_reward(self._observation, seen_N)
 
 
 def evaluate(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.core.vector import TrialVectorEnv
@@ -14,15 +14,15 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Job, Record, RecordStore, policy_digest
+from relic.evaluation.records import Job, Record, RecordStore
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary
 from relic.evaluation.report.replay import replay_data
 from relic.evaluation.report.video import write_videos
 from relic.evaluation.settings import Settings
-from relic.evaluation.trained_agent import TrainedAgent, trained_on
+from relic.evaluation.trained_agent import Expert, TrainedAgent, trained_on
 from relic.evaluation.workers import Assignment, progress, run_jobs
-from relic.evaluation.worth import context_worth
+from relic.evaluation.worth import context_worth, with_oracle
 from relic.files import write_json
 from relic.schema import ConfigError, to_plain
 
@@ -32,11 +32,12 @@ REPORT_FILE = "report.html"
 
 def evaluate_into(
     store: RecordStore,
-    agent: TrainedAgent,
+    agent: TrainedAgent | Expert,
     protocol: Protocol,
     settings: Settings,
     *,
     named: Protocol,
+    oracle: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate what is not done yet, and write records, summary, plots and a page about them.
 
@@ -46,6 +47,7 @@ def evaluate_into(
         protocol: With the run's options filled in.
         settings: Workers and the like.
         named: The protocol as it is named and hashed.
+        oracle: Summary of the memory oracle by the same protocol.
 
     Returns:
         The summary.
@@ -60,6 +62,8 @@ def evaluate_into(
         tracked = tuple(dict.fromkeys([*replayed, *(trial for trial, _ in settings.filmed)]))
         records = _records(store, agent, protocol, settings, tracked)
         summary = _summary(agent, protocol, named, records, env.goal_categories)
+        if oracle is not None:
+            summary["context"] = with_oracle(summary["context"], oracle["context"])
         write_json(store.directory / SUMMARY_FILE, summary)
         pictures = store.directory / "plots"
         plots = [*plot_summary(summary, pictures), *plot_groups(summary, pictures)]
@@ -75,7 +79,7 @@ def evaluate_into(
 
 def _records(
     store: RecordStore,
-    agent: TrainedAgent,
+    agent: TrainedAgent | Expert,
     protocol: Protocol,
     settings: Settings,
     tracked: tuple[int, ...],
@@ -92,7 +96,7 @@ def _records(
         if not store.is_done(job) or (job.control is ContextControl.KEPT and job.block in missing)
     ]
     assignment = Assignment(
-        agent.checkpoint,
+        agent,
         protocol,
         store.directory,
         threads=settings.threads,
@@ -111,7 +115,7 @@ def _records(
 
 
 def _summary(
-    agent: TrainedAgent,
+    agent: TrainedAgent | Expert,
     protocol: Protocol,
     named: Protocol,
     records: dict[ContextControl, list[Record]],
@@ -129,8 +133,8 @@ def _summary(
         "env": protocol.env,
         "options": to_plain(protocol.options),
         "trained_on": bool(trained_on(agent, protocol)),
-        "policy": policy_digest(agent.checkpoint),
-        "checkpoint": agent.checkpoint.name,
+        "policy": agent.digest,
+        "checkpoint": agent.name,
         "env_steps": agent.meta.get("env_steps"),
         "episodes": len(kept),
         "trials": protocol.trials,

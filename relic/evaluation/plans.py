@@ -25,7 +25,7 @@ from relic.evaluation.report.side_by_side import (
 )
 from relic.evaluation.report.text import describe
 from relic.evaluation.settings import Settings, chosen_protocol
-from relic.evaluation.trained_agent import TrainedAgent, find_agents, fit_protocol
+from relic.evaluation.trained_agent import Expert, TrainedAgent, find_agents, fit_protocol
 from relic.evaluation.workers import WorkerError
 from relic.files import hold
 from relic.schema import ConfigError, in_lines, leaves, to_plain
@@ -37,7 +37,7 @@ class Plan:
 
     run: str
     """How its run is called."""
-    agent: TrainedAgent
+    agent: TrainedAgent | Expert
     named: Protocol
     """As it is named and hashed."""
     fitted: Protocol
@@ -53,8 +53,10 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
         changes: Of the protocol, by dotted names of its fields.
     """
     try:
-        agents = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
-        protocols = _protocols(agents[0], settings, changes)
+        trained = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
+        name = settings.protocol or trained[0].default_protocol
+        protocols = _protocols(name, settings, changes)
+        agents = [*_experts(trained, settings, protocols[0]), *trained]
         _check_controls(settings, protocols[0])
         plans = _plan(agents, settings, protocols)
         _check_tracks(settings, plans[0].fitted)
@@ -84,23 +86,43 @@ def _evaluate(
     plans: Sequence[Plan], stores: Sequence[RecordStore], settings: Settings
 ) -> list[Entry]:
     """Do what is planned, one after another, and say how it went."""
-    entries = []
+    entries: list[Entry] = []
+    oracle = None
     for number, (plan, store) in enumerate(zip(plans, stores, strict=True), 1):
         which = f"[{number}/{len(plans)}] " if len(plans) > 1 else ""
         named = plan.named
         limit = "" if named.context_limit == NO_LIMIT else f", {limit_words(named.context_limit)}"
-        print(f"{which}{plan.agent.checkpoint}: {named.name} ({named.hash}){limit}")
-        summary = evaluate_into(store, plan.agent, plan.fitted, settings, named=named)
+        print(f"{which}{_shown(plan.agent)}: {named.name} ({named.hash}){limit}")
+        summary = evaluate_into(
+            store, plan.agent, plan.fitted, settings, named=named, oracle=oracle
+        )
+        if isinstance(plan.agent, Expert) and plan.agent.kind == "memory":
+            oracle = summary
         print(describe(summary))
         print(f"{store.directory / REPORT_FILE}")
         records = read_records(store.directory / RECORDS_FILES[ContextControl.KEPT])
-        entries.append(Entry(plan.run, plan.agent.checkpoint.name, summary, records))
-    return entries
+        entries.append(Entry(plan.run, plan.agent.name, summary, records))
+    # The others are compared with the first, which is a trained agent where there is one.
+    return sorted(entries, key=lambda entry: entry.checkpoint.startswith("expert_"))
 
 
-def _protocols(agent: TrainedAgent, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
+def _shown(agent: TrainedAgent | Expert) -> str:
+    return f"expert={agent.kind}" if isinstance(agent, Expert) else str(agent.checkpoint)
+
+
+def _experts(
+    trained: Sequence[TrainedAgent], settings: Settings, protocol: Protocol
+) -> list[Expert]:
+    """Return the expert that is asked for, in the environment of the first run if there is one."""
+    if settings.expert is None:
+        return []
+    if not trained:
+        return [Expert(settings.expert, Path("."), protocol.env, {})]
+    return [Expert(settings.expert, trained[0].root, trained[0].env, trained[0].options)]
+
+
+def _protocols(name: str, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
     """Return the protocol that is asked for, once for each limit of the context."""
-    name = settings.protocol or agent.default_protocol
     if not settings.context_limits:
         return [chosen_protocol(name, changes)]
     return [
@@ -133,7 +155,7 @@ def _check_tracks(settings: Settings, protocol: Protocol) -> None:
 
 
 def _plan(
-    agents: Sequence[TrainedAgent], settings: Settings, protocols: Sequence[Protocol]
+    agents: Sequence[TrainedAgent | Expert], settings: Settings, protocols: Sequence[Protocol]
 ) -> list[Plan]:
     """Check each evaluation and give it a directory of its own."""
     names = _names([agent.root.absolute() for agent in agents])
@@ -149,7 +171,7 @@ def _plan(
         )
         directory = _directory(agent, settings, protocol)
         if settings.out is not None and len(agents) > 1:
-            directory = directory / name / agent.checkpoint.name
+            directory = directory / name / agent.name
         if settings.out is not None and len(protocols) > 1:
             directory = directory / protocol.context_limit.replace(":", "-")
         plans.append(Plan(name, agent, protocol, fitted, directory))
@@ -166,14 +188,14 @@ def _names(roots: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _directory(agent: TrainedAgent, settings: Settings, protocol: Protocol) -> Path:
+def _directory(agent: TrainedAgent | Expert, settings: Settings, protocol: Protocol) -> Path:
     if settings.out is not None:
         return Path(settings.out)
-    return _in(agent.root, protocol) / agent.checkpoint.name
+    return _in(agent.root, protocol) / agent.name
 
 
 def shared_directory(
-    agents: Sequence[TrainedAgent], settings: Settings, protocols: Sequence[Protocol]
+    agents: Sequence[TrainedAgent | Expert], settings: Settings, protocols: Sequence[Protocol]
 ) -> Path:
     """Return where a comparison goes: into the only run, beside the runs, or into the first."""
     if settings.out is not None:
@@ -193,8 +215,8 @@ def _in(root: Path, protocol: Protocol) -> Path:
 
 
 def _open(plan: Plan, settings: Settings) -> RecordStore:
-    checkpoint, threads, device = plan.agent.checkpoint, settings.threads, settings.device
-    return RecordStore(plan.directory, identity(checkpoint, plan.fitted, threads, device=device))
+    digest, threads, device = plan.agent.digest, settings.threads, settings.device
+    return RecordStore(plan.directory, identity(digest, plan.fitted, threads, device=device))
 
 
 def _announce_changes(protocols: Sequence[Protocol]) -> None:

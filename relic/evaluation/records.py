@@ -41,12 +41,19 @@ class Job:
 
 
 def identity(
-    checkpoint: Path, protocol: Protocol, threads: int, *, device: str = "cpu"
+    policy: str, protocol: Protocol, threads: int, *, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return what decides the records: results of one evaluation agree in all of it."""
+    """Return what decides the records: results of one evaluation agree in all of it.
+
+    Args:
+        policy: Tells who acts, such as `policy_digest`.
+        protocol: With all options filled in.
+        threads: Of each worker.
+        device: Where the policy acts.
+    """
     return {
         "format": FORMAT,
-        "policy": policy_digest(checkpoint),
+        "policy": policy,
         "protocol": to_plain(protocol),
         "threads": threads,
         "device": device,

@@ -18,8 +18,11 @@ FIXED = ("name", "version", "env")
 class Settings:
     """How an evaluation is made, besides its protocol; keys of the command line."""
 
-    run: tuple[str, ...]
+    run: tuple[str, ...] = ()
     """Run directories or checkpoints; several are compared."""
+    expert: Literal["full", "memory"] | None = None
+    """Evaluate the environment's expert, too, and compare; alone where no run is named. `full`
+    knows where all goals are, `memory` what was in its view in the trial."""
     protocol: str | None = None
     """What is measured. Default: the protocol of the run's environment."""
     out: str | None = None
@@ -49,8 +52,22 @@ class Settings:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_bounds(self)
-        if not self.run:
+        if not self.run and self.expert is None:
             raise ValueError("run: must name at least one run, got none. Set run=DIR.")
+        if not self.run and self.protocol is None:
+            raise ValueError(
+                "protocol: must be named where no run is, got none. Set protocol=NAME."
+            )
+        if self.expert is not None and not {"shuffled", "foreign"}.isdisjoint(self.controls):
+            raise ValueError(
+                f"controls: must be [cleared] or [] with expert, got {list(self.controls)}. "
+                "Evaluate the run alone for the others."
+            )
+        if self.expert is not None and self.context_limits:
+            raise ValueError(
+                "context_limits: must not be given with expert, whose memory has no limit, got "
+                f"{list(self.context_limits)}. Leave one out."
+            )
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls: must differ, got {list(self.controls)}. Name each once.")
         for limit in self.context_limits:

@@ -1,9 +1,9 @@
-"""What is evaluated: a trained policy and the task that it was trained on."""
+"""What is evaluated: a trained policy and the task that it was trained on, or an expert."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ import psutil
 import torch
 import yaml
 
+from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.controls import limited
-from relic.evaluation.evaluator import check_fit
+from relic.evaluation.evaluator import ExpertActor, check_fit
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.records import policy_digest
 from relic.policy.loading import (
     DESCRIPTION_FILE,
     check_device,
@@ -48,6 +50,20 @@ class TrainedAgent:
     """Steps of a trial in training, which is one rollout; None where the run does not say it."""
 
     @property
+    def name(self) -> str:
+        """How the checkpoint is called."""
+        return self.checkpoint.name
+
+    @property
+    def digest(self) -> str:
+        """Changes with the configuration or the weights."""
+        return policy_digest(self.checkpoint)
+
+    def actor(self, protocol: Protocol, device: str) -> Policy:
+        """Load the policy, within the protocol's limit of the context."""
+        return limited(load(self.checkpoint, device), protocol.context_limit)
+
+    @property
     def default_protocol(self) -> str:
         """Name of the protocol of its environment.
 
@@ -61,6 +77,35 @@ class TrainedAgent:
                 "Add a file to configs/protocol and name it."
             )
         return DEFAULT_PROTOCOLS[self.env]
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """The environment's own expert, to be evaluated by the protocol of an agent or alone."""
+
+    kind: str
+    """`full` or `memory`; see `TrialVectorEnv.expert_actions`."""
+    root: Path
+    """Where its evaluations go: the run that it is compared with, or the working directory."""
+    env: str
+    options: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    trained_steps: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What stands in the place of a checkpoint."""
+        return f"expert_{self.kind}"
+
+    @property
+    def digest(self) -> str:
+        """Tells it from policies."""
+        return f"expert {self.kind}"
+
+    def actor(self, protocol: Protocol, device: str) -> ExpertActor:
+        """Return who acts."""
+        del protocol, device  # it remembers all of a trial, and computes on the CPU
+        return ExpertActor(self.kind)
 
 
 def find_agent(path: str | Path, which: Literal["latest", "best"] = "latest") -> TrainedAgent:
@@ -103,7 +148,7 @@ def _agent_at(checkpoint: Path) -> TrainedAgent:
 
 
 def fit_protocol(
-    agent: TrainedAgent,
+    agent: TrainedAgent | Expert,
     protocol: Protocol,
     *,
     allow_trained: bool = False,
@@ -143,6 +188,9 @@ def fit_protocol(
                 f"{env.dataset_name} once, got {protocol.first_trial} to "
                 f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
             )
+        if isinstance(agent, Expert):
+            _check_expert(agent, env)
+            return fitted
         shared = trained_on(agent, fitted)
         if shared and not allow_trained:
             raise ConfigError(
@@ -160,6 +208,17 @@ def fit_protocol(
     finally:
         env.close()
     return fitted
+
+
+def _check_expert(expert: Expert, env: TrialVectorEnv) -> None:
+    env.reset()
+    try:
+        env.expert_actions(expert.kind)
+    except NotImplementedError:
+        raise ConfigError(
+            f"expert: must be one that {expert.env} has, got {expert.kind}. "
+            "Choose another environment, or leave expert out."
+        ) from None
 
 
 def check_reach(policy: Policy, episodes: int, steps: int) -> None:
@@ -209,8 +268,10 @@ def check_memory(policy: Policy, rows: int, steps: int, device: str) -> None:
         )
 
 
-def trained_on(agent: TrainedAgent, protocol: Protocol) -> list[int]:
+def trained_on(agent: TrainedAgent | Expert, protocol: Protocol) -> list[int]:
     """Return the trials of the protocol whose tasks the run was trained on."""
+    if isinstance(agent, Expert):
+        return []
     evaluated, trained = (
         make_trial_env(name, 1, options)
         for name, options in (

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from relic.evaluation.controls import ContextControl, limited
+from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, identity
-from relic.policy.loading import load
+from relic.evaluation.trained_agent import Expert, TrainedAgent
+from relic.policy.policy import Policy
 
 ATTEMPTS = 2
 """Times that a block is tried before it is given up."""
@@ -44,7 +45,7 @@ class WorkerError(RuntimeError):
 class Assignment:
     """All that a worker needs to know."""
 
-    checkpoint: Path
+    agent: TrainedAgent | Expert
     protocol: Protocol
     directory: Path
     threads: int = 1
@@ -56,7 +57,7 @@ class Assignment:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the records."""
-        return identity(self.checkpoint, self.protocol, self.threads, device=self.device)
+        return identity(self.agent.digest, self.protocol, self.threads, device=self.device)
 
 
 def run_jobs(
@@ -96,18 +97,19 @@ def run_jobs(
 def _work(assignment: Assignment, jobs: Iterator[Job]) -> Iterator[Record]:
     """Evaluate jobs one after another, with one policy and one environment."""
     protocol = assignment.protocol
-    policy = limited(load(assignment.checkpoint, assignment.device), protocol.context_limit)
+    actor = assignment.agent.actor(protocol, assignment.device)
     store = RecordStore(assignment.directory, assignment.identity)
     blocks = list(protocol.blocks())
     env = make_env(protocol)
     try:
-        check_fit(policy, env)
+        if isinstance(actor, Policy):
+            check_fit(actor, env)
         for job in jobs:
             block = blocks[job.block]
             is_kept = job.control is ContextControl.KEPT
             tracker = Tracker(block, assignment.tracked if is_kept else ())
             records = run_block(
-                policy,
+                actor,
                 env,
                 protocol,
                 block,

@@ -34,7 +34,8 @@ def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[s
         For each measure `from_episode`; `mean`, `low` and `high` of kept minus cleared; the same of
         other controls minus cleared under `<control>_mean`, ...; and, where records name a goal,
         `asked_before` and `first_asked`, each `mean`, `low`, `high` of the episodes whose goal the
-        trial asked for before, or not. Empty where nothing was evaluated with a cleared context.
+        trial asked for before, or not; `kept` and `cleared`, the means themselves. Empty where
+        nothing was evaluated with a cleared context.
     """
     cleared = controls.get(ContextControl.CLEARED)
     kept = controls[ContextControl.KEPT]
@@ -44,7 +45,11 @@ def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[s
     for name in measures(kept):
         if name not in RISING:
             continue
-        entry: dict[str, Any] = {"from_episode": FROM_EPISODE}
+        entry: dict[str, Any] = {
+            "from_episode": FROM_EPISODE,
+            "kept": late_mean(kept, name),
+            "cleared": late_mean(cleared, name),
+        }
         for control, records in controls.items():
             if control is ContextControl.CLEARED or not records:
                 continue
@@ -56,6 +61,34 @@ def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[s
                 entry[part] = difference(kept, cleared, name, asked_before=wanted)
         worth[name] = entry
     return worth
+
+
+def with_oracle(worth: dict[str, Any], oracle: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the memory oracle gains by its memory, and which share of that an agent gains.
+
+    Args:
+        worth: Of an agent, from `context_worth`.
+        oracle: That of the oracle, by the same protocol.
+
+    Returns:
+        `oracle` (its mean with its memory) and `share_of_oracle`, the agent's kept minus cleared
+        over the oracle's kept minus the agent's cleared; None where the oracle is no better.
+    """
+    full: dict[str, Any] = {}
+    for name, entry in worth.items():
+        best = oracle.get(name, {}).get("kept")
+        known = None not in (best, entry["mean"], entry["cleared"])
+        margin = best - entry["cleared"] if known else 0.0
+        share = entry["mean"] / margin if margin > 0 else None
+        full[name] = {**entry, "oracle": best, "share_of_oracle": share}
+    return full
+
+
+def late_mean(records: Sequence[Record], name: str) -> float | None:
+    """Return the mean of a measure over trials, each by its episodes from `FROM_EPISODE` on."""
+    table = tabulate(records, name)
+    mean_U = _late_means(table, _chosen(records, table, None))
+    return None if np.isnan(mean_U).all() else float(np.nanmean(mean_U))
 
 
 def difference(

@@ -8,7 +8,15 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.maps import missing_tracks, read_track, track_file
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Job, Record, RecordStore, identity, read_records
+from relic.evaluation.records import (
+    Job,
+    Record,
+    RecordStore,
+    identity,
+    policy_digest,
+    read_records,
+)
+from relic.evaluation.trained_agent import find_agent
 from relic.evaluation.workers import Assignment, OnEpisode, WorkerError, run_jobs
 from relic.policy.loading import find_checkpoint, load
 from relic.schema import ConfigError
@@ -20,9 +28,9 @@ JOBS = [Job(control, block) for control in (KEPT, CLEARED) for block in range(3)
 
 def small_assignment(run, directory, protocol: Protocol | None = None) -> Assignment:
     protocol = protocol or small_protocol(block=2)
-    checkpoint = find_checkpoint(run)
+
     tracked = (0, 2) if protocol.env.endswith("Darkroom-v0") else ()
-    return Assignment(checkpoint, protocol, directory, tracked=tracked)
+    return Assignment(find_agent(run), protocol, directory, tracked=tracked)
 
 
 def finish(
@@ -157,10 +165,14 @@ def test_a_failing_worker_says_why(run, tmp_path):
     ],
 )
 def test_another_evaluation_does_not_mix_in(run, tmp_path, protocol, checkpoint, threads, message):
-    RecordStore(tmp_path / "out", identity(find_checkpoint(run), small_protocol(), 1))
+    RecordStore(
+        tmp_path / "out", identity(policy_digest(find_checkpoint(run)), small_protocol(), 1)
+    )
     other = find_checkpoint(run, which=checkpoint)
     with pytest.raises(ConfigError, match=message):
-        RecordStore(tmp_path / "out", identity(other, small_protocol(**protocol), threads))
+        RecordStore(
+            tmp_path / "out", identity(policy_digest(other), small_protocol(**protocol), threads)
+        )
 
 
 def test_a_damaged_directory_is_named(tmp_path):

@@ -209,17 +209,21 @@ def _worth(summary: Mapping[str, Any]) -> list[str]:
         parts = [entry.get(part) for part in ("asked_before", "first_asked")]
         against = [{k: entry.get(f"{c}_{k}") for k in ("mean", "low", "high")} for c in others]
         shown = [estimate(part) if part else "-" for part in (entry, *against, *parts)]
-        rows.append([label(name), *shown])
-    begin = next(iter(worth.values()))["from_episode"]
+        kept, cleared = number(entry["kept"]), number(entry["cleared"])
+        oracle = [number(entry[k]) for k in ("oracle", "share_of_oracle") if k in entry]
+        rows.append([label(name), kept, cleared, *shown, *oracle])
+    first = next(iter(worth.values()))
+    begin = first["from_episode"]
     explained = (
         f"Each trial's mean over its episodes from index {begin} on, minus the same with the "
         "context cleared: same trials, same acting noise, paired by trial, with 95 % intervals. A "
         "curve that rises with the index is no evidence; this difference is."
     )
     head = [
-        "measure", "kept minus cleared",
+        "measure", "kept", "cleared", "kept minus cleared",
         *(f"{CONTROL_WORDS[control]} minus cleared" for control in others),
         "goal asked for before", "goal asked for the first time",
+        *(("memory oracle", "share of its margin") if "oracle" in first else ()),
     ]  # fmt: skip
     return ["<h2>What the context is worth</h2>", f"<p>{explained}</p>", table(head, rows, "cards")]
 

@@ -45,8 +45,14 @@ def describe(summary: Mapping[str, Any]) -> str:
         if worth := summary.get("context", {}).get(name):
             lines.append(
                 f"  context kept minus cleared, episodes from {worth['from_episode']} on: "
-                f"{estimate(worth)}"
+                f"{estimate(worth)} (kept {number(worth['kept'])}, cleared "
+                f"{number(worth['cleared'])})"
             )
+            if "oracle" in worth:
+                lines.append(
+                    f"  memory oracle {number(worth['oracle'])}; the context has "
+                    f"{number(worth['share_of_oracle'])} of its margin over cleared"
+                )
     return "\n".join(lines)
 
 

@@ -20,8 +20,7 @@ def make(num_envs: int = 3, *, sensors: tuple[str, ...] = (), size: str = "small
 
 
 def knowledge(env: HousesVectorEnv, row: int):
-    assert env.memory_expert is not None
-    return env.memory_expert.known(row)
+    return env.memory_experts["memory"].known(row)
 
 
 def wander(env: HousesVectorEnv, rng: np.random.Generator) -> np.ndarray:
@@ -110,25 +109,42 @@ def test_of_a_category_it_goes_to_the_instance_that_it_knows() -> None:
 
 
 def test_it_finds_nearly_everything_and_faster_when_it_remembers() -> None:
-    def walk(*, forget: bool) -> tuple[float, float]:
+    def walk(kind: str) -> tuple[float, float]:
         env = make(8)
         env.reset(seed=5)
         found = []
         for _ in range(300):
-            _, _, terminated, truncated, infos = env.step(env.expert_actions("memory"))
-            ended = np.flatnonzero(terminated | truncated)
+            _, _, terminated, truncated, infos = env.step(env.expert_actions(kind))
             records = infos.get("episode_record", {})
-            late = [row for row in ended if records["episode"][row] >= 2]
-            found += [(records["success"][row], records["spl"][row]) for row in late]
-            if forget and env.memory_expert is not None:
-                env.memory_expert.forget(ended)
+            for row in np.flatnonzero(terminated | truncated):
+                if records["episode"][row] >= 2:
+                    found.append((records["success"][row], records["spl"][row]))
         env.close()
         success, spl = np.mean(found, axis=0)
         return float(success), float(spl)
 
-    success, spl = walk(forget=False)
+    success, spl = walk("memory")
     assert success > 0.9
-    assert spl > walk(forget=True)[1] + 0.05
+    assert spl > walk("episode")[1] + 0.05
+
+
+def test_the_one_that_forgets_is_one_that_begins_anew() -> None:
+    env, rng = make(), np.random.default_rng(4)
+    env.reset(seed=5)
+    ended = 0
+    for _ in range(150):
+        actions = env.expert_actions("episode")
+        began = np.flatnonzero(env.elapsed_steps == 0)
+        for row in began:
+            fresh = make()
+            fresh.load_state_dict({**env.state_dict()})
+            fresh.memory_experts.clear()
+            assert fresh.expert_actions("memory")[row] == actions[row]
+            fresh.close()
+        ended += len(began)
+        env.step(wander(env, rng))
+    assert ended > 6
+    env.close()
 
 
 def test_asking_again_changes_nothing_and_a_state_goes_on() -> None:
