@@ -183,7 +183,7 @@ def test_directories_without_a_run_are_refused(run, tmp_path, capsys):
     empty.mkdir()
     assert "found neither. Check the path." in refused(capsys, f"run={empty}")
     assert "found neither. Check the path." in refused(capsys, f"run={tmp_path / 'nowhere'}")
-    assert "run: must be given" in refused(capsys, "workers=2")
+    assert "run: must name at least one run" in refused(capsys, "workers=2")
     (run / "config.yaml").unlink()
     assert "must have the config.yaml of its run" in refused(capsys, f"run={run}")
     (run / "config.yaml").write_text("env: 3")

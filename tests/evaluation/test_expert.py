@@ -77,7 +77,7 @@ def test_shares_are_those_of_the_oracles_margin():
     ("keys", "message"),
     [
         (["expert=memory"], "protocol: must be named where no run is"),
-        (["expert=memroy", "protocol=houses_small_val"], "memory"),
+        (["expert=memry", "protocol=houses_small_val"], "memory"),
         (
             ["expert=memory", "protocol=houses_small_val", "controls=[foreign]"],
             r"controls: must be [cleared] or []",

@@ -171,5 +171,5 @@ def test_unknown_kinds_are_refused() -> None:
     env = make(1)
     env.reset()
     with pytest.raises(ValueError, match="'memory'"):
-        env.expert_actions("memroy")
+        env.expert_actions("memry")
     env.close()
