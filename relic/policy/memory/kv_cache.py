@@ -132,13 +132,13 @@ class KVCache(SequenceState):
         Raises:
             ContextOverflowError: If a row would hold more than the capacity.
         """
-        rows = np.arange(self.num_rows) if rows is None else rows
-        wanted = self.host_lengths[rows] + more
-        if (wanted > self.capacity + look).any():
+        wanted = (self.host_lengths if rows is None else self.host_lengths[rows]) + more
+        if wanted.max(initial=0) > self.capacity + look:
             worst = int(wanted.argmax())
+            row = worst if rows is None else int(rows[worst])
             raise ContextOverflowError(
                 f"KVCache: a trial must have at most capacity={self.capacity} steps, got step "
-                f"{int(wanted[worst])} in row {int(rows[worst])}. Reset the row, or ask for more "
+                f"{int(wanted[worst])} in row {row}. Reset the row, or ask for more "
                 "in initial_state."
             )
 

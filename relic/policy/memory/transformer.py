@@ -25,7 +25,7 @@ from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.attention.sinks import SinkKV
 from relic.policy.memory.blocks import NORM_EPS, Block, decode_layers, init_weights, look_up
 from relic.policy.memory.config import PositionKind, TransformerConfig
-from relic.policy.memory.cpu.step import fits_step, step_layers
+from relic.policy.memory.cpu.step import StepWeights, fits_step, run_step
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode
 from relic.policy.memory.hooks import recorded, watched
@@ -68,6 +68,7 @@ class Transformer(SequenceModel):
         self.width = config.width
         self.max_episode_steps = max_episode_steps
         learned = PositionKind.LEARNED
+        self.step_embedding = self.episode_embedding = None
         if config.in_episode_position is learned:
             rows = config.max_positions or max_episode_steps + 1
             self.step_embedding = nn.Embedding(rows, config.width)
@@ -271,17 +272,17 @@ class Transformer(SequenceModel):
         Nothing here waits for the device or depends on its values, so with `cache.fixed_slots` it
         can be captured as a CUDA graph.
         """
+        if fits_step(x_NE, cache):
+            weights = StepWeights(
+                self._layers(), self.norm, self.step_embedding, self.episode_embedding
+            )
+            return run_step(weights, x_NE, episode_starts_N, cache, write=write)
         facts = next_position(episode_starts_N, cache.last)
         before_N = segment_steps(self.config, episode_starts_N, cache)
         h_NE = self._embed(x_NE, facts, cache.lengths, None if write else cache.capacity)
         factor = rotation_of(self.config, facts, cache.lengths)
-        if fits_step(h_NE, cache):
-            y_NE = step_layers(
-                self._layers(), self.norm, h_NE, factor, cache, before_N, keeps=write
-            )
-        else:
-            plan = plan_decode(cache, before_N, self.config.attention_backend)
-            y_NE = decode_layers(self._layers(), self.norm, h_NE, factor, cache, plan, write=write)
+        plan = plan_decode(cache, before_N, self.config.attention_backend)
+        y_NE = decode_layers(self._layers(), self.norm, h_NE, factor, cache, plan, write=write)
         if write:
             # In place, because a captured step goes on writing these tensors.
             cache.lengths += 1
@@ -305,15 +306,15 @@ class Transformer(SequenceModel):
             looks_until: Steps that the trial may have, where a step is only looked at. It may stand
                 behind the last of them, and then behind the last episode.
         """
-        config, learned = self.config, PositionKind.LEARNED
+        config = self.config
         if looks_until is not None:
             trial = last_before(trial, looks_until)
             facts = facts._replace(episode=last_before(facts.episode, config.max_episodes))
-        if config.in_episode_position is learned:
+        if self.step_embedding is not None:
             in_episode = last_before(facts.in_episode, self.max_episode_steps)
             step = in_episode if config.reset_position else trial
             x = x + look_up(self.step_embedding, step, "position in its episode")
-        if config.episode_position is learned:
+        if self.episode_embedding is not None:
             x = x + look_up(self.episode_embedding, facts.episode, "episode's index")
         return x
 
@@ -335,25 +336,26 @@ class Transformer(SequenceModel):
 
     @torch.no_grad()
     def sync_sinks(self, cache: KVCache, *, anew: bool = False) -> None:
-        """Write the sinks of the current weights into a cache.
-
-        Learned keys and values are copied at every call. The keys and values of a sink token are
-        computed again only if weights have changed since the last call.
+        """Write the sinks of the current weights into a cache, if weights have changed.
 
         Args:
             cache: Written.
-            anew: Compute them in any case. Otherwise the parameters' version counts decide, and
-                fused optimisers change weights without raising the count.
+            anew: Write them in any case. Otherwise the parameters' version counts decide; the
+                learner counts up where its fused optimiser does not.
         """
+        if self.config.sink is SinkKind.NONE:
+            return
+        made_of = self if self.sink is None else self.sink
+        version = tuple(p._version for p in made_of.parameters())
+        if not anew and cache.sink_version == version:
+            return
         if self.sink is not None:
             self._write_sinks(cache, self.sink.key_LHKD[:, None], self.sink.value_LHKD[:, None])
-        elif self.sink_token is not None:
-            version = tuple(p._version for p in self.parameters())
-            if anew or cache.sink_version != version:
-                sinks = [s for s in self._sinks(cache.depth_mask_NL) if s is not None]
-                key, value = (torch.stack(part) for part in zip(*sinks, strict=True))
-                self._write_sinks(cache, key, value)
-                cache.sink_version = version
+        else:
+            sinks = [s for s in self._sinks(cache.depth_mask_NL) if s is not None]
+            key, value = (torch.stack(part) for part in zip(*sinks, strict=True))
+            self._write_sinks(cache, key, value)
+        cache.sink_version = version
 
     def _write_sinks(self, cache: KVCache, key: Tensor, value: Tensor) -> None:
         end = cache.num_sinks

@@ -31,8 +31,8 @@ def made(heads=3, head_dim=32):
 def attended(qkv, cache, factor=None, *, rows=slice(None), keeps=True):
     out = torch.empty(len(qkv[rows]), qkv.shape[1] // 3)
     cache = cache[:, rows]
-    factor = None if factor is None else factor[rows]
-    attend_step(qkv[rows], factor, cache, SLOT[rows], USED[rows], keeps=keeps, out_NE=out)
+    turn = None if factor is None else factor[rows].numpy()
+    attend_step(qkv[rows], turn, cache, SLOT[rows], USED[rows], keeps=keeps, out_NE=out)
     return out
 
 
@@ -121,6 +121,14 @@ VARIANTS = [
     {"drop_first": 11},
     {"attention_window": 7, "num_sinks": 3},
     {"episode_position": PositionKind.LEARNED},
+    {"reset_position": False, "max_positions": 50},
+    {"in_episode_position": PositionKind.ROPE, "episode_position": PositionKind.NONE},
+    {
+        "in_episode_position": PositionKind.ROPE,
+        "episode_position": PositionKind.LEARNED,
+        "reset_position": False,
+        "inter_episode_attention": False,
+    },
     {"in_episode_position": PositionKind.NONE, "episode_position": PositionKind.NONE},
 ]
 
@@ -152,6 +160,9 @@ def test_steps_equal_those_of_pytorch(variant, masked):
             )
             torch.testing.assert_close(y, expected, atol=2e-5, rtol=2e-5, msg=f"step {t}")
         assert torch.equal(x, given), "a step must not write what it was given"
+        mine, other = (state.state_dict() for state in states)
+        for fact in ("lengths", "segment_steps", "in_episode", "episode"):
+            assert torch.equal(mine[fact], other[fact])
 
 
 def test_what_fits():

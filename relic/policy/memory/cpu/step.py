@@ -4,12 +4,15 @@ Most of what PyTorch takes for a step of few rows is the calling of small operat
 attention of one query reads the cache at half the speed of memory. Here a layer is four products
 and four kernels. Kernels are compiled when they are first used, so they are imported in functions.
 
-Shapes: N rows, E width, F columns of a product, M hidden width, H heads, S slots, D head dim.
+Shapes: N rows, E width, F columns of a product, M hidden width, H heads, S slots, D head dim,
+P pairs of a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +20,11 @@ from torch import Tensor, nn
 
 from relic.policy.attention.cpu.compiled import in_threads
 from relic.policy.attention.kinds import AttentionBackend
-from relic.policy.memory.blocks import NORM_EPS, Block, turn_sinks
+from relic.policy.linear import linear
+from relic.policy.memory.blocks import NORM_EPS, Block, look_up, turn_sinks
+from relic.policy.memory.config import PositionKind
 from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.positions import rotation
 
 _NUMBERS_PER_THREAD = 2**18
 """Below this, waking a thread takes longer than the work."""
@@ -34,61 +40,143 @@ def fits_step(x_NE: Tensor, cache: KVCache) -> bool:
     return ours and plain and free and config.head_dim % 4 == 0
 
 
-def step_layers(
-    blocks: Sequence[Block],
-    norm: nn.RMSNorm,
+class StepWeights(NamedTuple):
+    """What a step multiplies with."""
+
+    blocks: Sequence[Block]
+    norm: nn.RMSNorm
+    """After the last block."""
+    step_table: nn.Embedding | None
+    """Of positions; None where they are not learned."""
+    episode_table: nn.Embedding | None
+    """Likewise of episodes."""
+
+
+class _Place(NamedTuple):
+    """Where each row's step stands, int64 (N,) each."""
+
+    in_episode: np.ndarray
+    episode: np.ndarray
+    before: np.ndarray
+    """Steps of its segment before it."""
+    slot: np.ndarray
+    used: np.ndarray
+    """Slots that it reads, from the first one."""
+
+
+def run_step(
+    weights: StepWeights, x_NE: Tensor, episode_starts_N: Tensor, cache: KVCache, *, write: bool
+) -> Tensor:
+    """Run one step; as `Transformer.decode`."""
+    place = _place(episode_starts_N, cache)
+    x = _embedded(weights, x_NE, place, cache, write=write)
+    y_NE = _layers(weights, x, _turns(place, cache), place, cache, keeps=write)
+    if write:
+        lengths, segments = cache.lengths.numpy(), cache.segment_steps.numpy()
+        lengths += 1
+        np.add(place.before, 1, out=segments)
+        cache.last.in_episode.numpy()[:] = place.in_episode
+        cache.last.episode.numpy()[:] = place.episode
+    return y_NE
+
+
+def _place(episode_starts_N: Tensor, cache: KVCache) -> _Place:
+    from relic.policy.memory.cpu.step_kernels import place
+
+    config, out_5N = cache.config, np.empty((5, cache.num_rows), np.int64)
+    place(
+        np.ascontiguousarray(episode_starts_N.numpy(), bool),
+        cache.last.in_episode.numpy(),
+        cache.last.episode.numpy(),
+        cache.lengths.numpy(),
+        cache.segment_steps.numpy(),
+        config.inter_episode_attention,
+        config.drop_first,
+        cache.num_sinks,
+        cache.slots,
+        out_5N,
+    )
+    return _Place(*out_5N)
+
+
+def _embedded(
+    weights: StepWeights, x_NE: Tensor, place: _Place, cache: KVCache, *, write: bool
+) -> Tensor:
+    """Add the learned positions to tokens."""
+    config, x = cache.config, x_NE
+    if weights.step_table is not None:
+        if config.reset_position:
+            index = _last_before(place.in_episode, cache.max_episode_steps)
+        else:
+            index = cache.lengths.numpy()
+            # What is only looked at may stand behind the last step of the trial.
+            index = index if write else _last_before(index, cache.capacity)
+        what = "position in its episode"
+        x = x + look_up(weights.step_table, torch.from_numpy(index), what)
+    if weights.episode_table is not None:
+        index = place.episode if write else _last_before(place.episode, config.max_episodes)
+        x = x + look_up(weights.episode_table, torch.from_numpy(index), "episode's index")
+    return x.contiguous()
+
+
+def _last_before(index_N: np.ndarray, end: int) -> np.ndarray:
+    """As `positions.last_before`."""
+    return np.where(index_N == end, end - 1, index_N)
+
+
+def _turns(place: _Place, cache: KVCache) -> np.ndarray | None:
+    """Return each row's rotary factors (N, P); None where nothing is rotary."""
+    config = cache.config
+    if config.episode_position is PositionKind.ROPE:
+        index = place.episode
+    elif config.in_episode_position is PositionKind.ROPE:
+        index = place.in_episode if config.reset_position else cache.lengths.numpy()
+    else:
+        return None
+    size = 1 << int(index.max()).bit_length()
+    return _rotations(size, config.head_dim, config.rope_base)[index]
+
+
+@lru_cache(maxsize=8)
+def _rotations(size: int, head_dim: int, base: float) -> np.ndarray:
+    """Return the factors of the first positions: a table is quicker than sines."""
+    with torch.inference_mode(False):
+        return rotation(torch.arange(size), head_dim, base).numpy()
+
+
+def _layers(
+    weights: StepWeights,
     x_NE: Tensor,
-    factor: Tensor | None,
+    turn_NP: np.ndarray | None,
+    place: _Place,
     cache: KVCache,
-    before_N: Tensor,
     *,
     keeps: bool,
 ) -> Tensor:
-    """Run one step through all layers and the last norm.
-
-    Args:
-        blocks: The layers.
-        norm: What follows them.
-        x_NE: Tokens with their learned positions.
-        factor: Rotary factors (N, D / 2).
-        cache: Its keys and values are written; nothing else of it.
-        before_N: Steps that each row's query sees of its segment before itself.
-        keeps: Leave the step in the cache.
-
-    Returns:
-        Tokens (N, E).
-    """
+    """Run all layers and the last norm; writes keys and values."""
     from relic.policy.memory.cpu.step_kernels import gate, join_and_norm
 
-    num_rows, width = x_NE.shape
-    before, slots = before_N.numpy(), cache.slots
-    # A full ring is seen whole: the new step has just taken the place of the oldest.
-    slot_N, used_N = before % slots + cache.num_sinks, np.minimum(before + 1, slots)
-    used_N += cache.num_sinks
-    scale_LN = _layer_factors(cache)
-    stream, normed, branch = torch.zeros(num_rows, width), *torch.empty(2, num_rows, width)
-    qkv = torch.empty(num_rows, 3 * width)
-    gate_up = torch.empty(num_rows, 2 * cache.config.mlp_width)
-    hidden = torch.empty(num_rows, cache.config.mlp_width)
+    scale_LN, eps = _layer_factors(cache), np.float32(NORM_EPS)
+    stream_NE = np.zeros(x_NE.shape, np.float32)
+    normed, attended = torch.empty(2, *x_NE.shape)
+    hidden = torch.empty(len(x_NE), cache.config.mlp_width)
 
-    def join(added_NE: Tensor, scale_N: np.ndarray, then: nn.RMSNorm) -> None:
-        weight_E, eps = then.weight.detach().numpy(), np.float32(NORM_EPS)
-        join_and_norm(stream.numpy(), added_NE.numpy(), scale_N, weight_E, eps, normed.numpy())
+    def join(branch_NE: Tensor, scale_N: np.ndarray, then: nn.RMSNorm) -> None:
+        weight_E = then.weight.detach().numpy()
+        join_and_norm(stream_NE, branch_NE.numpy(), scale_N, weight_E, eps, normed.numpy())
 
-    norms = [*(block.attention_norm for block in blocks[1:]), norm]
-    join(x_NE.contiguous(), np.ones(num_rows, np.float32), blocks[0].attention_norm)
+    blocks = weights.blocks
+    norms = [*(block.attention_norm for block in blocks[1:]), weights.norm]
+    join(x_NE, np.ones(len(x_NE), np.float32), blocks[0].attention_norm)
     for layer, (block, following) in enumerate(zip(blocks, norms, strict=True)):
         own_2NHSD, scale_N = cache.kv[layer], scale_LN[layer]
-        if cache.sink_key is not None and factor is not None:
-            turn_sinks(own_2NHSD, cache.sink_key[layer], factor)
-        torch.mm(normed, block.qkv.weight.t(), out=qkv)
-        attend_step(qkv, factor, own_2NHSD, slot_N, used_N, keeps=keeps, out_NE=normed)
-        torch.mm(normed, block.out.weight.t(), out=branch)
-        join(branch, scale_N, block.mlp_norm)
-        torch.mm(normed, block.mlp.gate_up.weight.t(), out=gate_up)
-        gate(gate_up.numpy(), hidden.numpy())
-        torch.mm(hidden, block.mlp.down.weight.t(), out=branch)
-        join(branch, scale_N, following)
+        if cache.sink_key is not None and turn_NP is not None:
+            turn_sinks(own_2NHSD, cache.sink_key[layer], torch.from_numpy(turn_NP))
+        qkv = linear(normed, block.qkv.weight)
+        attend_step(qkv, turn_NP, own_2NHSD, place.slot, place.used, keeps=keeps, out_NE=attended)
+        join(linear(attended, block.out.weight), scale_N, block.mlp_norm)
+        gate(linear(normed, block.mlp.gate_up.weight).numpy(), hidden.numpy())
+        join(linear(hidden, block.mlp.down.weight), scale_N, following)
     return normed
 
 
@@ -101,7 +189,7 @@ def _layer_factors(cache: KVCache) -> np.ndarray:
 
 def attend_step(
     qkv_NF: Tensor,
-    factor: Tensor | None,
+    turn_NP: np.ndarray | None,
     cache_2NHSD: Tensor,
     slot_N: np.ndarray,
     used_N: np.ndarray,
@@ -113,7 +201,7 @@ def attend_step(
 
     Args:
         qkv_NF: Queries of all heads, their keys, their values, none of them rotated.
-        factor: Rotary factors (N, D / 2).
+        turn_NP: Rotary factors, complex64, of each pair of a head.
         cache_2NHSD: Keys and values, contiguous, written.
         slot_N: Slot that each row's step is written to, int64.
         used_N: Slots that each row reads, int64.
@@ -124,10 +212,7 @@ def attend_step(
 
     key_NHSD, value_NHSD = cache_2NHSD.numpy()
     num_rows, num_heads, _, head_dim = key_NHSD.shape
-    if factor is None:
-        turn_NP2 = np.empty((num_rows, 0, 2), np.float32)
-    else:
-        turn_NP2 = torch.view_as_real(factor).contiguous().numpy()
+    turn_NP = np.empty((num_rows, 0), np.complex64) if turn_NP is None else turn_NP
     read = 2 * num_heads * head_dim * int(used_N.sum())
-    args = [qkv_NF, turn_NP2, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE]
+    args = [qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE]
     in_threads(attend_kernel(head_dim), args, max_pieces=1 + read // _NUMBERS_PER_THREAD)

@@ -26,6 +26,43 @@ _GELU = f4(2 * np.sqrt(2 / np.pi))
 _GELU_CUBE = f4(0.044715)
 
 
+@numba.njit(
+    f"void(boolean[::1], {', '.join(['int64[::1]'] * 4)}, boolean, {', '.join(['int64'] * 3)}, "
+    "int64[:,::1])",
+    **_OPTIONS,
+)
+def place(
+    starts_N, in_episode_N, episode_N, trial_N, segment_N, joined, drop_first, sinks, slots, out_5N
+):
+    """Write where each row's next step stands, and where the cache has it.
+
+    Args:
+        starts_N: Where an episode starts.
+        in_episode_N: Position of the step before in its episode; -1: there is none.
+        episode_N: Index of its episode.
+        trial_N: Steps of the trial so far.
+        segment_N: Steps of the running segment so far.
+        joined: Steps see earlier episodes.
+        drop_first: From this step of the trial on, those before it are forgotten; 0: none.
+        sinks: Slots before the first step's.
+        slots: Slots of steps.
+        out_5N: Written: the step's position in its episode, its episode, steps of its segment
+            before it, its slot, and how many slots it reads.
+    """
+    for n in range(len(starts_N)):
+        start, before = starts_N[n], segment_N[n]
+        # A trial's first step is in episode 0, whatever its flag says.
+        counts = start and in_episode_N[n] >= 0
+        if (start and not joined) or (drop_first > 0 and trial_N[n] == drop_first):
+            before = 0
+        out_5N[0, n] = 0 if start else in_episode_N[n] + 1
+        out_5N[1, n] = episode_N[n] + (1 if counts else 0)
+        out_5N[2, n] = before
+        out_5N[3, n] = sinks + before % slots
+        # A full ring is seen whole: the new step has just taken the place of the oldest.
+        out_5N[4, n] = sinks + min(before + 1, slots)
+
+
 @numba.njit(f"void({_ROWS}, {_ROWS}, float32[::1], float32[::1], float32, {_ROWS})", **_OPTIONS)
 def join_and_norm(h_NE, branch_NE, scale_N, weight_E, eps, out_NE):
     """Add a branch to the stream, and write the stream's RMSNorm.
@@ -65,12 +102,12 @@ def gate(gate_up_NF, out_NM):
 
 
 @numba.njit(inline="always")
-def _turn(x_F, first, turn_P2, out_D):
+def _turn(x_F, first, turn_P, out_D):
     """Write a head that begins at x[first], turned by rotary factors if there are any."""
     for p in range(out_D.shape[0] // 2):
         a, b = x_F[first + 2 * p], x_F[first + 2 * p + 1]
-        if turn_P2.shape[0]:
-            c, s = turn_P2[p, 0], turn_P2[p, 1]
+        if len(turn_P):
+            c, s = turn_P[p].real, turn_P[p].imag
             a, b = a * c - b * s, a * s + b * c
         out_D[2 * p], out_D[2 * p + 1] = a, b
 
@@ -98,17 +135,16 @@ def attend_kernel(dim: int) -> Callable[..., None]:
     """
 
     @numba.njit(
-        f"void({_ROWS}, float32[:,:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
+        f"void({_ROWS}, complex64[:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
         f"{_ROWS})",
         **_OPTIONS,
     )
-    def attend(qkv_NF, turn_NP2, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE):
+    def attend(qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE):
         """Write the step's keys and values into the cache, and what its queries get from it.
 
         Args:
             qkv_NF: Queries of all heads, their keys, their values.
-            turn_NP2: Rotary factors, real and imaginary, of each pair of a head; P is 0 where
-                nothing is rotary.
+            turn_NP: Rotary factors of each pair of a head; P is 0 where nothing is rotary.
             key_NHSD: Keys, written.
             value_NHSD: Values, written.
             slot_N: Where each row's step is written.
@@ -127,8 +163,8 @@ def attend_kernel(dim: int) -> Callable[..., None]:
             whole = length // KEYS * KEYS
             for h in range(num_heads):
                 key_SD, value_SD = key_NHSD[n, h], value_NHSD[n, h]
-                _turn(qkv_NF[n], h * dim, turn_NP2[n], q)
-                _turn(qkv_NF[n], width + h * dim, turn_NP2[n], k)
+                _turn(qkv_NF[n], h * dim, turn_NP[n], q)
+                _turn(qkv_NF[n], width + h * dim, turn_NP[n], k)
                 for i in range(dim):
                     q[i] *= scale
                     held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
