@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,16 @@ def rate(step: Callable[[], int], seconds: float, repeats: int) -> dict[str, flo
 
 
 def stepper(
-    size: str, resolution: int, rows: int, threads: int, stop_rate: float
+    size: str,
+    resolution: int,
+    rows: int,
+    threads: int,
+    stop_rate: float,
+    sensors: Sequence[str] = tuple(SENSORS),
 ) -> tuple[Callable[[], int], Callable[[], None]]:
     """Return functions that take 16 steps of a vector environment, and that close it."""
     env = HousesVectorEnv(
-        rows, split="val", size=size, resolution=resolution, sensors=SENSORS, threads=threads
+        rows, split="val", size=size, resolution=resolution, sensors=sensors, threads=threads
     )
     env.reset(seed=0)
     for _ in range(EPISODES_BEFORE):
@@ -90,6 +95,20 @@ def speed_table(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         table.append(dict(zip(("size", "resolution", "rows", "threads"), setting, strict=True)))
         table[-1] |= got
+    return table
+
+
+def detection_table(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the houses with detections in the place of pictures, and print it."""
+    print(f"\nenv steps per second and core, detections at 64 x 64, one thread, load {load()}")
+    table = []
+    for size, rows in itertools.product(args.sizes, args.rows):
+        step, close = stepper(size, 64, rows, 1, args.stop_rate, ["detections"])
+        got = rate(step, args.seconds, args.repeats)
+        close()
+        spread = f"{got['worst']:,.0f} - {got['best']:,.0f}"
+        print(f"{size:>7} {rows:>5} {got['per_core']:>9,.0f}  {spread}")
+        table.append({"size": size, "rows": rows, **got})
     return table
 
 

@@ -11,7 +11,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from relic.schema import ConfigError
+from relic.policy.encoders.config import EncoderConfig
+from relic.schema import ConfigError, to_plain
 
 T = TypeVar("T")
 
@@ -37,7 +38,14 @@ IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last", "rollout.
 """Keys that are gone and changed no result, whatever their value, or only which rows happened to be
 in a minibatch together."""
 
-ADDED: dict[str, Any] = {"policy.memory_options": {}}
+_ENCODER = EncoderConfig()
+
+ADDED: dict[str, Any] = {
+    "policy.memory_options": {},
+    # Of observations that older environments do not have.
+    "policy.encoder.vector_units": to_plain(_ENCODER.vector_units),
+    "policy.encoder.same_categories": to_plain(_ENCODER.same_categories),
+}
 """Keys that older files lack, with the value that does what those files did; so that comparing two
 configurations names no field that one of them could not know."""
 

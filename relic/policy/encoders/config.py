@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Literal
@@ -115,6 +116,19 @@ class EncoderConfig:
     then changes nothing, and places can be turned into directions by products."""
     scale_vectors: bool = True
     """Scale vectors whose finite bounds leave [-1, 1] to [-1, 1]."""
+    vector_units: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {
+            "detections": (1.0, 50.0, 3.0, 3.0),
+            "depth_scan": (3.0,),
+            "named_place": (5.0,),
+            "goal_detection": (1.0, 3.0, 3.0, 5.0, 5.0),
+        }
+    )
+    """Vectors that are divided by units of their own instead of scaled by their bounds, and these
+    units, over and over: of `detections` a flag, pixels, and metres ahead and to the right."""
+    same_categories: dict[str, str] = field(default_factory=lambda: {"named": "goal"})
+    """Categories that are embedded by the table of another observation's, so that what is learned
+    of one is learned of both. One number more than that has stands for none, and is all zeros."""
     category_width: Annotated[int | None, POSITIVE] = None
     """Width of embedded categories and of the previous action. None: the model's."""
     depth_max: Annotated[float, POSITIVE] = 10.0
@@ -138,8 +152,26 @@ class EncoderConfig:
                     f"vector_widths.{key}: must be a whole number of at least 1, got {width!r}. "
                     "Leave the key out to let the vector enter as it is."
                 )
+        for key, units in self.vector_units.items():
+            if not isinstance(units, list | tuple) or not units or not all(map(_is_unit, units)):
+                raise ValueError(
+                    f"vector_units.{key}: must be a list of positive numbers, got {units!r}. "
+                    "Leave the key out to scale the vector by its bounds."
+                )
+        for key, other in self.same_categories.items():
+            if other in self.same_categories:
+                raise ValueError(
+                    f"same_categories.{key}: must name categories with a table of their own, got "
+                    f"{other!r}. Name {self.same_categories[other]!r}."
+                )
 
     @property
     def is_frozen(self) -> bool:
         """Whether the encoders of pictures are frozen."""
         return self.visual is VisualKind.VIT if self.frozen is None else self.frozen
+
+
+def _is_unit(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < math.inf

@@ -42,6 +42,7 @@ from relic.policy.encoders.inputs import (
     ReadOuts,
     VectorEncoder,
     VectorSpace,
+    embed_categories,
     vector_size,
 )
 from relic.policy.linear import Linear
@@ -91,7 +92,7 @@ def plan_observations(
                 f"encoder.keys: must not name what is learned from, got {key!r}. Leave it out."
             )
     usual = EncoderConfig()  # names keys that many environments lack
-    for name in ("vector_widths", "angles"):
+    for name in ("vector_widths", "angles", "vector_units", "same_categories"):
         for key in getattr(config, name):
             if key not in getattr(usual, name):
                 _check_known(f"encoder.{name}", key, space)
@@ -148,13 +149,11 @@ class ObservationEncoder(nn.Module):
         self._add_images(plan, width, pretrained=pretrained)
         self.vectors = nn.ModuleDict()
         for key, space in plan.vectors.items():
-            angles, vector_width = key in config.angles, config.vector_widths.get(key)
-            self.vectors[_name(key)] = VectorEncoder(
-                space, vector_width, scaled=config.scale_vectors, angles=angles
-            )
-        self.categories = nn.ModuleDict()
-        for key, space in plan.categories.items():
-            self.categories[_name(key)] = CategoryEncoder(space, embedded)
+            shape = {"width": config.vector_widths.get(key), "angles": key in config.angles}
+            units, scaled = config.vector_units.get(key), config.scale_vectors
+            self.vectors[_name(key)] = VectorEncoder(space, scaled=scaled, units=units, **shape)
+        embeddings = embed_categories(plan.categories, embedded, config.same_categories)
+        self.categories = nn.ModuleDict({_name(key): e for key, e in embeddings.items()})
         self.read_outs = self._read_outs(config.read_outs)
         self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
         self.num_features = self._count(width)

@@ -6,9 +6,11 @@ Shapes: ``...`` stands for N rows or N rows x T steps; A action dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -44,6 +46,20 @@ def vector_scale(space: VectorSpace) -> tuple[np.ndarray, np.ndarray] | None:
     return (low + high) / 2, half
 
 
+def repeat_units(units: Sequence[float], size: int) -> np.ndarray:
+    """Return a unit for each number of a vector.
+
+    Raises:
+        ValueError: If they do not come out even.
+    """
+    if size % len(units):
+        raise ValueError(
+            f"encoder.vector_units: must be as many as a vector's numbers, or a part of them that "
+            f"comes out even, got {len(units)} for {size} numbers. Give one for all."
+        )
+    return np.tile(np.asarray(units, np.float64), size // len(units))
+
+
 class VectorEncoder(nn.Module):
     """Numbers as they are, scaled by their bounds, or through a linear layer.
 
@@ -52,10 +68,20 @@ class VectorEncoder(nn.Module):
         width: Width of the linear layer; None for none.
         scaled: Scale finite bounds that leave [-1, 1] to [-1, 1].
         angles: They are angles in radians, of which cosines and sines are taken; never scaled.
+        units: What they are divided by instead, over and over.
+
+    Raises:
+        ValueError: If the numbers are not so many times as many as the units.
     """
 
     def __init__(
-        self, space: VectorSpace, width: int | None, *, scaled: bool, angles: bool = False
+        self,
+        space: VectorSpace,
+        width: int | None,
+        *,
+        scaled: bool,
+        angles: bool = False,
+        units: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.size = vector_size(space)
@@ -64,6 +90,8 @@ class VectorEncoder(nn.Module):
         self.linear = None if width is None else nn.Linear(size, width)
         self.num_features = size if width is None else width
         scale = vector_scale(space) if scaled and not angles else None
+        if units is not None and not angles:
+            scale = np.zeros(self.size), repeat_units(units, self.size)
         self.is_scaled = scale is not None
         centre, half = scale or (np.zeros(self.size), np.ones(self.size))
         # They follow from the space, which is saved with the policy.
@@ -114,6 +142,58 @@ class CategoryEncoder(nn.Module):
         """Return the rows of the table (..., dimensions) of numbers (..., dimensions)."""
         category = category.long()
         return category + self.firsts if self.is_shifted else category
+
+
+class SameCategoryEncoder(nn.Module):
+    """Numbers to the embeddings that another observation's categories have; has no weights.
+
+    Args:
+        other: Their encoder.
+        space: The numbers' space: those of `other`, and perhaps one more for none.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
+
+    def __init__(self, other: CategoryEncoder, space: CategorySpace) -> None:
+        super().__init__()
+        # In a tuple, as weights belong to one module: files would hold them twice.
+        self._other = (other,)
+        self.num_features = other.num_features
+        count = other.table.num_embeddings
+        if not isinstance(space, spaces.Discrete) or space.n not in (count, count + 1):
+            raise ValueError(
+                f"encoder.same_categories: must name as many categories, {count}, or one more, "
+                f"got {space}. Leave them out to embed them by a table of their own."
+            )
+        self._start = int(space.start)
+
+    def forward(self, category: Tensor) -> Tensor:
+        """Return (..., width) of numbers (..., 1): zeros where they name none."""
+        # A row of zeros after the last category's.
+        table = F.pad(self._other[0].table.weight, (0, 0, 0, 1))
+        return F.embedding(category.long().squeeze(-1) - self._start, table)
+
+
+def embed_categories(
+    categories: Mapping[str, CategorySpace], width: int, same: Mapping[str, str]
+) -> dict[str, nn.Module]:
+    """Return an encoder for each observation of categories.
+
+    Args:
+        categories: Their spaces.
+        width: Of an embedding.
+        same: Which are embedded by the table of which other, where that is there.
+    """
+    encoders: dict[str, nn.Module] = {}
+    for key, space in categories.items():
+        if same.get(key) not in categories:
+            encoders[key] = CategoryEncoder(space, width)
+    for key in sorted(categories.keys() - encoders.keys()):
+        other = encoders[same[key]]
+        assert isinstance(other, CategoryEncoder)  # as `EncoderConfig` allows no chains
+        encoders[key] = SameCategoryEncoder(other, categories[key])
+    return encoders
 
 
 class ReadOuts(nn.Module):

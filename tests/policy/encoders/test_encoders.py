@@ -1,8 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from envs.objectnav.config import observation_space
 from relic.policy.encoders import encoders
 from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind, VitConfig
 from relic.policy.encoders.encoders import ObservationEncoder
@@ -109,6 +112,71 @@ def test_vectors_enter_as_they_are_or_scaled_by_their_bounds():
     raw = _encoder(space, prev_action=False, vector_widths={}, scale_vectors=False)
     encoded = raw(observation, torch.zeros(1).long(), none)[0].tolist()
     assert encoded == [0.0, 9.0, 3.0, -4.0, 1.0, -1.0, 0.5, 1.0]
+
+
+def test_vectors_are_divided_by_units_of_their_own():
+    space = _space("cell", "unit", "level")
+    fields = {"vector_units": {"unit": (1.0, 2.0, 4.0), "cell": [3]}, "vector_widths": {}}
+    observation = {
+        "cell": torch.tensor([[6, 9]]),
+        "unit": torch.tensor([[-1.0, 0.5, 1.0]]),
+        "level": torch.tensor([1.0]),
+    }
+    for scaled, level in ((True, -0.5), (False, 1.0)):
+        encoder = _encoder(space, prev_action=False, scale_vectors=scaled, **fields)
+        encoded = encoder(observation, torch.zeros(1).long(), _starts(1))[0].tolist()
+        # In the order of their names: cell, level, unit.
+        assert encoded == [2.0, 3.0, level, -1.0, 0.25, 0.25]
+    repeated = _encoder(
+        spaces.Dict(table=spaces.Box(0, 100, (4,), np.float32)),
+        prev_action=False,
+        vector_units={"table": (1.0, 10.0)},
+    )
+    encoded = repeated({"table": torch.tensor([[1.0, 20.0, 3.0, 40.0]])}, None, _starts(1))
+    assert encoded[0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_detections_are_of_the_size_of_one():
+    space = observation_space(
+        ("detections",), (64, 64), compass=True, prev_reward=False, where="Test"
+    )
+    encoder = _encoder(space, scale_vectors=False, vector_widths={})
+    far = {"detections": [1.0, 200.0, 6.0, -6.0] * 20, "goal_detection": [1.0, 6.0, -6.0, 9.0, 9.0]}
+    far |= {"depth_scan": [10.0] * 16, "named_place": [9.0, -9.0]}
+    for key, values in far.items():
+        out = encoder.vectors[f"{key}_in"](torch.tensor([values]))
+        assert 1.0 <= out.abs().max() <= 4.0, key
+
+
+@pytest.mark.parametrize("names", [("goal", "named"), ("zoo", "named")])
+def test_one_table_names_both_what_is_asked_for_and_what_is_named(names):
+    asked, named = names
+    space = spaces.Dict({asked: spaces.Discrete(5), named: spaces.Discrete(6)})
+    encoder = _encoder(space, prev_action=False, same_categories={named: asked})
+    assert [len(p) for p in encoder.parameters()] == [5]
+    everything = torch.arange(6)
+    observation = {asked: everything.clamp(max=4), named: everything}
+    parts = encoder(observation, torch.zeros(6).long(), _starts(6)).split(WIDTH, -1)
+    asked_is_first = asked < named
+    of_asked, of_named = parts if asked_is_first else parts[::-1]
+    assert torch.equal(of_named[:5], of_asked[:5])
+    assert not of_named[5].any()
+    # It learns from both.
+    of_named[2].sum().backward()
+    gradient = encoder.categories[f"{asked}_in"].table.weight.grad
+    assert gradient is not None
+    assert gradient[2].tolist() == [1.0] * WIDTH
+    # A copy is whole: its weights are its own, and still shared.
+    copied = copy.deepcopy(encoder)
+    with torch.no_grad():
+        copied.categories[f"{asked}_in"].table.weight.zero_()
+    assert not copied(observation, torch.zeros(6).long(), _starts(6)).any()
+    assert encoder(observation, torch.zeros(6).long(), _starts(6)).any()
+
+
+def test_categories_without_the_other_observation_have_a_table_of_their_own():
+    encoder = _encoder(spaces.Dict(named=spaces.Discrete(6)), prev_action=False)
+    assert [len(p) for p in encoder.parameters()] == [6]
 
 
 def test_angles_enter_as_cosine_and_sine():
@@ -305,6 +373,12 @@ def test_read_outs_pick_the_row_that_is_asked_for_and_sum_what_is_in_view(catego
     [
         ({"keys": ("rbg",)}, r"encoder.keys: .*got 'rbg'. Did you mean 'rgb'"),
         ({"vector_widths": {"gsp": 8}}, r"encoder.vector_widths: .*'gsp'. Did you mean 'gps'"),
+        ({"vector_units": {"gsp": (8.0,)}}, r"encoder.vector_units: .*'gsp'. Did you mean 'gps'"),
+        ({"vector_units": {"gps": (1.0,) * 3}}, r"encoder.vector_units: .*got 3 for 2 numbers"),
+        ({"vector_units": {"gps": 0.0}}, r"vector_units.gps: must be a list of positive numbers"),
+        ({"vector_units": {"gps": (0.0,)}}, r"vector_units.gps: must be a list of positive"),
+        ({"same_categories": {"gaol": "x"}}, r"encoder.same_categories: .*got 'gaol'"),
+        ({"same_categories": {"a": "b", "b": "c"}}, r"same_categories.a: must name .*Name 'c'"),
         ({"angles": ("gsp",)}, r"encoder.angles: .*'gsp'. Did you mean 'gps'"),
         ({"keys": (), "prev_action": False}, r"encoder.keys: must leave at least one input"),
         ({"visual": VisualKind.VIT}, r"encoder.visual: vit must see colour pictures"),
