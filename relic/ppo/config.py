@@ -74,6 +74,16 @@ class TimeLimit(Enum):
     """What the critic expects from the last observation, as if the episode went on."""
 
 
+class FullOrder(Enum):
+    """Order of the episodes in the context that a full update sees."""
+
+    SHUFFLED = "shuffled"
+    """As the context stands since the last shuffle."""
+    TIME = "time"
+    """As they happened: nearer to the contexts that the agent acted in. A step whose context has
+    been shuffled since has a ratio other than one, whatever was learned."""
+
+
 class Precision(Enum):
     """Number format of the matrix products; parameters and losses are always float32."""
 
@@ -210,6 +220,8 @@ class UpdatesConfig:
     the context once more. More than 1: for memories that keep every step."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
+    full_order: FullOrder = FullOrder.SHUFFLED
+    """Order of the episodes that a full update sees."""
     refresh_memory: bool = True
     """Recompute the context's keys and values under the new weights."""
     refresh_every: Annotated[int, at_least(1)] = 1
@@ -238,6 +250,17 @@ class UpdatesConfig:
             )
         if self.refresh_in_pass:
             self._check_in_pass()
+        # Elsewhere, a full update's order would not be that of the memory that follows it.
+        if (
+            self.full_order is FullOrder.TIME
+            and self.full_per_rollout > 1
+            and self.refresh_every > 1
+        ):
+            raise ValueError(
+                "full_order: must be shuffled where full updates within a rollout are not all "
+                f"followed by a refresh, got time with full_per_rollout={self.full_per_rollout}, "
+                f"refresh_every={self.refresh_every}. Use one of them with 1."
+            )
         if self.refresh_memory:
             return
         for name in ("shuffle", "refresh_values", "refresh_log_probs"):

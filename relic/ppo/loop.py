@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from relic.ppo.config import Precision, UpdatesConfig
+from relic.ppo.config import FullOrder, Precision, UpdatesConfig
 from relic.ppo.final_values import (
     let_values_stand_in,
     needs_old_final_values,
     refresh_final_values,
 )
 from relic.ppo.learner import Learner
-from relic.ppo.schedule import PlannedUpdate, UpdateSchedule
+from relic.ppo.schedule import PlannedUpdate, UpdateKind, UpdateSchedule
 from relic.ppo.source import RolloutSource
 
 
@@ -67,6 +67,9 @@ def run_rollout(
         bootstrap_N = collector.bootstrap_value()
         times = collector.take_times()
         began = time.perf_counter()
+        if planned.kind is UpdateKind.FULL and learner.updates.full_order is FullOrder.TIME:
+            # The pass reads the context from its beginning, so no memory of another order enters.
+            rollout.restore_time_order()
         metrics = learner.update(
             rollout,
             planned,

@@ -179,8 +179,7 @@ class Rollout:
     def clear(self) -> None:
         """Begin anew, in new trials."""
         self.size = 0
-        self._shuffled = 0
-        self.context_order_NT[:] = np.arange(self.num_steps)
+        self.restore_time_order()
         # Sums and maxima over the unfilled part must stay finite; ends are read as flags.
         self.final_value_NT.zero_()
         self.finals.kept.clear()
@@ -201,6 +200,14 @@ class Rollout:
             draw=draw,
         )
         self._shuffled = self.size
+
+    def restore_time_order(self) -> None:
+        """Put the episodes of each row's context back into the order in which they happened.
+
+        Memories of another order are no longer this context's until a refresh.
+        """
+        self.context_order_NT[:] = np.arange(self.num_steps)
+        self._shuffled = 0
 
     def batch(
         self, rows_K: Array, begin: int, end: int, device: torch.device | str = "cpu"

@@ -31,6 +31,11 @@ from relic.schema import ConfigError, build
         ),
         (
             UpdatesConfig,
+            {"full_order": "time", "full_per_rollout": 4, "refresh_every": 2},
+            r"updates\.full_order: must be shuffled where full updates within a rollout",
+        ),
+        (
+            UpdatesConfig,
             {"prefix_window": 64, "prefix_gradient": "none"},
             r"updates\.prefix_window: must be 0 with prefix_gradient=none, got 64.*detached",
         ),

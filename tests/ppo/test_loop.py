@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from relic.policy.attention.kinds import SinkKind
-from relic.ppo.config import Precision, PrefixGradient
+from relic.ppo.config import FullOrder, Precision, PrefixGradient
+from relic.ppo.learner import Learner
 from relic.ppo.loop import refresh, restore_memory, run_rollout
 from relic.ppo.rollout import Rollout
+from relic.ppo.schedule import UpdateKind
 
 
 def stop_after(built, updates):
@@ -276,3 +278,40 @@ def test_between_rollouts_rows_may_be_cut_otherwise(training, env):
     for a, b in zip(straight.policy.parameters(), cut.policy.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
     cut.collector.close()
+
+
+def ratios_of_a_full_update(training, **updates):
+    """Ratios (N, T), in the context's order, of a policy that has learned nothing."""
+    built = training({"lr": 0.0, "update_epochs": 1, "num_minibatches": 1}, updates)
+    found = []
+
+    def evaluate(update, group, rows_K):
+        evaluation = Learner.evaluate_rows(built.learner, update, group, rows_K)
+        if update.planned.kind is UpdateKind.FULL:
+            old = update.targets(rows_K, torch.device("cpu")).log_prob
+            found.append((evaluation.log_prob.detach() - old).exp())
+        return evaluation
+
+    built.learner.evaluate_rows = evaluate
+    built.run(1)
+    return torch.cat(found)
+
+
+def test_full_updates_in_time_order_see_what_was_acted_on(training):
+    orders = [
+        ratios_of_a_full_update(training, full_order=order, refresh_values=False)
+        for order in (FullOrder.SHUFFLED, FullOrder.TIME)
+    ]
+    shuffled, in_time = [(ratio - 1).abs().mean().item() for ratio in orders]
+    assert in_time < 0.6 * shuffled
+    # Where the agent's context was never shuffled, not even that is left.
+    exact = ratios_of_a_full_update(training, full_order=FullOrder.TIME, shuffle=False)
+    torch.testing.assert_close(exact, torch.ones_like(exact), atol=1e-5, rtol=0)
+
+
+def test_after_a_full_update_in_time_order_the_agent_acts_on_what_is_learned_from(training):
+    updates = {"full_order": FullOrder.TIME, "per_rollout": 8, "full_per_rollout": 2}
+    reports = training({"lr": 3e-3}, updates).run(2)
+    assert [r.planned.kind for r in reports[:8]].count(UpdateKind.FULL) == 2
+    partial = [r.metrics["ratio_drift_first"] for r in reports if r.planned.kind.value == "partial"]
+    assert max(partial) < 1e-5
