@@ -3,35 +3,56 @@
     python benchmarks/bench_train.py                      # everything, minutes
     python benchmarks/bench_train.py --quick              # every part, smallest settings
     python benchmarks/bench_train.py --parts steps
+    python benchmarks/bench_train.py --ranks 1 2 --experiment houses_small
+    python benchmarks/bench_train.py --ranks 2 --against ../older --experiment houses_small
 
 `run` trains an experiment and says where the time goes. `steps` compares advantages and the
-shuffle's order at 20 rows x 65,536 steps with loops over the steps. The last line is one JSON
-object.
+shuffle's order at 20 rows x 65,536 steps with loops over the steps. With `--ranks`, `train.py`
+itself is started with these numbers of processes, in turns, and in turns with another checkout of
+the project where `--against` names one; learning is included, the start and the first rollout are
+not. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import OtherLoad
+from machine import OtherLoad, cpu_time
 from timing import finish, measure
 from torch import Tensor
 
+from relic.files import PROJECT
 from relic.ppo.loop import run_rollout
 from relic.ppo.returns import gae
 from relic.ppo.rollout import shuffle_episodes, time_order
 from relic.run.components import build_components
 from relic.run.compose import compose
 from relic.run.distributed import join_ranks
+from relic.run.metrics import read_metrics
+from relic.run.ranks.ranks import cores
 from relic.run.trainer import prepare_process
 
 ROWS, STEPS, EPISODE = 20, 65_536, 500
+QUIET = (
+    "validation.every_rollouts=null",
+    "validation.final_trials=0",
+    "checkpoint.best_metric=null",
+    "checkpoint.interval_s=1e6",
+    "logging.progress=false",
+)
+"""What a run that is only timed leaves out."""
 CPU = torch.device("cpu")
 
 
@@ -66,6 +87,79 @@ def run_table(args: argparse.Namespace) -> dict[str, Any]:
         "shares": shares,
         "other_cores": others.cores,
     }
+
+
+def turns_table(args: argparse.Namespace) -> dict[str, Any]:
+    """Train an experiment with several numbers of ranks, and by other code, in turns."""
+    cases = {f"ranks={count}": (PROJECT, [f"ranks={count}"]) for count in args.ranks}
+    if args.against is not None:
+        cases = {"against": (args.against.resolve(), []), **cases}
+    speeds: dict[str, list[Speed]] = {name: [] for name in cases}
+    for turn in range(args.repeats):
+        for name, (project, keys) in cases.items():
+            with OtherLoad() as others:
+                speed = trained_speed(project, keys, args)
+            speeds[name].append(speed)
+            print(
+                f"turn {turn} {name:12} {speed}; others used {others.cores:.1f} cores", flush=True
+            )
+    medians = {
+        name: Speed(*map(statistics.median, zip(*turns, strict=True)))
+        for name, turns in speeds.items()
+    }
+    first = next(iter(medians.values()))
+    print(f"\nturns: {args.experiment}, {cores()} cores, medians of {args.repeats}")
+    for name, median in medians.items():
+        times = (
+            f"{median.sps / first.sps:.2f}x, {median.per_cpu_second / first.per_cpu_second:.2f}x"
+        )
+        print(f"{name:12} {median}: {times}")
+    return {name: [speed._asdict() for speed in turns] for name, turns in speeds.items()}
+
+
+class Speed(NamedTuple):
+    """Environment steps of a training run, learning included."""
+
+    sps: float
+    per_cpu_second: float
+    """By all its processes, waiting for each other not counted."""
+
+    def __str__(self) -> str:
+        """Say both."""
+        return f"{self.sps:,.0f} steps per second, {self.per_cpu_second:,.0f} per CPU second"
+
+
+def trained_speed(project: Path, keys: Sequence[str], args: argparse.Namespace) -> Speed:
+    """Train with a checkout's `train.py`; measure from the end of the first rollout on."""
+    config = compose({"experiment": args.experiment, **args.overrides})
+    first, last = (n * config.steps_per_rollout for n in (1, 1 + args.rollouts))
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "said").open("w+") as said:
+        metrics = Path(name) / "run" / "metrics.jsonl"
+        wanted = {"experiment": args.experiment, **args.overrides}
+        wanted |= {"total_steps": last, "run_dir": metrics.parent}
+        options = [f"{key}={value}" for key, value in wanted.items()]
+        process = subprocess.Popen(
+            [sys.executable, "train.py", *options, *keys, *QUIET],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(project)},
+            stdout=said,
+            stderr=said,
+        )
+        cpu: dict[int, float] = {}
+        while len(cpu) < 2:
+            ended = process.poll()
+            steps = read_metrics(metrics)[-1:]
+            for mark in (first, last):
+                if mark not in cpu and steps and steps[0]["env_steps"] >= mark:
+                    cpu[mark] = cpu_time()
+            if ended:
+                said.seek(0)
+                raise RuntimeError(f"train.py: must train, but it ended with:\n{said.read()}")
+            time.sleep(0.02)
+        process.wait()
+        wall = {line["env_steps"]: line["wall_s"] for line in read_metrics(metrics)}
+    steps = last - first
+    return Speed(steps / (wall[last] - wall[first]), steps / (cpu[last] - cpu[first]))
 
 
 def gae_by_loop(reward_NT: Tensor, value_NT: Tensor, cut_NT: Tensor, bootstrap_N: Tensor) -> Tensor:
@@ -134,14 +228,16 @@ def steps_table(args: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
-PARTS = {"run": run_table, "steps": steps_table}
+PARTS = {"run": run_table, "steps": steps_table, "turns": turns_table}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS))
+    parser.add_argument("--ranks", nargs="+", type=int, help="numbers of processes that take turns")
+    parser.add_argument("--against", type=Path, help="another checkout that takes turns with them")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--experiment", default="darkroom")
     parser.add_argument("--rollouts", type=int, default=2)
@@ -154,8 +250,10 @@ def main() -> None:
         args.rollouts, args.repeats = 1, 1
         args.overrides |= {"rollout.num_envs": 16, "rollout.num_steps": 128}
     torch.set_num_threads(args.threads)
-    results = {name: PARTS[name](args) for name in args.parts}
-    finish("train", vars(args), torch.device(args.device), results)
+    args.ranks = args.ranks or sorted({1, cores()})
+    parts = args.parts or (["turns"] if "--ranks" in sys.argv else ["run", "steps"])
+    results = {name: PARTS[name](args) for name in parts}
+    finish("train", {k: str(v) for k, v in vars(args).items()}, torch.device(args.device), results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What trial environments fill in of `envs.core.vector.TrialVectorEnv`, and the types of it.
+"""What trial environments fill in of `envs.core.vector.TrialVectorEnv`, and how states are cut.
 
 Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,10 +67,122 @@ class TrialHooks:
         )
 
     def save_rows(self) -> State:
-        """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`."""
+        """Return copies of what `begin_trials` does not restore: here, of `saved_arrays`.
+
+        In a form that `cut_rows` can cut, so that other processes can share out the rows.
+        """
         return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}
 
     def load_rows(self, state: State) -> None:
         """Take over what `save_rows` returned. The trials have been begun before."""
         for key, name in self.saved_arrays.items():
             getattr(self, name)[:] = state[key]
+
+
+def state_of_rows(states: Sequence[State], rows: range) -> State:
+    """Return the state of an environment of some rows, out of states of others that had them.
+
+    Args:
+        states: From `TrialVectorEnv.state_dict`, of environments alike but for their rows.
+        rows: Global numbers of the rows.
+
+    Raises:
+        ValueError: A state cannot be cut by rows, or a row is in none of them.
+    """
+    if not all({"first_row", "num_envs"} <= state.keys() for state in states):
+        raise ValueError("state: must hold first_row and num_envs, got one without them.")
+    parts, reached = [], rows.start
+    for state in sorted(states, key=lambda state: state["first_row"]):
+        first, count = int(state["first_row"]), int(state["num_envs"])
+        begin, end = max(reached, first), min(rows.stop, first + count)
+        if begin == reached < end:
+            parts.append(cut_rows(state, begin - first, end - first, of=count))
+            reached = end
+    if reached != rows.stop:
+        raise ValueError(f"state: must hold row {reached}, got states without it.")
+    for part in parts:
+        part |= {"first_row": rows.start, "num_envs": len(rows)}
+    return join_rows(parts)
+
+
+def cut_rows(tree: Any, begin: int, end: int, *, of: int, name: str = "state") -> Any:
+    """Return a part of the rows of nested state.
+
+    Arrays have one entry a row along their first axis, and so has a dict with the keys "0", "1" and
+    so on. All else is the same for every row.
+
+    Args:
+        tree: Dicts, arrays, and what is alike in all rows.
+        begin: First row of the part.
+        end: One past its last row.
+        of: Rows of the tree.
+        name: What the tree is called in messages.
+
+    Raises:
+        ValueError: An array has another number of entries.
+    """
+    if isinstance(tree, dict):
+        if tree.keys() == {str(row) for row in range(of)}:
+            return {str(row - begin): tree[str(row)] for row in range(begin, end)}
+        return {
+            key: cut_rows(value, begin, end, of=of, name=f"{name}.{key}")
+            for key, value in tree.items()
+        }
+    if not hasattr(tree, "shape"):
+        return tree
+    if tree.shape[:1] != (of,):
+        raise ValueError(
+            f"{name}: must have one entry for each of {of} rows, got shape {tuple(tree.shape)}."
+        )
+    return tree[begin:end]
+
+
+def join_rows(
+    parts: Sequence[Any],
+    name: str = "state",
+    concatenate: Callable[[list[Any]], Any] = np.concatenate,
+) -> Any:
+    """Put parts together that `cut_rows` has cut, in their order.
+
+    Rows of integers that are shorter in one part than in another are filled up with -1.
+
+    Args:
+        parts: Of one form.
+        name: What they are called in messages.
+        concatenate: Joins arrays along their first axis.
+
+    Raises:
+        ValueError: What is alike in all rows differs.
+    """
+    first = parts[0]
+    if isinstance(first, dict):
+        rows = [isinstance(p, dict) and p.keys() == set(map(str, range(len(p)))) for p in parts]
+        if first and all(rows):
+            entries = [part[str(row)] for part in parts for row in range(len(part))]
+            return {str(row): entry for row, entry in enumerate(entries)}
+        keys = {key: None for part in parts for key in part}
+        return {
+            key: join_rows([_entry(p, key, name) for p in parts], f"{name}.{key}", concatenate)
+            for key in keys
+        }
+    if hasattr(first, "shape"):
+        return concatenate(_as_wide(parts))
+    for part in parts:
+        if part != first:
+            raise ValueError(f"{name}: must be alike in all parts, got {first!r} and {part!r}.")
+    return first
+
+
+def _entry(part: dict[str, Any], key: str, name: str) -> Any:
+    if key not in part:
+        raise ValueError(f"{name}: must hold {key} in all parts, got one without it.")
+    return part[key]
+
+
+def _as_wide(parts: Sequence[Any]) -> list[Any]:
+    """Fill up rows of integers with -1 where other parts have longer ones."""
+    widths = {part.shape[1] for part in parts if part.ndim == 2}
+    if len(widths) < 2 or not isinstance(parts[0], np.ndarray) or parts[0].dtype.kind != "i":
+        return list(parts)
+    most = max(widths)
+    return [np.pad(part, [(0, 0), (0, most - part.shape[1])], constant_values=-1) for part in parts]

@@ -54,6 +54,24 @@ class FinalObservations:
             "observation": {n: torch.stack([o[n].cpu() for o in known]) for n in names},
         }
 
+    @staticmethod
+    def cut(state: dict[str, Any] | None, begin: int, end: int) -> dict[str, Any] | None:
+        """Return of what `state_dict` returned the rows `[begin, end)`, counted from the first."""
+        if state is None:
+            return None
+        row = np.asarray(state["row"])
+        chosen = (row >= begin) & (row < end)
+        if not chosen.any():
+            return None
+        known = np.asarray(state["known"], bool)
+        seen = torch.from_numpy(chosen[known])
+        return {
+            "row": row[chosen] - begin,
+            "column": np.asarray(state["column"])[chosen],
+            "known": known[chosen],
+            "observation": {k: torch.as_tensor(v)[seen] for k, v in state["observation"].items()},
+        }
+
     def load_state_dict(self, state: dict[str, Any] | None, first_row: int, like: Seen) -> None:
         """Add what `state_dict` returned.
 

@@ -329,14 +329,23 @@ class Rollout:
                 break
             self.load_chunk(chunk)
             self.size = int(chunk["end"])
+        self.load_columns(state)
+
+    def load_columns(self, state: dict[str, Any], rows: slice = _ALL) -> None:
+        """Write what `state_dict` returned into some rows whose chunks are loaded.
+
+        Raises:
+            ValueError: If they have another number of steps.
+        """
         if self.size != int(state["size"]):
             raise ValueError(
-                f"Rollout.load_state_dict: chunks must cover all {state['size']} steps, got the "
+                f"Rollout.load_columns: chunks must cover all {state['size']} steps, got the "
                 f"first {self.size}. Restore every chunk that the checkpoint names."
             )
         self._shuffled = int(state["shuffled"])
-        self.log_prob_NT[:, : self.size] = torch.as_tensor(state["log_prob"])
-        self.value_NT[:, : self.size] = torch.as_tensor(state["value"])
+        part = (rows, slice(self.size))
+        self.log_prob_NT[part] = torch.as_tensor(state["log_prob"])
+        self.value_NT[part] = torch.as_tensor(state["value"])
         if "final_value" in state:  # older files have those of the chunks alone
-            self.final_value_NT[:, : self.size] = torch.as_tensor(state["final_value"])
-        self.context_order_NT[:, : self.size] = np.asarray(state["context_order"])
+            self.final_value_NT[part] = torch.as_tensor(state["final_value"])
+        self.context_order_NT[part] = np.asarray(state["context_order"])

@@ -30,6 +30,7 @@ from relic.policy.loading import load_policy_weights, save_policy
 from relic.ppo.loop import restore_memory
 from relic.run.components import Components
 from relic.run.distributed import Ranks
+from relic.run.recut import SavedRows, groups_of, load_rollout, saved_by
 from relic.run.run_directory import CheckpointStore, Saved
 
 FORMAT = 1
@@ -184,7 +185,7 @@ class RunSaver:
 
         Raises:
             StateError: If it is damaged, of a newer format, or saved within a rollout by another
-                number of ranks.
+                number of ranks in an environment whose state cannot be cut by rows.
         """
         state = load_state(saved.path, "run")
         if state["format"] > FORMAT:
@@ -195,12 +196,25 @@ class RunSaver:
         parts = self._parts
         load_policy_weights(parts.policy, saved.path)
         parts.learner.load_state_dict(state["learner"])
-        own = self._own_part(saved, state["ranks"])
-        chunks = [load_state(self._chunk_root, name) for name in own["chunks"]]
+        own = load_state(saved.path, self._rank_name if self._as_many(state) else "rank0")
+        if self._as_many(state) and len(own["collector"]["groups"]) == len(parts.collector.groups):
+            rollout_of, self._written = self._own_rows(own), list(own["chunks"])
+        elif own["rollout"] is None:
+            # Between two rollouts the parts differ only in rows that are not needed any more.
+            own["collector"]["groups"] = None
+            rollout_of, self._written = self._own_rows(own), []
+        else:
+            # Their steps lie in the files of others, so this rank writes its own anew.
+            rollout_of, self._written = self._recut(saved, state["ranks"], own), []
         if own["rollout"] is None:
             parts.rollout.clear()
         else:
-            parts.rollout.load_state_dict(own["rollout"], chunks)
+            load_rollout(
+                parts.rollout,
+                rollout_of,
+                self._first_row,
+                lambda name: load_state(self._chunk_root, name),
+            )
         parts.collector.load_state_dict(own["collector"])
         if own["memory"] is None:
             learner = parts.learner
@@ -208,31 +222,51 @@ class RunSaver:
         else:
             for group, memory in zip(parts.collector.groups, own["memory"], strict=True):
                 group.state.load_state_dict(memory)
-        self._written = list(own["chunks"])
         self._written_to = parts.rollout.size if self._written else 0
         self._written_of = parts.collector.rollout_began
         torch.random.set_rng_state(own["torch_rng"])
         return state["trainer"]
 
-    def _own_part(self, saved: Saved, ranks: int) -> dict[str, Any]:
-        """Read what concerns this rank; between two rollouts the rows may be cut otherwise.
+    @property
+    def _first_row(self) -> int:
+        return int(self._parts.rollout.global_row_N[0])
+
+    def _as_many(self, state: dict[str, Any]) -> bool:
+        """Say whether as many ranks have saved a checkpoint as there are now."""
+        return state["ranks"] == self._ranks.world_size
+
+    def _own_rows(self, own: dict[str, Any]) -> list[SavedRows]:
+        return [SavedRows(self._first_row, self._parts.rollout.num_envs, own)]
+
+    def _recut(self, saved: Saved, ranks: int, own: dict[str, Any]) -> list[SavedRows]:
+        """Put this rank's rows together from what other ranks, or other groups, have saved.
+
+        Args:
+            saved: The checkpoint.
+            ranks: Those that saved it.
+            own: Is given the groups of this rank, and what their policy remembers if that is saved.
+
+        Returns:
+            What the ranks have saved.
 
         Raises:
-            StateError: If a rollout is under way in rows that were cut otherwise.
+            StateError: If an environment's state cannot be cut by rows.
         """
-        same_ranks = ranks == self._ranks.world_size
-        # Between two rollouts the ranks' parts differ only in rows that are not needed any more.
-        own = load_state(saved.path, self._rank_name if same_ranks else "rank0")
-        cut = (ranks, len(own["collector"]["groups"]))
-        wanted = (self._ranks.world_size, len(self._parts.collector.groups))
-        if cut == wanted:
-            return own
-        if own["rollout"] is not None:
+        rollout, collector = self._parts.rollout, self._parts.collector
+        num_envs = rollout.num_envs * self._ranks.world_size
+        parts = saved_by(ranks, num_envs, lambda name: load_state(saved.path, name))
+        keeps_memory = own["memory"] is not None
+        try:
+            groups = list(groups_of(parts, collector.groups, self._first_row))
+        except ValueError as error:
             raise StateError(
-                f"{saved.path}: was saved within a rollout by {cut[0]} ranks of {cut[1]} groups of "
-                f"rows, got {wanted[0]} of {wanted[1]}. Start as many, until a rollout has ended."
-            )
-        return {**own, "collector": {**own["collector"], "groups": None}}
+                f"{saved.path}: was saved within a rollout by {ranks} ranks, and cannot be shared "
+                f"out among {self._ranks.world_size}: {error} Start it with ranks={ranks} and as "
+                "many rollout.groups, until a rollout has ended."
+            ) from None
+        own["collector"]["groups"] = [group for group, _ in groups]
+        own["memory"] = [memory for _, memory in groups] if keeps_memory else None
+        return parts
 
     @property
     def _rank_name(self) -> str:
@@ -274,7 +308,9 @@ class RunSaver:
             self._written, self._written_to, self._written_of = [], 0, began
         if rollout.size in (0, rollout.num_steps, self._written_to):
             return
-        name = f"{self._rank_name}_{began:010d}_{self._written_to}_{rollout.size}"
+        # With the number of ranks: files of as many as there were before may still be needed.
+        rank = f"{self._rank_name}of{self._ranks.world_size}"
+        name = f"{rank}_{began:010d}_{self._written_to}_{rollout.size}"
         save_state(self._chunk_root, name, rollout.chunk_state(self._written_to, rollout.size))
         self._written = [*self._written, name]
         self._written_to = rollout.size

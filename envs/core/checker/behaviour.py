@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.core.checker.traces import OPENING, SHORT, Subject, Trace, digest, first_difference
+from envs.core.hooks import state_of_rows
 from envs.core.validation import StepBeforeResetError
 
 
@@ -245,6 +246,36 @@ def check_state(subject: Subject) -> Iterator[str]:
         "state: a state of another dataset was loaded without an error",
         lambda: subject.core.load_state_dict({**state, "dataset": "another"}),
     )
+
+
+def check_cut(subject: Subject) -> Iterator[str]:
+    """A saved state can be cut: other environments go on with a part of the rows each."""
+    if subject.make is None:
+        return
+    first_row = int(getattr(subject.core, "first_row", 0))
+    subject.begin()
+    subject.play(subject.tape[:OPENING])
+    state = subject.core.state_dict()
+    expected = subject.play(subject.tape[OPENING:])
+    parts = (range(subject.num_envs - 1), range(subject.num_envs - 1, subject.num_envs))
+    states = []
+    for rows in parts:
+        env = subject.make(num_envs=len(rows), first_row=first_row + rows.start)
+        try:
+            numbers = range(first_row + rows.start, first_row + rows.stop)
+            env.unwrapped.load_state_dict(state_of_rows([state], numbers))
+            states.append(env.unwrapped.state_dict())
+            tape = [actions[rows.start : rows.stop] for actions in subject.tape[OPENING:]]
+            pairs = [(n, row) for n, row in enumerate(rows)]
+            difference = first_difference(subject.play(tape, env), expected, pairs)
+        finally:
+            env.close()
+        if difference:
+            yield f"state: a part of its rows does not continue as the saved ones did: {difference}"
+            return
+    whole = state_of_rows(states, range(first_row, first_row + subject.num_envs))
+    if digest_tree(whole) != digest_tree(state):
+        yield "state: its parts, put together again, are not what was saved"
 
 
 def digest_tree(state: Any) -> Any:

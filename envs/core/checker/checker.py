@@ -28,6 +28,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
     behaviour.check_rows,
     behaviour.check_number_of_rows,
     behaviour.check_state,
+    behaviour.check_cut,
     behaviour.check_expert,
     behaviour.check_errors,
     behaviour.check_fresh,

@@ -15,7 +15,7 @@ Shapes: N rows, L layers, H heads, D head dim, K sinks, C slots of steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class KVCache(SequenceState):
         device: Where the cache lives.
         dtype: Of keys and values.
     """
+
+    row_axes: ClassVar = {"kv": 2}
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ from relic.policy.memory.sequence_model import (
 class RecurrentState(SequenceState):
     """Hidden state of each row; as large for a long trial as for a short one."""
 
+    row_axes: ClassVar = {"hidden": 2}
+
     def __init__(self, hidden_GLNE: Tensor, lengths: Tensor):
         self.hidden_GLNE = hidden_GLNE
         """Hidden state, and for an LSTM the cell state after it."""

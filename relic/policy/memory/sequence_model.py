@@ -13,7 +13,7 @@ Shapes: N rows, T steps, E width, L layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
@@ -68,6 +68,9 @@ class SequenceState(ABC):
     """Steps of the trial that each row has seen, int64 (N,)."""
     depth_mask_NL: Tensor | None = None
     """Factors of each row's layers for this trial (`set_depth_mask`); None: all one."""
+    row_axes: ClassVar[Mapping[str, int]] = {}
+    """Tensors of `state_dict` whose rows do not lie along the first axis, and along which instead;
+    so a saved state can be shared out among other numbers of processes."""
 
     @property
     @abstractmethod

@@ -8,7 +8,7 @@ Shapes: N rows, L layers, E width, H heads, D head dim, M memory steps, C slots,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class XLState(SequenceState):
         device: Where the memory lives.
         dtype: Of what is remembered.
     """
+
+    row_axes: ClassVar = {"inputs": 1, "kv": 2}
 
     def __init__(
         self,

@@ -383,6 +383,24 @@ class StateHasObjects(ToyVectorEnv):
         return {**super().save_rows(), "clock": 0.5, "list": [1], "rows": np.array([None])}
 
 
+class StateIsWhole(ToyVectorEnv):
+    """Not its arrays of rows only: other processes cannot take a part of it."""
+
+    def save_rows(self):
+        return {**super().save_rows(), "wind": np.arange(self.num_envs + 1)}
+
+
+class StateByPosition(ToyVectorEnv):
+    """It says of each row which one it is here, which it is not elsewhere."""
+
+    def save_rows(self):
+        return {**super().save_rows(), "place": np.arange(self.num_envs)}
+
+    def load_rows(self, state):
+        super().load_rows(state)
+        self.value += state["place"] - np.arange(self.num_envs)
+
+
 class TakesAnyState(ToyVectorEnv):
     def load_state_dict(self, state):
         super().load_state_dict({**state, "dataset": self.dataset_name})
@@ -466,6 +484,8 @@ class Crashes(ToyVectorEnv):
         (StateIsView, "the saved state changed while the environment went on"),
         (StateHasObjects, "state_dict()['env']['clock'] is a float"),
         (StateHasObjects, "state_dict()['env']['rows'] is an array of objects"),
+        (StateIsWhole, "env.wind: must have one entry for each of"),
+        (StateByPosition, "a part of its rows does not continue"),
         (TakesAnyState, "a state of another dataset was loaded"),
         (ExpertActs, "asking the expert changed"),
         (ExpertOutside, "an action outside the action space"),
