@@ -135,6 +135,7 @@ def test_a_nan_is_not_hidden(bad, which):
     out = attend(*leaves, backend=COMPILED)
     hit = (~out.isfinite()).any(dim=-1).flatten().nonzero().flatten().tolist()
     assert hit
-    assert hit == [20] if which == 0 else set(hit) <= set(range(20, 40))
+    # A vector of 16 keys is read as a whole: no weight times NaN is NaN, from query 16 on.
+    assert hit == [20] if which == 0 else set(hit) <= set(range(16, 40))
     gradients = torch.autograd.grad(out.sum(), leaves)
     assert not all(x.isfinite().all() for x in gradients)

@@ -16,10 +16,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, ordered
 
 # Of any strides: projections, caches and the threads' slices are views and come without a copy.
 _ARRAY = "float32[:,:,:,:]"
+_LEAST = np.int32(-(2**31))
 
 
 @numba.njit(fastmath=FAST, inline="always")
@@ -62,11 +63,13 @@ def _softmax(s_4J, own_4, length, low_4, total_4):
         # Unsigned for the reason that `_spread` gives.
         for j in range(np.uint64(own_4[r]), np.uint64(length)):
             s_4J[r, j] = -np.inf
-    m0, m1, m2, m3 = s_4J[0, 0], s_4J[1, 0], s_4J[2, 0], s_4J[3, 0]
+    bits_4J = s_4J.view(np.int32)
+    m0, m1, m2, m3 = _LEAST, _LEAST, _LEAST, _LEAST
     for j in range(length):
-        m0, m1 = max(m0, s_4J[0, j]), max(m1, s_4J[1, j])
-        m2, m3 = max(m2, s_4J[2, j]), max(m3, s_4J[3, j])
-    low_4[0], low_4[1], low_4[2], low_4[3] = m0, m1, m2, m3
+        m0, m1 = max(m0, ordered(bits_4J[0, j])), max(m1, ordered(bits_4J[1, j]))
+        m2, m3 = max(m2, ordered(bits_4J[2, j])), max(m3, ordered(bits_4J[3, j]))
+    low_4[0], low_4[1] = ordered(m0).view(np.float32), ordered(m1).view(np.float32)
+    low_4[2], low_4[3] = ordered(m2).view(np.float32), ordered(m3).view(np.float32)
     # The largest score of a row becomes 0: nothing overflows, and `exp` takes no more than 0.
     _exp_rows(s_4J, low_4, own_4, length)
     t0 = t1 = t2 = t3 = f4(0.0)
@@ -149,10 +152,16 @@ def _spread(s_4J, a_4D, grad_DJ, first, length):
 
 
 @numba.njit(inline="always")
+def _whole(length):
+    """Return a length rounded up to a cache line of 16 numbers."""
+    return (length + 15) // 16 * 16
+
+
+@numba.njit(inline="always")
 def _matrix(height, length):
     """Return zeros whose rows begin cache lines: vectors that straddle two of them cost twice."""
-    # 16 numbers fill a cache line of 64 bytes. As many more leave room to begin at the next line.
-    width = (length + 15) // 16 * 16
+    width = _whole(length)
+    # A cache line has 64 bytes. 16 numbers more leave room to begin at the next one.
     flat = np.zeros(height * width + 16, f4)
     begin = (64 - flat.ctypes.data % 64) // 4
     return flat[begin : begin + height * width].reshape((height, width))
@@ -199,12 +208,16 @@ def _row_products(a_4D, b_4D, out_4):
 
 @numba.njit(inline="always")
 def _own_lengths(t, num_steps, before, own_4):
-    """Say how many keys each query of a block sees; return the most."""
+    """Say how many keys each query of a block sees; return the most, rounded up.
+
+    To whole vectors: what stands behind the last key is zeros, which no query sees, while the rest
+    of a loop over keys, one by one, would cost as much as hundreds of them.
+    """
     length = before + min(t + 4, num_steps)
     for r in range(4):
         # Queries that fill up a short last block see no more than the last one does.
         own_4[r] = min(before + t + r + 1, length)
-    return length
+    return _whole(length)
 
 
 @numba.njit(
