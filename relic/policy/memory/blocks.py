@@ -16,6 +16,7 @@ from relic.policy.attention.inputs import Past, Sinks
 from relic.policy.attention.segments import Segments
 from relic.policy.linear import Linear
 from relic.policy.memory.config import TransformerConfig
+from relic.policy.memory.cpu.layers import RMSNorm, gated
 from relic.policy.memory.decode import DecodePlan, decode_attend, read_slot, write_step
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.positions import rotate
@@ -35,8 +36,7 @@ class GeGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the branch's output; the residual is the caller's."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.gelu(gate, approximate="tanh") * up)
+        return self.down(gated(self.gate_up(x)))
 
 
 def init_weights(module: nn.Module) -> None:
@@ -67,10 +67,10 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.config = config
-        self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.attention_norm = RMSNorm(width, eps=NORM_EPS)
         self.qkv = Linear(width, 3 * width, bias=False)
         self.out = Linear(width, width, bias=False)
-        self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.mlp_norm = RMSNorm(width, eps=NORM_EPS)
         self.mlp = GeGLU(width, config.mlp_width)
 
     def forward(

@@ -25,6 +25,7 @@ from relic.policy.attention.layer_attention import LayerAttention
 from relic.policy.attention.sinks import SinkKV
 from relic.policy.memory.blocks import NORM_EPS, Block, decode_layers, init_weights, look_up
 from relic.policy.memory.config import PositionKind, TransformerConfig
+from relic.policy.memory.cpu.layers import RMSNorm
 from relic.policy.memory.cpu.step import StepWeights, fits_step, run_step
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode
@@ -75,7 +76,7 @@ class Transformer(SequenceModel):
         if config.episode_position is learned:
             self.episode_embedding = nn.Embedding(config.max_episodes, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=NORM_EPS)
+        self.norm = RMSNorm(config.width, eps=NORM_EPS)
         self.apply(init_weights)
         self._add_sinks()
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from relic.policy.linear import Linear
 from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
 from relic.policy.memory.config import TransformerXLConfig
+from relic.policy.memory.cpu.layers import RMSNorm
 from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
@@ -40,14 +41,14 @@ class XLBlock(nn.Module):
         super().__init__()
         width = config.width
         self.num_heads = config.num_heads
-        self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.attention_norm = RMSNorm(width, eps=NORM_EPS)
         self.query = Linear(width, width, bias=False)
         self.key_value = Linear(width, 2 * width, bias=False)
         self.distance = Linear(width, width, bias=False)
         self.content_bias_HD = nn.Parameter(torch.zeros(config.num_heads, config.head_dim))
         self.distance_bias_HD = nn.Parameter(torch.zeros(config.num_heads, config.head_dim))
         self.out = Linear(width, width, bias=False)
-        self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.mlp_norm = RMSNorm(width, eps=NORM_EPS)
         self.mlp = GeGLU(width, config.mlp_width)
         for bias in (self.content_bias_HD, self.distance_bias_HD):
             nn.init.normal_(bias, std=INIT_STD)
@@ -82,7 +83,7 @@ class TransformerXL(SequenceModel):
         self.config = config
         self.width = config.width
         self.blocks = nn.ModuleList(XLBlock(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=NORM_EPS)
+        self.norm = RMSNorm(config.width, eps=NORM_EPS)
         self.apply(init_weights)
         sinusoid = _sinusoids(config.memory_steps + 1, config.width)
         self.register_buffer("sinusoid_CE", sinusoid, persistent=False)

@@ -11,6 +11,9 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LOG2_E = f4(1.44269504)
 _LN_2_HIGH = f4(0.693359375)
 _LN_2_LOW = f4(-2.12194440e-4)
+# The tanh form of GELU: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3).
+GELU = f4(2 * np.sqrt(2 / np.pi))
+GELU_CUBE = f4(0.044715)
 # Here 2 ** n has the smallest exponent of a normal float; below, its bits would mean another one.
 _LOWEST = f4(-87.0)
 
@@ -45,3 +48,12 @@ def ordered(bits):
     if its sign is set the smallest.
     """
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@numba.njit(fastmath=FAST, inline="always")
+def gelu_share(x):
+    """Return gelu(x) / x: the logistic function of what GELU's tanh form makes of x."""
+    u = GELU * (x + GELU_CUBE * x * x * x)
+    # Our exp takes no positive numbers, and 1 / (1 + exp(-u)) = exp(u) / (1 + exp(u)).
+    e = exp(-abs(u))
+    return (f4(1.0) if u > f4(0.0) else e) / (f4(1.0) + e)

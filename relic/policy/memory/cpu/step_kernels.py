@@ -15,15 +15,12 @@ from functools import cache
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.arithmetic import FAST, exp, f4
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, gelu_share
 from relic.policy.attention.cpu.vectors import KEYS, gather, score_four
 
 _ROWS = "float32[:,::1]"
 _CACHE = "float32[:,:,:,::1]"
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
-# The tanh form of GELU: x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3).
-_GELU = f4(2 * np.sqrt(2 / np.pi))
-_GELU_CUBE = f4(0.044715)
 
 
 @numba.njit(
@@ -94,11 +91,7 @@ def gate(gate_up_NF, out_NM):
     for n in range(out_NM.shape[0]):
         for i in range(hidden):
             x = gate_up_NF[n, i]
-            u = _GELU * (x + _GELU_CUBE * x * x * x)
-            # Our exp takes no positive numbers, and 1 / (1 + exp(-u)) = exp(u) / (1 + exp(u)).
-            e = exp(-abs(u))
-            logistic = (f4(1.0) if u > f4(0.0) else e) / (f4(1.0) + e)
-            out_NM[n, i] = x * logistic * gate_up_NF[n, hidden + i]
+            out_NM[n, i] = x * gelu_share(x) * gate_up_NF[n, hidden + i]
 
 
 @numba.njit(inline="always")
