@@ -72,13 +72,19 @@ def gate_forward(gate_up_NTF, out_NTM):
 @numba.njit(f"void({_NTE}, {_NTE}, {_NTE})", **_OPTIONS)
 def gate_backward(gate_up_NTF, grad_NTM, grad_gate_up_NTF):
     """Write the gradient of `gate_forward`."""
-    hidden = grad_NTM.shape[2]
+    # An unsigned index cannot count from the end, which would forbid vector loads; and a loop that
+    # writes two places of one array would not become vector code.
+    hidden = np.uint64(grad_NTM.shape[2])
+    share_M = np.empty(hidden, f4)
     for n in range(grad_NTM.shape[0]):
         for t in range(grad_NTM.shape[1]):
+            gate_up, grad, out = gate_up_NTF[n, t], grad_NTM[n, t], grad_gate_up_NTF[n, t]
             for i in range(hidden):
-                x, grad = gate_up_NTF[n, t, i], grad_NTM[n, t, i]
-                share = gelu_share(x)
+                share_M[i] = gelu_share(gate_up[i])
+            for i in range(hidden):
+                out[hidden + i] = grad[i] * gate_up[i] * share_M[i]
+            for i in range(hidden):
+                x, share = gate_up[i], share_M[i]
                 slope = GELU * (f4(1.0) + f4(3.0) * GELU_CUBE * x * x)
                 gelu_slope = share * (f4(1.0) + x * (f4(1.0) - share) * slope)
-                grad_gate_up_NTF[n, t, i] = grad * gate_up_NTF[n, t, hidden + i] * gelu_slope
-                grad_gate_up_NTF[n, t, hidden + i] = grad * x * share
+                out[i] = grad[i] * gate_up[hidden + i] * gelu_slope
