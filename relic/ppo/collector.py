@@ -20,6 +20,7 @@ from torch import Tensor
 from envs.core.vector import TrialVectorEnv
 from relic.noise import Stream, row_uniforms
 from relic.policy.policy import Policy
+from relic.ppo.config import ExpertKind
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.rollout import Rollout
 from relic.ppo.source import Array, RolloutSource, RowGroup
@@ -57,6 +58,7 @@ class Collector(RolloutSource):
         time_limit: TimeLimit | None = None,
         expert_share: float = 0.0,
         expert_steps: float = math.inf,
+        expert: ExpertKind = ExpertKind.FULL,
         world_size: int = 1,
         cache_dtype: torch.dtype = torch.float32,
         cuda_graph: bool = False,
@@ -75,6 +77,7 @@ class Collector(RolloutSource):
                 demonstrations where this is not 0.
             expert_steps: Environment steps before which a rollout must begin for the expert to be
                 asked.
+            expert: Which one.
             world_size: Ranks that collect alike, for counting environment steps.
             cache_dtype: Of what the policy remembers.
             cuda_graph: Replay the memory's steps from CUDA graphs.
@@ -96,6 +99,7 @@ class Collector(RolloutSource):
         self.time_limit = time_limit or TimeLimit(env_list[0].time_limit_default)
         self._expert_share = expert_share
         self._expert_steps = expert_steps
+        self._expert = expert
         self._started = False
         self._threads = ThreadPoolExecutor(len(env_list)) if len(env_list) > 1 else None
         self._groups = self._make_groups(env_list)
@@ -285,7 +289,7 @@ class Collector(RolloutSource):
         """Keep the expert's actions, and let it act in the episodes that it was given."""
         rollout, rows = self.rollout, group.rows
         assert rollout.expert_action is not None
-        expert = torch.as_tensor(group.env.expert_actions(), device=action.device)
+        expert = torch.as_tensor(group.env.expert_actions(self._expert.value), device=action.device)
         expert = self.policy.from_environment(expert)
         rollout.expert_action[rows, column] = expert.to(rollout.expert_action)
         starts_N = group.episode_starts_N

@@ -52,6 +52,15 @@ class Objective(Enum):
     """The actions of the environment's expert (behaviour cloning); the critic learns returns."""
 
 
+class ExpertKind(Enum):
+    """Which expert of the environment is cloned, by what it knows."""
+
+    FULL = "full"
+    """The whole task, also what no policy can know."""
+    MEMORY = "memory"
+    """What it was shown in the trial, which a policy's context holds, too."""
+
+
 class Credit(Enum):
     """How far a reward is credited back."""
 
@@ -112,6 +121,8 @@ class PPOConfig:
     start for what the reward alone would take long to find."""
     expert_share: Annotated[float, FRACTION] = 1.0
     """Share of episodes in which the expert acts while cloning; else the policy does."""
+    expert: ExpertKind = ExpertKind.FULL
+    """Which expert is cloned."""
 
     lr: Annotated[float, at_least(0)] = 2e-4
     """Learning rate after the warm-up."""

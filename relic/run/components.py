@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import torch
 from gymnasium import spaces
 
+from envs.core.hooks import TrialHooks
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
+from relic.ppo.config import ExpertKind
 from relic.ppo.learner import Learner
 from relic.ppo.returns import TimeLimit
 from relic.ppo.rollout import Rollout
@@ -166,6 +168,7 @@ def build_collector(
         time_limit=_time_limit(config, envs[0]),
         expert_share=config.ppo.expert_share if config.ppo.expert_steps else 0.0,
         expert_steps=config.ppo.expert_steps,
+        expert=config.ppo.expert,
         world_size=world_size,
         cache_dtype=config.rollout.torch_cache_dtype,
         cuda_graph=config.rollout.cuda_graph and policy.device.type == "cuda",
@@ -215,10 +218,22 @@ def assemble(
 def build_envs(config: RunConfig, rows: range, *, groups: int = 1) -> list[TrialVectorEnv]:
     """Build environments that share some rows, given by their global numbers, in order."""
     each = len(rows) // groups
-    return [
+    envs = [
         make_trial_env(config.env.id, each, {**config.env.options, "first_row": first_row})
         for first_row in rows[::each]
     ]
+    _check_expert(config, envs[0])
+    return envs
+
+
+def _check_expert(config: RunConfig, env: TrialVectorEnv) -> None:
+    kind = config.ppo.expert
+    hook = "ask_expert" if kind is ExpertKind.FULL else "ask_memory_expert"
+    if config.ppo.expert_steps and getattr(type(env), hook) is getattr(TrialHooks, hook):
+        raise ConfigError(
+            f"ppo.expert: must be one that {config.env.id} has to clone it, got {kind.value}. "
+            "Use another, or set ppo.objective=ppo and ppo.clone_steps=0."
+        )
 
 
 def _time_limit(config: RunConfig, facts: EnvFacts) -> TimeLimit:

@@ -172,6 +172,7 @@ def make_training(
         time_limit=ppo.time_limit,
         expert_share=ppo.expert_share if ppo.expert_steps else 0.0,
         expert_steps=ppo.expert_steps,
+        expert=ppo.expert,
         world_size=world,
         cache_dtype=cache_dtype,
         cuda_graph=cuda_graph,

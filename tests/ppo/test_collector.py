@@ -7,7 +7,7 @@ import torch
 from relic.policy.memory.config import PositionKind
 from relic.policy.steps import SequenceBatch
 from relic.ppo.collector import Collector
-from relic.ppo.config import Objective
+from relic.ppo.config import ExpertKind, Objective
 from relic.ppo.returns import Credit, TimeLimit
 
 COLUMNS = ("reward_NT", "episode_starts_NT", "terminated_NT", "truncated_NT", "crashed_NT")
@@ -154,6 +154,19 @@ def test_demonstrations_are_acted_and_remembered(training):
     with torch.no_grad():
         output = built.policy.evaluate_actions(batch)
     torch.testing.assert_close(output.value, rollout.value_NT, atol=1e-5, rtol=0)
+
+
+def test_the_memory_oracle_can_be_cloned(training):
+    ppo = {"objective": Objective.CLONE, "expert_share": 0.5, "expert": ExpertKind.MEMORY}
+    rollout = collected(training(ppo, env="houses", num_envs=3))
+    assert rollout.expert_action is not None
+    again = training(env="houses", num_envs=3).collector.groups[0].env
+    again.reset(seed=3)
+    for column in range(rollout.num_steps):
+        expected = again.expert_actions("memory")
+        np.testing.assert_array_equal(rollout.expert_action[:, column], expected)
+        again.step(rollout.action[:, column].numpy())
+    again.close()
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,7 @@ def test_a_run_that_is_refused_does_not_bind_its_directory(train, tmp_path):
         ("validation.options.splt=val", "Did you mean 'split'?"),
         ("validation.options.horizon=90", "must keep episodes within the 20 steps"),
         ("init_from=/nowhere", "/nowhere"),
+        ("ppo={clone_steps: 99, expert: memory}", "ppo.expert: must be one that relic/Darkroom-v0"),
     ],
 )
 def test_what_comes_later_is_refused_before_training(train, tmp_path, override, message):
