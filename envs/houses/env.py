@@ -55,7 +55,8 @@ class HousesVectorEnv(TrialVectorEnv):
     start, counter-clockwise, `prev_reward`, 0 at an episode's start, `outcome`, an
     `envs.objectnav.config.Outcome` (`NONE` but at an episode's start), and
     `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
-    until there are K: to learn from, not to act on.
+    until there are K, and `goal_recall`, (3,), whether an instance of the goal was in view in this
+    trial, and where in that frame it was last: both to learn from, not to act on.
 
     Actions: see `envs.objectnav.config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
@@ -79,6 +80,7 @@ class HousesVectorEnv(TrialVectorEnv):
         prev_reward: bool = False,
         goal_places: bool = False,
         outcome: bool = False,
+        goal_recall: bool = False,
         task: ObjectNavConfig | Mapping[str, Any] | None = None,
         antialias: int = 1,
         threads: int = 1,
@@ -100,6 +102,7 @@ class HousesVectorEnv(TrialVectorEnv):
             prev_reward: whether to observe the last reward.
             goal_places: whether to observe where the goal is.
             outcome: whether to observe, at an episode's start, how the one before ended.
+            goal_recall: whether to observe where the goal was last detected in this trial.
             task: the rules, or those of their constants that differ from the paper's.
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
@@ -121,6 +124,7 @@ class HousesVectorEnv(TrialVectorEnv):
                 prev_reward=prev_reward,
                 goal_places=goal_places,
                 outcome=outcome,
+                goal_recall=goal_recall,
                 where="Houses",
             ),
             single_action_space=spaces.Discrete(len(Action)),

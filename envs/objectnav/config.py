@@ -307,6 +307,7 @@ def observation_space(
     prev_reward: bool,
     goal_places: bool = False,
     outcome: bool = False,
+    goal_recall: bool = False,
     where: str,
     max_semantic: int = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1,
 ) -> spaces.Dict:
@@ -316,8 +317,14 @@ def observation_space(
         ("prev_reward", prev_reward),
         ("goal_places", goal_places),
         ("outcome", outcome),
+        ("goal_recall", goal_recall),
     ):
         check_flag(f"{where}.{name}", flag)
+    if goal_recall and DETECTIONS not in sensors:
+        raise ValueError(
+            f"{where}.goal_recall: must be False without the sensor detections, which it is made "
+            "of, got True. Add 'detections' to sensors."
+        )
     known = {
         "rgb": spaces.Box(0, 255, (*shape, 3), np.uint8),
         "depth": spaces.Box(0.0, MAX_DEPTH, shape, np.float32),
@@ -330,6 +337,7 @@ def observation_space(
         "prev_reward": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (1,), np.float32),
         "goal_places": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (MAX_PLACES, 2), np.float32),
         "outcome": spaces.Discrete(len(Outcome)),
+        "goal_recall": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (3,), np.float32),
     }
     wanted = {*observed_images(sensors), "gps", "goal"}
     wanted |= set(_detection_spaces(shape)) if DETECTIONS in sensors else set()
@@ -337,6 +345,7 @@ def observation_space(
     wanted |= {"prev_reward"} if prev_reward else set()
     wanted |= {"goal_places"} if goal_places else set()
     wanted |= {"outcome"} if outcome else set()
+    wanted |= {"goal_recall"} if goal_recall else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})
 
 

@@ -162,10 +162,15 @@ class Detections:
         """When each category was last named in the trial, counted by names from 1; 0: not yet."""
         self.named_N = np.full(num_rows, num_categories, np.int64)
         """What the row's last observation names; C: nothing."""
+        self._last_NC3 = np.zeros((num_rows, num_categories, 3), np.float32)
+        """Of each category whether it was in view before the last observation, and where last."""
+        self._now_NC3 = np.zeros_like(self._last_NC3)
+        """The same with the last observation."""
 
     def begin_trial(self, row: int) -> None:
-        """Forget who was named."""
+        """Forget who was named and what was seen."""
         self.turn_NC[row] = 0
+        self._last_NC3[row] = self._now_NC3[row] = 0.0
         self.named_N[row] = self.turn_NC.shape[1]
 
     def act(self, rows: Rows) -> None:
@@ -176,6 +181,7 @@ class Detections:
         """
         acted = rows[self.named_N[rows] < self.turn_NC.shape[1]]
         self.turn_NC[acted, self.named_N[acted]] = self.turn_NC[acted].max(axis=1, initial=0) + 1
+        self._last_NC3[rows] = self._now_NC3[rows]
 
     def observe(
         self,
@@ -214,10 +220,20 @@ class Detections:
         goal_K4 = _pick(seen_KC4, goal_K)
         out["goal_detection"][chosen, :3] = goal_K4[:, [IN_VIEW, AHEAD, RIGHT]]
         out["goal_detection"][chosen, 3:] = _places(goal_K4, gps_K2, turned_K)
+        if "goal_recall" in out:
+            places_KC2 = _places(seen_KC4, gps_K2[:, None], turned_K[:, None])
+            told_KC3 = np.concatenate([np.ones_like(places_KC2[..., :1]), places_KC2], axis=-1)
+            now_KC3 = np.where(in_view_KC[..., None], told_KC3, self._last_NC3[chosen])
+            self._now_NC3[chosen] = now_KC3
+            out["goal_recall"][chosen] = now_KC3[np.arange(len(chosen)), goal_K]
 
     def state(self) -> State:
         """Return copies of everything."""
-        return {"named_turn": self.turn_NC.copy(), "named": self.named_N.copy()}
+        return {
+            "named_turn": self.turn_NC.copy(),
+            "named": self.named_N.copy(),
+            "last_seen": self._last_NC3.copy(),
+        }
 
     def load_state(self, state: State) -> None:
         """Take over what `state` returned."""
@@ -228,6 +244,7 @@ class Detections:
             )
         self.turn_NC[:] = state["named_turn"]
         self.named_N[:] = state["named"]
+        self._last_NC3[:] = state.get("last_seen", 0.0)
 
 
 def _pick(seen_KC4: NDArray[np.float32], category_K: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -240,9 +257,9 @@ def _pick(seen_KC4: NDArray[np.float32], category_K: NDArray[np.int64]) -> NDArr
 def _places(
     seen_K4: NDArray[np.float32], gps_K2: NDArray[np.float32], turned_K: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return where things are in the frame of `gps`, zeros for what is not in view, (K, 2)."""
-    ahead_K, right_K = seen_K4[:, AHEAD], seen_K4[:, RIGHT]
+    """Return where things are in the frame of `gps`, zeros for what is not in view, (..., 2)."""
+    ahead_K, right_K = seen_K4[..., AHEAD], seen_K4[..., RIGHT]
     cos_K, sin_K = np.cos(turned_K), np.sin(turned_K)
     # The frame's axes are forward and right, and a heading turns to the left.
-    moved_K2 = np.stack([ahead_K * cos_K + right_K * sin_K, right_K * cos_K - ahead_K * sin_K], 1)
-    return np.where(seen_K4[:, IN_VIEW, None] > 0.0, gps_K2 + moved_K2, np.float32(0.0))
+    moved_K2 = np.stack([ahead_K * cos_K + right_K * sin_K, right_K * cos_K - ahead_K * sin_K], -1)
+    return np.where(seen_K4[..., IN_VIEW, None] > 0.0, gps_K2 + moved_K2, np.float32(0.0))

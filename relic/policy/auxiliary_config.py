@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from relic.policy.encoders.config import GOAL_PLACES
+from relic.policy.encoders.config import GOAL_PLACES, GOAL_RECALL
 from relic.schema import POSITIVE, at_least, check_bounds
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from relic.policy.auxiliary import AuxiliaryHead
     from relic.policy.goal_location import GoalLocationHead
+    from relic.policy.recall import RecallHead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,15 +85,51 @@ class GoalLocationConfig(AuxiliaryConfig):
         from relic.policy.goal_location import GoalLocationHead  # needs torch
 
         for key, size in ((self.target, 2), (self.position, 2), (self.heading, 1)):
-            _check_observed(space, key, size)
+            _check_observed(space, key, size, section="goal_location")
         return GoalLocationHead(self, width)
 
 
-def _check_observed(space: spaces.Dict, key: str, size: int) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecallConfig(AuxiliaryConfig):
+    """The recall of where the goal was last in view."""
+
+    weight: Annotated[float, at_least(0)] = 0.03
+    """Weight of its loss."""
+    target: str = GOAL_RECALL
+    """Observation, (3,), of whether the goal was in view in this trial, and where last; it is never
+    an input."""
+    position: str = "gps"
+    """Observed position (forward, right), in the frame and the unit of the place."""
+    heading: str = "compass"
+    """Observed heading in radians, counter-clockwise in that frame."""
+    scale: Annotated[float, POSITIVE] = 5.0
+    """Distance that is far, in the unit of the place."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The observation of what is to be recalled."""
+        return (self.target,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Position and heading, by which a place becomes a direction."""
+        return (self.position, self.heading)
+
+    def build(self, space: spaces.Dict, width: int) -> RecallHead:
+        """Return the head, if the observations that it needs are there."""
+        from relic.policy.recall import RecallHead  # needs torch
+
+        for key, size in ((self.target, 3), (self.position, 2), (self.heading, 1)):
+            _check_observed(space, key, size, section="recall")
+        return RecallHead(self, width)
+
+
+def _check_observed(space: spaces.Dict, key: str, size: int, *, section: str) -> None:
     shape = space[key].shape if key in space.spaces else None
     if not shape or shape[-1] != size:
         found = "nothing" if shape is None else f"the shape {shape}"
+        option = GOAL_PLACES if section == "goal_location" else GOAL_RECALL
         raise ValueError(
-            f"policy.goal_location: {key} must be observed with {size} numbers, got {found}. "
-            "Houses show it with env.options.goal_places=true and env.options.compass=true."
+            f"policy.{section}: {key} must be observed with {size} numbers, got {found}. "
+            f"Houses show it with env.options.{option}=true and env.options.compass=true."
         )

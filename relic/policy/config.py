@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig
+from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig, RecallConfig
 from relic.policy.encoders.config import EncoderConfig
 from relic.policy.memory.memories import MemorySections
 
@@ -22,6 +22,8 @@ class PolicyConfig(MemorySections):
     """Initial logarithm of the standard deviation of continuous actions."""
     goal_location: GoalLocationConfig | None = None
     """Auxiliary head, whose guess the actor is told. null: none."""
+    recall: RecallConfig | None = None
+    """Auxiliary head that recalls where the goal was last in view; told, too. null: none."""
 
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:

@@ -22,7 +22,15 @@ from relic.run.metrics import read_metrics
 
 Metrics = Sequence[dict[str, Any]]
 
-LOSSES = ("policy_loss", "value_loss", "entropy", "goal_location_loss", "goal_location_error")
+LOSSES = (
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "goal_location_loss",
+    "goal_location_error",
+    "recall_loss",
+    "recall_error",
+)
 STEPS_AXIS = "environment steps"
 _COLOURS = plt.get_cmap("viridis")
 _PARTS = ("simulate", "act", "learn", "refresh", "evaluate", "checkpoint", "other")

@@ -13,6 +13,7 @@ PREV_REWARD = "prev_reward"
 """Observation that carries the previous reward."""
 
 GOAL_PLACES = "goal_places"
+GOAL_RECALL = "goal_recall"
 """Observation of where the goal's instances lie: never an input unless named."""
 
 

@@ -130,3 +130,42 @@ def test_pictures_are_handed_out_only_if_asked_for() -> None:
     assert not {"depth", "semantic", "instance"} & told.keys()
     rgb = HousesVectorEnv(1, **(EVERYTHING | {"sensors": ["rgb"]})).reset()[0]["rgb"]
     np.testing.assert_array_equal(told["rgb"], rgb)
+
+
+def test_recall_is_where_the_goal_was_last_in_view_in_the_trial() -> None:
+    """By a dictionary of places that grows with what each observation says is in view."""
+    env = make(4, **ALONE, resolution=32, task=SHORT, compass=True, goal_recall=True)
+    told = env.reset()[0]
+    known: list[dict[int, np.ndarray]] = [{} for _ in range(4)]
+    remembered = 0
+    for step, action_N in enumerate(random_actions(160, 4, seed=9)):
+        for n in range(4):
+            seen_C4 = told["detections"][n].reshape(20, 4)
+            turned = told["compass"][n, 0]
+            for category in np.flatnonzero(seen_C4[:, 0]):
+                ahead, right = seen_C4[category, 2:]
+                cos, sin = math.cos(turned), math.sin(turned)
+                moved = [ahead * cos + right * sin, right * cos - ahead * sin]
+                known[n][category] = told["gps"][n] + moved
+            goal = int(told["goal"][n])
+            if goal in known[n]:
+                np.testing.assert_allclose(told["goal_recall"][n, 1:], known[n][goal], 1e-4, 1e-4)
+                remembered += not seen_C4[goal, 0]
+            assert told["goal_recall"][n, 0] == (goal in known[n])
+        if step == 80:
+            told = env.reset(options={"new_trial": np.array([True, False, True, False])})[0]
+            known[0], known[2] = {}, {}
+            continue
+        told = env.step(action_N)[0]
+    assert remembered > 50
+    other = make(4, **ALONE, resolution=32, task=SHORT, compass=True, goal_recall=True)
+    other.load_state_dict(env.state_dict())
+    np.testing.assert_array_equal(other.observe()["goal_recall"], told["goal_recall"])
+    np.testing.assert_array_equal(
+        other.step(action_N)[0]["goal_recall"], env.step(action_N)[0]["goal_recall"]
+    )
+
+
+def test_recall_needs_detections() -> None:
+    with pytest.raises(ValueError, match="goal_recall: must be False without the sensor"):
+        make(1, goal_recall=True, sensors=["rgb"])
