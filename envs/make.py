@@ -21,6 +21,15 @@ def known_ids() -> list[str]:
     return sorted(i for i in gymnasium.registry if i.startswith(_NAMESPACE))
 
 
+def kernel_parts(name: str) -> Mapping[str, str]:
+    """Return what of an environment can be compiled ahead; see `envs.core.kernels.compile_ahead`.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return getattr(_factory(name), "kernel_parts", {})
+
+
 def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> TrialVectorEnv:
     """Build the vector environment `name` with `num_envs` rows.
 
@@ -34,7 +43,7 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
         ValueError: If the name or an option is unknown.
         TypeError: If what was built is not a `TrialVectorEnv`.
     """
-    factory = _own_factory(name) if ":" in name else _registered_factory(name)
+    factory = _factory(name)
     valid = keywords(factory, TrialVectorEnv)
     for option in options:
         if valid is not None and option not in valid:
@@ -46,6 +55,10 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
             f"{type(env).__name__}. Wrap it as docs/own_environment.md shows."
         )
     return env
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    return _own_factory(name) if ":" in name else _registered_factory(name)
 
 
 def _registered_factory(name: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 import gymnasium
@@ -61,6 +61,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
     goal_categories: ClassVar[tuple[str, ...]] = ()
     """What the records' `goal` counts, by name; empty where goals have no categories."""
+    kernel_parts: ClassVar[Mapping[str, str]] = {}
+    """What can be compiled before it is called; see `envs.core.kernels.compile_ahead`."""
     state_version: ClassVar[int] = 1
     """Raise it in a subclass whenever the meaning of its saved state changes."""
 

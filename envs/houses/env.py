@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.core.kernels import compile_ahead
 from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
 from envs.core.validation import check_count
@@ -65,6 +66,10 @@ class HousesVectorEnv(TrialVectorEnv):
     """
 
     goal_categories = GOAL_CATEGORIES
+    kernel_parts: ClassVar = {
+        "drawing": "envs.houses.kernels:draw",
+        "walking": "envs.houses.kernels:walk",
+    }
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class HousesVectorEnv(TrialVectorEnv):
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
         refuse_fixed(HousesVectorEnv, TrialVectorEnv, kwargs)
+        compile_ahead(self.kernel_parts)
         self.task = parse_task(task, where="Houses")
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution, where="Houses")

@@ -203,10 +203,7 @@ class Detections:
         """
         num_rows, num_categories = self.turn_NC.shape
         chosen = np.arange(num_rows) if rows is None else rows
-        seen_KC4 = np.empty((len(chosen), num_categories, NUM_FIELDS), np.float32)
-        scan_KS = np.empty((len(chosen), SCAN_COLUMNS), np.float32)
-        images = (pictures["depth"], pictures["semantic"], pictures["instance"])
-        detect(chosen, images, pitch_N[chosen], self._lens, seen_KC4, scan_KS)
+        seen_KC4, scan_KS = self.find(chosen, pictures, pitch_N)
         in_view_KC = seen_KC4[..., IN_VIEW] > 0.0
         # The largest number is later than any turn.
         turn_KC = np.where(in_view_KC, self.turn_NC[chosen], np.iinfo(np.int64).max)
@@ -226,6 +223,16 @@ class Detections:
             now_KC3 = np.where(in_view_KC[..., None], told_KC3, self._last_NC3[chosen])
             self._now_NC3[chosen] = now_KC3
             out["goal_recall"][chosen] = now_KC3[np.arange(len(chosen)), goal_K]
+
+    def find(
+        self, rows: Rows, pictures: Mapping[str, Images], pitch_N: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what `detect` finds in the pictures of rows: (K, C, 4), and the scan (K, S)."""
+        seen_KC4 = np.empty((len(rows), self.turn_NC.shape[1], NUM_FIELDS), np.float32)
+        scan_KS = np.empty((len(rows), SCAN_COLUMNS), np.float32)
+        images = (pictures["depth"], pictures["semantic"], pictures["instance"])
+        detect(rows, images, pitch_N[rows], self._lens, seen_KC4, scan_KS)
+        return seen_KC4, scan_KS
 
     def state(self) -> State:
         """Return copies of everything."""

@@ -11,8 +11,9 @@ import torch
 from gymnasium import spaces
 
 from envs.core.hooks import TrialHooks
+from envs.core.kernels import compile_ahead
 from envs.core.vector import TrialVectorEnv
-from envs.make import make_trial_env
+from envs.make import kernel_parts, make_trial_env
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
@@ -51,6 +52,9 @@ class EnvFacts(Protocol):
         ...
 
 
+_LEARNING = {"learning": "relic.run.kernels:learn"}
+"""What is compiled beside the environment; see `envs.core.kernels.compile_ahead`."""
+
 MakeSource = Callable[[Policy, Rollout], RolloutSource]
 """Makes who fills the rollout, by the policy's actions."""
 
@@ -81,6 +85,7 @@ def build_components(config: RunConfig, ranks: Ranks) -> Components:
             environment or policy refuses its options.
     """
     with refusals():
+        compile_ahead({**kernel_parts(config.env.id), **_LEARNING})
         groups = config.rollout.groups
         envs = build_envs(config, rows_of_rank(config, ranks, groups=groups), groups=groups)
 
