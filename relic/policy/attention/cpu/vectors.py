@@ -25,6 +25,8 @@ _FLAGS = ("reassoc", "contract", "nsz", "arcp")
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 KEYS = 4
 """Keys that are scored at a time."""
+_LINE = 64
+"""Bytes that memory gives at a time."""
 
 
 def _vector(lanes: int) -> ir.VectorType:
@@ -94,14 +96,32 @@ def _four_sums(builder: Builder, vectors: list[Value]) -> Value:
     return joined(xy, zw, [0, 1, 4, 5], [2, 3, 6, 7])
 
 
+def _fetch(builder: Builder, data: Value, first: Value, rows: int, dim: int) -> None:
+    """Ask memory for some rows of a cache, which are read soon."""
+    address, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    begin = builder.bitcast(builder.gep(data, [builder.mul(first, _index(dim))]), address)
+    # To be read, into the nearest cache, as data.
+    how = [ir.Constant(number, value) for value in (0, 3, 1)]
+    for line in range(0, 4 * rows * dim, _LINE):
+        builder.call(function, [builder.gep(begin, [_index(line)]), *how])
+
+
 @_literal
-def score_four(typingctx, a_D, key_SD, first, s_S, dim):
-    """Set s[j] to the product of a and key j, for the four keys from `first` on."""
+def score_four(typingctx, a_D, key_SD, first, s_S, next_SD, dim):
+    """Set s[j] to the product of a and key j, for the four keys from `first` on.
+
+    The same rows of `next_SD` are fetched meanwhile.
+    """
     size = dim.literal_value
     lanes = _lanes(size)
 
     def codegen(context, builder, signature, args):
-        a, key, s = (_data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3))
+        a, key, s, following = (
+            _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3, 4)
+        )
+        _fetch(builder, following, args[2], KEYS, size)
         begin = builder.mul(args[2], _index(size))
         sums: list[Any] = [None] * KEYS
         for part in range(0, size, lanes):
@@ -113,23 +133,33 @@ def score_four(typingctx, a_D, key_SD, first, s_S, dim):
         _store(builder, _four_sums(builder, sums), s, args[2])
         return context.get_dummy_value()
 
-    return types.void(a_D, key_SD, first, s_S, dim), codegen
+    return types.void(a_D, key_SD, first, s_S, next_SD, dim), codegen
 
 
 @_literal
-def gather(typingctx, s_S, value_SD, length, o_D, dim):
-    """Set o to the sum of the first values weighted by s; an even number of them."""
+def gather(typingctx, s_S, value_SD, length, o_D, next_SD, dim):
+    """Add to o the sum of the first values weighted by s; an even number of them.
+
+    The same rows of `next_SD` are fetched meanwhile.
+    """
     size = dim.literal_value
     lanes = _lanes(size)
 
     def codegen(context, builder, signature, args):
-        s, value, o = (_data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3))
+        s, value, o, following = (
+            _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3, 4)
+        )
         parts = range(0, size, lanes)
         # Two sums that do not wait for each other. They become registers.
         zero = ir.Constant(_vector(lanes), None)
-        sums = [[cgutils.alloca_once_value(builder, zero) for _ in parts] for _ in range(2)]
+        begun = [_load(builder, o, _index(part), lanes) for part in parts]
+        sums = [[cgutils.alloca_once(builder, zero.type) for _ in parts] for _ in range(2)]
+        for total, rest, start in zip(*sums, begun, strict=True):
+            builder.store(start, total)
+            builder.store(zero, rest)
         loop = cgutils.for_range_slice(builder, _index(0), args[2], _index(2), intp=_INDEX)
         with loop as (first, _):
+            _fetch(builder, following, first, 2, size)
             for j, totals in enumerate(sums):
                 row = builder.add(first, _index(j))
                 weight = _spread(builder, builder.load(builder.gep(s, [row])), lanes)
@@ -143,4 +173,4 @@ def gather(typingctx, s_S, value_SD, length, o_D, dim):
             _store(builder, both, o, _index(part))
         return context.get_dummy_value()
 
-    return types.void(s_S, value_SD, length, o_D, dim), codegen
+    return types.void(s_S, value_SD, length, o_D, next_SD, dim), codegen

@@ -15,12 +15,16 @@ from functools import cache
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, gelu_share
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, gelu_share, ordered
 from relic.policy.attention.cpu.vectors import KEYS, gather, score_four
 
 _ROWS = "float32[:,::1]"
 _CACHE = "float32[:,:,:,::1]"
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
+_PART_NUMBERS = 2048
+"""Of keys, and as many of values, that attention works on at a time: 16 kB, so that the nearest
+cache holds them and as many more that are fetched meanwhile."""
+_LOWEST = f4(-1e30)
 
 
 @numba.njit(
@@ -106,26 +110,79 @@ def _turn(x_F, first, turn_P, out_D):
 
 
 @numba.njit(fastmath=FAST, inline="always")
-def _weigh(s, length):
+def _weigh(s_S, length, highest):
     """Turn scores into weights; return their total, which they are not yet divided by."""
-    highest = s[0]
-    for j in range(length):
-        highest = max(highest, s[j])
     total = f4(0.0)
     for j in range(length):
-        weight = exp(s[j] - highest)
-        s[j] = weight
+        weight = exp(s_S[j] - highest)
+        s_S[j] = weight
         total += weight
     return total
+
+
+@numba.njit(fastmath=FAST, inline="always")
+def _attend_part(q_D, kv_2SD, next_2SD, s_S, o_D, highest, total, dim):
+    """Attend to some slots more, and fetch what comes after them.
+
+    Args:
+        q_D: The query, scaled.
+        kv_2SD: Keys and values of the slots.
+        next_2SD: Those that are read after them.
+        s_S: Scratch.
+        o_D: Sum of the values so far by their weights; written.
+        highest: The largest score so far, of which the exponential is 1 in all weights.
+        total: Sum of the weights so far.
+        dim: D.
+
+    Returns:
+        The new `highest` and `total`.
+    """
+    (key_SD, value_SD), (next_key_SD, next_value_SD) = kv_2SD, next_2SD
+    count = key_SD.shape[0]
+    whole = count // KEYS * KEYS
+    for j in range(0, whole, KEYS):
+        score_four(q_D, key_SD, j, s_S, next_key_SD, dim)
+    # Those behind the last four. What lies beyond the slots is not looked at: it may be NaN.
+    for j in range(whole, count):
+        s_S[j] = f4(0.0)
+        for i in range(dim):
+            s_S[j] += q_D[i] * key_SD[j, i]
+    before = highest
+    bits_S = s_S.view(np.int32)
+    largest = ordered(np.float32(highest).view(np.int32))
+    for j in range(count):
+        largest = max(largest, ordered(bits_S[j]))
+    highest = ordered(largest).view(np.float32)
+    less = exp(before - highest)
+    for i in range(dim):
+        o_D[i] *= less
+    total = total * less + _weigh(s_S, count, highest)
+    gather(s_S, value_SD, whole, o_D, next_value_SD, dim)
+    for j in range(whole, count):
+        for i in range(dim):
+            o_D[i] += s_S[j] * value_SD[j, i]
+    return highest, total
+
+
+@numba.njit(inline="always")
+def _part_after(end, length, n, h, num_rows, num_heads):
+    """Return row, head and first slot of what is read after a part that ends before `end`."""
+    if end < length:
+        return n, h, end
+    if h + 1 < num_heads:
+        return n, h + 1, 0
+    return min(n + 1, num_rows - 1), 0, 0
 
 
 @cache
 def attend_kernel(dim: int) -> Callable[..., None]:
     """Return the kernel of a step's attention for heads of so many numbers, a multiple of 4.
 
-    It reads every cached number once, so memory is what limits it. The size is a constant of the
-    code, not an argument: without it there is no good vector code.
+    It reads every cached number once, so memory is what limits it: slots go by in parts that the
+    nearest cache holds, and while one is worked on, the next one is fetched. The size is a constant
+    of the code, not an argument: without it there is no good vector code.
     """
+    most = max(_PART_NUMBERS // dim // KEYS, 1) * KEYS
 
     @numba.njit(
         f"void({_ROWS}, complex64[:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
@@ -145,38 +202,41 @@ def attend_kernel(dim: int) -> Callable[..., None]:
             keeps: Leave the step in its slot; else what was there is put back.
             out_NE: Written.
         """
-        num_heads = key_NHSD.shape[1]
+        num_rows, num_heads = key_NHSD.shape[:2]
         width = num_heads * dim
         scale = f4(1.0) / np.sqrt(f4(dim))
-        s = np.empty(used_N.max(), f4)
+        s, held_k, held_v = np.empty(most, f4), np.empty(dim, f4), np.empty(dim, f4)
         q, k, o = np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
-        held_k, held_v = np.empty(dim, f4), np.empty(dim, f4)
-        for n in range(qkv_NF.shape[0]):
+        for n in range(num_rows):
             slot, length = slot_N[n], used_N[n]
-            whole = length // KEYS * KEYS
+            # Parts of one size: as much is fetched as is worked on meanwhile.
+            part = (length - 1) // ((length - 1) // most + 1) // KEYS * KEYS + KEYS
             for h in range(num_heads):
                 key_SD, value_SD = key_NHSD[n, h], value_NHSD[n, h]
                 _turn(qkv_NF[n], h * dim, turn_NP[n], q)
                 _turn(qkv_NF[n], width + h * dim, turn_NP[n], k)
                 for i in range(dim):
                     q[i] *= scale
+                    o[i] = f4(0.0)
                     held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
                     key_SD[slot, i] = k[i]
                     value_SD[slot, i] = qkv_NF[n, 2 * width + h * dim + i]
-                for j in range(0, whole, KEYS):
-                    score_four(q, key_SD, j, s, dim)
-                # Those behind the last four. What lies beyond is not looked at: it may be NaN.
-                for j in range(whole, length):
-                    s[j] = f4(0.0)
-                    for i in range(dim):
-                        s[j] += q[i] * key_SD[j, i]
-                inverse = f4(1.0) / _weigh(s, length)
-                gather(s, value_SD, whole, o, dim)
-                for j in range(whole, length):
-                    for i in range(dim):
-                        o[i] += s[j] * value_SD[j, i]
+                highest, total = _LOWEST, f4(0.0)
+                for first in range(0, length, part):
+                    end = min(first + part, length)
+                    then_n, then_h, at = _part_after(end, length, n, h, num_rows, num_heads)
+                    highest, total = _attend_part(
+                        q,
+                        (key_SD[first:end], value_SD[first:end]),
+                        (key_NHSD[then_n, then_h, at:], value_NHSD[then_n, then_h, at:]),
+                        s,
+                        o,
+                        highest,
+                        total,
+                        dim,
+                    )
                 for i in range(dim):
-                    out_NE[n, h * dim + i] = o[i] * inverse
+                    out_NE[n, h * dim + i] = o[i] / total
                     if not keeps:
                         key_SD[slot, i], value_SD[slot, i] = held_k[i], held_v[i]
 
