@@ -33,6 +33,7 @@ from machine import OtherLoad, cpu_time
 from timing import finish, measure
 from torch import Tensor
 
+from relic.cores import cores
 from relic.files import PROJECT
 from relic.ppo.loop import run_rollout
 from relic.ppo.returns import gae
@@ -41,7 +42,6 @@ from relic.run.components import build_components
 from relic.run.compose import compose
 from relic.run.distributed import join_ranks
 from relic.run.metrics import read_metrics
-from relic.run.ranks.ranks import cores
 from relic.run.trainer import prepare_process
 
 ROWS, STEPS, EPISODE = 20, 65_536, 500

@@ -167,7 +167,7 @@ def _plan(
             protocol,
             allow_trained=settings.allow_trained,
             device=settings.device,
-            workers=settings.workers,
+            workers=settings.workers or 1,
         )
         directory = _directory(agent, settings, protocol)
         if settings.out is not None and len(agents) > 1:

@@ -30,8 +30,9 @@ class Settings:
     several runs or checkpoints, each has a directory in it, beside the comparison."""
     checkpoint: Literal["latest", "best", "all"] = "latest"
     """Which one of a run directory. With `all` they are compared."""
-    workers: Annotated[int, at_least(1)] = 1
-    """Processes that share the blocks; records do not depend on it."""
+    workers: Annotated[int | None, at_least(1)] = None
+    """Processes that share the blocks; records do not depend on it. None: one a core on a CPU, as
+    far as blocks and memory suffice for them."""
     threads: Annotated[int, at_least(1)] = 1
     """CPU threads of torch in each of them."""
     device: str = "cpu"

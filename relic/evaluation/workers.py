@@ -18,15 +18,18 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from tqdm import tqdm
 
+from relic.cores import cores
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import check_fit, make_env, run_block
 from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, identity
 from relic.evaluation.trained_agent import Expert, TrainedAgent
+from relic.policy.loading import load
 from relic.policy.policy import Policy
 
 ATTEMPTS = 2
@@ -60,11 +63,30 @@ class Assignment:
         return identity(self.agent.digest, self.protocol, self.threads, device=self.device)
 
 
+def suitable_workers(assignment: Assignment, jobs: Sequence[Job]) -> int:
+    """Return how many processes an evaluation gets where nobody says it.
+
+    One a core where each has two blocks to do, as it takes seconds to start, and where what all of
+    them remember fits into memory.
+    """
+    device = torch.device(assignment.device)
+    most = min(cores() // assignment.threads, len(jobs) // 2)
+    if device.type != "cpu" or most < 2:
+        return 1
+    protocol = assignment.protocol
+    if isinstance(assignment.agent, TrainedAgent):
+        policy = load(assignment.agent.checkpoint)
+        steps = protocol.capacity(policy.max_episode_steps)
+        each = protocol.block * policy.memory.bytes_per_row(steps)
+        most = min(most, psutil.virtual_memory().available // each)
+    return max(most, 1)
+
+
 def run_jobs(
     assignment: Assignment,
     jobs: Sequence[Job],
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     on_episode: OnEpisode = lambda _: None,
 ) -> None:
     """Evaluate blocks into the assignment's directory.
@@ -72,7 +94,7 @@ def run_jobs(
     Args:
         assignment: What is evaluated.
         jobs: Blocks that are not done yet.
-        workers: Processes; with one, the work is done in this process.
+        workers: Processes; with one, the work is done in this process. None: as many as suit.
         on_episode: Called with its record as each episode ends.
 
     Raises:
@@ -80,7 +102,7 @@ def run_jobs(
     """
     # Their number changes nothing that comes out: blocks are fixed, noise is keyed by trial, and
     # each process computes with as many threads.
-    workers = min(workers, len(jobs))
+    workers = min(workers or suitable_workers(assignment, jobs), len(jobs))
     if workers <= 1:
         # As many as a worker process has: the last bits depend on them.
         with torch_threads(assignment.threads):

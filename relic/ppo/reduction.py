@@ -7,6 +7,7 @@ summed, never averaged. One process has nobody to talk to: its `Reduction` retur
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,6 +31,10 @@ class Reduction:
     def broadcast(self, module: nn.Module) -> None:
         """Give every rank the parameters and buffers of rank 0."""
         del module
+
+    def gather(self, item: Any) -> list[Any]:
+        """Return what all ranks bring, plain data, in their order."""
+        return [item]
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -63,6 +68,12 @@ class RankReduction(Reduction):
         """Give every rank the parameters and buffers of rank 0."""
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.data, 0, group=self._group)
+
+    def gather(self, item: Any) -> list[Any]:
+        """Return what all ranks bring, plain data, in their order."""
+        items: list[Any] = [None] * self.world_size
+        dist.all_gather_object(items, item, group=self._group)
+        return items
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -45,6 +46,10 @@ class Ranks:
         """Leave the group."""
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+ALONE: Final = Ranks(0, 1, torch.device("cpu"), Reduction())
+"""One process on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,10 @@ class MemoryPlan:
     rows: int
     device: torch.device
     free_host: int
+    """An equal share where processes share the machine."""
     free_device: int
+    processes: int = 1
+    """Those that share this machine's memory, each with a plan like this one."""
 
     @property
     def on_device(self) -> int:
@@ -67,9 +70,10 @@ class MemoryPlan:
             f"cache {human(self.cache)}, activations {human(self.activations)}"
         )
         where = "host" if self.device.type == "cpu" else str(self.device)
+        each = f" for each of {self.processes} ranks" if self.processes > 1 else ""
         return [
             f"memory: {parts}; {human(per_row)} a row.",
-            f"memory: {human(self.on_device)} of {human(self._free)} free on {where}.",
+            f"memory: {human(self.on_device)} of {human(self._free)} free on {where}{each}.",
         ]
 
     def check(self, config: RunConfig) -> None:
@@ -101,12 +105,18 @@ class MemoryPlan:
             return f"Use ppo.microbatch_tokens={fitting} or less (one row at the least)."
         rows = int(max(room - fixed, 0) / max(growing / self.rows, 1))
         if rows >= 1:
+            rows *= config.rollout.num_envs // self.rows  # of all ranks
             return f"Use rollout.num_envs={rows} or less, or a shorter rollout.num_steps."
         return "Use a shorter rollout.num_steps, or a smaller policy."
 
 
 def plan_memory(
-    config: RunConfig, policy: Policy, *, rows: int, free_device: int | None = None
+    config: RunConfig,
+    policy: Policy,
+    *,
+    rows: int,
+    free_device: int | None = None,
+    processes: int = 1,
 ) -> MemoryPlan:
     """Compute what a run needs, before anything large is allocated.
 
@@ -115,6 +125,7 @@ def plan_memory(
         policy: Its policy, on its device.
         rows: Rows of this process.
         free_device: Free bytes of the device; None asks it.
+        processes: Those that share this machine's memory, each with as many rows.
     """
     device = policy.device
     num_steps = config.rollout.num_steps
@@ -127,7 +138,7 @@ def plan_memory(
     weights = sum(p.nbytes for p in policy.parameters())
     learned = sum(p.nbytes for p in policy.parameters() if p.requires_grad)
     activations = activation_bytes(config, policy, rows)
-    host = psutil.virtual_memory().available
+    host = psutil.virtual_memory().available // processes
     if free_device is None:
         free_device = host if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     # What is learned has a gradient and two moments beside it.
@@ -144,6 +155,7 @@ def plan_memory(
         device=device,
         free_host=host,
         free_device=free_device,
+        processes=processes,
     )
 
 

@@ -225,27 +225,24 @@ class Trainer:
         return metrics
 
     def _validate(self) -> dict[str, Any]:
-        """Measure the policy on validation trials where that is due; rank 0 does it for all."""
+        """Measure the policy on validation trials where that is due; ranks share them."""
         every = self.config.validation.every_rollouts
         if every is None:
             return {}
         if self.counters.rollouts % every and not self.is_finished:
             return {}
-        metrics: dict[str, Any] = {}
-        if self.ranks.is_first:
-            began = time.perf_counter()
-            if self._validator is None:
-                self._validator = Validator(self.config)
-            metrics = self._validator.run(self.parts.policy)
-            metrics["time/evaluate"] = time.perf_counter() - began
-            self.counters.wall_s += metrics["time/evaluate"]
-        self.ranks.barrier()
+        began = time.perf_counter()
+        if self._validator is None:
+            self._validator = Validator(self.config, self.ranks)
+        metrics = self._validator.run(self.parts.policy)
+        metrics["time/evaluate"] = time.perf_counter() - began
+        self.counters.wall_s += metrics["time/evaluate"]
         return metrics
 
     def _checkpoint(self, metrics: dict[str, Any], stopping: bool) -> None:
         """Save where it is due, and note the best."""
         best = self.config.checkpoint.best_metric
-        # Only the first rank has validated, and clocks differ: what one finds due, all do.
+        # Clocks differ: what one finds due, all do.
         scored = self.ranks.any(best is not None and best in metrics)
         due = time.monotonic() - self._saved_s >= self.config.checkpoint.interval_s
         if not self.ranks.any(stopping or scored or due or self.is_finished):

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Record
+from relic.evaluation.records import Record, in_order
 from relic.policy import load
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder
 from relic.run.components import build_policy, refusals
 from relic.run.config import RunConfig
+from relic.run.distributed import Ranks
 from relic.run.run_directory import RunDirectory
 
 MEASURES = ("return", "success", "spl")
@@ -62,24 +63,46 @@ def check_validation(config: RunConfig, policy: Policy) -> None:
 class Validator:
     """Measures the policy now and then. Its noise is its own: training does not notice it."""
 
-    def __init__(self, config: RunConfig):
-        """Build the environment of the validation."""
-        self._protocol = validation_protocol(config)
+    def __init__(self, config: RunConfig, ranks: Ranks):
+        """Build the environment of this rank's part of the validation."""
+        self._ranks = ranks
+        self._protocol = share_of(validation_protocol(config), ranks)
         self._from_episode = config.validation.score_from_episode
-        self._env: TrialVectorEnv = make_env(self._protocol)
+        self._env = None if self._protocol is None else make_env(self._protocol)
 
     def run(self, policy: Policy) -> dict[str, Any]:
-        """Evaluate and return metrics that start with `val/`."""
+        """Evaluate and return metrics that start with `val/`; all ranks call it together."""
         was_training = policy.training
         policy.eval()
-        with torch.no_grad():
-            records = list(run_blocks(policy, self._env, self._protocol))
+        own: list[Record] = []
+        if self._protocol is not None and self._env is not None:
+            with torch.no_grad():
+                own = list(run_blocks(policy, self._env, self._protocol))
         policy.train(was_training)
-        return summarise(records, from_episode=self._from_episode)
+        return summarise(of_all(own, self._ranks), from_episode=self._from_episode)
 
     def close(self) -> None:
         """Release the environment."""
-        self._env.close()
+        if self._env is not None:
+            self._env.close()
+
+
+def share_of(protocol: Protocol, ranks: Ranks) -> Protocol | None:
+    """Return a rank's part of the trials of a protocol; None where it has none."""
+    begin, end = (n * protocol.trials // ranks.world_size for n in (ranks.rank, ranks.rank + 1))
+    if begin == end:
+        return None
+    return replace(
+        protocol,
+        first_trial=protocol.first_trial + begin,
+        trials=end - begin,
+        block=min(protocol.block, end - begin),
+    )
+
+
+def of_all(records: Sequence[Record], ranks: Ranks) -> list[Record]:
+    """Return the records of all ranks, in order; they must ask together."""
+    return in_order(chain(*ranks.reduction.gather(list(records))))
 
 
 def summarise(records: Sequence[Record], *, from_episode: int = 0) -> dict[str, Any]:
@@ -111,12 +134,13 @@ def mean_by_index(index_K: ArrayLike, value_K: ArrayLike) -> list[float | None]:
     ]
 
 
-def final_scores(config: RunConfig, directory: RunDirectory) -> str:
+def final_scores(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
     """Evaluate the trained and the untrained agent; say how they did, with 95 % intervals.
 
     Args:
         config: The run; its validation says what is evaluated.
         directory: Where its checkpoints are.
+        ranks: Those that share the trials; all call it together.
     """
     part = config.validation
     protocol = replace(
@@ -133,15 +157,17 @@ def final_scores(config: RunConfig, directory: RunDirectory) -> str:
         env.close()
     trained = load(directory.path)
     return "\n".join(
-        f"{name}: {_score(policy, protocol)}"
+        f"{name}: {_score(policy, protocol, ranks)}"
         for name, policy in (("trained", trained), ("untrained", untrained))
     )
 
 
-def _score(policy: Policy, protocol: Protocol) -> str:
+def _score(policy: Policy, protocol: Protocol, ranks: Ranks) -> str:
     policy.eval()
+    share = share_of(protocol, ranks)
     with torch.no_grad():
-        records = evaluate(policy, protocol)
+        own = [] if share is None else evaluate(policy, share)
+    records = of_all(own, ranks)
     name = "success" if "success" in records[0] else "return"
     interval = area(tabulate(records, name))
     shown = "unknown interval"

@@ -288,6 +288,6 @@ def test_usage_lists_every_key(capsys):
     assert main([]) == 2
     assert {"workers", "episodes", "allow_trained"} <= set(usage().split())
     assert main(["--help", "workers"]) == 0
-    assert "workers=1    (whole number, at least 1)" in capsys.readouterr().out
+    assert "workers=null    (whole number or null, at least 1)" in capsys.readouterr().out
     assert main(["--help", "worker"]) == 2
     assert "Did you mean 'workers'?" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from relic.evaluation import workers
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.maps import missing_tracks, read_track, track_file
@@ -75,6 +77,20 @@ def test_several_workers_write_the_same_bytes_as_one(run, tmp_path):
 
     assert evaluated(1) == evaluated(2)
     assert heard == {1: 48, 2: 48}  # two contexts of 3 trials, 2 repeats and 4 episodes
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "free", "expected"),
+    [(1, 1, 2**40, 1), (2, 1, 2**40, 2), (16, 1, 2**40, 3), (4, 2, 2**40, 2), (16, 1, 2**10, 1)],
+)
+def test_as_many_workers_as_cores_blocks_and_memory_suffice_for(
+    run, tmp_path, monkeypatch, cores, threads, free, expected
+):
+    assignment = replace(small_assignment(run, tmp_path), threads=threads)
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    assert workers.suitable_workers(assignment, JOBS) == expected
+    assert workers.suitable_workers(replace(assignment, device="cuda"), JOBS) == 1
 
 
 def test_one_worker_leaves_the_callers_threads_alone(run, tmp_path):

@@ -22,11 +22,14 @@ class ThreadReduction(Reduction):
         self._table, self._barrier = table, barrier
 
     def _all(self, x):
-        self._table[self.rank] = x.detach().clone()
+        return torch.stack(self.gather(x.detach().clone()))
+
+    def gather(self, item):
+        self._table[self.rank] = item
         self._barrier.wait()
-        everything = torch.stack(self._table)
+        items = list(self._table)
         self._barrier.wait()  # before anybody puts down the next
-        return everything
+        return items
 
     def sum(self, x):
         return x.copy_(self._all(x).sum(0))

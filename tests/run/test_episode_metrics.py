@@ -1,16 +1,11 @@
 import numpy as np
-import torch
 
-from relic.ppo.reduction import Reduction
-from relic.run.distributed import Ranks
+from relic.run.distributed import ALONE
 from relic.run.metrics import summarise_episodes
 
 
 def records(index, returns):
     return {"episode": np.array(index), "return": np.array(returns), "length": np.array(index) + 9}
-
-
-ALONE = Ranks(0, 1, torch.device("cpu"), Reduction())
 
 
 def test_means_are_over_all_episodes_and_by_index():

@@ -4,13 +4,15 @@ import contextlib
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from relic.run import footprint
+from relic.run import footprint, planner
 from relic.run.components import build_envs, build_policy
 from relic.run.compose import compose
+from relic.schema import ConfigError
 
 from .conftest import ROOT
 
@@ -101,3 +103,15 @@ def test_updates_keep_to_the_plan(experiment):
     assert said.returncode == 0, said.stderr
     (row,) = json.loads(said.stdout.splitlines()[-1])["results"]
     assert row["ratio"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_ranks_share_the_memory_of_the_machine(policy, monkeypatch):
+    config = compose({"experiment": "darkroom", **SIZES, "rollout.num_steps": 4096})
+    plan = planner.plan_memory(config, policy(), rows=32)
+    free = 2 * plan.on_host
+    monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    planner.plan_memory(config, policy(), rows=32).check(config)
+    shared = planner.plan_memory(config, policy(), rows=32, processes=4)
+    assert "for each of 4 ranks" in shared.lines()[1]
+    with pytest.raises(ConfigError, match="rollout: must fit into memory"):
+        shared.check(config)

@@ -23,7 +23,7 @@ from relic.schema import ConfigError
 
 from .conftest import ROOT, TINY
 
-ALIKE = ("ppo.lr_end=1", "ppo.ent_coef_end=null")
+ALIKE = ("ppo.lr_end=1", "ppo.ent_coef_end=null", "validation.final_trials=3")
 """Schedules that do not depend on where a run ends."""
 LONG = ("total_steps=1_000_000", "validation.every_rollouts=null", "checkpoint.best_metric=null")
 
@@ -77,8 +77,14 @@ def alone(tmp_path_factory):
     """A run of one process, shared by the tests that compare with it."""
     run_dir = tmp_path_factory.mktemp("alone") / "run"
     command = [sys.executable, str(ROOT / "train.py"), *TINY, *ALIKE, f"run_dir={run_dir}"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    (run_dir / "said").write_text(done.stdout)
     return run_dir
+
+
+def scores(said):
+    """Return what is said of the agent's worth, and of the untrained one's."""
+    return [line for line in said.splitlines() if "trained: mean success" in line]
 
 
 def test_two_ranks_train_as_one_process(alone, tmp_path, train):
@@ -86,6 +92,8 @@ def test_two_ranks_train_as_one_process(alone, tmp_path, train):
     done = train(*ALIKE, "ranks=2", f"run_dir={run_dir}")
     assert done.stdout.count("finished: ") == 1
     assert_same_training(alone, run_dir)
+    assert len(scores(done.stdout)) == 2
+    assert scores(done.stdout) == scores((alone / "said").read_text())
     assert relic.policy.load(run_dir).max_episode_steps == 20
 
 

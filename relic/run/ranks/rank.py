@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relic.run.config import RunConfig
-from relic.run.distributed import Ranks, join_ranks
+from relic.run.distributed import ALONE, Ranks, join_ranks
 from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
 from relic.run.trainer import Outcome, Trainer
@@ -17,12 +17,22 @@ def train_as(config: RunConfig, ranks: Ranks) -> None:
         outcome = trainer.run()
     finally:
         trainer.close()
-    if ranks.is_first:
-        conclude(config, outcome)
+    conclude(config, outcome, ranks)
 
 
-def conclude(config: RunConfig, outcome: Outcome) -> None:
-    """Score and plot a run that has ended, and say where it lies."""
+def conclude(config: RunConfig, outcome: Outcome, ranks: Ranks = ALONE) -> None:
+    """Score and plot a run that has ended, and say where it lies.
+
+    Args:
+        config: The run.
+        outcome: How it ended.
+        ranks: Those that share the trials; all call it together, the first speaks.
+    """
+    scores = None
+    if outcome is Outcome.FINISHED and config.validation.final_trials:
+        scores = final_scores(config, RunDirectory(config.directory), ranks)
+    if not ranks.is_first:
+        return
     directory = config.directory
     if outcome is Outcome.ALREADY_FINISHED:
         print(
@@ -30,8 +40,8 @@ def conclude(config: RunConfig, outcome: Outcome) -> None:
             "Raise total_steps to go on, or choose another run_dir."
         )
         return
-    if outcome is Outcome.FINISHED and config.validation.final_trials:
-        print(final_scores(config, RunDirectory(directory)))
+    if scores is not None:
+        print(scores)
     plots = plot_run(directory)
     print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
 

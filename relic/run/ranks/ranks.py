@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from relic.cores import cores
 from relic.ppo.config import most_ranks
 from relic.run.config import RunConfig
 from relic.schema import ConfigError
@@ -47,19 +48,6 @@ def suitable_ranks(config: RunConfig, cores: int) -> int:
         if most % count == 0 and each % groups == 0 and each >= FEWEST_ROWS:
             return count
     return 1
-
-
-def cores() -> int:
-    """Return how many cores this process may use: those it is bound to, within its quota."""
-    bound = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        bound = len(os.sched_getaffinity(0))
-    try:
-        # Containers that may use two of many cores see all of them.
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(bound, max(round(int(quota) / int(period)), 1))
-    except (OSError, ValueError):  # no such file, or "max"
-        return bound
 
 
 def started_by_launcher() -> bool:

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from relic.cores import cores
 from relic.run.config import RunConfig
-from relic.run.ranks.ranks import cores
 from relic.schema import to_plain
 
 _log = logging.getLogger(__name__)
