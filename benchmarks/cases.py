@@ -1,4 +1,4 @@
-"""Training runs that benchmarks compare: each a process of its own, on one thread, to its end.
+"""Training runs that benchmarks compare: each one process of its own, on one thread, to its end.
 
 A run that was stopped goes on where it was when the benchmark is called again. Its time is CPU
 time, so that other load on the machine does not count, and adds up over all its processes. What a
@@ -123,7 +123,8 @@ def train(case: Case, total_steps: int, limit_s: float, children: Children) -> b
     begin = case.saved
     if begin >= total_steps:
         return True
-    keys = [*case.overrides, f"run_dir={case.directory.absolute()}", f"total_steps={total_steps}"]
+    keys = [f"run_dir={case.directory.absolute()}", f"total_steps={total_steps}", "ranks=1"]
+    keys = [*case.overrides, *keys]
     ended = children.run([str(PROJECT / "train.py"), *keys], case.messages, limit_s)
     if ended is None:
         return True

@@ -35,7 +35,7 @@ class ClusterConfig:
     """The same training as a Ray RLlib job."""
 
     backend: Literal["none", "ray"] = "none"
-    """Of which kind. none: the run is this process, or the ranks that torchrun starts."""
+    """Of which kind. none: the run is of this machine, or of the ranks that torchrun starts."""
     placement: Placement = Placement.COLOCATED
     """Where it simulates."""
     num_learners: Annotated[int, at_least(1)] = 1
