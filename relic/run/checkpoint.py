@@ -30,7 +30,7 @@ from relic.policy.loading import load_policy_weights, save_policy
 from relic.ppo.loop import restore_memory
 from relic.run.components import Components
 from relic.run.distributed import Ranks
-from relic.run.recut import SavedRows, groups_of, load_rollout, saved_by
+from relic.run.ranks.recut import SavedRows, groups_of, load_rollout, saved_by
 from relic.run.run_directory import CheckpointStore, Saved
 
 FORMAT = 1
