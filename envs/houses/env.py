@@ -29,6 +29,7 @@ from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import rules
 from envs.objectnav.config import (
     DETECTIONS,
+    MAX_DEPTH,
     MAX_PLACES,
     Action,
     ObjectNavConfig,
@@ -56,8 +57,10 @@ class HousesVectorEnv(TrialVectorEnv):
     start, counter-clockwise, `prev_reward`, 0 at an episode's start, `outcome`, an
     `envs.objectnav.config.Outcome` (`NONE` but at an episode's start), and
     `goal_places`, (K, 2), where in the frame of `gps` the instances of the goal lie, over and over
-    until there are K, and `goal_recall`, (3,), whether an instance of the goal was in view in this
-    trial, and where in that frame it was last: both to learn from, not to act on.
+    until there are K, `goal_recall`, (3,), whether an instance of the goal was in view in this
+    trial, and where in that frame it was last, and `critic_state`, (4,), the walking distance to
+    the goal, its nearest instance in metres ahead and to the right, and the share of the steps that
+    are left: all three to learn from, not to act on.
 
     Actions: see `envs.objectnav.config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
@@ -86,6 +89,7 @@ class HousesVectorEnv(TrialVectorEnv):
         goal_places: bool = False,
         outcome: bool = False,
         goal_recall: bool = False,
+        critic_state: bool = False,
         task: ObjectNavConfig | Mapping[str, Any] | None = None,
         antialias: int = 1,
         threads: int = 1,
@@ -108,6 +112,7 @@ class HousesVectorEnv(TrialVectorEnv):
             goal_places: whether to observe where the goal is.
             outcome: whether to observe, at an episode's start, how the one before ended.
             goal_recall: whether to observe where the goal was last detected in this trial.
+            critic_state: whether to observe how far the goal is, for a critic.
             task: the rules, or those of their constants that differ from the paper's.
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
@@ -131,6 +136,7 @@ class HousesVectorEnv(TrialVectorEnv):
                 goal_places=goal_places,
                 outcome=outcome,
                 goal_recall=goal_recall,
+                critic_state=critic_state,
                 where="Houses",
             ),
             single_action_space=spaces.Discrete(len(Action)),
@@ -154,7 +160,7 @@ class HousesVectorEnv(TrialVectorEnv):
         self._unobserved = self._new_pictures(shape)
         self.memory_experts: dict[str, MemoryExpert] = {}
         """By kind; each knows of the rows what they saw since it was first asked."""
-        self._shows_goal_places = goal_places
+        self._notes_goal_places = goal_places or critic_state
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
         self._house_N = np.zeros(self.num_envs, np.int64)
         self._area_N = np.zeros(self.num_envs)
@@ -247,10 +253,24 @@ class HousesVectorEnv(TrialVectorEnv):
         if "goal_places" in out:
             chosen = slice(None) if rows is None else rows
             out["goal_places"][chosen] = self._goal_places_NK2[chosen]
+        if "critic_state" in out:
+            self._observe_critic_state(np.arange(self.num_envs) if rows is None else rows, out)
+
+    def _observe_critic_state(self, rows: Rows, out: Observation) -> None:
+        """Write the way to the goal, as seen from where the agents stand, and the time left."""
+        turned_K = self._rows.turned(rows, self.simulator.pose_N4)
+        away_KP2 = self._goal_places_NK2[rows] - out["gps"][rows][:, None]
+        nearest_K = np.hypot(away_KP2[..., 0], away_KP2[..., 1]).argmin(axis=1)
+        forward_K, right_K = away_KP2[np.arange(len(rows)), nearest_K].T
+        cos_K, sin_K = np.cos(turned_K), np.sin(turned_K)
+        ahead_K, aside_K = forward_K * cos_K - right_K * sin_K, forward_K * sin_K + right_K * cos_K
+        left_K = 1.0 - self.elapsed_steps[rows] / self.max_episode_steps
+        distance_K = np.minimum(self.simulator.distance_N[rows], MAX_DEPTH)
+        out["critic_state"][rows] = np.stack([distance_K, ahead_K, aside_K, left_K], axis=1)
 
     def _note_goal_places(self, row: int) -> None:
         """Note where a row's goal is in the frame of its `gps`, if that is observed."""
-        if not self._shows_goal_places:
+        if not self._notes_goal_places:
             return
         xy_I2 = self.simulator.task_scene(row).instance_xy(self.simulator.goal(row))
         origin = self._rows.history[row].origin

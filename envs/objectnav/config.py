@@ -308,6 +308,7 @@ def observation_space(
     goal_places: bool = False,
     outcome: bool = False,
     goal_recall: bool = False,
+    critic_state: bool = False,
     where: str,
     max_semantic: int = GOAL_SEMANTIC + len(GOAL_CATEGORIES) - 1,
 ) -> spaces.Dict:
@@ -318,6 +319,7 @@ def observation_space(
         ("goal_places", goal_places),
         ("outcome", outcome),
         ("goal_recall", goal_recall),
+        ("critic_state", critic_state),
     ):
         check_flag(f"{where}.{name}", flag)
     if goal_recall and DETECTIONS not in sensors:
@@ -338,6 +340,7 @@ def observation_space(
         "goal_places": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (MAX_PLACES, 2), np.float32),
         "outcome": spaces.Discrete(len(Outcome)),
         "goal_recall": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (3,), np.float32),
+        "critic_state": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (4,), np.float32),
     }
     wanted = {*observed_images(sensors), "gps", "goal"}
     wanted |= set(_detection_spaces(shape)) if DETECTIONS in sensors else set()
@@ -346,6 +349,7 @@ def observation_space(
     wanted |= {"goal_places"} if goal_places else set()
     wanted |= {"outcome"} if outcome else set()
     wanted |= {"goal_recall"} if goal_recall else set()
+    wanted |= {"critic_state"} if critic_state else set()
     return spaces.Dict({name: space for name, space in known.items() if name in wanted})
 
 

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Annotated
 
 from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig, RecallConfig
 from relic.policy.encoders.config import EncoderConfig
 from relic.policy.memory.memories import MemorySections
+from relic.schema import POSITIVE, check_bounds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CriticConfig:
+    """What the value is made of."""
+
+    privileged: tuple[str, ...] = ()
+    """Observed vectors that the critic alone sees, while training; acting does without them. With
+    none, the critic is one linear layer."""
+    hidden: Annotated[int, POSITIVE] = 128
+    """Width of the hidden layer of a critic that sees them."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +37,8 @@ class PolicyConfig(MemorySections):
     """How an observation becomes a token."""
     log_std: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """What the value is made of."""
     goal_location: GoalLocationConfig | None = None
     """Auxiliary head, whose guess the actor is told. null: none."""
     recall: RecallConfig | None = None

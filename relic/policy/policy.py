@@ -23,6 +23,7 @@ from relic.policy.action_units import ActionUnits
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.auxiliary_config import AuxiliaryConfig
 from relic.policy.config import PolicyConfig
+from relic.policy.critic import PrivilegedCritic
 from relic.policy.encoders.config import PREV_REWARD
 from relic.policy.encoders.encoders import Observation, ObservationEncoder
 from relic.policy.heads import ValueHead, actor_head
@@ -94,7 +95,12 @@ class Policy(nn.Module):
         self.actor = actor_head(width, action_space, config.log_std)
         is_vector = isinstance(action_space, spaces.Box)
         self.action_units = ActionUnits(action_space) if is_vector else None
-        self.critic = ValueHead(width)
+        privileged = config.critic.privileged
+        self.critic = (
+            PrivilegedCritic(config.critic, config.encoder, observation_space, width)
+            if privileged
+            else ValueHead(width)
+        )
         sections = config.auxiliary
         self.auxiliary = nn.ModuleDict(
             {name: section.build(observation_space, width) for name, section in sections.items()}
@@ -105,7 +111,7 @@ class Policy(nn.Module):
             action_space,
             width=width,
             pretrained=pretrained,
-            targets=[key for section in sections.values() for key in section.targets],
+            targets=[*privileged, *(k for section in sections.values() for k in section.targets)],
         )
         for name, section in sections.items():
             self._check_stored(name, section)
@@ -196,6 +202,8 @@ class Policy(nn.Module):
             noise: Uniforms (N, noise_size) in [0, 1) that decide the samples. None: torch's own.
             write: Off: the step is not remembered.
 
+        The value is NaN where the critic is privileged and its observations are missing.
+
         Raises:
             ContextOverflowError: If a row's memory is full; nothing has been written then.
         """
@@ -213,7 +221,7 @@ class Policy(nn.Module):
                 # In place: the state's tensors are ordinary ones, made outside of inference mode.
                 state.prev_action.copy_(action)
                 state.started.fill_(True)
-            log_prob, value = distribution.log_prob(action), self.critic(features_NE)
+            log_prob, value = distribution.log_prob(action), self._value(features_NE, observation)
         # Copies made out here are ordinary tensors, which autograd may meet again.
         return PolicyStep(action.clone(), log_prob.clone(), value.clone(), x_NE.clone())
 
@@ -227,7 +235,7 @@ class Policy(nn.Module):
         """Return the value (N,) of an observation; `state` is not written."""
         with torch.inference_mode():
             features_NE, _ = self._decode(observation, state, episode_starts, write=False)
-            value_N = self.critic(features_NE)
+            value_N = self._value(features_NE, observation)
         return value_N.clone()
 
     def evaluate_actions(
@@ -334,6 +342,11 @@ class Policy(nn.Module):
             told_E = told_E if added_E is None else told_E + added_E
         return self.features(told_E), said
 
+    def _value(self, features_E: Tensor, observation: Observation) -> Tensor:
+        if isinstance(self.critic, PrivilegedCritic):
+            return self.critic(features_E, observation)
+        return self.critic(features_E)
+
     def _token(
         self, observation: Observation, prev_action: Tensor, episode_starts: Tensor
     ) -> Tensor:
@@ -355,7 +368,7 @@ class Policy(nn.Module):
         distribution = self.actor(features_NTE)
         return PolicyOutput(
             log_prob=distribution.log_prob(batch.action),
-            value=self.critic(features_NTE),
+            value=self._value(features_NTE, batch.observation),
             entropy=distribution.entropy(),
             distribution=distribution,
             auxiliary=said,

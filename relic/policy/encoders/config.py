@@ -14,7 +14,9 @@ PREV_REWARD = "prev_reward"
 
 GOAL_PLACES = "goal_places"
 GOAL_RECALL = "goal_recall"
-"""Observation of where the goal's instances lie: never an input unless named."""
+CRITIC_STATE = "critic_state"
+LESSONS = (GOAL_PLACES, GOAL_RECALL, CRITIC_STATE)
+"""Observations that say what an agent may learn from but must not know: no inputs unless named."""
 
 
 class VisualKind(Enum):
@@ -123,6 +125,7 @@ class EncoderConfig:
             "depth_scan": (3.0,),
             "named_place": (5.0,),
             "goal_detection": (1.0, 3.0, 3.0, 5.0, 5.0),
+            "critic_state": (5.0, 5.0, 5.0, 1.0),
         }
     )
     """Vectors that are divided by units of their own instead of scaled by their bounds, and these

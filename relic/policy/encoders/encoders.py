@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from relic.files import PROJECT
 from relic.policy.encoders.config import (
-    GOAL_PLACES,
-    GOAL_RECALL,
+    LESSONS,
     PREV_REWARD,
     EncoderConfig,
     ReadOutConfig,
@@ -99,7 +98,7 @@ def plan_observations(
                 _check_known(f"encoder.{name}", key, space)
     plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
     # Sorted, as weights must not depend on the order in which a space lists its parts.
-    hidden = {GOAL_PLACES, GOAL_RECALL, *targets}
+    hidden = {*LESSONS, *targets}
     for key in sorted(set(space.spaces) - hidden if config.keys is None else set(config.keys)):
         _add_to(plan, config, key, space[key])
     return plan
