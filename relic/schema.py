@@ -122,7 +122,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if origin in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: must be a mapping, got {value!r}.")
-        return dict(value)
+        *_, kind = get_args(hint) or (Any,)
+        return {key: convert(kind, part, _join(path, str(key))) for key, part in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else build(hint, value, path)
     if isinstance(hint, type) and issubclass(hint, Enum):
