@@ -19,6 +19,7 @@ from relic.run.checkpoint import RunSaver
 from relic.run.components import Components, build_components
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
+from relic.run.heap import keep_freed_memory
 from relic.run.metrics import (
     MetricsLog,
     Mirror,
@@ -279,6 +280,7 @@ class Trainer:
 
 def prepare_process(config: RunConfig) -> None:
     """Set what concerns a whole process that takes part in a run."""
+    keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.deterministic:
