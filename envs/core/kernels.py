@@ -104,7 +104,7 @@ def _compile(parts: Mapping[str, str], stamps: Mapping[str, Path]) -> None:
     say = partial(print, file=sys.stderr, flush=True)
     say(f"Compiling kernels for this machine, once: {', '.join(parts)} ...", end=" ")
     began = time.monotonic()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         failed = list(filter(None, pool.map(lambda n: _in_process(n, parts[n], stamps[n]), parts)))
     say(f"{time.monotonic() - began:.0f} s.", *failed)
 
