@@ -357,7 +357,9 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """Return a copy of what one row sees, as an element of the single observation space."""
         row_of: Observation = {}
         for name, space in self._single_spaces.items():
-            value = observation[name][row, ...].copy()
+            value = observation[name][row, ...]
+            # Pictures may lie on a GPU, where arrays have other methods.
+            value = value.copy() if isinstance(value, np.ndarray) else value.copy_to_host()
             row_of[name] = value[()] if isinstance(space, spaces.Discrete) else value
         return row_of
 

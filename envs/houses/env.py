@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from envs.core.kernels import compile_ahead
 from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
-from envs.core.validation import check_count
+from envs.core.validation import check_choice, check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.navigation.memory_expert import MemoryExpert
@@ -44,6 +44,9 @@ from envs.objectnav.detections import Detections
 from envs.objectnav.goals import GOAL_CATEGORIES
 from envs.objectnav.rows import TaskRows, check_same_task, task_text
 from envs.objectnav.rules import Goal
+
+RENDERERS = ("cpu", "cuda")
+"""What can draw."""
 
 
 class HousesVectorEnv(TrialVectorEnv):
@@ -94,6 +97,7 @@ class HousesVectorEnv(TrialVectorEnv):
         antialias: int = 1,
         threads: int = 1,
         field_bytes: int = FIELD_BYTES,
+        renderer: str = "cpu",
         **kwargs: Any,
     ) -> None:
         """Set up N rows that wait for the first `reset`.
@@ -117,6 +121,8 @@ class HousesVectorEnv(TrialVectorEnv):
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
             field_bytes: bound of the memory for distance fields.
+            renderer: `cpu`, or `cuda`: pictures are drawn on the current CUDA device and stay
+                there, as arrays that `torch.as_tensor(array, device="cuda")` takes without a copy.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
         refuse_fixed(HousesVectorEnv, TrialVectorEnv, kwargs)
@@ -126,6 +132,12 @@ class HousesVectorEnv(TrialVectorEnv):
         shape = parse_resolution(resolution, where="Houses")
         self._sensors = parse_sensors(sensors, where="Houses")
         check_count("Houses", "field_bytes", field_bytes, least=0)
+        check_choice("Houses", "renderer", renderer, RENDERERS)
+        if renderer == "cuda" and DETECTIONS in self._sensors:
+            raise ValueError(
+                "Houses: renderer must be cpu with the sensor detections, which reads the pictures "
+                "there, got 'cuda'. Use renderer=cpu."
+            )
         super().__init__(
             num_envs,
             observation_space(
@@ -154,6 +166,7 @@ class HousesVectorEnv(TrialVectorEnv):
             threads=threads,
             antialias=antialias,
             field_bytes=field_bytes,
+            renderer=renderer,
         )
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
         self._detections = self._new_detections()
@@ -243,6 +256,7 @@ class HousesVectorEnv(TrialVectorEnv):
         pictures = self._unobserved | {n: out[n] for n in observed_images(self._sensors)}
         if pictures:
             self.simulator.render(rows, pictures)
+            out |= {name: pictures[name] for name in observed_images(self._sensors)}
         pose_N4 = self.simulator.pose_N4
         self._rows.observe(rows, pose_N4, out)
         if self._detections is not None:

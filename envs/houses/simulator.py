@@ -36,6 +36,18 @@ FIELD_BYTES: Final = 256 << 20
 """Default bound of the distance fields that are kept."""
 
 
+def on_device(num_rows: int, **settings: Any) -> Any:
+    """Return a renderer whose images stay on the current CUDA device.
+
+    Raises:
+        ImportError: numba-cuda is not installed.
+        NoDeviceError: there is no such device.
+    """
+    from envs.houses.rendering.cuda import CudaBatchRenderer  # numba-cuda is optional
+
+    return CudaBatchRenderer(num_rows, **settings)
+
+
 class HouseSimulator:
     """Moves and draws N rows. Methods that name rows change only those."""
 
@@ -49,6 +61,7 @@ class HouseSimulator:
         threads: int = 1,
         antialias: int = 1,
         field_bytes: int = FIELD_BYTES,
+        renderer: str = "cpu",
     ) -> None:
         """Allocate rows that wait for scenes.
 
@@ -60,18 +73,19 @@ class HouseSimulator:
             threads: that draw together. With several, one more computes distance fields ahead.
             antialias: samples along a pixel's side.
             field_bytes: bound of the distance fields that are kept for later episodes.
+            renderer: what draws, `cpu` or `cuda`; pixels for success are counted on the CPU.
         """
         self.config = config
         self._hfov = math.radians(config.hfov_deg)
-        self.renderer = BatchRenderer(
-            num_rows,
-            width=shape[1],
-            height=shape[0],
-            hfov=self._hfov,
-            sensors=tuple(sensors) or ("depth",),  # a blind agent's success is seen all the same
-            antialias=antialias,
-            threads=threads,
-        )
+        settings: dict[str, Any] = {
+            "width": shape[1],
+            "height": shape[0],
+            "hfov": self._hfov,
+            "sensors": tuple(sensors) or ("depth",),  # a blind agent's success is seen all the same
+            "antialias": antialias,
+        }
+        self.renderer = BatchRenderer(num_rows, threads=threads, **settings)
+        self._drawer = self.renderer if renderer == "cpu" else on_device(num_rows, **settings)
         self._moves = Moves.of(config)
         self._fields = FieldCache(field_bytes)
         self._prefetcher = FieldPrefetcher(self._fields) if threads > 1 else None
@@ -144,6 +158,8 @@ class HouseSimulator:
         self._goals[row] = None
         # The object that rows share, as the renderer tells scenes apart by identity.
         self.renderer.set_scene(row, task_scene.scene)
+        if self._drawer is not self.renderer:
+            self._drawer.set_scene(row, task_scene.scene)
         slack_YX = task_scene.grid.slack_YX
         self._make_room(slack_YX.size)
         self._slabs.shape_N2[row] = slack_YX.shape
@@ -202,14 +218,26 @@ class HouseSimulator:
                 success_K[k] = succeeded(self.config, near_I, pixels_I[instances])
         return success_K
 
-    def render(self, rows: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]) -> None:
-        """Draw what rows (None: all) see into `out[sensor][rows]`."""
-        if rows is None:
-            self.renderer.render(*self.pose_N4.T, out=out)
-            return
-        images = self.renderer.render(*self.pose_N4[rows].T, rows=rows)
-        for name, image in images.items():
-            out[name][rows] = image
+    def render(self, rows: NDArray[np.int64] | None, out: dict[str, Any]) -> None:
+        """Draw what rows (None: all) see into `out[sensor][rows]`.
+
+        On a device, arrays of the host are replaced by arrays there; the others are drawn into.
+        """
+        if self._drawer is self.renderer:
+            if rows is None:
+                self.renderer.render(*self.pose_N4.T, out=out)
+                return
+            images = self.renderer.render(*self.pose_N4[rows].T, rows=rows)
+            for name, image in images.items():
+                out[name][rows] = image
+        elif rows is None:
+            there = {n: image for n, image in out.items() if not isinstance(image, np.ndarray)}
+            out |= self._drawer.render(*self.pose_N4.T, out=there)
+        else:
+            images = self._drawer.render(*self.pose_N4[rows].T, rows=rows)
+            for name, image in images.items():
+                for k, row in enumerate(rows.tolist()):
+                    out[name][row : row + 1].copy_to_device(image[k : k + 1])
 
     def expert_action(self, row: int) -> int:
         """Return what the expert would do in a row."""

@@ -277,7 +277,7 @@ class _PolicyRunner(_BlockRunner):
             self._protocol.seed, self._noise_key_N, self._steps, self._policy.noise_size
         )
         acted = self._policy.step(
-            {k: torch.from_numpy(v).to(device) for k, v in self._observation.items()},
+            {k: torch.as_tensor(v, device=device) for k, v in self._observation.items()},
             self._memory.state,
             self._protocol.deterministic,
             episode_starts=torch.from_numpy(self._starts_N).to(device),

@@ -12,6 +12,7 @@ Shapes as in `draw.py`, and N rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -288,9 +289,12 @@ class CudaBatchRenderer(SceneRows):
         heading_N: ArrayLike,
         pitch_N: ArrayLike,
         *,
+        out: Mapping[str, Any] | None = None,
         rows: ArrayLike | None = None,
     ) -> dict[str, Any]:
         """Draw one picture per pose; the arguments are those of `BatchRenderer.render`.
+
+        What `out` holds are device arrays, as this returned them for as many poses.
 
         Returns:
             For each sensor a device array of shape (N, height, width, ...), which
@@ -298,25 +302,30 @@ class CudaBatchRenderer(SceneRows):
             brings to the host.
         """
         slot_N, pose_4N = self._poses("render", (x_N, y_N, heading_N, pitch_N), rows)
-        slots = cuda.to_device(slot_N)
+        slots, out = cuda.to_device(slot_N), out or {}
         smooth = self.antialias > 1 and "rgb" in self.sensors
         plain = tuple(name for name in self.sensors if not (smooth and name == "rgb"))
-        images = self._draw(slots, pose_4N, self.camera, plain) if plain else {}
+        images = self._draw(slots, pose_4N, self.camera, plain, out) if plain else {}
         if smooth:
             fine = self.camera.scaled(self.antialias)
-            fine_rgb = self._draw(slots, pose_4N, fine, ("rgb",))["rgb"]
-            images["rgb"] = rgb = self._empty("rgb", len(slot_N), self.camera)
+            fine_rgb = self._draw(slots, pose_4N, fine, ("rgb",), {})["rgb"]
+            images["rgb"] = rgb = self._image("rgb", len(slot_N), self.camera, out)
             blocks = -(-len(slot_N) * self.camera.width * self.camera.height // AVERAGE_THREADS)
             _kernels()[2][blocks, AVERAGE_THREADS](fine_rgb, rgb)
         return {name: images[name] for name in self.sensors}
 
     def _draw(
-        self, slots: Any, pose_4N: NDArray[np.float64], camera: Camera, sensors: tuple[str, ...]
+        self,
+        slots: Any,
+        pose_4N: NDArray[np.float64],
+        camera: Camera,
+        sensors: tuple[str, ...],
+        out: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Draw some of the images through a camera."""
         num = pose_4N.shape[1]
         tables, lists = self._upload(), self._working_memory(num)
-        images = {name: self._empty(name, num, camera) for name in sensors}
+        images = {name: self._image(name, num, camera, out) for name in sensors}
         written = Images(*(images.get(name, self._empty(name, 0, camera)) for name in SENSORS))
         size_W = np.array([camera.width, camera.height], np.int32)
         cameras = Cameras(slots, cuda.to_device(camera.pack(pose_4N)), cuda.to_device(size_W))
@@ -325,6 +334,10 @@ class CudaBatchRenderer(SceneRows):
         grid = (-(-camera.width // TILE), -(-camera.height // TILE), num)
         drawer[grid, (TILE, TILE)](tables, cameras, lists, self._device_atlas, written)
         return images
+
+    def _image(self, name: str, num: int, camera: Camera, out: Mapping[str, Any]) -> Any:
+        """Return the array that images of a sensor are written into."""
+        return out[name] if name in out else self._empty(name, num, camera)
 
     def _empty(self, name: str, num: int, camera: Camera) -> Any:
         """Return a device array for images of a sensor."""

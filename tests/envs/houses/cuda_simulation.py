@@ -10,7 +10,10 @@ import sys
 
 import numpy as np
 
+from envs.houses.navigation.grid import NavGrid
 from envs.houses.scene import Scene
+from envs.houses.simulator import HouseSimulator
+from envs.objectnav.config import ObjectNavConfig
 from tests.envs.houses.random_scenes import free_poses, random_atlas, random_scene
 
 SETTINGS = {
@@ -49,8 +52,43 @@ def draw(renderer, to_host) -> dict[str, np.ndarray]:
     return images
 
 
+def observe(renderer: str) -> dict[str, np.ndarray]:
+    """Return what two rows of a simulator see, before and after one of them has moved."""
+    sensors = ("rgb", "depth", "semantic", "instance")
+    simulator = HouseSimulator(
+        2, config=ObjectNavConfig(), shape=(7, 9), sensors=sensors, renderer=renderer
+    )
+    first, _, poses = stages()[0]
+    free_YX = np.ones((3, 3), bool)
+    grid = NavGrid(
+        cell=0.1, free_YX=free_YX, domain_YX=free_YX, slack_YX=np.ones((3, 3), np.float32)
+    )
+    for row in range(2):
+        simulator.set_scene(row, first, grid)
+    pictures = {name: np.zeros((2, 7, 9)) for name in sensors}
+    if renderer == "cpu":
+        pictures = simulator.renderer.render(*poses[2:].T, rows=[0, 1])
+    simulator.pose_N4[:] = poses[2:]
+    simulator.render(None, pictures)
+    seen = {f"before {name}": host(image) for name, image in pictures.items()}
+    there = dict(pictures)
+    simulator.pose_N4[1] = poses[2]
+    simulator.render(np.array([1]), pictures)
+    seen |= {f"one row {name}": host(image) for name, image in pictures.items()}
+    simulator.pose_N4[0] = poses[3]
+    simulator.render(None, pictures)
+    seen |= {f"after {name}": host(image) for name, image in pictures.items()}
+    assert all(pictures[name] is image for name, image in there.items())
+    return seen
+
+
+def host(image) -> np.ndarray:
+    """Return a copy on the host."""
+    return image.copy() if isinstance(image, np.ndarray) else image.copy_to_host()
+
+
 if __name__ == "__main__":
     from envs.houses.rendering.cuda import CudaBatchRenderer
 
     simulated = CudaBatchRenderer(2, **SETTINGS)
-    np.savez(sys.argv[1], **draw(simulated, lambda image: image.copy_to_host()))
+    np.savez(sys.argv[1], **draw(simulated, host), **observe("cuda"))

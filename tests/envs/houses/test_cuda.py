@@ -14,7 +14,7 @@ from envs.houses.rendering import cuda as rendering_cuda
 from envs.houses.rendering.pixel import SHAPE_SIZE
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.rendering.tables import Atlas, pack
-from tests.envs.houses.cuda_simulation import SETTINGS, draw
+from tests.envs.houses.cuda_simulation import SETTINGS, draw, observe
 from tests.envs.houses.random_scenes import random_scene
 
 ROOT = Path(__file__).parents[3]
@@ -63,12 +63,15 @@ def test_simulated_device_draws_what_the_cpu_draws(tmp_path):
     assert done.returncode == 0, done.stderr
     simulated = np.load(file)
     expected = draw(BatchRenderer(2, **SETTINGS), lambda image: image)
-    assert set(simulated) == set(expected)
+    observed = observe("cpu")
+    assert set(simulated) == {*expected, *observed}
     seen = np.unique([image for name, image in expected.items() if name.endswith("semantic")])
     assert len(seen) > 8  # the pictures show more than walls
     assert any(image.any() for name, image in expected.items() if name.endswith("instance"))
-    for name, image in expected.items():
+    for name, image in (expected | observed).items():
         np.testing.assert_array_equal(simulated[name], image, err_msg=name)
+    assert (observed["before rgb"][1] != observed["one row rgb"][1]).any()
+    assert (observed["one row rgb"][0] != observed["after rgb"][0]).any()
 
 
 @pytest.mark.parametrize("name", ["cull", "draw", "average"])
