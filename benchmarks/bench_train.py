@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="smallest settings of every part")
     args = parser.parse_args()
-    args.overrides = {"threads": args.threads}
+    args.overrides = {"threads": args.threads, "device": args.device}
     if args.quick:
         args.rollouts, args.repeats = 1, 1
         args.overrides |= {"rollout.num_envs": 16, "rollout.num_steps": 128}

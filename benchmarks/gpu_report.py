@@ -9,7 +9,8 @@ leaves, if it can just before a refresh of the context, where the cache need not
 call goes on exactly there. The last, full update begins only if half of the limit is left, so that
 a call can hold it. Then, once each and while there is time: a large matrix product and a large
 copy, which are this device's limits, one decode step against the context, the attention of a full
-pass, and the simulator. A part that fails says so and is not tried again, unless it is deleted from
+pass, the simulator, on a GPU also as it draws there, and training in one, two and four processes
+that take turns on it. A part that fails says so and is not tried again, unless it is deleted from
 DIRECTORY/parts.json. The report says environment steps per second including all updates, where the
 time went, and the share of the product's speed, in the same precision, that acting, refreshing and
 learning reach (model-FLOP use: multiplications and additions of the transformer, the passes that
@@ -26,6 +27,8 @@ import argparse
 import gc
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +83,7 @@ def rollout_config(args: argparse.Namespace) -> RunConfig:
             **refresh_every,
             "ppo.clone_steps": 0,
             "env.options.threads": max(1, cpu_threads() // args.groups) if cuda else 1,
+            "env.options.renderer": args.renderer,
             "checkpoint.best_metric": None,
             "validation": {"every_rollouts": None, "final_trials": 0},
             "logging.progress": False,
@@ -215,17 +219,34 @@ def attention(device: torch.device, repeats: int, *, quick: bool) -> list[dict[s
     return rows
 
 
-def simulator(args: argparse.Namespace) -> dict[str, float]:
+def simulator(args: argparse.Namespace, renderer: str = "cpu") -> dict[str, Any]:
     """Measure environment steps per second of small houses: RGB, depth and semantics each."""
     threads = cpu_threads() if args.device == "cuda" else 1
-    step, close = stepper("small", 64, args.rows, threads, 0.01)
+    step, close = stepper("small", 64, args.rows, threads, 0.01, renderer=renderer)
     got = rate(step, 1.0 if args.quick else 5.0, 1 if args.quick else 5)
     close()
     print(
         f"simulator: {got['wall']:,.0f} steps per second, three pictures of 64 x 64 each, "
-        f"{args.rows} rows, {threads} threads"
+        f"{args.rows} rows, {threads} threads, drawn by {renderer}"
     )
     return {**got, "threads": threads}
+
+
+def shared_gpu(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure training in several processes on one GPU, each with simulators of its own."""
+    options = ["--experiment", "houses_small", "--ranks", "1", "2", "4", "--repeats", "1"]
+    script = Path(__file__).with_name("bench_train.py")
+    done = subprocess.run(
+        [sys.executable, script, *options, "--device", args.device],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-300:])
+    said, _, last = done.stdout.strip().rpartition("\n")
+    print(said)
+    return json.loads(last)["results"]["turns"]
 
 
 def attempt(run: Callable[[], Any]) -> Any:
@@ -249,12 +270,16 @@ def parts_of(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     asked = argparse.Namespace(
         size=args.size, rows=args.rows, quick=args.quick, contexts=args.contexts
     )
-    return {
+    parts: dict[str, Callable[[], Any]] = {
         "limits": lambda: limits(device, repeats, quick=args.quick),
         "decode": lambda: decode_rows(asked, device, repeats),
         "attention": lambda: attention(device, repeats, quick=args.quick),
         "simulator": lambda: simulator(args),
     }
+    if device.type == "cuda":
+        parts["simulator_on_gpu"] = lambda: simulator(args, "cuda")
+        parts["shared_gpu"] = lambda: shared_gpu(args)
+    return parts
 
 
 def measure_parts(args: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -284,6 +309,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--cuda-graph", action="store_true", help="replay the transformer's step from a graph"
+    )
+    parser.add_argument(
+        "--renderer", choices=("cpu", "cuda"), default="cpu", help="what draws the rollout's houses"
     )
     parser.add_argument("--limit-s", type=float, default=540.0, help="of one call, all in all")
     parser.add_argument("--quick", action="store_true", help="rollout of 1,024 steps, tiny parts")

@@ -58,10 +58,17 @@ def stepper(
     threads: int,
     stop_rate: float,
     sensors: Sequence[str] = tuple(SENSORS),
+    renderer: str = "cpu",
 ) -> tuple[Callable[[], int], Callable[[], None]]:
     """Return functions that take 16 steps of a vector environment, and that close it."""
     env = HousesVectorEnv(
-        rows, split="val", size=size, resolution=resolution, sensors=sensors, threads=threads
+        rows,
+        split="val",
+        size=size,
+        resolution=resolution,
+        sensors=sensors,
+        threads=threads,
+        renderer=renderer,
     )
     env.reset(seed=0)
     for _ in range(EPISODES_BEFORE):

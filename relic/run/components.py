@@ -201,7 +201,13 @@ def assemble(
     policy = build_policy(config, facts, ranks.device)
     # Ranks that begin alike stay alike, since they step by the same summed gradients.
     ranks.reduction.broadcast(policy)
-    plan = plan_memory(config, policy, rows=len(rows), processes=ranks.on_this_machine)
+    plan = plan_memory(
+        config,
+        policy,
+        rows=len(rows),
+        processes=ranks.on_this_machine,
+        on_device=ranks.on_this_device,
+    )
     plan.check(config)
     device = ranks.device if plan.rollout_on_device else "cpu"
     # Only now: the plan may have refused what would not fit.

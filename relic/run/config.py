@@ -235,7 +235,8 @@ class RunConfig:
     """Where the policy acts and learns; auto takes CUDA where it is there."""
     ranks: Annotated[int | None, at_least(1)] = None
     """Processes of this machine that share the rows, learning as one; results do not depend on
-    their number. None: one a core, where there are rows enough for them; one on CUDA."""
+    their number. None: one a core, where there are rows enough for them; one on CUDA, where
+    several take turns on the GPUs."""
     threads: Annotated[int | None, at_least(1)] = None
     """CPU threads of torch in each process. None: the cores are shared out evenly."""
     deterministic: bool = False

@@ -24,6 +24,8 @@ class Ranks:
     reduction: Reduction
     on_this_machine: int = 1
     """Those that share this machine's memory."""
+    on_this_device: int = 1
+    """Those that share this process's GPU."""
     supervised: bool = False
     """The parent of all tells the user about signals."""
 
@@ -67,23 +69,25 @@ def join_ranks(device: str = "auto", meeting: Meeting | None = None) -> Ranks:
 
     Args:
         device: `auto`, `cpu` or `cuda`; auto takes a GPU where there is one.
-        meeting: Of ranks that compute on the CPU. None: the group that `torchrun` describes in the
-            environment, if there is one.
+        meeting: Of ranks that `train.py` has started; they take turns on the GPUs where there are
+            more than those. None: the group that `torchrun` describes, if there is one.
 
     Raises:
         ConfigError: If CUDA is asked for and absent.
     """
-    if meeting is not None:
-        return _meet(meeting)
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ConfigError("device: must be a device of this machine, got cuda. Use device=cpu.")
     use_cuda = has_cuda and device != "cpu"
     local = int(os.environ.get("LOCAL_RANK", 0))
+    if meeting is not None and use_cuda:
+        local = meeting.rank % torch.cuda.device_count()
     chosen = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if use_cuda:
         # `RankReduction` takes tensors to the process's own GPU, by the mere name cuda.
         torch.cuda.set_device(chosen)
+    if meeting is not None:
+        return _meet(meeting, chosen)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
         return Ranks(0, 1, chosen, Reduction())
@@ -93,12 +97,13 @@ def join_ranks(device: str = "auto", meeting: Meeting | None = None) -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), chosen, RankReduction(), here)
 
 
-def _meet(meeting: Meeting) -> Ranks:
+def _meet(meeting: Meeting, device: torch.device) -> Ranks:
     # Else gloo asks for the address of the machine's name, which not every machine has.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     rank, count = meeting.rank, meeting.world_size
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting.store}", rank=rank, world_size=count
     )
-    device = torch.device("cpu")
-    return Ranks(rank, count, device, RankReduction(), count, supervised=True)
+    # Gloo also for GPUs: NCCL refuses two ranks on one.
+    sharing = -(-count // torch.cuda.device_count()) if device.type == "cuda" else 1
+    return Ranks(rank, count, device, RankReduction(), count, sharing, supervised=True)

@@ -117,6 +117,7 @@ def plan_memory(
     rows: int,
     free_device: int | None = None,
     processes: int = 1,
+    on_device: int = 1,
 ) -> MemoryPlan:
     """Compute what a run needs, before anything large is allocated.
 
@@ -126,6 +127,7 @@ def plan_memory(
         rows: Rows of this process.
         free_device: Free bytes of the device; None asks it.
         processes: Those that share this machine's memory, each with as many rows.
+        on_device: Those that share the policy's GPU.
     """
     device = policy.device
     num_steps = config.rollout.num_steps
@@ -140,7 +142,8 @@ def plan_memory(
     activations = activation_bytes(config, policy, rows)
     host = psutil.virtual_memory().available // processes
     if free_device is None:
-        free_device = host if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+        on_cpu = device.type == "cpu"
+        free_device = host if on_cpu else torch.cuda.mem_get_info(device)[0] // on_device
     # What is learned has a gradient and two moments beside it.
     resident = weights + 3 * learned + cache + activations
     fits = resident + rollout <= _RESERVE * free_device

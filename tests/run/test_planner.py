@@ -115,3 +115,12 @@ def test_ranks_share_the_memory_of_the_machine(policy, monkeypatch):
     assert "for each of 4 ranks" in shared.lines()[1]
     with pytest.raises(ConfigError, match="rollout: must fit into memory"):
         shared.check(config)
+
+
+def test_ranks_share_the_memory_of_a_gpu(policy, monkeypatch):
+    config = compose({"experiment": "darkroom", **SIZES})
+    monkeypatch.setattr(planner.torch.cuda, "mem_get_info", lambda device: (800, 1000))
+    monkeypatch.setattr(type(policy()), "device", torch.device("cuda"))
+    monkeypatch.setattr(planner, "activation_bytes", lambda *_: 0)
+    assert planner.plan_memory(config, policy(), rows=32).free_device == 800
+    assert planner.plan_memory(config, policy(), rows=32, on_device=4).free_device == 200

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import relic.policy
+from relic.ppo.reduction import Reduction
+from relic.run import distributed
 from relic.run.compose import compose
 from relic.run.metrics import is_clock, read_metrics
 from relic.run.ranks import ranks as choice
@@ -125,14 +127,31 @@ def test_as_many_ranks_as_cores_and_rows_suffice_for(changes, cores, expected):
     assert suitable_ranks(config, cores) == expected
 
 
+@pytest.mark.parametrize(("gpus", "places", "sharing"), [(1, [0, 0, 0], 3), (2, [0, 1, 0], 2)])
+def test_ranks_take_turns_on_the_gpus(monkeypatch, gpus, places, sharing):
+    begun, used = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda b, **_: begun.append(b))
+    monkeypatch.setattr(distributed, "RankReduction", Reduction)
+    for rank, place in enumerate(places):
+        ranks = distributed.join_ranks("auto", distributed.Meeting("store", rank, 3))
+        assert ranks.device == used.pop() == torch.device("cuda", place)
+        assert (ranks.on_this_machine, ranks.on_this_device) == (3, sharing)
+        assert ranks.supervised
+    assert begun == ["gloo"] * 3  # NCCL refuses two on one GPU
+    cpu = distributed.join_ranks("cpu", distributed.Meeting("store", 0, 3))
+    assert (cpu.device, cpu.on_this_device) == (torch.device("cpu"), 1)
+
+
 def test_ranks_that_cannot_be_had_are_refused(monkeypatch):
     config = compose({"experiment": "darkroom", "device": "cpu", "ranks": 4})
     assert number_of_ranks(config) == 4
     assert number_of_ranks(replace(config, ranks=1)) == 1
     monkeypatch.setattr(choice, "uses_cuda", lambda device: True)
     assert number_of_ranks(replace(config, ranks=None)) == 1
-    with pytest.raises(ConfigError, match=r"ranks: must be 1 on CUDA.* got 4"):
-        number_of_ranks(config)
+    assert number_of_ranks(config) == 4
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert number_of_ranks(replace(config, ranks=None)) == 1

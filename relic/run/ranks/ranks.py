@@ -28,15 +28,18 @@ def number_of_ranks(config: RunConfig) -> int:
     """
     asked = config.ranks
     if started_by_launcher():
-        _refuse(asked, "must be null under torchrun, which says how many", "null")
+        if asked is not None:
+            raise ConfigError(
+                f"ranks: must be null under torchrun, which says how many, got {asked}. "
+                "Use ranks=null."
+            )
         return 1
     if asked == 1 or config.cluster.backend != "none":
         return 1
-    if uses_cuda(config.device):
-        advice = "1, or device=cpu; for several GPUs start train.py with torchrun"
-        _refuse(asked, "must be 1 on CUDA, where one process has the GPU", advice)
-        return 1
-    return asked or suitable_ranks(config, cores())
+    if asked is not None:
+        return asked
+    # One process keeps a GPU busier than several that take turns, unless it is told otherwise.
+    return 1 if uses_cuda(config.device) else suitable_ranks(config, cores())
 
 
 def suitable_ranks(config: RunConfig, cores: int) -> int:
@@ -62,8 +65,3 @@ def uses_cuda(device: str) -> bool:
 
         return torch.cuda.is_available()
     return device == "cuda"
-
-
-def _refuse(ranks: int | None, rule: str, advice: str) -> None:
-    if ranks is not None:
-        raise ConfigError(f"ranks: {rule}, got {ranks}. Use ranks={advice}.")
