@@ -166,7 +166,7 @@ def compiled_times(
     torch.compiler.reset()
     for block in model.blocks:
         assert isinstance(block, Block)
-        for part in ("_project", "_finish"):
+        for part in ("_project", "finish"):
             setattr(block, part, torch.compile(getattr(block, part), dynamic=True))
     began = time.perf_counter()
     calls = size_calls(model, x, starts, state)

@@ -52,12 +52,22 @@ def look_up(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
         ValueError: On a CPU, if it has no such row.
     """
     # On a GPU the comparison would make every step wait; there the lookup itself fails.
-    if index.device.type == "cpu" and int(index.max()) >= table.num_embeddings:
-        raise ValueError(
-            f"Transformer: a step's {what} must be below {table.num_embeddings}, got "
-            f"{int(index.max())}. Build the policy for longer episodes, or use rotary positions."
-        )
+    if index.device.type == "cpu":
+        check_rows(int(index.max()), table.num_embeddings, what)
     return table(index)
+
+
+def check_rows(highest: int, num_rows: int, what: str) -> None:
+    """Check that a table of positions has the rows that are asked for.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    if highest >= num_rows:
+        raise ValueError(
+            f"Transformer: a step's {what} must be below {num_rows}, got {highest}. Build the "
+            "policy for longer episodes, or use rotary positions."
+        )
 
 
 class Block(nn.Module):
@@ -111,7 +121,7 @@ class Block(nn.Module):
             window=self.config.attention_window,
             backend=self.config.attention_backend,
         )
-        return self._finish(h_NTE, attended.transpose(1, 2).flatten(2), scale), k, v
+        return self.finish(h_NTE, attended.transpose(1, 2).flatten(2), scale), k, v
 
     def decode(
         self,
@@ -137,7 +147,7 @@ class Block(nn.Module):
             qkv = rotate(qkv, all_three[:, :, None])
         write_step(cache_2NHSD, plan, qkv[:, 1:])
         attended = decode_attend(qkv[:, 0], cache_2NHSD, plan).to(h_NE.dtype)
-        return self._finish(h_NE, attended.flatten(1), scale)
+        return self.finish(h_NE, attended.flatten(1), scale)
 
     def read_sink(self, h_NKE: Tensor, scale: Tensor | None) -> tuple[Tensor, Sinks]:
         """Read sink tokens, which come before everything and see nothing but each other.
@@ -147,13 +157,19 @@ class Block(nn.Module):
         """
         q, k, v = (x.transpose(1, 2) for x in self._project(h_NKE).unbind(2))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self._finish(h_NKE, attended.transpose(1, 2).flatten(2), scale), Sinks(k, v)
+        return self.finish(h_NKE, attended.transpose(1, 2).flatten(2), scale), Sinks(k, v)
 
     def _project(self, h: Tensor) -> Tensor:
         """Return queries, keys and values, (..., 3, H, D), not rotated."""
         return self.qkv(self.attention_norm(h)).unflatten(-1, (3, self.config.num_heads, -1))
 
-    def _finish(self, h: Tensor, attended: Tensor, scale: Tensor | None) -> Tensor:
+    @property
+    def num_weights(self) -> int:
+        """Numbers in its matrices."""
+        width, hidden = self.config.width, self.config.mlp_width
+        return width * (4 * width + 3 * hidden)
+
+    def finish(self, h: Tensor, attended: Tensor, scale: Tensor | None) -> Tensor:
         """Add both branches to the stream."""
         branch = self.out(attended)
         h = h + (branch if scale is None else branch * scale)

@@ -71,6 +71,8 @@ class KVCache(SequenceState):
         number. 0: each step reads only the slots that it sees."""
         self.cuda_graph: Callable[[Tensor, Tensor], Tensor] | None = None
         """Runs the device's part of a step that is written (`CUDAGraphSteps`). None: the model."""
+        self.step_views: object = None
+        """Arrays that compiled steps keep of this cache and of the weights (`cpu/step.py`)."""
         device = torch.device(device)
         # Tensors made in inference mode could not stand before a forward pass with gradient.
         with torch.inference_mode(False):
@@ -256,6 +258,7 @@ class KVCache(SequenceState):
         vars(view).update(vars(self))
         # Graphs write the tensors that they were recorded on, which are not the view's.
         view.cuda_graph = None
+        view.step_views = None
         with torch.inference_mode(False):
             view.lengths = self.lengths[where].clone()
             view.segment_steps = self.segment_steps[where].clone()

@@ -26,7 +26,7 @@ from relic.policy.attention.sinks import SinkKV
 from relic.policy.memory.blocks import NORM_EPS, Block, decode_layers, init_weights, look_up
 from relic.policy.memory.config import PositionKind, TransformerConfig
 from relic.policy.memory.cpu.layers import RMSNorm
-from relic.policy.memory.cpu.step import StepWeights, fits_step, run_step
+from relic.policy.memory.cpu.step import fits_step, run_step
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.decode import plan_decode
 from relic.policy.memory.hooks import recorded, watched
@@ -69,7 +69,8 @@ class Transformer(SequenceModel):
         self.width = config.width
         self.max_episode_steps = max_episode_steps
         learned = PositionKind.LEARNED
-        self.step_embedding = self.episode_embedding = None
+        self.step_embedding: nn.Embedding | None = None
+        self.episode_embedding: nn.Embedding | None = None
         if config.in_episode_position is learned:
             rows = config.max_positions or max_episode_steps + 1
             self.step_embedding = nn.Embedding(rows, config.width)
@@ -274,10 +275,7 @@ class Transformer(SequenceModel):
         can be captured as a CUDA graph.
         """
         if fits_step(x_NE, cache):
-            weights = StepWeights(
-                self._layers(), self.norm, self.step_embedding, self.episode_embedding
-            )
-            return run_step(weights, x_NE, episode_starts_N, cache, write=write)
+            return run_step(self, x_NE, episode_starts_N, cache, write=write)
         facts = next_position(episode_starts_N, cache.last)
         before_N = segment_steps(self.config, episode_starts_N, cache)
         h_NE = self._embed(x_NE, facts, cache.lengths, None if write else cache.capacity)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.policy.memory.config import PositionKind, TransformerConfig
 from relic.policy.memory.cpu.step import attend_step, fits_step
-from relic.policy.memory.cpu.step_kernels import gate, join_and_norm
+from relic.policy.memory.cpu.step_layer_kernel import multiply_columns
 from relic.policy.memory.positions import rotate, rotation
 from relic.policy.memory.transformer import Transformer
 
@@ -87,25 +87,24 @@ def test_results_depend_neither_on_threads_nor_on_other_rows(threads, count):
     assert torch.equal(attended(qkv, cache), torch.cat(alone))
 
 
-@pytest.mark.parametrize("hidden", [1, 24, 100])
-def test_gate_is_geglu(hidden):
-    x = torch.cat([torch.randn(7, 2 * hidden), 200 * torch.randn(3, 2 * hidden)])
-    out = torch.empty(10, hidden)
-    gate(x.numpy(), out.numpy())
-    # In float64, as PyTorch's own sum of 1 and tanh loses what is left of large negative numbers.
-    wide = x.double()
-    expected = F.gelu(wide[:, :hidden], approximate="tanh") * wide[:, hidden:]
-    torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=2e-6)
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (8, 3), (21, 24), (96, 64)])
+def test_products_of_rows_that_lie_side_by_side(outputs, inputs):
+    weight, x, out = torch.randn(outputs, inputs), torch.randn(inputs, 16), torch.empty(outputs, 16)
+    multiply_columns(weight.numpy(), x.numpy(), out.numpy())
+    torch.testing.assert_close(out.double(), weight.double() @ x.double(), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("width", [1, 24, 100])
-def test_join_and_norm_is_a_residual_and_an_rms_norm(width):
-    stream, branch, out = torch.randn(3, 6, width)
-    scale, weight = torch.tensor([1, 0, 2, 0.5, -1, 1]), torch.randn(width)
-    expected = stream + scale[:, None] * branch
-    join_and_norm(*(x.numpy() for x in (stream, branch, scale, weight)), 1e-6, out.numpy())
-    torch.testing.assert_close(stream, expected)
-    torch.testing.assert_close(out, F.rms_norm(expected, (width,), weight, eps=1e-6))
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("sizes", [{"width": 24, "mlp_width": 21}, {"width": 512}])
+@torch.no_grad()
+def test_many_rows_in_small_layers_and_large_ones(threads, sizes, count):
+    threads(count)
+    model = Transformer(TransformerConfig(num_layers=2, num_heads=2, **sizes), max_episode_steps=9)
+    x, starts = torch.randn(37, 3, model.width), torch.rand(37, 3) < 0.3
+    expected, state = model(x, starts), model.initial_state(37, 9)
+    for t in range(3):
+        y = model.step(x[:, t], starts[:, t], state)
+        torch.testing.assert_close(y, expected[:, t], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [SinkKind.NONE, SinkKind.TOKEN, SinkKind.KV])
@@ -137,7 +136,7 @@ VARIANTS = [
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_steps_equal_those_of_pytorch(variant, masked):
-    config = TransformerConfig(num_layers=3, num_heads=2, width=24, mlp_width=20, **variant)
+    config = TransformerConfig(num_layers=3, num_heads=2, width=24, mlp_width=21, **variant)
     ours = Transformer(config, max_episode_steps=60)
     for parameter in ours.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))

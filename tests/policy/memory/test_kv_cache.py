@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from relic.policy.attention.kinds import SinkKind
+from relic.policy.attention.kinds import AttentionBackend, SinkKind
 from relic.policy.memory.config import TransformerConfig
+from relic.policy.memory.cpu.step import fits_step
 from relic.policy.memory.cuda_graph import CUDAGraphSteps
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.sequence_model import ContextOverflowError, StaleStateError
@@ -137,7 +139,8 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("lengths", [[500, 500, 500], [3, 500, 260]])
 @pytest.mark.parametrize("width", [16, 64])
 def test_a_step_makes_nothing_that_grows_with_the_context(limit, lengths, width):
-    model = make(max_episode_steps=600, width=width, **LIMITS[limit])
+    sdpa = AttentionBackend.SDPA
+    model = make(max_episode_steps=600, width=width, attention_backend=sdpa, **LIMITS[limit])
     state = model.initial_state(3, 600)
     x, starts = torch.randn(3, 500, width), torch.zeros(3, 500, dtype=torch.bool)
     model.prefill(x, starts, state, lengths=lengths)
@@ -145,6 +148,28 @@ def test_a_step_makes_nothing_that_grows_with_the_context(limit, lengths, width)
         with Allocations() as made:
             model.step(x[:, 0], starts[:, 0], state, write=write)
         assert 3 * width <= made.largest <= 3 * 3 * width
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("lengths", [[500, 500, 500], [3, 500, 260]])
+@pytest.mark.parametrize("width", [16, 64])
+def test_a_compiled_step_makes_nothing_that_grows_with_the_context(limit, lengths, width):
+    model = make(max_episode_steps=600, width=width, **LIMITS[limit])
+    state = model.initial_state(3, 600)
+    x, starts = torch.randn(3, 500, width), torch.zeros(3, 500, dtype=torch.bool)
+    model.prefill(x, starts, state, lengths=lengths)
+    assert fits_step(x[:, 0], state)
+    for write in (True, False):
+        # Once before, as kernels are compiled and loaded when they are first used.
+        model.step(x[:, 0], starts[:, 0], state, write=False)
+        tracemalloc.start()
+        with Allocations() as made:
+            model.step(x[:, 0], starts[:, 0], state, write=write)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # Arrays are counted by the one, tensors by the other: less than the keys of one row.
+        assert 3 * width * 4 <= peak < 500 * width * 4
+        assert made.largest <= 3 * 3 * width
 
 
 def test_overflow_is_said_before_anything_is_written():

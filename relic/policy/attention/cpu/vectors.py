@@ -1,11 +1,12 @@
-"""Vector code that the compiler does not find by itself, for one query against rows of a cache.
+"""Vector code that the compiler does not find by itself: a query against a cache, small products.
 
 Loops over a head are short, and their length decides what LLVM makes of them: of 24 numbers good
 vector code, of 16 or 20 code that is half as fast. Here the vectors are written out instead, as
 LLVM's own vector types, which become what the machine has (AVX2, AVX-512, NEON). Functions are told
 the head's size as a constant of the code.
 
-Shapes: S slots, D numbers of a head, a multiple of 4.
+Shapes: S slots, D numbers of a head, a multiple of 4, I inputs and O outputs of a product, B = 16
+rows side by side.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FLAGS = ("reassoc", "contract", "nsz", "arcp")
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 KEYS = 4
 """Keys that are scored at a time."""
+BLOCK = 16
+"""Rows that a product works on side by side."""
 _LINE = 64
 """Bytes that memory gives at a time."""
 
@@ -174,3 +177,34 @@ def gather(typingctx, s_S, value_SD, length, o_D, next_SD, dim):
         return context.get_dummy_value()
 
     return types.void(s_S, value_SD, length, o_D, next_SD, dim), codegen
+
+
+@_literal
+def multiply(typingctx, weight_OI, x_IB, first, out_OB, count):
+    """Write some outputs, from `first` on, of weight @ x: as many as have sums in registers.
+
+    Rows lie side by side in vectors, so a weight is loaded once for all of them, as it is stored.
+    """
+    outputs = count.literal_value
+
+    def codegen(context, builder, signature, args):
+        weight = context.make_array(signature.args[0])(context, builder, args[0])
+        inputs = cgutils.unpack_tuple(builder, weight.shape)[1]
+        x, out = (_data(context, builder, signature.args[i], args[i]) for i in (1, 3))
+        index = [builder.add(args[2], _index(k)) for k in range(outputs)]
+        rows = [builder.gep(weight.data, [builder.mul(at, inputs)]) for at in index]
+        zero = ir.Constant(_vector(BLOCK), None)
+        sums = [cgutils.alloca_once(builder, zero.type) for _ in rows]
+        for total in sums:
+            builder.store(zero, total)
+        with cgutils.for_range(builder, inputs, intp=_INDEX) as loop:
+            numbers = _load(builder, x, builder.mul(loop.index, _index(BLOCK)), BLOCK)
+            for row, total in zip(rows, sums, strict=True):
+                factor = _spread(builder, builder.load(builder.gep(row, [loop.index])), BLOCK)
+                product = builder.fmul(factor, numbers, flags=_FLAGS)
+                builder.store(builder.fadd(builder.load(total), product, flags=_FLAGS), total)
+        for at, total in zip(index, sums, strict=True):
+            _store(builder, builder.load(total), out, builder.mul(at, _index(BLOCK)))
+        return context.get_dummy_value()
+
+    return types.void(weight_OI, x_IB, first, out_OB, count), codegen

@@ -1,8 +1,9 @@
-"""A cached step of a transformer's layers on the CPU: kernels between products of matrices.
+"""A cached step of a transformer on the CPU, by compiled kernels.
 
 Most of what PyTorch takes for a step of few rows is the calling of small operations, and its
-attention of one query reads the cache at half the speed of memory. Here a layer is four products
-and four kernels. Kernels are compiled when they are first used, so they are imported in functions.
+attention of one query reads the cache at half the speed of memory. Here a small layer is one
+kernel, and a large one has attention compiled. Kernels are compiled when they are first used, so
+they are imported in functions.
 
 Shapes: N rows, E width, F columns of a product, M hidden width, H heads, S slots, D head dim,
 P pairs of a head.
@@ -10,22 +11,25 @@ P pairs of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from relic.policy.attention.cpu.compiled import in_threads
+from relic.policy.attention.cpu.vectors import BLOCK
 from relic.policy.attention.kinds import AttentionBackend
-from relic.policy.linear import linear
-from relic.policy.memory.blocks import NORM_EPS, Block, look_up, turn_sinks
+from relic.policy.memory.blocks import NORM_EPS, Block, check_rows, turn_sinks
 from relic.policy.memory.config import PositionKind
 from relic.policy.memory.kv_cache import KVCache
 from relic.policy.memory.positions import rotation
 
+_SMALL_LAYER = 2**20 + 2**19
+"""Weights of a layer that the middle caches of a processor hold; those of larger ones are better
+read once for all rows."""
+_EPS = np.float32(NORM_EPS)
 _NUMBERS_PER_THREAD = 2**18
 """Below this, waking a thread takes longer than the work."""
 
@@ -40,19 +44,48 @@ def fits_step(x_NE: Tensor, cache: KVCache) -> bool:
     return ours and plain and free and config.head_dim % 4 == 0
 
 
-class StepWeights(NamedTuple):
-    """What a step multiplies with."""
+class StepModel(Protocol):
+    """The transformer, as far as a step needs it."""
 
-    blocks: Sequence[Block]
-    norm: nn.RMSNorm
-    """After the last block."""
-    step_table: nn.Embedding | None
+    blocks: nn.ModuleList
+    step_embedding: nn.Embedding | None
     """Of positions; None where they are not learned."""
-    episode_table: nn.Embedding | None
+    episode_embedding: nn.Embedding | None
     """Likewise of episodes."""
 
+    @property
+    def norm(self) -> nn.RMSNorm:
+        """After the last block."""
+        ...
 
-class _Place(NamedTuple):
+
+class _Layer(NamedTuple):
+    """A small layer's arrays, as its kernel takes them."""
+
+    matrices: tuple[np.ndarray, ...]
+    norms: tuple[np.ndarray, ...]
+    key_NHSD: np.ndarray
+    value_NHSD: np.ndarray
+
+
+class _Views(NamedTuple):
+    """Arrays that are the memory of tensors: making them anew takes longer than using them."""
+
+    kv: Tensor
+    weight: nn.Parameter
+    """The last norm's: weights are replaced together or not at all."""
+    address: int
+    """Of that weight's numbers."""
+    state: tuple[np.ndarray, ...]
+    """Facts of each row's last step, its steps in the trial and in its segment."""
+    layers: list[_Layer]
+    """Empty where layers are large."""
+    step_table: np.ndarray | None
+    episode_table: np.ndarray | None
+    norm_E: np.ndarray
+
+
+class Place(NamedTuple):
     """Where each row's step stands, int64 (N,) each."""
 
     in_episode: np.ndarray
@@ -65,58 +98,108 @@ class _Place(NamedTuple):
 
 
 def run_step(
-    weights: StepWeights, x_NE: Tensor, episode_starts_N: Tensor, cache: KVCache, *, write: bool
+    model: StepModel, x_NE: Tensor, episode_starts_N: Tensor, cache: KVCache, *, write: bool
 ) -> Tensor:
     """Run one step; as `Transformer.decode`."""
-    place = _place(episode_starts_N, cache)
-    x = _embedded(weights, x_NE, place, cache, write=write)
-    y_NE = _layers(weights, x, _turns(place, cache), place, cache, keeps=write)
+    from relic.policy.memory.cpu.step_layer_kernel import norm_rows
+
+    views = _views(model, cache)
+    place = _place(episode_starts_N, views, cache)
+    h_NE = _embedded(x_NE, views, place, cache, write=write)
+    turn_NP, scale_LN = _turns(place, cache), _layer_factors(cache)
+    if views.layers:
+        _run_small(views, h_NE, turn_NP, scale_LN, place, cache, keeps=write)
+    else:
+        h_NE = _run_large(model, h_NE, turn_NP, scale_LN, place, cache, keeps=write)
+    y_NE = np.empty_like(h_NE)
+    norm_rows(h_NE, views.norm_E, _EPS, y_NE)
     if write:
-        lengths, segments = cache.lengths.numpy(), cache.segment_steps.numpy()
-        lengths += 1
-        np.add(place.before, 1, out=segments)
-        cache.last.in_episode.numpy()[:] = place.in_episode
-        cache.last.episode.numpy()[:] = place.episode
-    return y_NE
+        in_episode_N, episode_N, lengths_N, segment_N = views.state
+        in_episode_N[:], episode_N[:] = place.in_episode, place.episode
+        lengths_N += 1
+        np.add(place.before, 1, out=segment_N)
+    return torch.from_numpy(y_NE)
 
 
-def _place(episode_starts_N: Tensor, cache: KVCache) -> _Place:
+def _views(model: StepModel, cache: KVCache) -> _Views:
+    """Return the arrays of a cache and of the weights; kept until either is replaced."""
+    known, weight = cache.step_views, model.norm.weight
+    if isinstance(known, _Views) and known.kv is cache.kv and known.weight is weight:
+        if known.address == weight.data_ptr():
+            return known
+    state = (*cache.last, cache.lengths, cache.segment_steps)
+    blocks = _blocks(model)
+    small = blocks[0].num_weights <= _SMALL_LAYER
+    views = _Views(
+        cache.kv,
+        weight,
+        weight.data_ptr(),
+        tuple(fact.numpy() for fact in state),
+        [_layer(block, cache.kv[i]) for i, block in enumerate(blocks) if small],
+        _table(model.step_embedding),
+        _table(model.episode_embedding),
+        weight.detach().numpy(),
+    )
+    cache.step_views = views
+    return views
+
+
+def _table(embedding: nn.Embedding | None) -> np.ndarray | None:
+    return None if embedding is None else embedding.weight.detach().numpy()
+
+
+def _blocks(model: StepModel) -> list[Block]:
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
+def _layer(block: Block, cache_2NHSD: Tensor) -> _Layer:
+    linears = (block.qkv, block.out, block.mlp.gate_up, block.mlp.down)
+    norms = (block.attention_norm, block.mlp_norm)
+    return _Layer(
+        tuple(linear.weight.detach().numpy() for linear in linears),
+        tuple(norm.weight.detach().numpy() for norm in norms),
+        *cache_2NHSD.numpy(),
+    )
+
+
+def _place(episode_starts_N: Tensor, views: _Views, cache: KVCache) -> Place:
     from relic.policy.memory.cpu.step_kernels import place
 
     config, out_5N = cache.config, np.empty((5, cache.num_rows), np.int64)
+    in_episode_N, episode_N, lengths_N, segment_N = views.state
     place(
         np.ascontiguousarray(episode_starts_N.numpy(), bool),
-        cache.last.in_episode.numpy(),
-        cache.last.episode.numpy(),
-        cache.lengths.numpy(),
-        cache.segment_steps.numpy(),
+        in_episode_N,
+        episode_N,
+        lengths_N,
+        segment_N,
         config.inter_episode_attention,
         config.drop_first,
         cache.num_sinks,
         cache.slots,
         out_5N,
     )
-    return _Place(*out_5N)
+    return Place(*out_5N)
 
 
 def _embedded(
-    weights: StepWeights, x_NE: Tensor, place: _Place, cache: KVCache, *, write: bool
-) -> Tensor:
-    """Add the learned positions to tokens."""
-    config, x = cache.config, x_NE
-    if weights.step_table is not None:
+    x_NE: Tensor, views: _Views, place: Place, cache: KVCache, *, write: bool
+) -> np.ndarray:
+    """Return a copy of the tokens with the learned positions added."""
+    config, h_NE = cache.config, x_NE.numpy().copy()
+    if views.step_table is not None:
         if config.reset_position:
             index = _last_before(place.in_episode, cache.max_episode_steps)
         else:
-            index = cache.lengths.numpy()
             # What is only looked at may stand behind the last step of the trial.
-            index = index if write else _last_before(index, cache.capacity)
-        what = "position in its episode"
-        x = x + look_up(weights.step_table, torch.from_numpy(index), what)
-    if weights.episode_table is not None:
+            index = views.state[2] if write else _last_before(views.state[2], cache.capacity)
+        check_rows(int(index.max()), len(views.step_table), "position in its episode")
+        h_NE += views.step_table[index]
+    if views.episode_table is not None:
         index = place.episode if write else _last_before(place.episode, config.max_episodes)
-        x = x + look_up(weights.episode_table, torch.from_numpy(index), "episode's index")
-    return x.contiguous()
+        check_rows(int(index.max()), len(views.episode_table), "episode's index")
+        h_NE += views.episode_table[index]
+    return h_NE
 
 
 def _last_before(index_N: np.ndarray, end: int) -> np.ndarray:
@@ -124,7 +207,7 @@ def _last_before(index_N: np.ndarray, end: int) -> np.ndarray:
     return np.where(index_N == end, end - 1, index_N)
 
 
-def _turns(place: _Place, cache: KVCache) -> np.ndarray | None:
+def _turns(place: Place, cache: KVCache) -> np.ndarray | None:
     """Return each row's rotary factors (N, P); None where nothing is rotary."""
     config = cache.config
     if config.episode_position is PositionKind.ROPE:
@@ -144,40 +227,57 @@ def _rotations(size: int, head_dim: int, base: float) -> np.ndarray:
         return rotation(torch.arange(size), head_dim, base).numpy()
 
 
-def _layers(
-    weights: StepWeights,
-    x_NE: Tensor,
+def _run_small(
+    views: _Views,
+    h_NE: np.ndarray,
     turn_NP: np.ndarray | None,
-    place: _Place,
+    scale_LN: np.ndarray,
+    place: Place,
     cache: KVCache,
     *,
     keeps: bool,
-) -> Tensor:
-    """Run all layers and the last norm; writes keys and values."""
-    from relic.policy.memory.cpu.step_kernels import gate, join_and_norm
+) -> None:
+    """Run all layers by one kernel each; writes the stream, keys and values."""
+    from relic.policy.memory.cpu.step_layer_kernel import layer_kernel
 
-    scale_LN, eps = _layer_factors(cache), np.float32(NORM_EPS)
-    stream_NE = np.zeros(x_NE.shape, np.float32)
-    normed, attended = torch.empty(2, *x_NE.shape)
-    hidden = torch.empty(len(x_NE), cache.config.mlp_width)
+    kernel, factors_NP = layer_kernel(cache.config.head_dim), _factors(turn_NP, len(h_NE))
+    # Sixteen rows take as long as one.
+    pieces = -(-len(h_NE) // BLOCK)
+    for i, layer in enumerate(views.layers):
+        _turn_sinks(cache, i, turn_NP)
+        caches = (layer.key_NHSD, layer.value_NHSD)
+        args = [h_NE, layer.matrices, layer.norms, _EPS, scale_LN[i], factors_NP, *caches]
+        in_threads(kernel, [*args, place.slot, place.used, keeps], max_pieces=pieces)
 
-    def join(branch_NE: Tensor, scale_N: np.ndarray, then: nn.RMSNorm) -> None:
-        weight_E = then.weight.detach().numpy()
-        join_and_norm(stream_NE, branch_NE.numpy(), scale_N, weight_E, eps, normed.numpy())
 
-    blocks = weights.blocks
-    norms = [*(block.attention_norm for block in blocks[1:]), weights.norm]
-    join(x_NE, np.ones(len(x_NE), np.float32), blocks[0].attention_norm)
-    for layer, (block, following) in enumerate(zip(blocks, norms, strict=True)):
-        own_2NHSD, scale_N = cache.kv[layer], scale_LN[layer]
-        if cache.sink_key is not None and turn_NP is not None:
-            turn_sinks(own_2NHSD, cache.sink_key[layer], torch.from_numpy(turn_NP))
-        qkv = linear(normed, block.qkv.weight)
-        attend_step(qkv, turn_NP, own_2NHSD, place.slot, place.used, keeps=keeps, out_NE=attended)
-        join(linear(attended, block.out.weight), scale_N, block.mlp_norm)
-        gate(linear(normed, block.mlp.gate_up.weight).numpy(), hidden.numpy())
-        join(linear(hidden, block.mlp.down.weight), scale_N, following)
-    return normed
+def _run_large(
+    model: StepModel,
+    h_NE: np.ndarray,
+    turn_NP: np.ndarray | None,
+    scale_LN: np.ndarray,
+    place: Place,
+    cache: KVCache,
+    *,
+    keeps: bool,
+) -> np.ndarray:
+    """Run all layers, of which attention is compiled; writes keys and values."""
+    h = torch.from_numpy(h_NE)
+    for i, block in enumerate(_blocks(model)):
+        _turn_sinks(cache, i, turn_NP)
+        qkv, attended = block.qkv(block.attention_norm(h)), torch.empty_like(h)
+        attend_step(qkv, turn_NP, cache.kv[i], place.slot, place.used, keeps=keeps, out_NE=attended)
+        h = block.finish(h, attended, torch.from_numpy(scale_LN[i, :, None]))
+    return h.numpy()
+
+
+def _turn_sinks(cache: KVCache, layer: int, turn_NP: np.ndarray | None) -> None:
+    """Turn a layer's sinks where they are scored with queries before their rotation."""
+    if cache.sink_key is not None and turn_NP is not None:
+        turn_sinks(cache.kv[layer], cache.sink_key[layer], torch.from_numpy(turn_NP))
+
+
+def _factors(turn_NP: np.ndarray | None, num_rows: int) -> np.ndarray:
+    return np.empty((num_rows, 0), np.complex64) if turn_NP is None else turn_NP
 
 
 def _layer_factors(cache: KVCache) -> np.ndarray:
@@ -212,7 +312,7 @@ def attend_step(
 
     key_NHSD, value_NHSD = cache_2NHSD.numpy()
     num_rows, num_heads, _, head_dim = key_NHSD.shape
-    turn_NP = np.empty((num_rows, 0), np.complex64) if turn_NP is None else turn_NP
     read = 2 * num_heads * head_dim * int(used_N.sum())
+    turn_NP = _factors(turn_NP, num_rows)
     args = [qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE]
     in_threads(attend_kernel(head_dim), args, max_pieces=1 + read // _NUMBERS_PER_THREAD)

@@ -1,10 +1,10 @@
-"""What a cached step computes between its products of matrices, compiled.
+"""Where a cached step stands, and its attention, compiled.
 
 Each kernel does at once what would be a handful of PyTorch's operations, whose calls take longer
 than their arithmetic where rows are few. Every row is worked out by itself, so results depend
 neither on other rows nor on the number of threads.
 
-Shapes: N rows, E width, F columns of a product, M hidden width, H heads, S slots, D head dim.
+Shapes: N rows, E width, F columns of a product, H heads, S slots, D head dim, P pairs of a head.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, gelu_share, ordered
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, ordered
 from relic.policy.attention.cpu.vectors import KEYS, gather, score_four
 
 _ROWS = "float32[:,::1]"
@@ -62,40 +62,6 @@ def place(
         out_5N[3, n] = sinks + before % slots
         # A full ring is seen whole: the new step has just taken the place of the oldest.
         out_5N[4, n] = sinks + min(before + 1, slots)
-
-
-@numba.njit(f"void({_ROWS}, {_ROWS}, float32[::1], float32[::1], float32, {_ROWS})", **_OPTIONS)
-def join_and_norm(h_NE, branch_NE, scale_N, weight_E, eps, out_NE):
-    """Add a branch to the stream, and write the stream's RMSNorm.
-
-    Args:
-        h_NE: The stream, written.
-        branch_NE: What is added.
-        scale_N: Factor of each row's branch.
-        weight_E: Of the norm.
-        eps: Added to the mean square.
-        out_NE: Written.
-    """
-    width = h_NE.shape[1]
-    for n in range(h_NE.shape[0]):
-        scale, squares = scale_N[n], f4(0.0)
-        for i in range(width):
-            x = h_NE[n, i] + scale * branch_NE[n, i]
-            h_NE[n, i] = x
-            squares += x * x
-        factor = f4(1.0) / np.sqrt(squares / f4(width) + eps)
-        for i in range(width):
-            out_NE[n, i] = h_NE[n, i] * factor * weight_E[i]
-
-
-@numba.njit(f"void({_ROWS}, {_ROWS})", **_OPTIONS)
-def gate(gate_up_NF, out_NM):
-    """Write gelu(gate) * up, where gate and up stand side by side."""
-    hidden = out_NM.shape[1]
-    for n in range(out_NM.shape[0]):
-        for i in range(hidden):
-            x = gate_up_NF[n, i]
-            out_NM[n, i] = x * gelu_share(x) * gate_up_NF[n, hidden + i]
 
 
 @numba.njit(inline="always")
@@ -174,15 +140,60 @@ def _part_after(end, length, n, h, num_rows, num_heads):
     return min(n + 1, num_rows - 1), 0, 0
 
 
-@cache
-def attend_kernel(dim: int) -> Callable[..., None]:
-    """Return the kernel of a step's attention for heads of so many numbers, a multiple of 4.
+@numba.njit(fastmath=FAST, inline="always")
+def attend_rows(qkv_NF, turn_NP, cache_2NHSD, slot_N, used_N, keeps, out_NE, dim):
+    """Write the step's keys and values into the cache, and what its queries get from it.
 
     It reads every cached number once, so memory is what limits it: slots go by in parts that the
-    nearest cache holds, and while one is worked on, the next one is fetched. The size is a constant
-    of the code, not an argument: without it there is no good vector code.
+    nearest cache holds, and while one is worked on, the next one is fetched.
+
+    Args:
+        qkv_NF: Queries of all heads, their keys, their values.
+        turn_NP: Rotary factors of each pair of a head; P is 0 where nothing is rotary.
+        cache_2NHSD: Keys and values, written.
+        slot_N: Where each row's step is written.
+        used_N: Slots that each row reads, from the first one.
+        keeps: Leave the step in its slot; else what was there is put back.
+        out_NE: Written.
+        dim: D, a constant of the calling code: without it there is no good vector code.
     """
+    key_NHSD, value_NHSD = cache_2NHSD
+    num_rows, num_heads = key_NHSD.shape[:2]
+    width = num_heads * dim
+    scale = f4(1.0) / np.sqrt(f4(dim))
     most = max(_PART_NUMBERS // dim // KEYS, 1) * KEYS
+    s, held_k, held_v = np.empty(most, f4), np.empty(dim, f4), np.empty(dim, f4)
+    q, k, o = np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
+    for n in range(num_rows):
+        slot, length = slot_N[n], used_N[n]
+        # Parts of one size: as much is fetched as is worked on meanwhile.
+        part = (length - 1) // ((length - 1) // most + 1) // KEYS * KEYS + KEYS
+        for h in range(num_heads):
+            key_SD, value_SD = key_NHSD[n, h], value_NHSD[n, h]
+            _turn(qkv_NF[n], h * dim, turn_NP[n], q)
+            _turn(qkv_NF[n], width + h * dim, turn_NP[n], k)
+            for i in range(dim):
+                q[i] *= scale
+                o[i] = f4(0.0)
+                held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
+                key_SD[slot, i] = k[i]
+                value_SD[slot, i] = qkv_NF[n, 2 * width + h * dim + i]
+            highest, total = _LOWEST, f4(0.0)
+            for first in range(0, length, part):
+                end = min(first + part, length)
+                then_n, then_h, at = _part_after(end, length, n, h, num_rows, num_heads)
+                own = key_SD[first:end], value_SD[first:end]
+                after = key_NHSD[then_n, then_h, at:], value_NHSD[then_n, then_h, at:]
+                highest, total = _attend_part(q, own, after, s, o, highest, total, dim)
+            for i in range(dim):
+                out_NE[n, h * dim + i] = o[i] / total
+                if not keeps:
+                    key_SD[slot, i], value_SD[slot, i] = held_k[i], held_v[i]
+
+
+@cache
+def attend_kernel(dim: int) -> Callable[..., None]:
+    """Return `attend_rows` for heads of so many numbers, a multiple of 4."""
 
     @numba.njit(
         f"void({_ROWS}, complex64[:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
@@ -190,54 +201,7 @@ def attend_kernel(dim: int) -> Callable[..., None]:
         **_OPTIONS,
     )
     def attend(qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE):
-        """Write the step's keys and values into the cache, and what its queries get from it.
-
-        Args:
-            qkv_NF: Queries of all heads, their keys, their values.
-            turn_NP: Rotary factors of each pair of a head; P is 0 where nothing is rotary.
-            key_NHSD: Keys, written.
-            value_NHSD: Values, written.
-            slot_N: Where each row's step is written.
-            used_N: Slots that each row reads, from the first one.
-            keeps: Leave the step in its slot; else what was there is put back.
-            out_NE: Written.
-        """
-        num_rows, num_heads = key_NHSD.shape[:2]
-        width = num_heads * dim
-        scale = f4(1.0) / np.sqrt(f4(dim))
-        s, held_k, held_v = np.empty(most, f4), np.empty(dim, f4), np.empty(dim, f4)
-        q, k, o = np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
-        for n in range(num_rows):
-            slot, length = slot_N[n], used_N[n]
-            # Parts of one size: as much is fetched as is worked on meanwhile.
-            part = (length - 1) // ((length - 1) // most + 1) // KEYS * KEYS + KEYS
-            for h in range(num_heads):
-                key_SD, value_SD = key_NHSD[n, h], value_NHSD[n, h]
-                _turn(qkv_NF[n], h * dim, turn_NP[n], q)
-                _turn(qkv_NF[n], width + h * dim, turn_NP[n], k)
-                for i in range(dim):
-                    q[i] *= scale
-                    o[i] = f4(0.0)
-                    held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
-                    key_SD[slot, i] = k[i]
-                    value_SD[slot, i] = qkv_NF[n, 2 * width + h * dim + i]
-                highest, total = _LOWEST, f4(0.0)
-                for first in range(0, length, part):
-                    end = min(first + part, length)
-                    then_n, then_h, at = _part_after(end, length, n, h, num_rows, num_heads)
-                    highest, total = _attend_part(
-                        q,
-                        (key_SD[first:end], value_SD[first:end]),
-                        (key_NHSD[then_n, then_h, at:], value_NHSD[then_n, then_h, at:]),
-                        s,
-                        o,
-                        highest,
-                        total,
-                        dim,
-                    )
-                for i in range(dim):
-                    out_NE[n, h * dim + i] = o[i] / total
-                    if not keeps:
-                        key_SD[slot, i], value_SD[slot, i] = held_k[i], held_v[i]
+        cache_2NHSD = key_NHSD, value_NHSD
+        attend_rows(qkv_NF, turn_NP, cache_2NHSD, slot_N, used_N, keeps, out_NE, dim)
 
     return attend
