@@ -51,3 +51,8 @@ def test_what_they_import(command, status):
     assert done.returncode == status, done.stderr
     *_, last = done.stdout.splitlines()
     assert last == "IMPORTED", last
+
+
+def test_a_rank_imports_no_plots():
+    program = "import sys, relic.run.ranks.rank; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from relic.run.config import RunConfig
 from relic.run.distributed import ALONE, Ranks, join_ranks
-from relic.run.plots import plot_run
 from relic.run.run_directory import RunDirectory
 from relic.run.trainer import Outcome, Trainer
 from relic.run.validation import final_scores
@@ -42,6 +41,8 @@ def conclude(config: RunConfig, outcome: Outcome, ranks: Ranks = ALONE) -> None:
         return
     if scores is not None:
         print(scores)
+    from relic.run.plots import plot_run  # Matplotlib, which of all ranks this one alone needs
+
     plots = plot_run(directory)
     print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
 
