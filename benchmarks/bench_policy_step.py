@@ -3,6 +3,8 @@
 The rival is a cache that grows by concatenation: the same weights and the same attention, but each
 step copies all keys and values to a place one step longer. Both see random caches, since filling
 64k steps takes longer than measuring them.
+`acting` takes a cached step with the heads of action and value and a draw, as it is in small houses
+and in Darkroom, and compares it with the same step by PyTorch's operations and attention, in turns.
 Run: python benchmarks/bench_policy_step.py [--device cuda] [--quick]
 """
 
@@ -12,13 +14,16 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import copy_bandwidth, finish, measure, precisions, product_tflops
-from torch import Tensor
+from timing import copy_bandwidth, finish, measure, measure_in_turns, precisions, product_tflops
+from torch import Tensor, nn
 
+from relic.policy.attention.kinds import AttentionBackend
+from relic.policy.heads import CategoricalHead, ValueHead
 from relic.policy.memory.blocks import Block
 from relic.policy.memory.config import TRANSFORMER_SIZES, TransformerConfig
 from relic.policy.memory.kv_cache import KVCache
@@ -232,7 +237,62 @@ def size_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> l
     return results
 
 
-PARTS = {"decode": decode_rows, "sizes": size_rows}
+ACTING = {
+    "houses_small": TransformerConfig(
+        num_layers=2, num_heads=4, width=96, mlp_width=192, rope_base=100
+    ),
+    "darkroom": TransformerConfig.preset("darkroom"),
+}
+"""The transformers of two experiments."""
+
+
+def acting_call(
+    config: TransformerConfig, num_rows: int, steps: int, device: torch.device
+) -> Callable[[], Any]:
+    """Return a step of rows that have seen so many steps, with a draw and its value."""
+    torch.manual_seed(0)
+    model = Transformer(config, max_episode_steps=EPISODE_STEPS).to(device)
+    features = nn.Linear(model.width, model.width).to(device)
+    actor, critic = CategoricalHead(model.width, 6).to(device), ValueHead(model.width).to(device)
+    state = filled_state(model, num_rows, steps, torch.float32)
+    x, noise = torch.randn(num_rows, model.width, device=device), torch.rand(num_rows, 1)
+    starts = torch.zeros(num_rows, dtype=torch.bool, device=device)
+
+    @torch.inference_mode()
+    def act() -> tuple[Tensor, ...]:
+        told = features(model.step(x, starts, state, write=False))
+        distribution = actor(told)
+        action = distribution.sample(noise.to(device))
+        return action, distribution.log_prob(action), critic(told)
+
+    return act
+
+
+def acting_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
+    """Compare a step with the same one by PyTorch alone."""
+    print("acting: a step with heads and a draw, and the same by PyTorch's operations")
+    print(f"{'experiment':13} {'rows':>5} {'context':>8} {'ours':>11} {'PyTorch':>11} {'ratio':>7}")
+    results = []
+    settings = itertools.product((16,) if args.quick else (16, 32, 64), (64, 512))
+    for (name, config), (rows, steps) in itertools.product(ACTING.items(), list(settings)):
+        plain = replace(config, attention_backend=AttentionBackend.SDPA)
+        calls = {
+            "ours": acting_call(config, rows, steps, device),
+            "pytorch": acting_call(plain, rows, steps, device),
+        }
+        for got, expected in zip(*(call() for call in calls.values()), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+        took = measure_in_turns(calls, device, 4 * repeats)
+        ratio = took["pytorch"]["ms"] / took["ours"]["ms"]
+        results.append({"experiment": name, "rows": rows, "context": steps, **took, "ratio": ratio})
+        print(
+            f"{name:13} {rows:5} {steps:8} {took['ours']['ms']:8.3f} ms "
+            f"{took['pytorch']['ms']:8.3f} ms {ratio:6.2f}x"
+        )
+    return results
+
+
+PARTS = {"decode": decode_rows, "sizes": size_rows, "acting": acting_rows}
 
 
 def main() -> None:
