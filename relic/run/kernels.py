@@ -16,7 +16,8 @@ def learn() -> None:
     config = compose(
         {
             "experiment": "darkroom",
-            "rollout": {"num_envs": 2, "num_steps": 32},
+            # Of few steps in a pass kernels would not pay, and so not be met.
+            "rollout": {"num_envs": 2, "num_steps": 256},
             "ppo.num_minibatches": 2,
             "policy.transformer": {"num_heads": 4, "width": 96, "mlp_width": 192},
             "device": "cpu",
