@@ -13,14 +13,17 @@ Shapes: N rows, H heads, T queries, J keys, P past steps, K sinks, D head dim (a
 
 from __future__ import annotations
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 
 from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, ordered
+from relic.policy.attention.cpu.vectors import gather_four
 
 # Of any strides: projections, caches and the threads' slices are views and come without a copy.
 _ARRAY = "float32[:,:,:,:]"
 _LEAST = np.int32(-(2**31))
+_MANY_REGISTERS = bool(llvm.get_host_cpu_features().get("avx512f"))
 
 
 @numba.njit(fastmath=FAST, inline="always")
@@ -118,6 +121,10 @@ def _softmax_backward(s_4J, ds_4J, log_total_4, delta_4, own_4, length):
 @numba.njit(fastmath=FAST, inline="always")
 def _gather(s_4J, vt_DJ, out_4D, length):
     """Set out[r] to the sum of the values weighted by s[r]."""
+    if _MANY_REGISTERS:
+        for d in range(0, out_4D.shape[1], 4):
+            gather_four(s_4J, vt_DJ, out_4D, d, length)
+        return
     for d in range(0, out_4D.shape[1], 2):
         # Two numbers of the head at once: eight sums stay in registers while the loop runs along
         # the keys.

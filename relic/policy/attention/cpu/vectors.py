@@ -11,6 +11,7 @@ rows side by side.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from numba.extending import intrinsic
 
 Value = Builder = Any
 """Of llvmlite, whose own types say too little."""
+_plain: Any = intrinsic
 _literal: Any = intrinsic(prefer_literal=True)
 _FLAGS = ("reassoc", "contract", "nsz", "arcp")
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
@@ -208,3 +210,46 @@ def multiply(typingctx, weight_OI, x_IB, first, out_OB, count):
         return context.get_dummy_value()
 
     return types.void(weight_OI, x_IB, first, out_OB, count), codegen
+
+
+@_plain
+def gather_four(typingctx, s_4J, vt_DJ, out_4D, d, length):
+    """Set four numbers of four outputs, from `d` on, to sums of values weighted by s.
+
+    The first `length` keys count, a multiple of 16. Sixteen vectors of sums ask for the registers
+    of AVX-512: each vector that is loaded is used four times.
+    """
+    lanes = 16
+
+    def codegen(context, builder, signature, args):
+        arrays = [
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(signature.args[:3], args[:3], strict=True)
+        ]
+        strides = [cgutils.unpack_tuple(builder, array.shape)[1] for array in arrays]
+        d, length = args[3:]
+        rows = [builder.mul(_index(i), strides[0]) for i in range(4)]
+        columns = [builder.mul(builder.add(d, _index(i)), strides[1]) for i in range(4)]
+        zero = ir.Constant(_vector(lanes), None)
+        # Variables of the stack that become registers.
+        sums = [[cgutils.alloca_once(builder, zero.type) for _ in columns] for _ in rows]
+        for total in itertools.chain(*sums):
+            builder.store(zero, total)
+        loop = cgutils.for_range_slice(builder, _index(0), length, _index(lanes), intp=_INDEX)
+        with loop as (j, _):
+            weights, values = (
+                [_load(builder, array.data, builder.add(begin, j), lanes) for begin in begins]
+                for array, begins in zip(arrays[:2], (rows, columns), strict=True)
+            )
+            for total, (x, y) in zip(
+                itertools.chain(*sums), itertools.product(weights, values), strict=True
+            ):
+                product = builder.fmul(x, y, flags=_FLAGS)
+                builder.store(builder.fadd(builder.load(total), product, flags=_FLAGS), total)
+        for i, totals in enumerate(sums):
+            four = _four_sums(builder, [builder.load(total) for total in totals])
+            at = builder.add(builder.mul(_index(i), strides[2]), d)
+            _store(builder, four, arrays[2].data, at)
+        return context.get_dummy_value()
+
+    return types.void(s_4J, vt_DJ, out_4D, types.int64, types.int64), codegen
