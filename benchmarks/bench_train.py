@@ -33,6 +33,7 @@ from machine import OtherLoad, cpu_time
 from timing import finish, measure
 from torch import Tensor
 
+from relic.arguments import split
 from relic.cores import cores
 from relic.files import PROJECT
 from relic.ppo.loop import run_rollout
@@ -240,12 +241,14 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout that takes turns with them")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--experiment", default="darkroom")
+    parser.add_argument("--keys", nargs="+", default=[], help="further key=value of the experiment")
     parser.add_argument("--rollouts", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="smallest settings of every part")
     args = parser.parse_args()
     args.overrides = {"threads": args.threads, "device": args.device}
+    args.overrides |= dict(map(split, args.keys))
     if args.quick:
         args.rollouts, args.repeats = 1, 1
         args.overrides |= {"rollout.num_envs": 16, "rollout.num_steps": 128}
