@@ -279,8 +279,7 @@ class Learner:
                 newest = planned.chunk_from - planned.loss_from
                 drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])
                 first_drift = torch.maximum(first_drift, drift)
-        self.reduction.sum(self.gradients.flat)
-        *means, total = self.reduction.sum(sums).tolist()
+        *means, total = self.gradients.sum_over(self.reduction, sums).tolist()
         parts = dict(zip(names, means, strict=True))
         grad_norm = float(self.gradients.clip(self.ppo.max_grad_norm))
         if not np.isfinite([total, grad_norm]).all():

@@ -80,6 +80,10 @@ class RankReduction(Reduction):
         dist.barrier(self._group)
 
 
+_ROOM = 64
+"""Numbers that may travel with the gradients."""
+
+
 class GradientBuffer:
     """The gradients of all parameters as views of one flat tensor.
 
@@ -92,7 +96,8 @@ class GradientBuffer:
         self.parameters = [p for p in parameters if p.requires_grad]
         first = self.parameters[0]
         size = sum(p.numel() for p in self.parameters)
-        self.flat = torch.zeros(size, dtype=first.dtype, device=first.device)
+        self._whole = torch.zeros(size + _ROOM, dtype=first.dtype, device=first.device)
+        self.flat = self._whole[:size]
         self._attach()
 
     def _attach(self) -> None:
@@ -107,6 +112,21 @@ class GradientBuffer:
         """Forget all gradients."""
         # In place: gradients that are set to None would no longer be its views.
         self.flat.zero_()
+
+    def sum_over(self, reduction: Reduction, numbers: Tensor) -> Tensor:
+        """Sum the gradients over ranks, and with them in one exchange a few numbers.
+
+        Args:
+            reduction: How ranks talk.
+            numbers: Up to 64.
+
+        Returns:
+            The sums of the numbers.
+        """
+        begin, end = len(self.flat), len(self.flat) + len(numbers)
+        self._whole[begin:end] = numbers
+        reduction.sum(self._whole[:end])
+        return self._whole[begin:end]
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale the gradient down to `max_norm` if it is longer; return its length before."""

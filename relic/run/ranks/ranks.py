@@ -15,7 +15,7 @@ from relic.ppo.config import most_ranks
 from relic.run.config import RunConfig
 from relic.schema import ConfigError
 
-FEWEST_ROWS: Final = 8
+FEWEST_ROWS: Final = 4
 """Rows of a rank below which another one is not started by itself: the cost of a step is then that
 of its operations, whatever the number of rows (`benchmarks/bench_train.py --ranks`)."""
 
