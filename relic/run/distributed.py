@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import torch
@@ -102,7 +103,12 @@ def _meet(meeting: Meeting, device: torch.device) -> Ranks:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     rank, count = meeting.rank, meeting.world_size
     dist.init_process_group(
-        "gloo", init_method=f"file://{meeting.store}", rank=rank, world_size=count
+        "gloo",
+        init_method=f"file://{meeting.store}",
+        rank=rank,
+        world_size=count,
+        # The parent notices who is dead; who is alive may wait for the first one's pretraining.
+        timeout=timedelta(days=1),
     )
     # Gloo also for GPUs: NCCL refuses two ranks on one.
     sharing = -(-count // torch.cuda.device_count()) if device.type == "cuda" else 1

@@ -119,6 +119,7 @@ def test_two_ranks_of_torchrun_train_as_one_process(alone, tmp_path):
         ({"rollout.num_envs": 32}, 64, 4),
         ({"rollout.num_envs": 32, "rollout.groups": 8}, 64, 4),
         ({"rollout.num_envs": 8}, 64, 1),
+        ({"rollout.num_envs": 8, "ppo.num_minibatches": 2}, 64, 2),
         ({"rollout.num_envs": 40}, 64, 5),
     ],
 )

@@ -48,15 +48,12 @@ def main(job: dict[str, Any]) -> NoReturn:
 def _train(job: dict[str, Any]) -> tuple[int, str]:
     """Train, and return the exit status with what a user is to be told of a refusal."""
     # Only now: their import takes seconds, in which the parent may end.
-    import torch
-
     from relic.files import REFUSALS
     from relic.run.config import RunConfig
     from relic.run.distributed import Meeting, join_ranks
     from relic.run.ranks.rank import train_as
     from relic.schema import build, in_lines
 
-    torch.set_num_threads(job["threads"])
     try:
         config = build(RunConfig, job["config"])
         meeting = Meeting(job["store"], job["rank"], job["world_size"])

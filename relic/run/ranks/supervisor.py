@@ -83,11 +83,10 @@ class Supervisor:
             "config": to_plain(self._config),
             "rank": number,
             "world_size": self._count,
-            "threads": threads,
             "store": str(directory / "store"),
             "report": str(report),
         }
-        # Read when torch is loaded; unlike `set_num_threads` later, no more threads ever start.
+        # Or each rank would take all cores; torch reads it as it is loaded.
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, env=environment
