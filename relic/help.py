@@ -201,7 +201,7 @@ def _kind(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return " | ".join(str(member.value) for member in hint)
     if origin is tuple:
-        return f"list, each {_kind(args[0])}"
+        return f"[{_kind(args[0])}, ...]"
     if origin is dict:
         return "mapping"
     return _NAMES.get(hint, "section")

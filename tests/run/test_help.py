@@ -75,7 +75,7 @@ def test_a_page_holds_name_value_type_bound_and_text():
     assert pages.page(Outer, {"names": ["b", "c"]}) == (
         "size=null    (whole number or null, at least 2)\n"
         "    How large. null: as large as it must be.\n\n"
-        "names=[b, c]    (list, each text)\n    Names.\n\n"
+        "names=[b, c]    ([text, ...])\n    Names.\n\n"
         "word=x    (x | y)\n    A word."
     )
     assert pages.page(Outer, {"inner": {"kind": "fast"}}, "inner") == (
