@@ -45,6 +45,7 @@ class Benchmark:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "policy_step": Benchmark("bench_policy_step.py", ("--threads", "1", "--repeats", "5")),
+    "encoder": Benchmark("bench_encoder.py"),
     "attention": Benchmark("bench_attention.py", ("--threads", "1", "--repeats", "3")),
     "update": Benchmark("bench_update.py"),
     "steps": Benchmark(

@@ -1,0 +1,95 @@
+"""How fast do frozen encoders turn pictures into features?
+
+    python benchmarks/bench_encoder.py [--threads 1] [--rows 16 32 64] [--quick]
+
+The small CNN of `experiment=houses_small`, 64 x 64 pixels, as acting calls it, against the same
+layers as PyTorch writes them down: all pictures at once, scaled in one operation, rectified into
+new memory. Both take turns. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from timing import finish, measure_in_turns, product_tflops
+from torch import Tensor, nn
+
+from relic.policy.encoders.config import EncoderConfig, VisualKind
+from relic.policy.encoders.images import ImageEncoder, ImageSpec
+
+CPU = torch.device("cpu")
+SPEC = ImageSpec("colour", 64, 64, 3)
+CONFIG = EncoderConfig(visual=VisualKind.SMALL_CNN, channels=16, feature_width=168)
+
+
+class Plain(nn.Module):
+    """The same weights in PyTorch's own modules."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        """Take over the layers of an encoder."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        self.num_flops = 0
+        """Of one picture, a multiplication and an addition being two."""
+        side = SPEC.height
+        for conv in (m for m in encoder.backbone.modules() if isinstance(m, nn.Conv2d)):
+            side = (side + 1) // 2
+            self.num_flops += 2 * conv.weight.numel() * side * side
+            layers += [conv, nn.ReLU()]
+        linear = next(m for m in encoder.compress.modules() if isinstance(m, nn.Linear))
+        own = nn.Linear(linear.in_features, linear.out_features)
+        own.load_state_dict(linear.state_dict())
+        self.num_flops += 2 * linear.weight.numel()
+        self.layers = nn.Sequential(*layers, nn.Flatten(), own, nn.ReLU())
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the features of uint8 pictures, channels last."""
+        return self.layers((pictures * (1 / 255)).movedim(-1, 1))
+
+
+def rows_table(rows: list[int], repeats: int) -> list[dict[str, Any]]:
+    """Measure both forms at each number of rows."""
+    encoder = ImageEncoder(CONFIG, SPEC)
+    plain = Plain(encoder)
+    best = product_tflops(CPU, min(repeats, 5), torch.float32)
+    print(f"a large product reaches {best:.3f} TFLOP/s")
+    print(f"{'rows':>5} {'ours':>12} {'plain':>12} {'times':>6} {'of a large product':>19}")
+    results = []
+    for count in rows:
+        shape = (count, SPEC.height, SPEC.width, SPEC.channels)
+        pictures = torch.randint(0, 256, shape, dtype=torch.uint8)
+        calls = {
+            "ours": lambda p=pictures: encoder.frozen(p, torch.float32),
+            "plain": lambda p=pictures: plain(p),
+        }
+        torch.testing.assert_close(calls["ours"](), calls["plain"](), atol=1e-5, rtol=1e-5)
+        took = measure_in_turns(calls, CPU, repeats)
+        ours, rival = (took[name]["ms"] * 1e3 / count for name in calls)
+        share = plain.num_flops / ours / 1e6 / best
+        results.append({"rows": count, "ours_us": ours, "plain_us": rival, "share": share})
+        print(f"{count:5} {ours:9.1f} us {rival:9.1f} us {rival / ours:6.2f} {share:18.0%}")
+    return results
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--quick", action="store_true", help="one repeat of the fewest rows")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    quick = ([4], 1)
+    results = rows_table(*(quick if args.quick else (args.rows, args.repeats)))
+    finish("encoder", vars(args), CPU, results)
+
+
+if __name__ == "__main__":
+    main()
