@@ -106,6 +106,16 @@ def test_a_memory_that_is_saved_is_shared_out_anew(tmp_path, memory, ranks):
     assert_same(tmp_path / "alone", tmp_path / "run")
 
 
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 1)], ids=str)
+def test_final_observations_are_shared_out_anew(tmp_path, ranks):
+    """They were collected before the cut, and the last update values them anew."""
+    changes = {"ppo.time_limit": "bootstrap"}
+    train_on_ranks(run_of(tmp_path / "alone", **changes), 1)
+    train_on_ranks(run_of(tmp_path / "run", **changes), ranks[0], updates=6)
+    train_on_ranks(run_of(tmp_path / "run", **changes), ranks[1])
+    assert_same(tmp_path / "alone", tmp_path / "run")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(1, 2), (2, 1)], ids=str)
 def test_houses_and_demonstrations_are_shared_out_anew(tmp_path, ranks):
