@@ -9,6 +9,7 @@ Shapes: B inputs (all leading dimensions), I features in, O features out.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,7 +61,13 @@ def _pays(x: Tensor, weight_OI: Tensor) -> bool:
     outputs = weight_OI.shape[0]
     if not plain or x.ndim < 2 or outputs * x.numel() < _SMALL:
         return False
-    return torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    return _has_onednn() and not torch.is_autocast_enabled("cpu")
+
+
+@cache
+def _has_onednn() -> bool:
+    # The operator is not of PyTorch's public interface: a version without it is no error.
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _product(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:

@@ -41,10 +41,14 @@ def test_the_peak_is_that_of_the_tensors_that_live():
     assert peak[0] == 8000
 
 
-@pytest.mark.parametrize("steps", [96, 384])
-def test_short_passes_foretell_long_ones(policy, steps, monkeypatch):
-    """With slices as long in proportion, half a pass holds half as much."""
-    built = policy(**{"policy.encoder.slice_steps": steps // 4})
+@pytest.mark.parametrize(("steps", "width"), [(96, 16), (1536, 64)])
+def test_short_passes_foretell_long_ones(policy, steps, width, monkeypatch):
+    """With slices as long in proportion, half a pass holds half as much.
+
+    All passes of a case are on one side of the sizes from which compiled kernels are called.
+    """
+    sizes = {"policy.transformer.width": width, "policy.transformer.mlp_width": 2 * width}
+    built = policy(**sizes, **{"policy.encoder.slice_steps": steps // 4})
     nothing = contextlib.nullcontext()
     direct = footprint.learning_footprint(built, steps, nothing).bytes(steps)
     direct_reading = footprint.reading_footprint(built, steps, nothing).bytes(steps)
