@@ -302,7 +302,7 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def ask_expert(self) -> NDArray[np.int64]:
         """Follow the shortest paths."""
-        return np.array([self.simulator.expert_action(n) for n in range(self.num_envs)])
+        return self.simulator.expert_actions()
 
     def ask_memory_expert(self, kind: str) -> NDArray[np.int64]:
         """Go to what was in view in the trial or the episode, or explore."""

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.houses.navigation.expert import TaskConstants, walk_rows
 from envs.houses.navigation.geodesic import sample
 from envs.houses.navigation.grid import AGENT_RADIUS, CELL, NavGrid, build_grid
 from envs.houses.navigation.movement import Moves, Slabs, advance
@@ -29,7 +30,7 @@ from envs.houses.navigation.task_scene import (
 )
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
-from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.config import MAX_PLACES, ObjectNavConfig
 from envs.objectnav.rules import EpisodePlan, Goal, Pose, near_instances, succeeded
 
 FIELD_BYTES: Final = 256 << 20
@@ -93,6 +94,8 @@ class HouseSimulator:
         # Weak, so that a scene and its distance fields go when the last row leaves it.
         self._shared: WeakValueDictionary[SceneKey, HouseTaskScene] = WeakValueDictionary()
         self._goals: list[Goal | None] = [None] * num_rows
+        self._target_NK2 = np.zeros((num_rows, MAX_PLACES, 2))
+        self._task = TaskConstants.of(config)
         # Below radius / sqrt(2), which `build_grid` demands, for small agents too.
         self._cell = min(CELL, 0.4 * config.agent_radius)
         self._slabs = Slabs(
@@ -183,6 +186,7 @@ class HouseSimulator:
         task_scene = self.task_scene(row)
         field_YX = task_scene.field(goal)
         self._slabs.field_NC[row, : field_YX.size] = field_YX.ravel()
+        self._target_NK2[row] = np.resize(task_scene.instance_xy(goal), (MAX_PLACES, 2))
         self.distance_N[row] = sample(
             field_YX, task_scene.grid.cell, self.pose_N4[row, 0], self.pose_N4[row, 1]
         )
@@ -238,6 +242,14 @@ class HouseSimulator:
             for name, image in images.items():
                 for k, row in enumerate(rows.tolist()):
                     out[name][row : row + 1].copy_to_device(image[k : k + 1])
+
+    def expert_actions(self) -> NDArray[np.int64]:
+        """Return what the expert would do in all rows."""
+        action_N = np.empty(len(self._goals), np.int64)
+        walk_rows(self._slabs, self._target_NK2, self._cell, self._task, action_N)
+        for row in np.flatnonzero(action_N < 0).tolist():
+            action_N[row] = self.expert_action(row)
+        return action_N
 
     def expert_action(self, row: int) -> int:
         """Return what the expert would do in a row."""

@@ -244,3 +244,18 @@ def test_goal_places_are_where_the_instances_are() -> None:
                 assert any(abs(distance - d) < 1e-3 for distance, _ in got)
         action = rng.integers(0 if rng.random() < 0.1 else 1, len(Action), 3)
         observation, *_ = env.step(action)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_the_expert_of_all_rows_is_that_of_each(size) -> None:
+    env = make(8, size=size, sensors=[])
+    env.reset()
+    rng, looked = np.random.default_rng(3), 0
+    for _ in range(150):
+        actions = env.expert_actions()
+        each = [env.simulator.expert_action(n) for n in range(8)]
+        np.testing.assert_array_equal(actions, each)
+        looked += int((actions == Action.STOP).sum())
+        env.step(np.where(rng.random(8) < 0.1, Action.TURN_LEFT, actions))
+    assert looked > 5
+    env.close()
