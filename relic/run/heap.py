@@ -7,6 +7,7 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 _KEPT = 2**29
 _LARGEST = 2**25  # the most that glibc takes
+_PAGES = 2**16
 
 
 def keep_freed_memory() -> None:
@@ -16,9 +17,18 @@ def keep_freed_memory() -> None:
     glibc gives them back to the system, which clears every page anew: with 64 rows of pictures that
     takes as long as the convolutions.
     """
+    _set_thresholds(_KEPT, _LARGEST)
+
+
+def give_freed_memory_back() -> None:
+    """Undo `keep_freed_memory`: what is freed goes back to the system at once, to be measured."""
+    _set_thresholds(_PAGES, _PAGES)
+
+
+def _set_thresholds(trim: int, mmap: int) -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # another C library
         return
-    mallopt(_TRIM_THRESHOLD, _KEPT)
-    mallopt(_MMAP_THRESHOLD, _LARGEST)
+    mallopt(_TRIM_THRESHOLD, trim)
+    mallopt(_MMAP_THRESHOLD, mmap)

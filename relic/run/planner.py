@@ -1,7 +1,8 @@
 """The memory that a run will need, told before it starts and refused where it cannot fit.
 
 Rollout and cache are computed exactly; what a pass through the policy holds is measured on short
-ones (`footprint.py`). What the interpreter, compiled code and environments take is not in the plan.
+ones (`footprint.py`). What the interpreter, compiled code and environments take is not in the plan,
+nor what `heap.py` keeps of memory that was freed.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def test_measuring_leaves_the_policy_as_it_was(policy):
 @pytest.mark.parametrize("experiment", ["darkroom_64k", "houses_64k"])
 def test_updates_keep_to_the_plan(experiment):
     command = [sys.executable, ROOT / "benchmarks" / "bench_memory.py"]
-    options = ["--experiment", experiment, "--contexts", "4096", "--rows", "2"]
+    options = ["--experiment", experiment, "--contexts", "16384", "--rows", "2"]
     said = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
     assert said.returncode == 0, said.stderr
     (row,) = json.loads(said.stdout.splitlines()[-1])["results"]
