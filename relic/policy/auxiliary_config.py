@@ -55,14 +55,14 @@ class AuxiliaryConfig(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GoalLocationConfig(AuxiliaryConfig):
-    """The guess of where the goal lies."""
+class PlaceConfig(AuxiliaryConfig):
+    """The guess of a place, from which the heads of action and value are told a direction."""
 
     weight: Annotated[float, at_least(0)] = 0.03
-    """Weight of its loss. At this weight the norm of its gradient is about that of the others; at
-    0.2 it is ten times as large, and drowns them."""
-    target: str = GOAL_PLACES
-    """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
+    """Weight of its loss. At this weight the norm of the gradient of `goal_location` is about that
+    of the others; at 0.2 it is ten times as large, and drowns them."""
+    target: str
+    """Observation of the place; it is never an input."""
     position: str = "gps"
     """Observed position (forward, right), in the frame and the unit of the places."""
     heading: str = "compass"
@@ -72,7 +72,7 @@ class GoalLocationConfig(AuxiliaryConfig):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The observation of the goal's places."""
+        """The observation of the place."""
         return (self.target,)
 
     @property
@@ -80,47 +80,44 @@ class GoalLocationConfig(AuxiliaryConfig):
         """Position and heading, by which a guess becomes a direction."""
         return (self.position, self.heading)
 
+    def check(self, space: spaces.Dict, size: int, *, section: str) -> None:
+        """Check that the observations are there, `size` numbers of the target.
+
+        Raises:
+            ValueError: If one is missing or has another shape.
+        """
+        for key, wanted in ((self.target, size), (self.position, 2), (self.heading, 1)):
+            _check_observed(space, key, wanted, section=section)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoalLocationConfig(PlaceConfig):
+    """The guess of where the goal lies."""
+
+    target: str = GOAL_PLACES
+    """Observation, (K, 2), of where the goal's instances lie; it is never an input."""
+
     def build(self, space: spaces.Dict, width: int) -> GoalLocationHead:
         """Return the head, if the observations that it needs are there."""
         from relic.policy.goal_location import GoalLocationHead  # needs torch
 
-        for key, size in ((self.target, 2), (self.position, 2), (self.heading, 1)):
-            _check_observed(space, key, size, section="goal_location")
+        self.check(space, 2, section="goal_location")
         return GoalLocationHead(self, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecallConfig(AuxiliaryConfig):
+class RecallConfig(PlaceConfig):
     """The recall of where the goal was last in view."""
 
-    weight: Annotated[float, at_least(0)] = 0.03
-    """Weight of its loss."""
     target: str = GOAL_RECALL
     """Observation, (3,), of whether the goal was in view in this trial, and where last; it is never
     an input."""
-    position: str = "gps"
-    """Observed position (forward, right), in the frame and the unit of the place."""
-    heading: str = "compass"
-    """Observed heading in radians, counter-clockwise in that frame."""
-    scale: Annotated[float, POSITIVE] = 5.0
-    """Distance that is far, in the unit of the place."""
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The observation of what is to be recalled."""
-        return (self.target,)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Position and heading, by which a place becomes a direction."""
-        return (self.position, self.heading)
 
     def build(self, space: spaces.Dict, width: int) -> RecallHead:
         """Return the head, if the observations that it needs are there."""
         from relic.policy.recall import RecallHead  # needs torch
 
-        for key, size in ((self.target, 3), (self.position, 2), (self.heading, 1)):
-            _check_observed(space, key, size, section="recall")
+        self.check(space, 3, section="recall")
         return RecallHead(self, width)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
-from relic.policy.auxiliary_config import GoalLocationConfig, RecallConfig
+from relic.policy.auxiliary_config import PlaceConfig
 from relic.policy.linear import Linear
 from relic.policy.steps import SequenceBatch
 
@@ -47,7 +47,7 @@ class GoalLocationHead(AuxiliaryHead):
         width: E.
     """
 
-    def __init__(self, config: GoalLocationConfig | RecallConfig, width: int) -> None:
+    def __init__(self, config: PlaceConfig, width: int) -> None:
         super().__init__()
         self.config = config
         self.guess = Linear(width, 3)
