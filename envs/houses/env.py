@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from envs.core.kernels import compile_ahead
 from envs.core.options import refuse_fixed
 from envs.core.single import SingleTrialEnv
-from envs.core.validation import check_choice, check_count
+from envs.core.validation import check_choice, check_count, check_flag
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 from envs.houses.dataset import HouseDataset
 from envs.houses.navigation.memory_expert import MemoryExpert
+from envs.houses.navigation.sightings import Sightings
 from envs.houses.rendering.renderer import SENSORS as IMAGE_KINDS
 from envs.houses.simulator import FIELD_BYTES, HouseSimulator
 from envs.objectnav import rules
@@ -67,8 +68,9 @@ class HousesVectorEnv(TrialVectorEnv):
 
     Actions: see `envs.objectnav.config.Action`. `stop` ends the episode, found or not. Records add
     `success`, `spl`, `soft_spl`, `goal`, `distance_start`, `distance_end` (walking distance to the
-    nearest place from which an instance can be seen), `house` (its number in the split) and `area`
-    (of the house, in square metres).
+    nearest place from which an instance can be seen), `house` (its number in the split), `area` (of
+    the house, in square metres) and, with `sightings`, `seen_ago`: the steps from the last one of
+    an earlier episode of the trial that had the goal in view to the episode's first; -1: none.
     """
 
     goal_categories = GOAL_CATEGORIES
@@ -93,6 +95,7 @@ class HousesVectorEnv(TrialVectorEnv):
         outcome: bool = False,
         goal_recall: bool = False,
         critic_state: bool = False,
+        sightings: bool = False,
         task: ObjectNavConfig | Mapping[str, Any] | None = None,
         antialias: int = 1,
         threads: int = 1,
@@ -117,6 +120,7 @@ class HousesVectorEnv(TrialVectorEnv):
             outcome: whether to observe, at an episode's start, how the one before ended.
             goal_recall: whether to observe where the goal was last detected in this trial.
             critic_state: whether to observe how far the goal is, for a critic.
+            sightings: whether records say when the goal was last in view before the episode.
             task: the rules, or those of their constants that differ from the paper's.
             antialias: samples along a pixel's side.
             threads: that draw together; results do not depend on it.
@@ -170,6 +174,8 @@ class HousesVectorEnv(TrialVectorEnv):
         )
         self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
         self._detections = self._new_detections()
+        check_flag("Houses.sightings", sightings)
+        self._sightings = Sightings(self.simulator) if sightings else None
         self._unobserved = self._new_pictures(shape)
         self.memory_experts: dict[str, MemoryExpert] = {}
         """By kind; each knows of the rows what they saw since it was first asked."""
@@ -211,6 +217,8 @@ class HousesVectorEnv(TrialVectorEnv):
             self._rows.begin_trial(row)
             if self._detections is not None:
                 self._detections.begin_trial(row)
+            if self._sightings is not None:
+                self._sightings.begin_trial(row)
             scene, grid = self.dataset.scene(house, arrangement), self.dataset.grid(house)
             self._area_N[row] = math.prod(scene.house.extent)
             self.simulator.set_scene(row, scene, grid)
@@ -230,12 +238,16 @@ class HousesVectorEnv(TrialVectorEnv):
             )
             self._rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
+            if self._sightings is not None:
+                self._sightings.begin_episode(row, plan.goal.instances)
             self._note_goal_places(row)
 
     def advance(self, actions: NDArray[Any]) -> Transition:
         """Move in the houses; the rules say what that earns."""
         if self._detections is not None:
             self._detections.act(np.arange(self.num_envs))
+        if self._sightings is not None:
+            self._sightings.look()
         before_N = self.simulator.distance_N.copy()
         self.simulator.advance(actions)
         stopped_N = actions == Action.STOP
@@ -298,6 +310,7 @@ class HousesVectorEnv(TrialVectorEnv):
             **self._rows.record(rows, self.simulator.distance_N, self.simulator.path_N),
             "house": self._house_N[rows],
             "area": self._area_N[rows],
+            **({} if self._sightings is None else self._sightings.record(rows)),
         }
 
     def ask_expert(self) -> NDArray[np.int64]:
@@ -324,6 +337,7 @@ class HousesVectorEnv(TrialVectorEnv):
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
             **({} if self._detections is None else self._detections.state()),
+            **({} if self._sightings is None else {"sightings": self._sightings.state()}),
             "memory_experts": {k: expert.state() for k, expert in self.memory_experts.items()},
             **self._rows.state(),
         }
@@ -335,6 +349,8 @@ class HousesVectorEnv(TrialVectorEnv):
         self._rows.load_state(state)
         if self._detections is not None:
             self._detections.load_state(state)
+        if self._sightings is not None:
+            self._sightings.load_state(state.get("sightings"))
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]
         for row in range(self.num_envs):

@@ -9,7 +9,8 @@ Shapes: U units (a trial, evaluated once), I episode index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,35 @@ FROM_EPISODE = 5
 
 _NOTHING: Interval = {"mean": None, "low": None, "high": None}
 
+Part = Callable[[Sequence[Record]], np.ndarray]
+"""Which episodes of some records belong to a part of them, (U, I)."""
+
+
+def asked_before(records: Sequence[Record], *, wanted: bool = True) -> np.ndarray:
+    """Return the episodes whose goal the trial asked for before, or all others."""
+    goal_UI = tabulate(records, "goal").value_UI
+    same_UII = goal_UI[:, :, None] == goal_UI[:, None, :]
+    return np.tril(same_UII, -1).any(axis=2) == wanted
+
+
+def seen_ago(records: Sequence[Record], *, low: float, high: float) -> np.ndarray:
+    """Return the episodes whose goal was last in view `low` to `high` steps before they began."""
+    ago_UI = tabulate(records, "seen_ago").value_UI
+    return (ago_UI >= low) & (ago_UI <= high)
+
+
+PARTS: dict[str, dict[str, Part]] = {
+    "goal": {"asked_before": asked_before, "first_asked": partial(asked_before, wanted=False)},
+    "seen_ago": {
+        "seen_before": partial(seen_ago, low=0, high=np.inf),
+        "never_seen": partial(seen_ago, low=-np.inf, high=-1),
+        "seen_1_to_100": partial(seen_ago, low=1, high=100),
+        "seen_101_to_400": partial(seen_ago, low=101, high=400),
+        "seen_over_400": partial(seen_ago, low=401, high=np.inf),
+    },
+}
+"""Parts by name, under the entry of records that tells who belongs to them."""
+
 
 def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[str, Any]:
     """Compare each context with the cleared one.
@@ -32,10 +62,11 @@ def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[s
 
     Returns:
         For each measure `from_episode`; `mean`, `low` and `high` of kept minus cleared; the same of
-        other controls minus cleared under `<control>_mean`, ...; and, where records name a goal,
-        `asked_before` and `first_asked`, each `mean`, `low`, `high` of the episodes whose goal the
-        trial asked for before, or not; `kept` and `cleared`, the means themselves. Empty where
-        nothing was evaluated with a cleared context.
+        other controls minus cleared under `<control>_mean`, ...; `kept` and `cleared`, the means
+        themselves; and, under the names of `PARTS` that the records can tell, the same five of a
+        part of the episodes: those whose goal the trial asked for before, or not; whose goal was in
+        view before, never, or so many steps ago. Empty where nothing was evaluated with a cleared
+        context.
     """
     cleared = controls.get(ContextControl.CLEARED)
     kept = controls[ContextControl.KEPT]
@@ -56,9 +87,9 @@ def context_worth(controls: Mapping[ContextControl, Sequence[Record]]) -> dict[s
             prefix = "" if control is ContextControl.KEPT else f"{control.value}_"
             found = difference(records, cleared, name)
             entry |= {f"{prefix}{part}": value for part, value in found.items()}
-        if "goal" in kept[0]:
-            for part, wanted in (("asked_before", True), ("first_asked", False)):
-                entry[part] = difference(kept, cleared, name, asked_before=wanted)
+        for field, parts in PARTS.items():
+            if field in kept[0] and field in cleared[0]:
+                entry |= {key: _compare(kept, cleared, name, part) for key, part in parts.items()}
         worth[name] = entry
     return worth
 
@@ -84,10 +115,16 @@ def with_oracle(worth: dict[str, Any], oracle: Mapping[str, Any]) -> dict[str, A
     return full
 
 
-def late_mean(records: Sequence[Record], name: str) -> float | None:
-    """Return the mean of a measure over trials, each by its episodes from `FROM_EPISODE` on."""
+def late_mean(records: Sequence[Record], name: str, part: Part | None = None) -> float | None:
+    """Return the mean of a measure over trials, each by its episodes from `FROM_EPISODE` on.
+
+    Args:
+        records: Of one context.
+        name: The measure.
+        part: Which episodes count; None: all.
+    """
     table = tabulate(records, name)
-    mean_U = _late_means(table, _chosen(records, table, None))
+    mean_U = _late_means(table, _chosen(records, table, part))
     return None if np.isnan(mean_U).all() else float(np.nanmean(mean_U))
 
 
@@ -95,8 +132,7 @@ def difference(
     records: Sequence[Record],
     cleared: Sequence[Record],
     name: str,
-    *,
-    asked_before: bool | None = None,
+    part: Part | None = None,
 ) -> Interval:
     """Return the mean difference of a measure over late episodes, paired by trial.
 
@@ -106,19 +142,20 @@ def difference(
         records: Of one context.
         cleared: Of the cleared context.
         name: The measure.
-        asked_before: Take only episodes whose goal the trial asked for before, or only the others.
+        part: Which episodes count; None: all. What was in view depends on where an agent went, so
+            the contexts may have other episodes in it.
 
     Returns:
         `mean`, `low` and `high`; all None where no trial has such episodes under both.
     """
     both = _units(records) & _units(cleared)
     mean_U, table = [], None
-    for part in (records, cleared):
-        shared = [r for r in part if (r["repeat"], r["trial"]) in both]
+    for whole in (records, cleared):
+        shared = [r for r in whole if (r["repeat"], r["trial"]) in both]
         if not shared:
             return dict(_NOTHING)
         table = tabulate(shared, name)
-        mean_U.append(_late_means(table, _chosen(shared, table, asked_before)))
+        mean_U.append(_late_means(table, _chosen(shared, table, part)))
     assert table is not None
     difference_U = mean_U[0] - mean_U[1]
     has_U = ~np.isnan(difference_U)
@@ -132,16 +169,16 @@ def _units(records: Sequence[Record]) -> set[tuple[int, int]]:
     return {(r["repeat"], r["trial"]) for r in records}
 
 
-def _chosen(records: Sequence[Record], table: Table, asked_before: bool | None) -> np.ndarray:
+def _compare(kept: Sequence[Record], cleared: Sequence[Record], name: str, part: Part) -> Interval:
+    means = {"kept": late_mean(kept, name, part), "cleared": late_mean(cleared, name, part)}
+    return {**means, **difference(kept, cleared, name, part)}
+
+
+def _chosen(records: Sequence[Record], table: Table, part: Part | None) -> np.ndarray:
     """Return which episodes count, (U, I)."""
     chosen_UI = ~np.isnan(table.value_UI)
     chosen_UI[:, :FROM_EPISODE] = False
-    if asked_before is None:
-        return chosen_UI
-    goal_UI = tabulate(records, "goal").value_UI
-    same_UII = goal_UI[:, :, None] == goal_UI[:, None, :]
-    before_UI = np.tril(same_UII, -1).any(axis=2)
-    return chosen_UI & (before_UI == asked_before)
+    return chosen_UI if part is None else chosen_UI & part(records)
 
 
 def _late_means(table: Table, chosen_UI: np.ndarray) -> np.ndarray:

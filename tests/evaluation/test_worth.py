@@ -4,7 +4,7 @@ import pytest
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.report.page import page
 from relic.evaluation.report.text import describe
-from relic.evaluation.worth import FROM_EPISODE, context_worth, difference
+from relic.evaluation.worth import FROM_EPISODE, PARTS, context_worth, difference
 
 KEPT, CLEARED, FOREIGN = ContextControl.KEPT, ContextControl.CLEARED, ContextControl.FOREIGN
 
@@ -20,32 +20,50 @@ def draw(seed, *, trials=30, episodes=12, shift=0.0, goals=4):
             "house": t // 2,
             "success": float(generator.random() + shift * (e >= FROM_EPISODE)),
             "goal": int(np.random.default_rng((t, e)).integers(goals)),
+            "seen_ago": int(generator.choice([-1, 1, 100, 101, 400, 401])),
         }
         for t in range(trials)
         for e in range(episodes - t % 3)
     ]
 
 
-def slow_means(records, wanted=None):
+def belongs(part, record, earlier):
+    """Whether an episode is of a part, by its name."""
+    before, ago = record["goal"] in [other["goal"] for other in earlier], record["seen_ago"]
+    return {
+        None: True,
+        "asked_before": before,
+        "first_asked": not before,
+        "seen_before": ago != -1,
+        "never_seen": ago == -1,
+        "seen_1_to_100": ago in (1, 100),
+        "seen_101_to_400": ago in (101, 400),
+        "seen_over_400": ago == 401,
+    }[part]
+
+
+def slow_means(records, part=None):
     """Each trial's mean over late episodes, by loops."""
     found = {}
     for trial in {r["trial"] for r in records}:
         own = sorted((r for r in records if r["trial"] == trial), key=lambda r: r["episode"])
-        scores = []
-        for i, record in enumerate(own):
-            before = record["goal"] in [other["goal"] for other in own[:i]]
-            if i >= 5 and (wanted is None or before == wanted):
-                scores.append(record["success"])
-        if scores:
-            found[trial] = sum(scores) / len(scores)
+        late = [r for i, r in enumerate(own) if i >= 5 and belongs(part, r, own[:i])]
+        if late:
+            found[trial] = sum(r["success"] for r in late) / len(late)
     return found
 
 
-@pytest.mark.parametrize("wanted", [None, True, False])
-def test_difference_is_that_of_a_slow_loop(wanted):
+NAMES = [None, *(name for parts in PARTS.values() for name in parts)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_difference_is_that_of_a_slow_loop(name):
     kept, cleared = draw(0, shift=0.3), draw(1)
-    found = difference(kept, cleared, "success", asked_before=wanted)
-    own, other = slow_means(kept, wanted), slow_means(cleared, wanted)
+    worth = context_worth({KEPT: kept, CLEARED: cleared})["success"]
+    found = worth[name] if name else worth
+    own, other = slow_means(kept, name), slow_means(cleared, name)
+    assert found["kept"] == pytest.approx(np.mean(list(own.values())))
+    assert found["cleared"] == pytest.approx(np.mean(list(other.values())))
     each = [own[t] - other[t] for t in own.keys() & other.keys()]
     assert found["mean"] == pytest.approx(np.mean(each))
     low, mean, high = (float(found[part] or 0.0) for part in ("low", "mean", "high"))
@@ -78,8 +96,8 @@ def test_worth_names_every_control_against_cleared():
     worth = context_worth({KEPT: kept, CLEARED: cleared, FOREIGN: foreign})["success"]
     assert (worth["from_episode"], worth["mean"]) == (5, pytest.approx(0.3))
     assert worth["foreign_mean"] == pytest.approx(-0.1)
-    assert worth["asked_before"]["mean"] == pytest.approx(0.3)
-    assert worth["first_asked"]["mean"] == pytest.approx(0.3)
+    assert worth["asked_before"]["mean"] == pytest.approx(0.3, abs=0.05)
+    assert worth["first_asked"]["mean"] == pytest.approx(0.3, abs=0.05)
     assert context_worth({KEPT: kept}) == {}
     assert context_worth({KEPT: kept, CLEARED: []}) == {}
 

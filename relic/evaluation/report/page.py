@@ -14,6 +14,7 @@ from typing import Any
 from relic.evaluation.curves import varies
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
 from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, label, number
+from relic.evaluation.worth import PARTS
 from relic.files import write_text
 from relic.schema import leaves
 
@@ -206,9 +207,8 @@ def _worth(summary: Mapping[str, Any]) -> list[str]:
     others = [control for control in _all_controls(summary) if control != "cleared"]
     rows = []
     for name, entry in worth.items():
-        parts = [entry.get(part) for part in ("asked_before", "first_asked")]
         against = [{k: entry.get(f"{c}_{k}") for k in ("mean", "low", "high")} for c in others]
-        shown = [estimate(part) if part else "-" for part in (entry, *against, *parts)]
+        shown = [estimate(part) if part else "-" for part in (entry, *against)]
         kept, cleared = number(entry["kept"]), number(entry["cleared"])
         oracle = [number(entry[k]) for k in ("oracle", "share_of_oracle") if k in entry]
         rows.append([label(name), kept, cleared, *shown, *oracle])
@@ -222,10 +222,34 @@ def _worth(summary: Mapping[str, Any]) -> list[str]:
     head = [
         "measure", "kept", "cleared", "kept minus cleared",
         *(f"{CONTROL_WORDS[control]} minus cleared" for control in others),
-        "goal asked for before", "goal asked for the first time",
         *(("memory oracle", "share of its margin") if "oracle" in first else ()),
     ]  # fmt: skip
-    return ["<h2>What the context is worth</h2>", f"<p>{explained}</p>", table(head, rows, "cards")]
+    shown = [
+        "<h2>What the context is worth</h2>",
+        f"<p>{explained}</p>",
+        table(head, rows, "cards"),
+    ]
+    return [*shown, _worth_by_goal(worth)]
+
+
+def _worth_by_goal(worth: Mapping[str, Any]) -> str:
+    """Show what the context is worth by when its goal was asked for and seen before."""
+    rows = [
+        [
+            label(name),
+            part.replace("_", " "),
+            *(number(entry[part][k]) for k in ("kept", "cleared")),
+            estimate(entry[part]),
+        ]
+        for name, entry in worth.items()
+        for parts in PARTS.values()
+        for part in parts
+        if part in entry
+    ]
+    if not rows:
+        return ""
+    head = ["measure", "episodes whose goal was", "kept", "cleared", "kept minus cleared"]
+    return details("By when the goal was asked for and in view before", table(head, rows))
 
 
 def _gains(summary: Mapping[str, Any]) -> str:
