@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from relic.evaluation.learning_curve import (
@@ -29,8 +28,18 @@ from relic.evaluation.learning_curve import (
     shipped_file,
     write_shipped,
 )
-from relic.evaluation.report.plots import REFERENCE, legend_beside, panel, save_figures
 from relic.evaluation.report.text import aligned
+from relic.figures import (
+    LOOKS,
+    REFERENCE,
+    draw_line,
+    legend_beside,
+    panel,
+    save_figures,
+    score_axis,
+    steps_axis,
+)
+from relic.measures import label
 from relic.schema import in_lines
 
 _SHOWN_CHANGES = 5
@@ -153,12 +162,14 @@ def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
             step_P, low_P, high_P, color=REFERENCE, alpha=0.15, lw=0, label="on track"
         )
         for number, curve in enumerate(others):
-            label = "shipped" if number == 0 else "_"  # one entry of the legend for all
-            axes.plot(curve.step_P, curve.score_P, color=REFERENCE, lw=1, label=label)
+            text = "shipped" if number == 0 else "_"  # one entry of the legend for all
+            axes.plot(curve.step_P, curve.score_P, color=REFERENCE, lw=1, label=text)
     for number, run in enumerate(runs):
-        curve, colour = run.curves[score], colormaps["tab10"](number % 10)
-        axes.plot(curve.step_P, curve.score_P, marker="o", ms=3, color=colour, label=run.name)
-    axes.set(xlabel="environment steps", ylabel=score)
+        curve = run.curves[score]
+        draw_line(axes, curve.step_P, curve.score_P, LOOKS[number % len(LOOKS)], label=run.name)
+    where, _, measure = score.rpartition("/")
+    score_axis(axes, measure, f"{label(measure)} in {'validation' if where else 'training'}")
+    steps_axis(axes)
     legend_beside(axes)
     return figure
 

@@ -1,6 +1,6 @@
 """Plots of one run, drawn from its `metrics.jsonl` alone.
 
-`python -m relic.run.plots RUN_DIR` draws them again at any time.
+`python -m relic.run.plots RUN_DIR` draws them again at any time, also while the run goes on.
 """
 
 from __future__ import annotations
@@ -10,14 +10,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from relic.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOOKS,
+    MOST_LINES,
+    ORANGE,
+    PURPLE,
+    YELLOW,
+    draw_line,
+    episodes_axis,
+    legend_above,
+    legend_beside,
+    ordered_looks,
+    panel,
+    panels,
+    save_figures,
+    score_axis,
+    steps_axis,
+)
+from relic.measures import label
 from relic.run.metrics import read_metrics
 
 Metrics = Sequence[dict[str, Any]]
@@ -31,16 +47,22 @@ LOSSES = (
     "recall_loss",
     "recall_error",
 )
-STEPS_AXIS = "environment steps"
-_COLOURS = plt.get_cmap("viridis")
-_PARTS = ("simulate", "act", "learn", "refresh", "evaluate", "checkpoint", "other")
+_PARTS = {
+    "simulate": BLUE,
+    "act": ORANGE,
+    "learn": GREEN,
+    "refresh": PURPLE,
+    "evaluate": YELLOW,
+    "checkpoint": "#56B4E9",
+    "other": GREY,
+}
 
 
 def plot_run(run_dir: Path) -> list[Path]:
     """Draw every plot that the run's metrics allow into `<run_dir>/plots`.
 
     Returns:
-        The files written.
+        The PNG files written; a PDF lies beside each.
 
     Raises:
         FileNotFoundError: If the directory holds no metrics.
@@ -51,18 +73,9 @@ def plot_run(run_dir: Path) -> list[Path]:
             f"{run_dir / 'metrics.jsonl'}: must hold the metrics of a run, found none. "
             "Name the run directory of a run that has made an update."
         )
-    directory = run_dir / "plots"
-    directory.mkdir(exist_ok=True)
-    written = []
-    for name, draw in PLOTS.items():
-        figure = draw(metrics)
-        if figure is None:
-            continue
-        path = directory / f"{name}.png"
-        figure.savefig(path, dpi=110)
-        plt.close(figure)
-        written.append(path)
-    return written
+    drawn = {name: draw(metrics) for name, draw in PLOTS.items()}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    return save_figures(figures, run_dir / "plots")
 
 
 def plot_return(metrics: Metrics) -> Figure | None:
@@ -78,15 +91,15 @@ def plot_success(metrics: Metrics) -> Figure | None:
 
 def plot_by_episode(metrics: Metrics) -> Figure | None:
     """Learning inside the context: the score by episode index, early to late in training."""
-    for key, label in (
-        ("val/success_by_episode", "validation success"),
-        ("val/return_by_episode", "validation return"),
-        ("success_by_episode", "training success"),
-        ("return_by_episode", "training return"),
+    for key, measure, where in (
+        ("val/success_by_episode", "success", "validation"),
+        ("val/return_by_episode", "return", "validation"),
+        ("success_by_episode", "success", "training"),
+        ("return_by_episode", "return", "training"),
     ):
         rows = [m for m in metrics if key in m]
         if len(rows) > 1 or (rows and key.startswith("val/")):
-            return _by_episode(rows, key, label)
+            return _by_episode(rows, key, measure, where)
     return None
 
 
@@ -110,11 +123,13 @@ def plot_time(metrics: Metrics) -> Figure | None:
         return None
     seconds = np.array([[m.get(f"time/{p}", 0.0) for m in rows] for p in parts])
     share = 100 * seconds / np.maximum(seconds.sum(axis=0), 1e-9)
-    figure, axes = _figure()
-    colours = [_COLOURS(i / max(len(parts) - 1, 1)) for i in range(len(parts))]
-    axes.stackplot([m["env_steps"] for m in rows], share, labels=parts, colors=colours)
-    axes.set(xlabel=STEPS_AXIS, ylabel="share of time (%)", ylim=(0, 100))
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    figure, axes = panel()
+    colours = [_PARTS[part] for part in parts]
+    axes.stackplot([m["env_steps"] for m in rows], share, labels=parts, colors=colours,
+                   edgecolor="white", lw=0.4)  # fmt: skip
+    axes.set(ylabel="share of time (%)", ylim=(0, 100))
+    steps_axis(axes)
+    legend_beside(axes, reverse=True)
     return figure
 
 
@@ -139,69 +154,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.exit(0, "".join(f"{path}\n" for path in written))
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _series(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
     rows = [m for m in metrics if key in m]
     return [m["env_steps"] for m in rows], [m[key] for m in rows]
 
 
-def _marker(steps: Sequence[int]) -> str | None:
-    """Return a marker for a line that would not be seen: one of a single point."""
-    return "o" if len(steps) == 1 else None
-
-
-def _lines(metrics: Metrics, keys: dict[str, str], label: str) -> Figure | None:
+def _lines(metrics: Metrics, keys: dict[str, str], measure: str) -> Figure | None:
     present = {k: name for k, name in keys.items() if any(k in m for m in metrics)}
     if not present:
         return None
-    figure, axes = _figure()
-    for i, (key, name) in enumerate(present.items()):
+    figure, axes = panel()
+    for look, (key, name) in zip(LOOKS, present.items(), strict=False):
         steps, values = _series(metrics, key)
-        marker = "o" if key.startswith("val/") else _marker(steps)
-        axes.plot(steps, values, label=name, color=_COLOURS(0.15 + 0.6 * i / len(present)),
-                  marker=marker, markersize=3)  # fmt: skip
-    axes.set(xlabel=STEPS_AXIS, ylabel=label)
-    axes.legend(frameon=False)
+        draw_line(axes, steps, values, look, label=name, marked=key.startswith("val/"))
+    score_axis(axes, measure)
+    steps_axis(axes)
+    legend_above(figure, axes)
     return figure
 
 
-def _by_episode(rows: Metrics, key: str, label: str) -> Figure:
-    figure, axes = _figure()
-    picked = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, 6).round().astype(int))]
-    for i, row in enumerate(picked):
+def _by_episode(rows: Metrics, key: str, measure: str, where: str) -> Figure:
+    figure, axes = panel()
+    last = len(rows) - 1
+    picked = [rows[i] for i in np.unique(np.linspace(0, last, MOST_LINES).round().astype(int))]
+    for look, row in zip(ordered_looks(len(picked)), picked, strict=True):
         curve = [np.nan if v is None else v for v in row[key]]
-        axes.plot(range(len(curve)), curve, marker="o", markersize=3,
-                  color=_COLOURS(0.9 * i / max(len(picked) - 1, 1)),
-                  label=f"{row['env_steps']:,} steps")  # fmt: skip
-    axes.set(xlabel="episodes already in context", ylabel=label)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        text = f"{row['env_steps']:,} steps"
+        draw_line(axes, range(len(curve)), curve, look, label=text)
+    score_axis(axes, measure, f"{label(measure)} in {where}")
+    episodes_axis(axes)
+    legend_beside(axes, title="after")
     return figure
 
 
 def _panels(metrics: Metrics, keys: Sequence[str]) -> Figure | None:
     if not keys:
         return None
-    figure, axes = plt.subplots(
-        len(keys), 1, figsize=(7, 1.6 * len(keys) + 0.6), sharex=True, squeeze=False,
-        layout="constrained",
+    figure, axes = panels(
+        len(keys), 1, width=7, height=1.6 * len(keys) + 0.6, sharex=True
     )  # fmt: skip
-    for panel, key in zip(axes[:, 0], keys, strict=True):
-        for i, kind in enumerate(("partial", "full")):
+    for each, key in zip(axes[:, 0], keys, strict=True):
+        for look, kind in zip(LOOKS, ("partial", "full"), strict=False):
             steps, values = _series([m for m in metrics if m.get("update") == kind], key)
             if steps:
-                panel.plot(steps, values, label=kind, color=_COLOURS(0.15 + 0.55 * i), lw=1,
-                           marker=_marker(steps), markersize=3)  # fmt: skip
-        panel.set_ylabel(key, fontsize=8)
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False, ncols=2, fontsize=8)
-    axes[-1, 0].set_xlabel(STEPS_AXIS)
+                text = f"{kind} updates"
+                draw_line(each, steps, values, look, label=text, marked=False, width=1.0)
+        each.set_ylabel(label(key), fontsize=8)
+    legend_beside(axes[0, 0])
+    steps_axis(axes[-1, 0])
     return figure
 
 

@@ -170,5 +170,5 @@ def test_the_picture_shows_both_curves_and_their_difference(run):
     np.testing.assert_array_equal(own.get_ydata(), effect.own.mean)
     np.testing.assert_array_equal(shown.get_xdata(), COUNTS)
     np.testing.assert_array_equal(shown.get_ydata(), [c.mean[0] for c in effect.demonstrated])
-    points = [line.get_ydata()[0] for line in lower.lines if line.get_marker() == "o"]  # type: ignore[index]
+    points = [line.get_ydata()[0] for line in lower.lines if len(line.get_xdata()) == 1]  # type: ignore[index]
     assert points == list(result.at_first("return", "difference").mean)

@@ -75,17 +75,30 @@ def test_table_holds_the_numbers_of_the_summaries():
     assert "2,000,000" in two
 
 
-def test_plots_have_a_line_per_entry_and_per_run():
-    comparison = side_by_side([made_up(run, s, s / 10) for run in ("a", "b") for s in (30, 10, 20)])
+def test_plots_have_a_line_per_entry_and_a_panel_per_run():
+    comparison = side_by_side([made_up(run, s, s / 10) for run in ("a", "b") for s in (20, 10)])
     (axes,) = plot_curves(comparison, "return").axes
-    assert len(axes.lines) == 6
-    (axes,) = plot_by_steps(comparison, "return").axes
-    assert len(axes.lines) == 4  # first and late episode of each run
-    for line in axes.lines:
-        assert list(line.get_xdata()) == [10, 20, 30]
-        assert all(np.diff(line.get_ydata()) > 0)
-    shown = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert shown == ["a", "b", "first episode", "after 10 episodes"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 4
+    figure = plot_by_steps(comparison, "return")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    for axes in figure.axes:
+        assert len(axes.lines) == 2  # a late episode and the first
+        for line in axes.lines:
+            assert list(line.get_xdata()) == [10, 20]
+            assert all(np.diff(line.get_ydata()) > 0)
+    shown = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert shown == ["after 10 episodes", "first episode"]
+
+
+def test_more_entries_than_a_panel_can_show_get_a_panel_each():
+    entries = [made_up(name, 10, place / 10) for place, name in enumerate("abcdefg")]
+    comparison = side_by_side(entries)
+    seen = [axes for axes in plot_curves(comparison, "return").axes if axes.get_visible()]
+    assert [axes.get_title() for axes in seen] == list("abcdefg")
+    for axes, entry in zip(seen, comparison["entries"], strict=True):
+        *others, own = axes.lines
+        assert len(others) == 7
+        assert list(own.get_ydata()) == entry["metrics"]["return"]["mean"]
 
 
 def test_all_checkpoints_of_a_run_are_evaluated_and_compared(run, capsys):

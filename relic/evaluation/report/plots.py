@@ -1,4 +1,4 @@
-"""Plots of measures against the number of episodes in the context, and what all plots share.
+"""Plots of measures against the number of episodes in the context.
 
 An evaluation's plots are drawn from its summary alone: the curve of each measure, and its parts by
 the size of the house and by goal category. A probe's plot is drawn from its result.
@@ -14,37 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from matplotlib.typing import ColorType
 
 from relic.evaluation.curves import varies
 from relic.evaluation.few_shot import ProbeResult
-from relic.evaluation.report.text import CONTROL_WORDS, controls_of, label
+from relic.evaluation.report.text import CONTROL_WORDS, controls_of
+from relic.figures import (
+    LOOKS,
+    REFERENCE,
+    Look,
+    draw_band,
+    draw_line,
+    draw_reference,
+    episodes_axis,
+    legend_above,
+    legend_beside,
+    ordered_looks,
+    panel,
+    panels,
+    per_cent,
+    save_figures,
+    score_axis,
+)
+from relic.measures import SHARES, label
 from relic.schema import to_plain
 
-AGENT, CONTROL, REFERENCE = "#2a5f8f", "#b0601f", "#52606d"
-CONTROLS = {"cleared": CONTROL, "shuffled": "#5b8c3a", "foreign": "#8a5a9e"}
-_FAINT = "#7a828c"
-SHADES = colormaps["viridis"]
+AGENT, CONTROL = LOOKS[:2]
+CONTROLS = {"cleared": CONTROL, "shuffled": LOOKS[2], "foreign": LOOKS[3]}
 Curves = Mapping[str, Mapping[str, Any]]
 """A measure's entry of each part, as `curves.summarise_groups` gives it."""
-
-
-def panel(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure with one panel, in inches."""
-    # Not by pyplot, which would choose a backend for whoever imports this.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    tidy(axes)
-    return figure, axes
-
-
-def legend_beside(axes: Axes, **options: Any) -> None:
-    """Write the legend to the right of the panel, where it hides no curve."""
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
 def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -53,65 +52,57 @@ def plot_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     for name, curve in summary["metrics"].items():
         if not varies([curve]):
             continue
-        figures[name] = plot_curve(curve, label(name), trained=trained_context(summary))
+        figures[name] = plot_curve(curve, name, trained=trained_context(summary))
     return save_figures(figures, directory)
 
 
-def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
-    """Write figures as PNG files of their names, and return the files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, figure in figures.items():
-        path = directory / f"{name}.png"
-        figure.savefig(path, dpi=110)
-        written.append(path)
-    return written
-
-
 def plot_curve(
-    curve: Mapping[str, Any], title: str, *, trained: tuple[float, str] | None = None
+    curve: Mapping[str, Any],
+    measure: str,
+    *,
+    trained: tuple[float, str] | None = None,
+    references: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw a measure against the number of episodes in the context, with its control.
+    """Draw a measure against the number of episodes in the context, with its controls.
 
     Where not all trials reach every index, a second panel says how many do.
 
     Args:
         curve: Of the measure.
-        title: How it is called.
+        measure: Its name.
         trained: See `trained_context`.
+        references: Levels that the curve is held against, by what they are called.
     """
     counts = curve["count"]
     uneven = len(set(counts)) > 1
     rows = 2 if uneven else 1
-    figure = Figure(figsize=(7, 4 + 1.2 * uneven), layout="constrained")
-    axes = figure.subplots(
-        rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": (4, 1)[:rows]}
+    ratios = {"height_ratios": (4, 1)[:rows]}
+    figure, axes = panels(
+        rows, 1, width=7, height=4 + 1.2 * uneven, sharex=True, gridspec_kw=ratios
     )
     main = axes[0, 0]
-    band(main, curve, colour=AGENT, label="context kept")
+    band(main, curve, AGENT, label="context kept")
     for control in controls_of(curve):
         parts = {part: curve[f"{control}_{part}"] for part in ("mean", "low", "high")}
-        colour, words = CONTROLS[control], CONTROL_WORDS[control]
-        band(main, parts, colour=colour, label=words, line="--")
+        band(main, parts, CONTROLS[control], label=CONTROL_WORDS[control])
+    for line, (text, level) in zip((":", "-.", "--"), (references or {}).items(), strict=False):
+        draw_reference(main, level, text, line=line)
     mark_trained(main, trained)
-    main.set_ylabel(title)
-    main.legend(frameon=False)
+    score_axis(main, measure)
+    legend_above(figure, main)
     if uneven:
-        axes[1, 0].bar(range(len(counts)), counts, color=AGENT, alpha=0.5)
+        axes[1, 0].bar(range(len(counts)), counts, color=AGENT.colour, alpha=0.5)
         axes[1, 0].set_ylabel("trials")
-    for panel in axes[:, 0]:
-        tidy(panel)
-    count_episodes(axes[-1, 0])
+    episodes_axis(axes[-1, 0])
     return figure
 
 
 def band(
     axes: Axes,
     curve: Mapping[str, Any],
+    look: Look,
     *,
-    colour: ColorType,
     label: str,
-    line: str = "-",
     index: Sequence[int] | None = None,
 ) -> None:
     """Draw `mean` over `low` to `high`.
@@ -119,15 +110,14 @@ def band(
     Args:
         axes: Drawn into.
         curve: Lists of numbers, or None where there is none.
-        colour: Of line and band.
+        look: Of line and band.
         label: For the legend.
-        line: Matplotlib's style of the line.
         index: Where the entries stand. Default: 0, 1, ...
     """
     mean, low, high = (numbers(curve[part]) for part in ("mean", "low", "high"))
     where = np.arange(len(mean)) if index is None else index
-    axes.plot(where, mean, line, marker="o", markersize=3, color=colour, label=label)
-    axes.fill_between(where, low, high, color=colour, alpha=0.2, lw=0)
+    draw_line(axes, where, mean, look, label=label)
+    draw_band(axes, where, low, high, look)
 
 
 def trained_context(facts: Mapping[str, Any]) -> tuple[float, str] | None:
@@ -146,18 +136,6 @@ def mark_trained(axes: Axes, trained: tuple[float, str] | None) -> None:
     if trained is not None:
         episodes, words = trained
         axes.axvline(episodes, color=REFERENCE, linestyle=":", label=words)
-
-
-def tidy(axes: Axes) -> None:
-    """Give a panel the look of the others."""
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def count_episodes(axes: Axes) -> None:
-    """Let the horizontal axis be the number of episodes in the context."""
-    axes.set_xlabel("episodes already in context")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def numbers(values: Sequence[float | None]) -> np.ndarray:
@@ -180,37 +158,40 @@ def plot_groups(summary: Mapping[str, Any], directory: Path) -> list[Path]:
         for name in dict.fromkeys(name for part in parts.values() for name in part["metrics"]):
             chosen = {part: content["metrics"][name] for part, content in parts.items()}
             if varies(chosen.values()):
-                figures[f"{name}_{kind}"] = draw(chosen, label(name))
+                figures[f"{name}_{kind}"] = draw(chosen, name)
     return save_figures(figures, directory)
 
 
-def plot_by_area(parts: Curves, title: str) -> Figure:
+def plot_by_area(parts: Curves, measure: str) -> Figure:
     """Draw the curve of each part of the houses, from small to large."""
-    figure, axes = panel(7, 4)
-    for place, (part, curve) in enumerate(parts.items()):
-        band(axes, curve, colour=SHADES(0.85 * place / max(len(parts) - 1, 1)), label=part)
-    axes.set_ylabel(title)
-    axes.legend(frameon=False, title="houses of")
-    count_episodes(axes)
+    figure, axes = panel()
+    for look, (part, curve) in zip(ordered_looks(len(parts)), parts.items(), strict=True):
+        band(axes, curve, look, label=part)
+    score_axis(axes, measure)
+    legend_beside(axes, title="houses of")
+    episodes_axis(axes)
     return figure
 
 
-def plot_by_goal(parts: Curves, title: str) -> Figure:
+def plot_by_goal(parts: Curves, measure: str) -> Figure:
     """Draw what each goal category reaches early and late in its trials, the best at the top."""
     order = sorted(parts, key=lambda name: (_late_mean(parts[name]), name))
     figure, axes = panel(7, 1.2 + 0.26 * len(order))
     place_P = np.arange(len(order))
     bands = (("early", "first", CONTROL, -0.13), ("late", "last", AGENT, 0.13))
-    for name, quarter, colour, shift in bands:
+    for name, quarter, look, shift in bands:
         mean, low, high = (
             numbers([parts[part][name][number] for part in order])
             for number in ("mean", "low", "high")
         )
-        axes.hlines(place_P + shift, low, high, color=colour, alpha=0.35, lw=3)
-        axes.plot(mean, place_P + shift, "o", color=colour, ms=5, label=f"{quarter} quarter")
+        axes.hlines(place_P + shift, low, high, color=look.colour, alpha=0.35, lw=3)
+        axes.plot(mean, place_P + shift, look.marker, color=look.colour, ms=5,
+                  label=f"{quarter} quarter")  # fmt: skip
     axes.set_yticks(place_P, [part.replace("_", " ") for part in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_xlabel(f"{title} in the first and last quarter of the episodes")
+    axes.set_xlabel(f"{label(measure)} in the first and last quarter of the episodes")
+    if measure in SHARES:
+        per_cent(axes.xaxis)
     legend_beside(axes)
     return figure
 
@@ -227,8 +208,10 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     above share the spread of the trials.
     """
     effect = result.effect(measure)
-    figure = Figure(figsize=(7, 5.2), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2)})
+    figure, axes = panels(
+        2, 1, width=7, height=5.2, sharex=True, gridspec_kw={"height_ratios": (5, 2)}
+    )
+    upper, lower = axes[:, 0]
     most = result.counts[-1] + 1
     own = _first(to_plain(effect.own), most)
     shown = to_plain(result.at_first(measure, "demonstrated"))
@@ -236,17 +219,15 @@ def plot_probe(result: ProbeResult, measure: str) -> Figure:
     if effect.demonstrator.mean:
         mean = sum(m for m in effect.demonstrator.mean if m is not None)
         level = mean / len(effect.demonstrator.mean)
-        upper.axhline(level, color=_FAINT, ls=":", label=f"{theirs} own {label(measure)}")
-    band(upper, own, colour=AGENT, label="after its own episodes", line="--")
+        draw_reference(upper, level, f"{theirs} own {label(measure)}")
+    band(upper, own, AGENT, label="after its own episodes")
     text = f"after {theirs} episodes"
-    band(upper, shown, colour=CONTROL, label=text, index=result.counts)
-    upper.set_ylabel(f"{label(measure)} in the next episode")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
-    _draw_difference(lower, result.counts, to_plain(result.at_first(measure, "difference")))
-    lower.set_xlabel("episodes in the context")
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    tidy(upper)
-    tidy(lower)
+    band(upper, shown, CONTROL, label=text, index=result.counts)
+    score_axis(upper, measure, f"{label(measure)} in the next episode")
+    legend_above(figure, upper)
+    difference = to_plain(result.at_first(measure, "difference"))
+    _draw_difference(lower, result.counts, difference, measure)
+    episodes_axis(lower)
     return figure
 
 
@@ -254,12 +235,16 @@ def _first(curve: Mapping[str, Sequence[Any]], count: int) -> dict[str, Sequence
     return {part: values[:count] for part, values in curve.items()}
 
 
-def _draw_difference(axes: Axes, counts: Sequence[int], curve: Mapping[str, Sequence[Any]]) -> None:
-    axes.axhline(0.0, color=_FAINT, lw=0.8)
+def _draw_difference(
+    axes: Axes, counts: Sequence[int], curve: Mapping[str, Sequence[Any]], measure: str
+) -> None:
+    axes.axhline(0.0, color=REFERENCE, lw=0.8)
     for count, mean, low, high in zip(
         counts, curve["mean"], curve["low"], curve["high"], strict=True
     ):
         if low is not None:
-            axes.plot([count, count], [low, high], color=CONTROL, lw=1.5)
-        axes.plot(count, mean, "o", color=CONTROL, markersize=4)
+            axes.plot([count, count], [low, high], color=CONTROL.colour, lw=1.5)
+        axes.plot(count, mean, CONTROL.marker, color=CONTROL.colour, markersize=4)
     axes.set_ylabel("difference")
+    if measure in SHARES:
+        per_cent(axes.yaxis)

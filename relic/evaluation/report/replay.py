@@ -22,7 +22,7 @@ from PIL import Image
 from envs.core.vector import TrialVectorEnv
 from relic.evaluation.maps import Positions, Track, TrialMap, map_of
 from relic.evaluation.records import Record
-from relic.evaluation.report.text import label
+from relic.measures import label
 
 SCRIPT = Path(__file__).with_name("replay.js")
 STYLE = """

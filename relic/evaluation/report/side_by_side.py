@@ -8,34 +8,37 @@ Shapes: U units (a trial, evaluated once).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from relic.evaluation.curves import RISING, Interval, interval, tabulate, varies
 from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.page import document, picture, table
-from relic.evaluation.report.plots import (
-    REFERENCE,
-    SHADES,
-    band,
-    count_episodes,
+from relic.evaluation.report.plots import band, mark_trained, numbers, trained_context
+from relic.evaluation.report.text import aligned, estimate, number
+from relic.figures import (
+    GREY,
+    LOOKS,
+    MOST_LINES,
+    episodes_axis,
     legend_beside,
-    mark_trained,
+    ordered_looks,
     panel,
+    panels,
     save_figures,
-    trained_context,
+    score_axis,
+    steps_axis,
 )
-from relic.evaluation.report.text import aligned, estimate, label, number
 from relic.files import write_json, write_text
+from relic.measures import label
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
@@ -140,48 +143,81 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
 
 
 def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
-    """Draw a measure against the number of episodes in the context, a curve per entry."""
+    """Draw a measure against the number of episodes in the context, a curve per entry.
+
+    More entries than one panel can show get a panel each, over all others in grey.
+    """
     entries = comparison["entries"]
-    figure, axes = panel(8, 4.5)
     ordered = len({entry["run"] for entry in entries}) == 1 and not _has_limits(entries)
-    for colour, entry in zip(_colours(len(entries), ordered=ordered), entries, strict=True):
-        band(axes, entry["metrics"][name], colour=colour, label=entry["name"])
-    if len({entry["trained_steps"] for entry in entries}) == 1:
-        mark_trained(axes, trained_context(entries[0]))
-    axes.set_ylabel(label(name))
-    legend_beside(axes)
-    count_episodes(axes)
+    looks = ordered_looks(len(entries)) if ordered else LOOKS
+    same = len({entry["trained_steps"] for entry in entries}) == 1
+    trained = trained_context(entries[0]) if same else None
+    curves = [entry["metrics"][name] for entry in entries]
+    if len(entries) <= MOST_LINES:
+        figure, axes = panel(8, 4.5)
+        for look, entry, curve in zip(looks, entries, curves, strict=False):
+            band(axes, curve, look, label=entry["name"])
+        mark_trained(axes, trained)
+        score_axis(axes, name)
+        legend_beside(axes)
+        episodes_axis(axes)
+        return figure
+    figure, grid = _grid(len(entries))
+    for axes, entry, curve in zip(grid.flat, entries, curves, strict=False):
+        for other in curves:
+            axes.plot(numbers(other["mean"]), color=GREY, lw=0.8)
+        band(axes, curve, LOOKS[0], label=entry["name"])
+        mark_trained(axes, trained)
+        axes.set_title(entry["name"], fontsize=9)
+    _name_axes(grid, name, episodes_axis)
     return figure
 
 
 def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
-    """Draw the first episode and a late one against environment steps, a colour per series."""
+    """Draw the first episode and a late one against environment steps, a panel per series."""
     series = _series(comparison["entries"])
     runs = list(dict.fromkeys(series))
-    figure, axes = panel(8, 4.5)
-    late = 0
-    for colour, run in zip(_colours(len(runs)), runs, strict=True):
-        entries = sorted(
-            (
-                entry
-                for entry, own in zip(comparison["entries"], series, strict=True)
-                if own == run and entry["env_steps"] is not None
-            ),
-            key=lambda entry: entry["env_steps"],
+    figure, grid = _grid(len(runs))
+    late = max(entry["metrics"][name]["to_episode"] for entry in comparison["entries"])
+    for axes, run in zip(grid.flat, runs, strict=False):
+        of_run = (
+            entry
+            for entry, own in zip(comparison["entries"], series, strict=True)
+            if own == run and entry["env_steps"] is not None
         )
+        entries = sorted(of_run, key=lambda entry: entry["env_steps"])
         steps = [entry["env_steps"] for entry in entries]
         metrics = [entry["metrics"][name] for entry in entries]
-        late = max([late, *(m["to_episode"] for m in metrics)])
-        for part, line in (("first", "--"), ("late", "-")):
+        texts = {"late": f"after {late} episodes", "first": "first episode"}
+        for look, (part, text) in zip(LOOKS, texts.items(), strict=False):
             curve = {k: [m[part][k] for m in metrics] for k in ("mean", "low", "high")}
-            text = run if part == "late" else "_"  # one entry of the legend per run
-            band(axes, curve, colour=colour, label=text, line=line, index=steps)
-    handles, _ = axes.get_legend_handles_labels()
-    handles.append(Line2D([], [], linestyle="--", color=REFERENCE, label="first episode"))
-    handles.append(Line2D([], [], color=REFERENCE, label=f"after {late} episodes"))
-    legend_beside(axes, handles=handles)
-    axes.set(xlabel="environment steps", ylabel=label(name))
+            band(axes, curve, look, label=text, index=steps)
+        if len(runs) > 1:
+            axes.set_title(run, fontsize=9)
+    _name_axes(grid, name, steps_axis)
+    legend_beside(grid[0, -1], handles=grid[0, 0].get_legend_handles_labels()[0])
     return figure
+
+
+def _grid(count: int) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure of panels with the same axes, three in a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, grid = panels(
+        rows, columns, width=max(8.0, 3.6 * columns), height=max(4.5, 2.6 * rows),
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    return figure, grid
+
+
+def _name_axes(grid: NDArray[Any], measure: str, name_x: Callable[[Axes], object]) -> None:
+    """Name the axes of panels at the left and the lower edge."""
+    for axes in grid[:, 0]:
+        score_axis(axes, measure)
+    for axes in grid[-1]:
+        name_x(axes)
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
@@ -278,10 +314,3 @@ def _is_sweep(comparison: Mapping[str, Any]) -> bool:
     series = _series(entries)
     places = {(own, e["env_steps"]) for own, e in zip(series, entries, strict=True)}
     return len(places) > len(set(series))
-
-
-def _colours(count: int, *, ordered: bool = False) -> list[Any]:
-    """Return as many colours: easily told apart, or from dark to light if ordered or many."""
-    if count <= 8 and not ordered:
-        return [colormaps["tab10"](i) for i in range(count)]
-    return [SHADES(0.9 * x) for x in np.linspace(0.0, 1.0, count)]

@@ -13,7 +13,6 @@ CONTROL_WORDS = {
     ContextControl.FOREIGN.value: "context of another trial",
 }
 """How the controls of a summary are called."""
-_LABELS = {"soft_spl": "soft SPL", "spl": "SPL"}
 _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 39, 59, 79, 99, 119, 199, 299, 499, 999)
 """Episode indices that are printed; the summary has all."""
 
@@ -54,11 +53,6 @@ def describe(summary: Mapping[str, Any]) -> str:
                     f"{number(worth['share_of_oracle'])} of its margin over cleared"
                 )
     return "\n".join(lines)
-
-
-def label(name: str) -> str:
-    """Return how a measure is called in pictures and tables."""
-    return _LABELS.get(name, name)
 
 
 def controls_of(values: Mapping[str, Any]) -> list[str]:

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from relic.evaluation.maps import Positions
 from relic.evaluation.recorded_trial import RecordedTrial, Shares, TrialAttention
-from relic.evaluation.report.plots import AGENT, CONTROL
+from relic.figures import BLUE, ORANGE, SHADES
+from relic.measures import label
 from relic.schema import choice
 
 GOAL, SINK = "#c92a3a", "#aab2bd"
-_SHADES = "viridis"
 _AREA = 600.0
 """Of the dot that all attention goes to, in square points."""
 
@@ -45,7 +45,7 @@ def plot_paths(recorded: RecordedTrial, episodes: Sequence[int], measure: str = 
         mark_goals(axes, recorded.goals(index))
         whose = "shown" if index < recorded.shown else "own"
         value = float(recorded.records[index][measure])
-        axes.set_title(f"episode {index} ({whose})\n{measure} {value:.3g}", fontsize=9)
+        axes.set_title(f"episode {index} ({whose})\n{label(measure)} {value:.3g}", fontsize=9)
     return figure
 
 
@@ -64,7 +64,7 @@ def plot_shares(shares: Shares, *, smooth: int = 15) -> Figure:
     names = ("sink", "this episode", "earlier episodes")
     for (layer, head), axes in np.ndenumerate(panels):
         stack = [_averaged(part[layer, head], smooth) for part in parts]
-        axes.stackplot(np.arange(len(stack[0])), stack, colors=(SINK, AGENT, CONTROL), labels=names)
+        axes.stackplot(np.arange(len(stack[0])), stack, colors=(SINK, BLUE, ORANGE), labels=names)
         for begin in begins:
             axes.axvline(begin, color="white", lw=0.6)
         axes.set(xlim=(0, len(stack[0]) - 1), ylim=(0, 1))
@@ -112,7 +112,7 @@ def draw_weights(axes: Axes, position_T2: Positions, weight_T: np.ndarray) -> No
     """Draw a dot at each place, with an area in proportion to the weights there."""
     place_K2, index_T = np.unique(np.round(position_T2, 2), axis=0, return_inverse=True)
     weight_K = np.bincount(index_T.ravel(), weight_T, len(place_K2))
-    axes.scatter(*place_K2.T, s=_AREA * weight_K, color=CONTROL, alpha=0.8, lw=0, zorder=3)
+    axes.scatter(*place_K2.T, s=_AREA * weight_K, color=ORANGE, alpha=0.8, lw=0, zorder=3)
 
 
 def mark_goals(axes: Axes, place_K2: Positions) -> None:
@@ -122,7 +122,7 @@ def mark_goals(axes: Axes, place_K2: Positions) -> None:
 
 def _draw_way(axes: Axes, position_T2: Positions) -> None:
     segments = np.stack([position_T2[:-1], position_T2[1:]], axis=1)
-    lines = LineCollection(list(segments), cmap=_SHADES, lw=2.5, capstyle="round")
+    lines = LineCollection(list(segments), cmap=SHADES, lw=2.5, capstyle="round")
     lines.set_array(np.arange(len(segments)))
     axes.add_collection(lines)
     axes.plot(*position_T2[0], "o", color="white", markeredgecolor="black", markersize=6)

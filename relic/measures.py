@@ -1,0 +1,29 @@
+"""What measures and metrics are called where people read them, and which are shares.
+
+Files keep the short names; figures, tables and pages show these.
+"""
+
+from __future__ import annotations
+
+SHARES = frozenset({"success", "spl", "soft_spl"})
+"""Measures between 0 and 1, which people are shown in per cent."""
+_NAMES = {
+    "spl": "SPL",
+    "soft_spl": "soft SPL",
+    "explained_variance": "explained variance",
+    "grad_norm": "gradient norm",
+    "approx_kl": "approximate KL",
+    "clip_frac": "clipped ratios",
+    "ratio_drift_first": "|ratio - 1| before the update",
+    "ratio_drift_max": "|ratio - 1|, largest",
+    "goal_location_loss": "goal location loss",
+    "goal_location_error": "goal location error (m)",
+    "recall_error": "recall error (m)",
+    "distance": "distance to goal (m)",
+    "distance_start": "distance at start (m)",
+}
+
+
+def label(name: str) -> str:
+    """Return what a measure or metric is called in figures and tables."""
+    return _NAMES.get(name, name.replace("_", " "))
