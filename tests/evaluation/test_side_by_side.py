@@ -98,7 +98,7 @@ def test_more_entries_than_a_panel_can_show_get_a_panel_each():
     for axes, entry in zip(seen, comparison["entries"], strict=True):
         *others, own = axes.lines
         assert len(others) == 7
-        assert list(own.get_ydata()) == entry["metrics"]["return"]["mean"]
+        np.testing.assert_array_equal(own.get_ydata(), entry["metrics"]["return"]["mean"])
 
 
 def test_all_checkpoints_of_a_run_are_evaluated_and_compared(run, capsys):
