@@ -139,9 +139,7 @@ def write_report(
     """Write table and plot of what is known, say what is missing, and return the numbers."""
     known = [results.get(run.row, run.seed) for run in runs]
     found = [result for result in known if result is not None]
-    notes = [
-        f"{ROWS[row].label}: here the same as {ROWS[other].label}." for row, other in same.items()
-    ]
+    notes = [f"{ROWS[row]}: here the same as {ROWS[other]}." for row, other in same.items()]
     missing = [
         f"{run.row} (seed {run.seed})"
         for run, result in zip(runs, known, strict=True)

@@ -9,49 +9,46 @@ from pathlib import Path
 from statistics import fmean
 from threading import Lock
 
-import matplotlib
-
-matplotlib.use("Agg")
+import numpy as np
 from cases import Case, cpu_seconds
-from matplotlib import pyplot as plt
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import LATE, curve, gain, tabulate
 from relic.evaluation.protocol import load_protocol
 from relic.evaluation.records import RECORDS_FILES, Record, read_records
 from relic.evaluation.trained_agent import find_agent
+from relic.figures import (
+    LOOKS,
+    REFERENCE,
+    draw_band,
+    draw_line,
+    legend_above,
+    panels,
+    save_figure,
+)
 from relic.files import write_text
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How a row is called and where it is drawn."""
-
-    label: str
-    panel: str
-
 
 FROM = 5
 """First episode of those whose mean the table shows, as one alone is noisy."""
-MEMORY, SINKS, LEARNING = "memories and credit", "sinks", "learning"
+COLUMNS = 4
 ROWS = {
-    "relic": Row("ReLIC", MEMORY),
-    "credit_trial": Row("ReLIC, credit per trial", MEMORY),
-    "rl2": Row("RL², LSTM", MEMORY),
-    "rl2_gru": Row("RL², GRU", MEMORY),
-    "rl2_credit_episode": Row("RL², LSTM, credit per episode", MEMORY),
-    "transformer_xl": Row("Transformer-XL", MEMORY),
-    "single_episode": Row("single episode", MEMORY),
-    "no_inter_episode_attention": Row("no inter-episode attention", MEMORY),
-    "sink_none": Row("no sink", SINKS),
-    "sink_token": Row("sink token", SINKS),
-    "sink_kv": Row("sink KV", SINKS),
-    "sink_kv0": Row("sink KV0", SINKS),
-    "sink_k0v": Row("sink K0V", SINKS),
-    "sink_k0v0": Row("sink K0V0", SINKS),
-    "no_partial_updates": Row("no partial updates", LEARNING),
-    "no_shuffle": Row("no shuffle", LEARNING),
-    "no_refresh": Row("no refresh, no shuffle", LEARNING),
+    "relic": "ReLIC",
+    "credit_trial": "ReLIC, credit per trial",
+    "rl2": "RL², LSTM",
+    "rl2_gru": "RL², GRU",
+    "rl2_credit_episode": "RL², LSTM, credit per episode",
+    "transformer_xl": "Transformer-XL",
+    "single_episode": "single episode",
+    "no_inter_episode_attention": "no inter-episode attention",
+    "sink_none": "no sink",
+    "sink_token": "sink token",
+    "sink_kv": "sink KV",
+    "sink_kv0": "sink KV0",
+    "sink_k0v": "sink K0V",
+    "sink_k0v0": "sink K0V0",
+    "no_partial_updates": "no partial updates",
+    "no_shuffle": "no shuffle",
+    "no_refresh": "no refresh, no shuffle",
 }
 
 
@@ -234,26 +231,31 @@ def _cells(line: Line, setting: Setting) -> list[str]:
     mean, low, high = (line.gain[key] for key in ("mean", "low", "high"))
     rise = "" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})"
     late = f"{fmean(line.curve_I[FROM:]):.1f}" if len(line.curve_I) > FROM else ""
-    return [ROWS[line.row].label, line.name, *scores, late, rise, f"{line.steps_per_cpu_s:,.0f}"]
+    return [ROWS[line.row], line.name, *scores, late, rise, f"{line.steps_per_cpu_s:,.0f}"]
 
 
 def plot(lines: Sequence[Line], setting: Setting, path: Path) -> None:
-    """Draw the mean curve of each row, by kind of comparison, ReLIC in each panel."""
-    means = [line for line in lines if line.is_mean]
-    panels = [p for p in (MEMORY, SINKS, LEARNING) if any(ROWS[r.row].panel == p for r in means)]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), 4.4), sharey=True, squeeze=False
+    """Draw a panel for each row: the mean over its seeds, their span, and ReLIC in grey."""
+    means = {line.row: line for line in lines if line.is_mean}
+    others = [line for row, line in means.items() if row != "relic"] or list(means.values())
+    rows = -(-len(others) // COLUMNS)
+    figure, axes = panels(
+        rows, COLUMNS, width=2.6 * COLUMNS, height=2.1 * rows + 0.5, sharex=True, sharey=True
     )
-    for ax, panel in zip(axes[0], panels, strict=True):
-        shown = [r for r in means if r.row == "relic" or ROWS[r.row].panel == panel]
-        for i, line in enumerate(shown):
-            style = {"color": "black", "linewidth": 2.2} if line.row == "relic" else {}
-            style = style or {"color": f"C{i}", "linewidth": 1.4}
-            ax.plot(line.curve_I, label=ROWS[line.row].label, **style)
-        ax.set(title=panel, xlabel="episodes in context")
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2)
-    axes[0, 0].set(ylabel=setting.unit, ylim=(0, None))
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    for each, line in zip(axes.flat, others, strict=False):
+        if "relic" in means:
+            each.plot(means["relic"].curve_I, color=REFERENCE, ls="--", lw=1.2, label="ReLIC")
+        index = range(len(line.curve_I))
+        draw_line(each, index, line.curve_I, LOOKS[0], label="the row", marked=False)
+        seeds = [seed.curve_I for seed in lines if seed.row == line.row and not seed.is_mean]
+        if seeds:
+            draw_band(each, index, np.min(seeds, axis=0), np.max(seeds, axis=0), LOOKS[0])
+        each.set_title(ROWS[line.row], fontsize=9)
+    for each in axes.flat[len(others) :]:
+        each.set_visible(False)
+    for each in axes[:, 0]:
+        each.set(ylabel=setting.unit, ylim=(0, None))
+    for each in axes[-1]:
+        each.set_xlabel("episodes in context")
+    legend_above(figure, axes[0, 0])
+    save_figure(figure, path)

@@ -19,15 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import torch
 from cases import Case, Children, cpu_seconds, each, train
-from matplotlib import pyplot as plt
 from timing import finish
 
+from relic.figures import (
+    LOOKS,
+    MOST_LINES,
+    draw_line,
+    legend_above,
+    panels,
+    save_figure,
+    score_axis,
+    steps_axis,
+)
 from relic.run.metrics import read_metrics
 
 WINDOW = 512
@@ -144,23 +150,22 @@ def curve(case: Compared, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def plot(cases: list[Compared], setting: Setting, path: Path) -> None:
     """Draw every rollout length against steps and against time."""
     lengths = sorted({case.num_steps for case in cases})
-    figure, axes = plt.subplots(len(lengths), 2, figsize=(10, 3.6 * len(lengths)), squeeze=False)
+    figure, axes = panels(len(lengths), 2, width=10, height=3.6 * len(lengths) + 0.6)
+    shown = list(dict.fromkeys(case.choice for case in cases))
     for row, length in zip(axes, lengths, strict=True):
         for case in (c for c in cases if c.num_steps == length):
             steps, seconds, scores = curve(case, setting.score)
-            color = f"C{list(CHOICES).index(case.choice)}"
-            row[0].plot(steps / 1e6, scores, marker=".", color=color)
-            row[1].plot(seconds / 60, scores, marker=".", color=color)
-        row[0].set(xlabel="environment steps (millions)", ylabel=setting.label)
-        row[1].set(xlabel="CPU minutes")
-        for ax in row:
-            ax.set(title=f"rollouts of {length:,} steps", ylim=(0, setting.top))
-            ax.grid(alpha=0.3)
-    for choice in dict.fromkeys(case.choice for case in cases):
-        axes[0, 0].plot([], [], color=f"C{list(CHOICES).index(choice)}", label=LABELS[choice])
-    figure.tight_layout()
-    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=8, ncols=2)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+            look, text = LOOKS[shown.index(case.choice) % MOST_LINES], LABELS[case.choice]
+            draw_line(row[0], steps, scores, look, label=text)
+            draw_line(row[1], seconds / 60, scores, look, label=text)
+        for one in row:
+            score_axis(one, setting.score.rpartition("/")[2], setting.label)
+            one.set(title=f"rollouts of {length:,} steps", ylim=(0, setting.top))
+        steps_axis(row[0])
+        row[1].set_xlabel("CPU minutes")
+    # Of the longest rollouts, which have all choices.
+    legend_above(figure, axes[-1, 0], columns=2)
+    save_figure(figure, path)
 
 
 def table(cases: list[Compared], setting: Setting) -> list[dict[str, Any]]:
