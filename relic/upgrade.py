@@ -45,6 +45,9 @@ ADDED: dict[str, Any] = {
     # Of observations that older environments do not have.
     "policy.encoder.vector_units": to_plain(_ENCODER.vector_units),
     "policy.encoder.same_categories": to_plain(_ENCODER.same_categories),
+    # Of a policy, `upgrade_policy` says what they were.
+    "policy.encoder.privileged": [],
+    "policy.encoder.kinds": {},
 }
 """Keys that older files lack, with the value that does what those files did; so that comparing two
 configurations names no field that one of them could not know."""
@@ -132,7 +135,30 @@ def upgrade_policy(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: If the policy uses what no longer exists.
         KeyError: If it holds no configuration.
     """
-    return {**content, "config": upgrade_section(content["config"], "policy")}
+    config = upgrade_section(content["config"], "policy")
+    if "kinds" not in content["config"].get("encoder", {"kinds": {}}):
+        config["encoder"] |= _older_inputs(config["encoder"], content["observation_space"])
+    return {**content, "config": config}
+
+
+def upgrade_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the pictures of a saved encoder hold, in the words of today."""
+    return {**spec, "role": {"semantic": "classes"}.get(spec["role"], spec["role"])}
+
+
+def _older_inputs(encoder: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what older versions took the pictures of an observation space for, by type alone.
+
+    Those of class numbers were left out unless they were named.
+    """
+    kinds: dict[str, str] = {}
+    for key, part in space["spaces"].items():
+        # Older versions refused smaller ones, but not those that are learned from.
+        if part["type"] == "Box" and len(part["shape"]) in (2, 3) and min(part["shape"][:2]) >= 16:
+            whole = "colour" if part["dtype"] == "uint8" else "classes"
+            kinds[key] = "depth" if part["dtype"].startswith("float") else whole
+    classes = [key for key, kind in kinds.items() if kind == "classes"]
+    return {"kinds": kinds, "privileged": classes if encoder.get("keys") is None else []}
 
 
 def upgrade_weights(tensors: Mapping[str, T]) -> dict[str, T]:

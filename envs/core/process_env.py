@@ -70,8 +70,8 @@ class ProcessVectorEnv(ReplayVectorEnv):
             max_crashes: a row whose worker is lost more often than this, with no episode that
                 ended well in between, stops the run with an error.
             kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
-                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
-                `TrialVectorEnv`.
+                `fixed_horizon`, `time_limit_default`, `privileged`, `kinds`, `seed`, `first_row`,
+                `copy` of `TrialVectorEnv`.
 
         Raises:
             FileNotFoundError: There is no simulator file.

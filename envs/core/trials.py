@@ -97,8 +97,8 @@ class EpisodeTrials(ReplayVectorEnv):
             max_episode_steps: time limit; by default the one of the environment's spec.
             expert: returns an expert's action for an environment, if there is an expert.
             kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
-                `fixed_horizon`, `time_limit_default`, `seed`, `first_row`, `copy` of
-                `TrialVectorEnv`.
+                `fixed_horizon`, `time_limit_default`, `privileged`, `kinds`, `seed`, `first_row`,
+                `copy` of `TrialVectorEnv`.
 
         Raises:
             ValueError: No time limit is known.

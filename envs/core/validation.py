@@ -21,6 +21,10 @@ _KINDS: Final = ["f", "b", "b"]
 """Of rewards, terminations and truncations."""
 _NO_DTYPE: Final = np.dtype(object)
 
+KINDS: Final = ("colour", "depth", "classes", "numbers", "flat")
+"""What an array of an observation may be said to hold: colours up to 255, depth in metres, class
+numbers or other numbers of a picture, or numbers that are no picture."""
+
 RESET_OPTIONS: Final = ("reset_mask", "new_trial", "trial")
 
 
@@ -122,6 +126,38 @@ def check_choice(where: str, name: str, value: Any, known: Iterable[str]) -> Non
     """
     if value not in known:
         raise unknown_name(where, name, value, known)
+
+
+def check_privileged(where: str, names: Any, known: Iterable[str]) -> tuple[str, ...]:
+    """Return names of observations.
+
+    Raises:
+        TypeError: They are no list.
+        ValueError: There is no such observation.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{where}: privileged must be a list of names, got {names!r}.")
+    names = tuple(names)
+    for name in names:
+        if name not in known:
+            raise unknown_name(where, "privileged", name, known)
+    return names
+
+
+def check_kinds(where: str, kinds: Any, known: Iterable[str]) -> dict[str, str]:
+    """Return what observations hold, by their names.
+
+    Raises:
+        TypeError: They are no mapping.
+        ValueError: There is no such observation, or no such kind.
+    """
+    if not isinstance(kinds, Mapping):
+        raise TypeError(f"{where}: kinds must be a dict of observation to kind, got {kinds!r}.")
+    for name, kind in kinds.items():
+        if name not in known:
+            raise unknown_name(where, "kinds", name, known)
+        check_choice(where, f"kinds[{name!r}]", kind, KINDS)
+    return dict(kinds)
 
 
 def check_flag(where: str, value: Any) -> bool:

@@ -31,6 +31,8 @@ from envs.core.validation import (
     check_count,
     check_flag,
     check_in_use,
+    check_kinds,
+    check_privileged,
     check_reset_options,
     check_seed,
     check_state,
@@ -61,6 +63,10 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
     goal_categories: ClassVar[tuple[str, ...]] = ()
     """What the records' `goal` counts, by name; empty where goals have no categories."""
+    privileged: Sequence[str] = ()
+    """Observations that an agent must not know, if they are shown."""
+    kinds: Mapping[str, str] = {}
+    """What arrays hold (`KINDS`), by the observation's name, where the space does not say it."""
     kernel_parts: ClassVar[Mapping[str, str]] = {}
     """What can be compiled before it is called; see `envs.core.kernels.compile_ahead`."""
     state_version: ClassVar[int] = 1
@@ -77,6 +83,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         max_episode_steps: int,
         fixed_horizon: bool = False,
         time_limit_default: str = "bootstrap",
+        privileged: Sequence[str] | None = None,
+        kinds: Mapping[str, str] | None = None,
         seed: int = 0,
         first_row: int = 0,
         copy: bool = True,
@@ -93,6 +101,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             max_episode_steps: an episode that lasts this long is truncated.
             fixed_horizon: every episode lasts exactly that long.
             time_limit_default: `terminal` or `bootstrap`: how a learner should see time limits.
+            privileged: sets the attribute; for classes that do not set it themselves.
+            kinds: likewise.
             seed: names the sequence of trials until `reset(seed=...)`.
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
@@ -119,6 +129,10 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self.observation_space = batch_space(single_observation_space, self.num_envs)
         self.action_space = batch_space(single_action_space, self.num_envs)
         self._single_spaces = single_observation_space.spaces
+        if privileged is not None:
+            self.privileged = check_privileged(where, privileged, self._single_spaces)
+        if kinds is not None:
+            self.kinds = check_kinds(where, kinds, self._single_spaces)
         self._watch = CategoryWatch(single_observation_space)
         self.dataset_name = dataset_name
         self.num_trials = int(num_trials)

@@ -32,6 +32,8 @@ from envs.habitat.start import SERVER_FILE, environment, explain, start_simulato
 from envs.objectnav import rules
 from envs.objectnav.config import (
     DETECTIONS,
+    OBSERVATION_KINDS,
+    PRIVILEGED,
     Action,
     ObjectNavConfig,
     drawn_images,
@@ -54,6 +56,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
     """
 
     goal_categories = GOAL_CATEGORIES
+    privileged = PRIVILEGED
+    kinds = OBSERVATION_KINDS
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ from envs.objectnav.config import (
     DETECTIONS,
     MAX_DEPTH,
     MAX_PLACES,
+    OBSERVATION_KINDS,
+    PRIVILEGED,
     Action,
     ObjectNavConfig,
     drawn_images,
@@ -74,6 +76,8 @@ class HousesVectorEnv(TrialVectorEnv):
     """
 
     goal_categories = GOAL_CATEGORIES
+    privileged = PRIVILEGED
+    kinds = OBSERVATION_KINDS
     kernel_parts: ClassVar = {
         "drawing": "envs.houses.kernels:draw",
         "walking": "envs.houses.kernels:walk",

@@ -218,6 +218,15 @@ def _check_field(config: ObjectNavConfig, name: str) -> None:
 
 
 IMAGES: Final = ("rgb", "depth", "semantic", "instance")
+PRIVILEGED: Final = ("semantic", "instance")
+"""Images that an agent must not know; it can be trained to see what they say."""
+OBSERVATION_KINDS: Final = {
+    "rgb": "colour",
+    "depth": "depth",
+    "semantic": "classes",
+    "instance": "classes",
+}
+"""What images hold."""
 DETECTIONS: Final = "detections"
 """The sensor that finds goal objects by itself, from the images that it needs."""
 _DETECTED_IN: Final = ("depth", "semantic", "instance")

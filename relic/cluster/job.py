@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ class Facts:
     single_action_space: spaces.Space[Any]
     max_episode_steps: int
     time_limit_default: str
+    privileged: Sequence[str]
+    kinds: Mapping[str, str]
 
     @classmethod
     def of(cls, env: TrialVectorEnv) -> Facts:
@@ -35,6 +37,8 @@ class Facts:
             env.single_action_space,
             env.max_episode_steps,
             env.time_limit_default,
+            tuple(env.privileged),
+            dict(env.kinds),
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from relic.policy.config import CriticConfig
 from relic.policy.encoders.config import EncoderConfig
+from relic.policy.encoders.encoders import module_names
 from relic.policy.encoders.inputs import VectorEncoder
 from relic.policy.heads import ValueHead
 from relic.policy.linear import Linear
@@ -42,7 +43,8 @@ class PrivilegedCritic(nn.Module):
         self, config: CriticConfig, encoder: EncoderConfig, space: spaces.Dict, width: int
     ) -> None:
         super().__init__()
-        self.keys = config.privileged
+        self.keys = tuple(dict.fromkeys(config.privileged))
+        names = module_names(self.keys)
         vectors: dict[str, VectorEncoder] = {}
         for key in self.keys:
             part = space.spaces.get(key)
@@ -53,7 +55,7 @@ class PrivilegedCritic(nn.Module):
                     f"{found}. {nearest(key, space.spaces)}"
                 )
             units, scaled = encoder.vector_units.get(key), encoder.scale_vectors
-            vectors[key] = VectorEncoder(part, None, scaled=scaled, units=units)
+            vectors[names[key]] = VectorEncoder(part, None, scaled=scaled, units=units)
         self.vectors = nn.ModuleDict(vectors)
         told = sum(vector.num_features for vector in vectors.values())
         self.hidden = Linear(width + told, config.hidden)
@@ -69,7 +71,7 @@ class PrivilegedCritic(nn.Module):
             vector(
                 torch.as_tensor(observation[key], device=features_E.device).reshape(*leading, -1)
             )
-            for key, vector in self.vectors.items()
+            for key, vector in zip(self.keys, self.vectors.values(), strict=True)
         ]
         x = torch.cat([features_E, *(t.to(features_E.dtype) for t in told)], dim=-1)
         return self.value(F.relu(self.hidden(x)))

@@ -187,6 +187,19 @@ def load(
     return policy.to(device).eval()
 
 
+def load_config(directory: Path) -> PolicyConfig:
+    """Return the configuration of the policy in a checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        CheckpointError: If it is damaged, or of a newer format.
+    """
+    file = directory / DESCRIPTION_FILE
+    content = read_json(file, FORMAT)
+    with naming(file):
+        return build(PolicyConfig, upgrade_policy(content)["config"], "config")
+
+
 def check_device(device: str | torch.device) -> None:
     """Check that PyTorch has a device.
 

@@ -176,8 +176,7 @@ def small_cnn_encoder(config: RunConfig, pictures: Pictures) -> ImageEncoder:
     Raises:
         ConfigError: If its backbone is another one than pretraining can fold into.
     """
-    spec = image_spec("rgb", spaces.Box(0, 255, pictures.rgb_BHW3.shape[1:], np.uint8))
-    assert spec is not None
+    spec = image_spec("rgb", spaces.Box(0, 255, pictures.rgb_BHW3.shape[1:], np.uint8), "colour")
     kind = resolve_kind(config.policy.encoder.visual, spec)
     if kind is not VisualKind.SMALL_CNN:
         raise ConfigError(

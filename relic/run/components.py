@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,8 @@ from envs.core.kernels import compile_ahead
 from envs.core.vector import TrialVectorEnv
 from envs.make import kernel_parts, make_trial_env
 from relic.policy import load
+from relic.policy.config import PolicyConfig
+from relic.policy.loading import load_config
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import ExpertKind
@@ -25,6 +27,7 @@ from relic.ppo.source import RolloutSource
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.planner import MemoryPlan, plan_memory
+from relic.run.run_directory import Saved
 from relic.schema import ConfigError
 
 
@@ -49,6 +52,16 @@ class EnvFacts(Protocol):
     @property
     def time_limit_default(self) -> str:
         """How a learner should see time limits."""
+        ...
+
+    @property
+    def privileged(self) -> Sequence[str]:
+        """Observations that an agent must not know."""
+        ...
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """What arrays of an observation hold, where the environment says it."""
         ...
 
 
@@ -130,7 +143,7 @@ def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Po
     space = facts.single_observation_space
     assert isinstance(space, spaces.Dict)
     policy = Policy(
-        config.policy,
+        with_word_of(facts, config.policy),
         space,
         facts.single_action_space,
         max_episode_steps=facts.max_episode_steps,
@@ -138,6 +151,36 @@ def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Po
     if config.init_from is not None:
         _copy_weights(policy, config.init_from)
     return policy.to(device)
+
+
+def with_word_of(facts: EnvFacts, policy: PolicyConfig) -> PolicyConfig:
+    """Return a policy's configuration with what the environment says of its observations.
+
+    What the configuration says of them itself goes before that.
+    """
+    space = facts.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    shown = space.spaces.keys()
+    said = {key: kind for key, kind in facts.kinds.items() if key in shown}
+    hidden = [key for key in facts.privileged if key in shown]
+    encoder = replace(
+        policy.encoder,
+        kinds=said | policy.encoder.kinds,
+        privileged=tuple(dict.fromkeys([*hidden, *policy.encoder.privileged])),
+    )
+    return replace(policy, encoder=encoder)
+
+
+def with_saved_inputs(config: RunConfig, saved: Saved | None) -> RunConfig:
+    """Let a run that goes on take its observations for what it took them for before.
+
+    An older version may have judged them otherwise, and an environment may have changed its word.
+    """
+    if saved is None:
+        return config
+    before = load_config(saved.path).encoder
+    encoder = replace(config.policy.encoder, kinds=before.kinds, privileged=before.privileged)
+    return replace(config, policy=replace(config.policy, encoder=encoder))
 
 
 def build_rollout(

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.ppo.loop import UpdateReport, run_rollout
 from relic.pretraining.pretrain import with_encoder
 from relic.run.checkpoint import RunSaver
-from relic.run.components import Components, build_components
+from relic.run.components import Components, build_components, with_saved_inputs
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.heap import keep_freed_memory
@@ -28,7 +29,7 @@ from relic.run.metrics import (
     new_wandb_id,
     summarise_episodes,
 )
-from relic.run.progress import Progress, StopRequest, verdict
+from relic.run.progress import Progress, StopRequest, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
 from relic.run.validation import Validator, check_validation
 from relic.schema import to_plain
@@ -79,14 +80,14 @@ class Trainer:
             ranks.barrier()
             prepare_process(config)
             config = with_encoder(config, self.directory, ranks)
-            self.parts = build(config, ranks)
+            self.store = CheckpointStore(
+                self.directory.checkpoints,
+                keep=config.checkpoint.keep,
+                milestone_steps=config.checkpoint.milestone_steps,
+            )
+            self.parts = build(with_saved_inputs(config, self.store.latest()), ranks)
             if ranks.is_first and config.validation.every_rollouts is not None:
                 check_validation(config, self.parts.policy)
-        self.store = CheckpointStore(
-            self.directory.checkpoints,
-            keep=config.checkpoint.keep,
-            milestone_steps=config.checkpoint.milestone_steps,
-        )
         if ranks.is_first:
             self.store.clear_leftovers()
         self.saver = RunSaver(self.store, self.parts, ranks)
@@ -117,7 +118,8 @@ class Trainer:
             enabled=self.config.logging.progress and self.ranks.is_first,
         )
         try:
-            for line in self.parts.plan.lines():
+            encoder = self.parts.policy.encoder
+            for line in (*input_lines(encoder), *self.parts.plan.lines()):
                 progress.say(line)
             with StopRequest(supervised=self.ranks.supervised) as stop:
                 for metrics in self.updates(lambda: stop.requested):
@@ -189,6 +191,7 @@ class Trainer:
             metrics = self._measure(report, time.perf_counter() - began)
             if report.planned.last:
                 self.counters.rollouts += 1
+                self._warn_of_inputs()
                 metrics |= self._validate()
             # A signal may reach one rank alone, or ranks in different updates. All must leave after
             # the same one, or some would wait for ever.
@@ -239,6 +242,13 @@ class Trainer:
         metrics["time/evaluate"] = time.perf_counter() - began
         self.counters.wall_s += metrics["time/evaluate"]
         return metrics
+
+    def _warn_of_inputs(self) -> None:
+        """Say after the first rollout of which observations scaling leaves little."""
+        if self.counters.rollouts > 1 or not (self.ranks.is_first and self.config.logging.progress):
+            return
+        for line in narrow_inputs(self.parts.policy.encoder, self.parts.rollout.observation):
+            tell(f"warning: {line}")
 
     def _checkpoint(self, metrics: dict[str, Any], stopping: bool) -> None:
         """Save where it is due, and note the best."""

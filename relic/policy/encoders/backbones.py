@@ -10,14 +10,23 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SMALL_SIDE = 16
+
 
 class SmallCNN(nn.Module):
-    """Strided convolutions down to at most 4 x 4, for pictures of 32 to 128 pixels."""
+    """Strided convolutions down to at most 4 x 4, for pictures of up to 128 pixels.
+
+    In pictures of fewer than 16 pixels each says much: a convolution that keeps all of them comes
+    before those that halve the size.
+    """
 
     def __init__(self, channels: int, height: int, width: int, base: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         last, out = channels, base
+        if min(height, width) < _SMALL_SIDE:
+            layers += [nn.Conv2d(last, out, 3, padding=1), nn.ReLU(inplace=True)]
+            last = out
         while max(height, width) > 4:
             kernel = 3 if layers else 5
             # In place: the backward pass of a convolution asks for its input only.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from relic.schema import POSITIVE, check_bounds
+from relic.schema import POSITIVE, check_bounds, choice
 
 PREV_REWARD = "prev_reward"
 """Observation that carries the previous reward."""
@@ -17,6 +17,10 @@ GOAL_RECALL = "goal_recall"
 CRITIC_STATE = "critic_state"
 LESSONS = (GOAL_PLACES, GOAL_RECALL, CRITIC_STATE)
 """Observations that say what an agent may learn from but must not know: no inputs unless named."""
+
+Kind = Literal["colour", "depth", "classes", "numbers", "flat"]
+"""What an array of an observation holds; see `EncoderConfig.kinds`."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class VisualKind(Enum):
@@ -108,7 +112,16 @@ class EncoderConfig:
     """Pictures that are encoded at once. Where there are more, each slice is computed again in the
     backward pass, so that the memory of one is enough."""
     keys: tuple[str, ...] | None = None
-    """Observations to use. None: all but pictures of class numbers, which are privileged."""
+    """Observations to use. None: all but those that are privileged."""
+    privileged: tuple[str, ...] = ()
+    """Observations that the agent must not know, beside those that the environment says are
+    privileged: left out unless `keys` names them."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """What arrays hold, by the observation's name, where the environment does not say it and their
+    type and bounds say it wrongly. `colour`: whole numbers up to 255. `depth`: metres, up to
+    `depth_max`. `classes`: whole numbers that name something, each with an embedding. `numbers`:
+    any others, scaled by their bounds. These four are pictures (but a vector of `classes` is
+    categories). `flat`: numbers that are no picture and enter as a vector."""
     slice_steps: Annotated[int, POSITIVE] = 4096
     """Steps of a row that become tokens at once. Where there are more, each slice is computed again
     in the backward pass, so that the memory which it takes does not grow with the context."""
@@ -136,7 +149,7 @@ class EncoderConfig:
     category_width: Annotated[int | None, POSITIVE] = None
     """Width of embedded categories and of the previous action. None: the model's."""
     depth_max: Annotated[float, POSITIVE] = 10.0
-    """Depth in metres that stands for infinity."""
+    """Metres of depth that stand for all that is farther."""
     read_outs: ReadOutConfig | None = None
     """Features of which the rows of the category that is asked for enter the token once more, and
     with them what is in view, as a sum of the embeddings that also name what is asked for.
@@ -150,6 +163,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
         check_bounds(self)
+        for key, kind in self.kinds.items():
+            choice(kind, KINDS, f"kinds.{key}")
         for key, width in self.vector_widths.items():
             if not isinstance(width, int) or width < 1:
                 raise ValueError(

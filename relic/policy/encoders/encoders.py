@@ -16,8 +16,7 @@ Shapes: ``...`` stands for N rows or N rows x T steps; F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,80 +27,39 @@ from torch import Tensor, nn
 
 from relic.files import PROJECT
 from relic.policy.encoders.config import (
-    LESSONS,
     PREV_REWARD,
     EncoderConfig,
     ReadOutConfig,
     VisualKind,
 )
-from relic.policy.encoders.images import ImageEncoder, ImageSpec, image_spec, load_pretrained
+from relic.policy.encoders.images import ImageEncoder, load_pretrained
 from relic.policy.encoders.inputs import (
     CategoryEncoder,
-    CategorySpace,
     PrevActionEncoder,
     ReadOuts,
     VectorEncoder,
-    VectorSpace,
     embed_categories,
     vector_size,
 )
+from relic.policy.encoders.plan import ObservationPlan, plan_observations
 from relic.policy.linear import Linear
 from relic.schema import nearest
 
 Observation = Mapping[str, Tensor | np.ndarray]
 
 
-@dataclass(frozen=True)
-class ObservationPlan:
-    """The observations that are used, by the way they are encoded, and by key."""
+def module_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return a name of a module for each key: no two alike, and without dots, which none may hold.
 
-    images: dict[str, ImageSpec]
-    vectors: dict[str, VectorSpace]
-    categories: dict[str, CategorySpace]
-    adds_reward: bool
-    """The previous reward is an input that the environment does not show."""
-
-
-def feature_key(key: str) -> str:
-    """Return the name under which the features of pictures are stored instead of these."""
-    return f"{key}_features"
-
-
-def plan_observations(
-    config: EncoderConfig, space: spaces.Dict, *, targets: Sequence[str] = ()
-) -> ObservationPlan:
-    """Choose among the observations of a space.
-
-    Args:
-        config: Which, and how.
-        space: Of one row.
-        targets: Observations that are learned from and must not be inputs.
-
-    Raises:
-        ValueError: If a configured key is not there, or a chosen space cannot be encoded.
-        TypeError: If the space is no Dict.
+    Some keys are names of module methods, so each has an ending.
     """
-    if not isinstance(space, spaces.Dict):
-        raise TypeError(
-            f"observation_space: must be a Dict, got {space}. Wrap it: spaces.Dict(name=space)."
-        )
-    for key in config.keys or ():
-        _check_known("encoder.keys", key, space)
-        if key in targets:
-            raise ValueError(
-                f"encoder.keys: must not name what is learned from, got {key!r}. Leave it out."
-            )
-    usual = EncoderConfig()  # names keys that many environments lack
-    for name in ("vector_widths", "angles", "vector_units", "same_categories"):
-        for key in getattr(config, name):
-            if key not in getattr(usual, name):
-                _check_known(f"encoder.{name}", key, space)
-    plan = ObservationPlan({}, {}, {}, config.prev_reward and PREV_REWARD not in space.spaces)
-    # Sorted, as weights must not depend on the order in which a space lists its parts.
-    hidden = {*LESSONS, *targets}
-    for key in sorted(set(space.spaces) - hidden if config.keys is None else set(config.keys)):
-        _add_to(plan, config, key, space[key])
-    return plan
+    names: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: ("." in key, key)):
+        name = f"{key.replace('.', '_')}_in"
+        while name in names.values():
+            name += "_"
+        names[key] = name
+    return names
 
 
 class ObservationEncoder(nn.Module):
@@ -143,6 +101,11 @@ class ObservationEncoder(nn.Module):
         self.plan = plan
         self.targets = tuple(targets)
         self.is_frozen = config.is_frozen and bool(plan.images)
+        self._names = module_names([*plan.images, *plan.vectors, *plan.categories])
+        self._feature_keys = {key: f"{key}_features" for key in plan.images}
+        for key in plan.images:
+            while self._feature_keys[key] in observation_space.spaces:
+                self._feature_keys[key] += "_"
         self.images = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         self._encoder_names: dict[str, str] = {}
@@ -151,9 +114,11 @@ class ObservationEncoder(nn.Module):
         for key, space in plan.vectors.items():
             shape = {"width": config.vector_widths.get(key), "angles": key in config.angles}
             units, scaled = config.vector_units.get(key), config.scale_vectors
-            self.vectors[_name(key)] = VectorEncoder(space, scaled=scaled, units=units, **shape)
+            self.vectors[self._names[key]] = VectorEncoder(
+                space, scaled=scaled, units=units, **shape
+            )
         embeddings = embed_categories(plan.categories, embedded, config.same_categories)
-        self.categories = nn.ModuleDict({_name(key): e for key, e in embeddings.items()})
+        self.categories = nn.ModuleDict({self._names[key]: e for key, e in embeddings.items()})
         self.read_outs = self._read_outs(config.read_outs)
         self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
         self.num_features = self._count(width)
@@ -164,14 +129,14 @@ class ObservationEncoder(nn.Module):
         for key, spec in plan.images.items():
             # As published, cameras that are alike share one ViT.
             shares = self.config.visual is VisualKind.VIT
-            name = f"vit_{spec.height}x{spec.width}" if shares else _name(key)
+            name = f"vit_{spec.height}x{spec.width}" if shares else self._names[key]
             if name not in self.images:
                 encoder = ImageEncoder(self.config, spec)
                 if pretrained:
                     self._fill(encoder)
                 self.images[name] = encoder.requires_grad_(not self.is_frozen)
             self._encoder_names[key] = name
-            self.projections[_name(key)] = Linear(self.image_encoder(key).num_features, width)
+            self.projections[self._names[key]] = Linear(self.image_encoder(key).num_features, width)
 
     def _fill(self, encoder: ImageEncoder) -> None:
         path = self.config.checkpoint
@@ -187,6 +152,12 @@ class ObservationEncoder(nn.Module):
         """Return the encoder of the pictures under a key."""
         encoder = self.images[self._encoder_names[key]]
         assert isinstance(encoder, ImageEncoder)
+        return encoder
+
+    def vector_encoder(self, key: str) -> VectorEncoder:
+        """Return the encoder of the vector under a key."""
+        encoder = self.vectors[self._names[key]]
+        assert isinstance(encoder, VectorEncoder)
         return encoder
 
     def _read_outs(self, config: ReadOutConfig | None) -> ReadOuts | None:
@@ -227,8 +198,8 @@ class ObservationEncoder(nn.Module):
             if key in plan.images and self.is_frozen:
                 half = np.float16 if self.feature_dtype is torch.float16 else np.float32
                 shape = (self.image_encoder(key).num_features,)
-                stored[feature_key(key)] = spaces.Box(-np.inf, np.inf, shape, half)
-                dtypes[feature_key(key)] = self.feature_dtype
+                stored[self._feature_keys[key]] = spaces.Box(-np.inf, np.inf, shape, half)
+                dtypes[self._feature_keys[key]] = self.feature_dtype
             else:
                 stored[key] = space[key]
                 dtypes[key] = torch.from_numpy(np.zeros(1, space[key].dtype)).dtype
@@ -271,8 +242,8 @@ class ObservationEncoder(nn.Module):
         }
         if self.is_frozen:
             for key in self.plan.images:
-                if feature_key(key) not in stored:
-                    stored[feature_key(key)] = self._frozen_features(key, observation)
+                if self._feature_keys[key] not in stored:
+                    stored[self._feature_keys[key]] = self._frozen_features(key, observation)
         for key in self.stored_dtypes:
             if key not in stored and key not in self.targets:
                 raise _missing(key, observation)
@@ -293,16 +264,16 @@ class ObservationEncoder(nn.Module):
         """
         plan, device, leading = self.plan, episode_starts.device, episode_starts.shape
         features = {key: self._features(key, observation, device) for key in plan.images}
-        parts = [F.relu(self.projections[_name(key)](x)) for key, x in features.items()]
+        parts = [F.relu(self.projections[self._names[key]](x)) for key, x in features.items()]
         for key in plan.vectors:
             vector = _get(observation, key, device).reshape(*leading, -1)
-            parts.append(self.vectors[_name(key)](vector))
+            parts.append(self.vectors[self._names[key]](vector))
         if plan.adds_reward:
             reward = _get(observation, PREV_REWARD, device).reshape(leading).float()
             parts.append(reward.masked_fill(episode_starts, 0.0).unsqueeze(-1))
         for key in plan.categories:
             category = _get(observation, key, device).reshape(*leading, -1)
-            parts.append(self.categories[_name(key)](category))
+            parts.append(self.categories[self._names[key]](category))
         if self.read_outs is not None:
             source = features.get(self.read_outs.config.source)
             parts.append(self._read(self.read_outs, source, observation, episode_starts))
@@ -326,15 +297,15 @@ class ObservationEncoder(nn.Module):
         return read_outs(features, row, encoder.table.weight)
 
     def _category_encoder(self, key: str) -> CategoryEncoder:
-        encoder = self.categories[_name(key)]
+        encoder = self.categories[self._names[key]]
         assert isinstance(encoder, CategoryEncoder)
         return encoder
 
     def _features(self, key: str, observation: Observation, device: torch.device) -> Tensor:
         if not self.is_frozen:
             features = self.image_encoder(key)(_get(observation, key, None))
-        elif feature_key(key) in observation:
-            features = torch.as_tensor(observation[feature_key(key)], device=device)
+        elif self._feature_keys[key] in observation:
+            features = torch.as_tensor(observation[self._feature_keys[key]], device=device)
         else:
             features = self._frozen_features(key, observation)
         return features.float()
@@ -342,35 +313,6 @@ class ObservationEncoder(nn.Module):
     def _frozen_features(self, key: str, observation: Observation) -> Tensor:
         # Rounded as they are stored, so that acting and learning see the same numbers.
         return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
-
-
-def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: spaces.Space) -> None:
-    spec = image_spec(key, space, config.depth_max)
-    if spec is not None:
-        privileged = spec.role == "semantic" and config.keys is None
-        if config.visual is not VisualKind.BLIND and not privileged:
-            plan.images[key] = spec
-    elif isinstance(space, spaces.MultiBinary) or (
-        isinstance(space, spaces.Box) and len(space.shape) < 2
-    ):
-        plan.vectors[key] = space
-    elif isinstance(space, spaces.Discrete) or (
-        isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1
-    ):
-        plan.categories[key] = space
-    else:
-        raise ValueError(
-            f"observation_space[{key!r}]: must be pictures, a flat Box, MultiBinary, Discrete or "
-            f"MultiDiscrete, got {space}. Flatten it, or leave it out by encoder.keys."
-        )
-
-
-def _check_known(path: str, key: str, space: spaces.Dict) -> None:
-    if key not in space.spaces:
-        raise ValueError(
-            f"{path}: must name observations of the environment, got {key!r}. "
-            f"{nearest(key, space.spaces)}"
-        )
 
 
 def _located(path: Path) -> Path:
@@ -391,8 +333,3 @@ def _missing(key: str, observation: Observation) -> ValueError:
         f"observation: must hold {key!r}, got the keys {sorted(observation)}. "
         f"{nearest(key, observation)}"
     )
-
-
-def _name(key: str) -> str:
-    # Some keys are names of module methods, and none may hold a dot.
-    return f"{key.replace('.', '_')}_in"

@@ -1,9 +1,9 @@
 """Image encoders: pictures to features, in slices of bounded memory.
 
 An `ImageEncoder` is a module of its own, so that it can be trained alone, saved, and plugged into
-a policy by path. It takes what the environment hands out (uint8 colours, depth in metres, class
-numbers, always height x width x channels), moves it to its device slice by slice, and normalises
-it there. Choosing encoders for a whole observation is the job of `relic.policy.encoders.encoders`.
+a policy by path. It takes what the environment hands out (colours, depth in metres, class numbers
+or other numbers, always height x width x channels), moves it to its device slice by slice, and
+normalises it there. `relic.policy.encoders.encoders` chooses encoders for a whole observation.
 
 Shapes: B pictures, F features; ``...`` stands for any leading dimensions.
 """
@@ -11,17 +11,20 @@ Shapes: B pictures, F features; ``...`` stands for any leading dimensions.
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
-import gymnasium
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relic.files import write_json
 from relic.policy.encoders.backbones import ImpalaCNN, ResNet18, SmallCNN
 from relic.policy.encoders.config import EncoderConfig, VisualKind
+from relic.policy.encoders.inputs import UNBOUNDED
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
 from relic.policy.linear import Linear
 from relic.policy.weights import (
@@ -33,22 +36,28 @@ from relic.policy.weights import (
     write_weights,
 )
 from relic.schema import build, to_plain
-from relic.upgrade import upgrade_section
+from relic.upgrade import upgrade_section, upgrade_spec
+
+Role = Literal["colour", "depth", "classes", "numbers"]
+"""What pictures hold."""
 
 FORMAT = 1
 WEIGHTS_FILE = "encoder.safetensors"
 DESCRIPTION_FILE = "encoder.json"
 
-SEMANTIC_WIDTH = 8
+CLASS_WIDTH = 8
 """Channels that a class number is embedded into."""
 
-MAX_CLASSES = 1024
+MAX_CLASS_ROWS = 1 << 16
+"""Embeddings that the class numbers of one observation may have."""
 
 _CACHED_PICTURES = 32
 """Pictures that a CPU encodes at once without gradient: what a layer writes is still in its cache,
 and in memory that is not new, when the next one reads it."""
 
-_SMALLEST_SIDE = {VisualKind.SMALL_CNN: 16, VisualKind.IMPALA: 16, VisualKind.RESNET18: 32}
+SMALLEST_SIDE = 3
+"""Fewest rows and columns of what is a picture."""
+_SMALLEST_SIDE = {VisualKind.IMPALA: 16, VisualKind.RESNET18: 32}
 _BASE_CHANNELS = {VisualKind.SMALL_CNN: 16, VisualKind.IMPALA: 16, VisualKind.RESNET18: 32}
 
 
@@ -57,59 +66,88 @@ class ImageSpec:
     """What a picture of an observation space holds.
 
     Attributes:
-        role: ``colour`` (uint8), ``depth`` (float, scaled from [low, high] to [0, 1]) or
-            ``semantic`` (class numbers from 0 to high).
+        role: ``colour`` (whole numbers up to 255), ``depth`` (scaled from [low, high] to [0, 1]),
+            ``classes`` (class numbers from low to high) or ``numbers`` (any others).
         height: Rows.
         width: Columns.
         channels: Channels; 1 where the space has no channel dimension.
+        scale: Of ``numbers``: what stands for 0 and how much for 1, of each channel.
     """
 
-    role: Literal["colour", "depth", "semantic"]
+    role: Role
     height: int
     width: int
     channels: int
     low: float = 0.0
     high: float = 255.0
+    scale: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Class numbers that a channel may hold."""
+        return int(self.high) - int(self.low) + 1
 
 
-def image_spec(key: str, space: gymnasium.Space, depth_max: float = 10.0) -> ImageSpec | None:
-    """Return what the pictures of `space` hold, or None if it is no space of pictures.
+def image_spec(
+    key: str, space: spaces.Box, role: Role, *, depth_max: float = math.inf
+) -> ImageSpec:
+    """Return what the pictures of a space hold.
 
     Args:
         key: Name of the observation, for messages.
-        space: Its space.
-        depth_max: Metres that stand for an unbounded depth.
+        space: Its space: height x width, or height x width x channels.
+        role: Of the pictures.
+        depth_max: Metres that stand for all that is farther.
 
     Raises:
-        ValueError: If the space is one of pictures that no encoder reads.
+        ValueError: If what they hold cannot be that.
     """
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (2, 3):
-        return None
     height, width, *rest = space.shape
-    channels = rest[0] if rest else 1
-    if channels > 4:
-        raise ValueError(
-            f"observation_space[{key!r}]: pictures must be height x width x channels with at "
-            f"most 4 channels, got shape {space.shape}. Move the channels last."
-        )
+    size = (height, width, rest[0] if rest else 1)
     low, high = float(space.low.min()), float(space.high.max())
-    if space.dtype == "uint8":
-        return ImageSpec("colour", height, width, channels)
-    if space.dtype is not None and space.dtype.kind == "f":
+    if role == "numbers":
+        return ImageSpec(role, *size, scale=_channel_scales(space))
+    if role == "depth":
         low, high = max(low, 0.0), min(high, depth_max)
-        if not low < high:
-            raise ValueError(
-                f"observation_space[{key!r}]: depth must span a range, got [{low:g}, {high:g}]. "
-                "Give its bounds in metres."
-            )
-        return ImageSpec("depth", height, width, channels, low, high)
-    if channels != 1 or low < 0 or high >= MAX_CLASSES:
-        raise ValueError(
-            f"observation_space[{key!r}]: class pictures must have one channel and bounds within "
-            f"[0, {MAX_CLASSES}), got shape {space.shape}, [{low:g}, {high:g}]. "
-            "Give its bounds, or leave it out by encoder.keys."
+        if not low < high < math.inf:
+            raise _no_such(key, "depth must span a range", space, "Give its bounds in metres")
+        return ImageSpec(role, *size, low, high)
+    if space.dtype is None or space.dtype.kind not in "iub":
+        raise _no_such(key, f"{role} must be whole numbers", space, "Call them numbers")
+    if role == "colour":
+        if low < 0 or high > 255:
+            raise _no_such(key, "colours must lie in [0, 255]", space, "Call them numbers")
+        return ImageSpec(role, *size)
+    spec = ImageSpec(role, *size, min(low, 0.0), high)
+    if not math.isfinite(high - low) or spec.num_classes * spec.channels > MAX_CLASS_ROWS:
+        raise _no_such(
+            key,
+            f"classes must have at most {MAX_CLASS_ROWS:,} embeddings",
+            space,
+            "Give its bounds, or call them numbers",
         )
-    return ImageSpec("semantic", height, width, 1, 0.0, high)
+    return spec
+
+
+def _no_such(key: str, rule: str, space: spaces.Box, advice: str) -> ValueError:
+    return ValueError(
+        f"observation_space[{key!r}]: {rule}, got {space}. {advice}, by the space or by "
+        f"encoder.kinds.{key}, or leave it out by encoder.keys."
+    )
+
+
+def _channel_scales(space: spaces.Box) -> tuple[tuple[float, float], ...]:
+    """Return centre and half range of each channel; 0 and 1 where its bounds are none."""
+    channels = space.shape[2] if len(space.shape) == 3 else 1
+    low_C = space.low.astype(np.float64).reshape(-1, channels).min(0)
+    high_C = space.high.astype(np.float64).reshape(-1, channels).max(0)
+    bounded_C = (low_C >= -UNBOUNDED) & (high_C <= UNBOUNDED) & (high_C > low_C)
+    return tuple(
+        ((low + high) / 2, (high - low) / 2) if bounded else (0.0, 1.0)
+        for low, high, bounded in zip(
+            low_C.tolist(), high_C.tolist(), bounded_C.tolist(), strict=True
+        )
+    )
 
 
 class ImageEncoder(nn.Module):
@@ -129,9 +167,16 @@ class ImageEncoder(nn.Module):
         self.config = config
         self.spec = spec
         channels = spec.channels
-        if spec.role == "semantic":
-            channels = SEMANTIC_WIDTH
-            self.classes = nn.Embedding(int(spec.high) + 1, SEMANTIC_WIDTH)
+        if spec.role == "classes":
+            # Channel after channel has its rows in one table.
+            self.classes = nn.Embedding(channels * spec.num_classes, CLASS_WIDTH)
+            channels *= CLASS_WIDTH
+        # They follow from what the pictures hold, which is saved with the policy.
+        centres, halves = zip(*(spec.scale or ((0.0, 1.0),)), strict=True)
+        self.register_buffer("centre_C", torch.tensor(centres), persistent=False)
+        self.register_buffer("half_C", torch.tensor(halves), persistent=False)
+        self.centre_C: Tensor
+        self.half_C: Tensor
         self.backbone = _backbone(self.kind, config, spec, channels)
         self.num_features = self.backbone.num_features
         self.compress: nn.Module = nn.Identity()
@@ -193,10 +238,19 @@ class ImageEncoder(nn.Module):
         if self.spec.role == "colour":
             # Two steps, the second in place: a product of uint8 and a number takes twice as long.
             return images.to(torch.float32, copy=True).mul_(1 / 255)
-        if self.spec.role == "semantic":
-            return self.classes(images[..., 0].long().clamp(0, int(self.spec.high)))
+        if self.spec.role == "classes":
+            return self._embed(images.long())
+        if self.spec.role == "numbers":
+            return (images.float() - self.centre_C) / self.half_C
         low, high = self.spec.low, self.spec.high
         return (images.float().clamp(low, high) - low) * (1 / (high - low))
+
+    def _embed(self, classes: Tensor) -> Tensor:
+        """Return embeddings (B, height, width, channels x `CLASS_WIDTH`) of class numbers."""
+        low, count, channels = int(self.spec.low), self.spec.num_classes, self.spec.channels
+        rows = (classes - low).clamp(0, count - 1)
+        rows = rows + count * torch.arange(channels, device=rows.device)
+        return self.classes(rows).flatten(-2)
 
 
 def resolve_kind(kind: VisualKind, spec: ImageSpec) -> VisualKind:
@@ -218,7 +272,7 @@ def resolve_kind(kind: VisualKind, spec: ImageSpec) -> VisualKind:
         raise ValueError(
             f"encoder.visual: {kind.value} must see pictures of at least "
             f"{_SMALLEST_SIDE[kind]} pixels a side, got {spec.height} x {spec.width}. "
-            "Choose another encoder or larger pictures."
+            "Choose small_cnn, or encoder.kinds.KEY=flat to let them enter as a vector."
         )
     return kind
 
@@ -270,7 +324,7 @@ def load_image_encoder(directory: Path) -> ImageEncoder:
     with naming(directory / DESCRIPTION_FILE):
         stored = upgrade_section(content["config"], "policy.encoder")
         config = build(EncoderConfig, stored, "config")
-        encoder = ImageEncoder(config, build(ImageSpec, content["spec"], "spec"))
+        encoder = ImageEncoder(config, build(ImageSpec, upgrade_spec(content["spec"]), "spec"))
         checksums = content["checksums"]
     path = directory / WEIGHTS_FILE
     load_weights(encoder, read_weights(path, checksums), path)

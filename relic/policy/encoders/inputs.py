@@ -120,10 +120,10 @@ class CategoryEncoder(nn.Module):
 
     def __init__(self, space: CategorySpace, width: int) -> None:
         super().__init__()
-        nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec
+        nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec.reshape(-1)
         sizes = [int(n) for n in nvec]
         # Dimension after dimension has its rows in one table.
-        firsts = np.cumsum([0, *sizes[:-1]]) - np.atleast_1d(space.start)
+        firsts = np.cumsum([0, *sizes[:-1]]) - np.asarray(space.start).reshape(-1)
         self.size = len(sizes)
         self.num_features = width
         self.table = nn.Embedding(sum(sizes), width)

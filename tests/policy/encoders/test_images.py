@@ -141,7 +141,7 @@ def test_colour_and_depth_are_normalised():
 
 
 def test_class_pictures_are_embedded():
-    spec = ImageSpec("semantic", 32, 32, 1, 0.0, 5.0)
+    spec = ImageSpec("classes", 32, 32, 1, 0.0, 5.0)
     encoder = ImageEncoder(_config("small_cnn"), spec)
     classes = torch.randint(0, 6, (2, 32, 32)).short()
     renamed = torch.tensor([1, 0, 2, 3, 4, 5])[classes.long()].short()
@@ -158,32 +158,51 @@ def test_auto_follows_the_size():
 
 
 @pytest.mark.parametrize(
-    ("space", "expected"),
+    ("space", "role", "expected"),
     [
-        (spaces.Box(0, 255, (64, 48, 3), np.uint8), ImageSpec("colour", 64, 48, 3)),
-        (spaces.Box(0, 255, (64, 48), np.uint8), ImageSpec("colour", 64, 48, 1)),
-        (spaces.Box(0, np.inf, (64, 48, 1)), ImageSpec("depth", 64, 48, 1, 0.0, 10.0)),
-        (spaces.Box(0.5, 5.0, (64, 48)), ImageSpec("depth", 64, 48, 1, 0.5, 5.0)),
-        (spaces.Box(0, 40, (64, 48), np.int16), ImageSpec("semantic", 64, 48, 1, 0.0, 40.0)),
-        (spaces.Box(-1, 1, (2,)), None),
-        (spaces.Discrete(3), None),
+        (spaces.Box(0, 255, (64, 48, 3), np.uint8), "colour", ImageSpec("colour", 64, 48, 3)),
+        (spaces.Box(0, 255, (64, 48), np.uint8), "colour", ImageSpec("colour", 64, 48, 1)),
+        (spaces.Box(0, np.inf, (64, 48, 1)), "depth", ImageSpec("depth", 64, 48, 1, 0.0, 10.0)),
+        (spaces.Box(0.5, 5.0, (64, 48)), "depth", ImageSpec("depth", 64, 48, 1, 0.5, 5.0)),
+        (
+            spaces.Box(0, 40, (64, 48), np.int16),
+            "classes",
+            ImageSpec("classes", 64, 48, 1, 0.0, 40.0),
+        ),
+        (
+            spaces.Box(0, 255, (7, 7, 3), np.uint8),
+            "classes",
+            ImageSpec("classes", 7, 7, 3, 0.0, 255.0),
+        ),
+        (
+            spaces.Box(-3.0, 5.0, (64, 48)),
+            "numbers",
+            ImageSpec("numbers", 64, 48, 1, scale=((1.0, 4.0),)),
+        ),
+        (
+            spaces.Box(-np.inf, 5.0, (64, 48)),
+            "numbers",
+            ImageSpec("numbers", 64, 48, 1, scale=((0.0, 1.0),)),
+        ),
     ],
 )
-def test_spaces_say_what_pictures_hold(space, expected):
-    assert image_spec("camera", space) == expected
+def test_spaces_and_roles_say_what_pictures_hold(space, role, expected):
+    assert image_spec("camera", space, role, depth_max=10.0) == expected
 
 
 @pytest.mark.parametrize(
-    "space",
+    ("space", "role"),
     [
-        spaces.Box(0, 255, (3, 64, 64), np.uint8),
-        spaces.Box(-32768, 32767, (64, 64), np.int16),
-        spaces.Box(11.0, 12.0, (64, 64)),
+        (spaces.Box(0, 300, (64, 64), np.int16), "colour"),
+        (spaces.Box(0.0, 1.0, (64, 64)), "colour"),
+        (spaces.Box(0.0, 1.0, (64, 64)), "classes"),
+        (spaces.Box(-32768, 32767, (64, 64, 2), np.int16), "classes"),
+        (spaces.Box(11.0, 12.0, (64, 64)), "depth"),
     ],
 )
-def test_pictures_that_no_encoder_reads_are_named(space):
-    with pytest.raises(ValueError, match=r"observation_space\['camera'\]: .* must"):
-        image_spec("camera", space)
+def test_roles_that_pictures_cannot_have_are_named(space, role):
+    with pytest.raises(ValueError, match=r"observation_space\['camera'\]: .* must .*kinds.camera"):
+        image_spec("camera", space, role, depth_max=10.0)
 
 
 def test_kinds_that_do_not_suit_are_named():

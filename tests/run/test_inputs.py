@@ -1,0 +1,177 @@
+"""What a run says of its observations, and that a run that goes on sees what it saw."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+import yaml
+from gymnasium import spaces
+
+from envs.core.trials import EpisodeTrials, by_option
+from relic.policy import load
+from relic.policy.loading import save_policy
+from relic.policy.policy import Policy
+from relic.run.compose import compose_arguments
+from relic.run.distributed import join_ranks
+from relic.run.metrics import is_clock, read_metrics
+from relic.run.trainer import Trainer
+
+from .conftest import TINY
+
+
+class Field(gymnasium.Env):
+    """Shows arrays of which type and bounds do not say what they hold."""
+
+    def __init__(self):
+        self.action_space = spaces.Discrete(3)
+        self.observation_space = spaces.Dict(
+            {
+                "grid": spaces.Box(0, 9, (16, 16), np.int64),
+                "metres": spaces.Box(0.0, 100.0, (16, 16), np.float32),
+                "answer": spaces.Box(-1.0, 1.0, (1,), np.float32),
+                "place": spaces.Box(-1000.0, 1000.0, (1,), np.float32),
+            }
+        )
+
+    def observe(self):
+        return {
+            "grid": np.full((16, 16), self.place % 10),
+            "metres": np.full((16, 16), 90.0 + self.place, np.float32),
+            "answer": np.array([self.task % 2], np.float32),
+            "place": np.array([self.place], np.float32),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.task, self.place = options["task"], 5
+        return self.observe(), {}
+
+    def step(self, action):
+        self.place = min(max(self.place + int(action) - 1, 0), 9)
+        return self.observe(), float(self.place == 9 * (self.task % 2)), False, False, {}
+
+
+def make_silent(num_envs, *, split="train", **options):
+    del split  # that of the experiment
+    return EpisodeTrials(
+        Field,
+        num_envs,
+        dataset_name="field-v1",
+        start=by_option("task"),
+        max_episode_steps=20,
+        **options,
+    )
+
+
+def make(num_envs, **options):
+    return make_silent(num_envs, privileged=["answer"], kinds={"metres": "depth"}, **options)
+
+
+def _config(run_dir, *more):
+    keys = [key for key in TINY if not key.startswith(("validation", "env."))]
+    own = f"env.id={__name__}:make"
+    return compose_arguments([*keys, own, f"run_dir={run_dir}", "device=cpu", *more])
+
+
+def _train(config):
+    with closing(Trainer(config, join_ranks("cpu"))) as trainer:
+        trainer.run()
+
+
+def _lines(run_dir):
+    lines = read_metrics(Path(run_dir) / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not is_clock(k)} for line in lines]
+
+
+def test_a_run_says_what_each_observation_becomes(tmp_path, capfd):
+    """The environment's own word counts, and that of the configuration goes before it."""
+    config = _config(tmp_path / "run", "total_steps=512", "logging.progress=true")
+    _train(config)
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("observation")] == [
+        "observation answer: left out, as the agent must not know it "
+        "(policy.encoder.keys can name it)",
+        "observation grid: picture of 16 x 16 class numbers, each of 10 with an embedding, "
+        "by small_cnn",
+        "observation metres: picture of 16 x 16 depths from 0 to 10 m, by small_cnn",
+        "observation place: vector of 1, scaled by their bounds",
+    ]
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert warning.startswith("warning: observation place: uses 0.")
+    # A run that goes on has seen its first rollout.
+    _train(replace(config, total_steps=1024))
+    assert "warning" not in capfd.readouterr().err
+    other = _config(tmp_path / "other", "policy.encoder.kinds.metres=numbers")
+    with closing(Trainer(other, join_ranks("cpu"))) as trainer:
+        assert trainer.parts.policy.encoder.plan.images["metres"].role == "numbers"
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_inputs_that_it_had(tmp_path):
+    """Which judged pictures by their type alone: float ones were depth, and whole ones left out."""
+    silent = f"env.id={__name__}:make_silent"
+    older = ("policy.encoder.kinds={metres: depth}", "policy.encoder.privileged=[grid]", silent)
+    _train(_config(tmp_path / "whole", "total_steps=1024", *older))
+    config = _config(tmp_path / "run", "total_steps=1024", *older)
+    with closing(Trainer(config, join_ranks("cpu"))) as trainer:
+        for _ in trainer.updates(lambda: trainer.env_steps >= 512):
+            pass
+    stored = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(stored.read_text())
+    for name in ("kinds", "privileged"):
+        del content["policy"]["encoder"][name]
+    stored.write_text(yaml.safe_dump(content))
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step_*512")
+    description = json.loads((checkpoint / "policy.json").read_text())
+    for name in ("kinds", "privileged"):
+        del description["config"]["encoder"][name]
+    (checkpoint / "policy.json").write_text(json.dumps(description))
+    assert set(load(tmp_path / "run").encoder.plan.left_out) == {"grid"}
+    _train(_config(tmp_path / "run", "total_steps=1024", silent))
+    assert set(load(tmp_path / "run").encoder.plan.left_out) == {"grid"}
+    assert _lines(tmp_path / "run") == _lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"privileged": ["answers"]}, r"privileged must be one of .*Did you mean 'answer'"),
+        ({"privileged": "answer"}, "privileged must be a list of names"),
+        ({"kinds": {"metres": "deep"}}, r"kinds\['metres'\] must be one of .*Did you mean 'depth'"),
+        ({"kinds": {"meters": "depth"}}, "kinds must be one of .*Did you mean 'metres'"),
+        ({"kinds": ["metres"]}, "kinds must be a dict"),
+    ],
+)
+def test_an_environment_that_says_nonsense_is_refused(said, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        EpisodeTrials(Field, dataset_name="x", start=by_option("task"), max_episode_steps=9, **said)
+
+
+def test_policies_of_older_versions_keep_their_inputs(tmp_path):
+    """Judged by type alone, whatever today's rules are."""
+    config = _config(tmp_path / "run", "policy.encoder.kinds={metres: depth, small: colour}")
+    space = spaces.Dict(
+        {
+            **Field().observation_space.spaces,
+            "small": spaces.Box(0, 9, (16, 16), np.uint8),
+        }
+    )
+    encoder = replace(config.policy.encoder, privileged=("grid",))
+    policy = Policy(
+        replace(config.policy, encoder=encoder), space, spaces.Discrete(3), max_episode_steps=20
+    )
+    save_policy(tmp_path, policy)
+    description = json.loads((tmp_path / "policy.json").read_text())
+    for name in ("kinds", "privileged"):
+        del description["config"]["encoder"][name]
+    (tmp_path / "policy.json").write_text(json.dumps(description))
+    loaded = load(tmp_path)
+    assert {k: s.role for k, s in loaded.encoder.plan.images.items()} == {
+        "metres": "depth",
+        "small": "colour",
+    }
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in policy.state_dict().items())
