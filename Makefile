@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 # Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000", or options of `make bench`.
 ARGS ?=
 
-.PHONY: help setup core train test test-slow test-cluster bench check format clean
+.PHONY: help setup core train test test-slow test-cluster bench check docs format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,10 @@ $(VENV)/.setup: $(VENV)/.core
 
 $(VENV)/.bench: $(VENV)/.setup
 	$(PIP) -e '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # Numba's cache does not notice that a kernel which another file inlines has changed.
@@ -57,6 +61,9 @@ check: setup  ## Format, lint and types, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/pyright
+
+docs: $(VENV)/.docs  ## Build the documentation into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: setup  ## Format the code and apply safe lint fixes
 	$(BIN)/ruff format .

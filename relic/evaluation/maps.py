@@ -24,7 +24,14 @@ from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
-from envs.houses.show.topdown import Frame, Map, draw_map, mark_objects, plot_map
+from envs.houses.show.topdown import (
+    Frame,
+    Map,
+    draw_map,
+    draw_scale,
+    mark_objects,
+    plot_map,
+)
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record
 from relic.files import Seal, read_sealed, write_text
@@ -140,9 +147,10 @@ class HouseMap:
         axes.set_axis_off()
 
     def picture(self, goal: int | None = None, *, side: int = SIDE) -> Picture:
-        """Paint rooms and furniture, and ring the objects of a goal."""
+        """Paint rooms and furniture with a scale, and ring the objects, or those of a goal."""
         plan = draw_map(self.scene, side / max(self.scene.house.extent))
-        return Picture(mark_objects(plan, self.scene, names=goal is None, goal=goal), 0.0, 0.0)
+        plan = mark_objects(plan, self.scene, names=goal is None, goal=goal)
+        return Picture(draw_scale(plan), 0.0, 0.0)
 
     def views(self, env: TrialVectorEnv, pose_T4: Positions, side: int) -> Iterator[Frame] | None:
         """Render what the camera saw, in finer pictures than the agent's."""

@@ -70,11 +70,19 @@ def evaluate_into(
         tracks = {trial: read_track(store.directory, trial) for trial in tracked}
         kept = records[ContextControl.KEPT]
         replays = _replays(env, [tracks[trial] for trial in replayed], kept)
-        write_report(summary, plots, store.directory / REPORT_FILE, replays=replays)
+        report = store.directory / REPORT_FILE
+        write_report(summary, plots, report, run=_title(agent), replays=replays)
         write_videos(env, tracks, kept, settings.filmed, store.directory / "videos")
     finally:
         env.close()
     return summary
+
+
+def _title(agent: TrainedAgent | Expert) -> str:
+    """Return what a page about an agent is called."""
+    if isinstance(agent, Expert):
+        return f"expert ({agent.kind})"
+    return agent.root.name if agent.root == agent.checkpoint else f"{agent.root.name}, {agent.name}"
 
 
 def _records(

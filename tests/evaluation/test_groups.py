@@ -102,10 +102,10 @@ def test_plots_and_page_show_the_parts(tmp_path):
     }
     plots = [*plot_summary(summary, tmp_path), *plot_groups(summary, tmp_path)]
     assert [p.stem for p in plots] == ["success", "success_by_area", "success_by_goal"]
-    text = page(summary, plots)
+    text = page(summary, plots, run="r")
     assert text.count("<img") == 3
     assert "By goal category" in text
-    assert '<td data-label="houses">30.0 to 35.0 m²</td>' in text
+    assert '<th scope="row">30.0 to 35.0 m²</th>' in text
 
 
 def test_goals_are_ordered_by_what_they_reach():

@@ -132,11 +132,13 @@ def test_what_never_varies_has_no_plot(tmp_path):
     assert set(summary["metrics"]) == {"return", "length", "success"}
     plots = plot_summary(summary, tmp_path)
     assert [plot.name for plot in plots] == ["return.png"]
-    text = page(summary, plots)
+    text = page(summary, plots, run="r")
     assert text.count("without a plot: success (1), length (100).") == 1
     assert "<h2>length</h2>" not in text
     assert "<h2>return</h2>" in text
-    assert "without a plot" not in page({**FACTS, **summarise(records(**{"return": VARIED}))}, [])
+    assert "without a plot" not in page(
+        {**FACTS, **summarise(records(**{"return": VARIED}))}, [], run="r"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import base64
+import csv
 import re
 from html.parser import HTMLParser
 
@@ -55,7 +56,7 @@ class Balance(HTMLParser):
 def test_page_is_whole_and_stands_alone(tmp_path):
     summary = small_summary()
     plots = plot_summary(summary, tmp_path / "plots")
-    write_report(summary, plots, tmp_path / "report.html")
+    write_report(summary, plots, tmp_path / "report.html", run="my run")
     text = (tmp_path / "report.html").read_text()
     checker = Balance()
     checker.feed(text)
@@ -63,16 +64,36 @@ def test_page_is_whole_and_stands_alone(tmp_path):
     assert checker.seen.count("img") == 2
     assert "mine &amp; &lt;others&gt;" in text
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert all(s.startswith("data:image/png;base64,") for s in sources)
+    kinds = [source.partition(";base64,")[0] for source in sources]
+    assert set(kinds) == {"data:image/png", "data:text/csv"}
     assert base64.b64decode(sources[0].partition(",")[2]) == plots[0].read_bytes()
+    assert "<title>my run: mine &amp; &lt;others&gt;</title>" in text
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
 def test_page_shows_what_the_summary_holds():
-    text = page(small_summary(), [])
+    text = page(small_summary(), [], run="my run")
     assert "0 to 2" in text  # the gain's episodes
-    assert "<td>0.667 [" in text  # success at index 2, where two of three trials succeed
+    assert "<td>66.7 % [" in text  # success at index 2, where two of three trials succeed
     assert "0123456789ab" in text
+
+
+def test_tables_say_what_their_headers_are_of():
+    headers = re.findall(r"<th\b[^>]*>", page(small_summary(), [], run="my run"))
+    assert set(headers) == {'<th scope="col">', '<th scope="row">'}
+
+
+def test_curves_can_be_saved_as_they_are():
+    summary = small_summary((3, 2, 1))
+    text = page(summary, [], run="my run")
+    names = re.findall(r'download="([^"]*)" href="data:text/csv;base64,([^"]*)"', text)
+    assert [name for name, _ in names] == ["success.csv", "return.csv"]
+    lines = base64.b64decode(names[0][1]).decode().splitlines()
+    curve = summary["metrics"]["success"]
+    for i, row in enumerate(csv.DictReader(lines)):
+        assert (int(row["episodes"]), int(row["trials"])) == (i, curve["count"][i])
+        for part in ("mean", "low", "high", "cleared_mean"):
+            assert (float(row[part]) if row[part] else None) == curve[part][i]
 
 
 def test_plot_says_how_many_trials_reach_an_index():

@@ -114,7 +114,7 @@ def test_page_and_text_show_it():
         "context_limit": "none", "trained_steps": None, "trained_episodes": None,
     }  # fmt: skip
     whole = {**facts, **summary, "context": context_worth(records)}
-    assert "0.250 [0.250, 0.250]" in page(whole, [])
-    assert "kept minus cleared, episodes from 5 on: 0.250 [0.250, 0.250]" in describe(whole)
+    assert "25.0 % [25.0, 25.0]" in page(whole, [], run="r")
+    assert "kept minus cleared, episodes from 5 on: 25.0 % [25.0, 25.0]" in describe(whole)
     without = {**facts, **summary, "context": {}}
-    assert "What the context is worth" not in page(without, [])
+    assert "What the context is worth" not in page(without, [], run="r")

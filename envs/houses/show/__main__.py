@@ -91,7 +91,7 @@ def draw_scene_map(scene: Scene, walk: Walk, pixels_per_metre: float) -> Frame:
     plan = topdown.draw_path(plan, walk.poses_K4[:, :2])
     x, y, heading, _ = (float(v) for v in walk.poses_K4[-1])
     plan = topdown.draw_view(plan, x, y, heading)
-    return topdown.mark_objects(plan, scene, goal=walk.goal).image
+    return topdown.draw_scale(topdown.mark_objects(plan, scene, goal=walk.goal)).image
 
 
 def room_views(scene: Scene, dataset: HouseDataset, house: int, side: int) -> dict[str, Frame]:
@@ -161,7 +161,7 @@ def write_video(path: Path, scene: Scene, walk: Walk) -> None:
     """Save a walk: what the agent sees, beside the map of where it has been."""
     side = walk.frames[0].shape[0]
     base = topdown.draw_map(scene, side / max(scene.house.extent))
-    base = topdown.mark_objects(base, scene, names=False, goal=walk.goal)
+    base = topdown.draw_scale(topdown.mark_objects(base, scene, names=False, goal=walk.goal))
     write_film(path, base, walk.poses_K4, walk.frames)
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Rgb = tuple[int, int, int]
 Array = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture."""
 Frame = NDArray[np.uint8]
 """A picture (H, W, 3)."""
 
@@ -195,6 +197,8 @@ def label_rooms(plan: Map, house: House) -> Map:
 def mark_objects(plan: Map, scene: Scene, *, names: bool = True, goal: int | None = None) -> Map:
     """Ring the goal objects in the colours of their categories.
 
+    Without names and with a goal, only the objects of the goal are ringed.
+
     Args:
         plan: a map of the scene.
         scene: whose objects to mark.
@@ -203,9 +207,11 @@ def mark_objects(plan: Map, scene: Scene, *, names: bool = True, goal: int | Non
     """
     image = Image.fromarray(plan.image)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(max(8.0, 0.19 * plan.pixels_per_metre))
-    taken: list[tuple[float, float, float, float]] = []
+    font = ImageFont.load_default(max(9.0, 0.19 * plan.pixels_per_metre))
+    marked: list[tuple[Box, str]] = []
     for item in sorted(scene.objects, key=lambda item: item.category != goal):
+        if not names and goal not in (None, item.category):
+            continue
         column, row = plan.pixel(item.x, item.y)
         reach = max(4.0, (item.radius + 0.04) * plan.pixels_per_metre)
         rings = [(reach + 1.5, (255, 255, 255)), (reach, category_colour(item.category))]
@@ -214,40 +220,61 @@ def mark_objects(plan: Map, scene: Scene, *, names: bool = True, goal: int | Non
         for size, colour in rings:
             box = (column - size, row - size, column + size, row + size)
             draw.ellipse(box, outline=colour, width=2)
-        if names:
-            name = GOAL_CATEGORIES[item.category].replace("_", " ")
-            _write_beside(draw, (column, row), rings[0][0], name, font, taken)
+        size = rings[0][0]
+        box = (column - size, row - size, column + size, row + size)
+        marked.append((box, GOAL_CATEGORIES[item.category].replace("_", " ")))
+    taken = [box for box, _ in marked]
+    for box, name in marked if names else ():
+        _write_beside(draw, box, name, font, taken)
     return Map(np.asarray(image), plan.pixels_per_metre)
 
 
 def _write_beside(
     draw: ImageDraw.ImageDraw,
-    centre: tuple[float, float],
-    reach: float,
+    ring: Box,
     text: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Box],
 ) -> None:
-    """Write above, below or beside a point, whichever is free first; else write nothing."""
-    column, row = centre
+    """Write around a ring where nothing is yet; else write nothing."""
+    left, top, right, bottom = ring
+    column, row = (left + right) / 2, (top + bottom) / 2
     for x, y, anchor in (
-        (column, row - reach, "ms"),
-        (column, row + reach + 1, "ma"),
-        (column + reach + 2, row, "lm"),
-        (column - reach - 2, row, "rm"),
+        (column, top - 1, "ms"),
+        (column, bottom + 1, "ma"),
+        (right + 2, row, "lm"),
+        (left - 2, row, "rm"),
+        (right, top, "ls"),
+        (left, top, "rs"),
+        (right, bottom, "la"),
+        (left, bottom, "ra"),
     ):
-        box = draw.textbbox((x, y), text, font, anchor=anchor, stroke_width=1)
+        box = draw.textbbox((x, y), text, font, anchor=anchor, stroke_width=2)
         width, height = draw.im.size
         inside = box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height
         if inside and not any(
             box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
         ):
             draw.text(
-                (x, y), text, (255, 255, 255), font, anchor=anchor, stroke_width=1,
+                (x, y), text, (255, 255, 255), font, anchor=anchor, stroke_width=2,
                 stroke_fill=(20, 20, 20),
             )  # fmt: skip
             taken.append(box)
             return
+
+
+def draw_scale(plan: Map) -> Map:
+    """Draw a bar one metre long into the lower left corner."""
+    image = Image.fromarray(plan.image)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(max(9.0, 0.19 * plan.pixels_per_metre))
+    left, low = 8.0, image.height - 8.0
+    right = left + plan.pixels_per_metre
+    draw.rectangle((left - 2, low - 6, right + 2, low + 2), fill=(255, 255, 255))
+    draw.rectangle((left, low - 4, right, low), fill=INK)
+    draw.text((right + 6, low - 2), "1 m", (255, 255, 255), font, anchor="lm", stroke_width=2,
+              stroke_fill=(20, 20, 20))  # fmt: skip
+    return Map(np.asarray(image), plan.pixels_per_metre)
 
 
 def draw_path(

@@ -19,32 +19,41 @@ from relic.files import write_text
 from relic.measures import label
 from relic.schema import leaves
 
+_PARTS = ("mean", "low", "high")
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
-       color: #1c2430; background: #fff; }
+:root { color-scheme: light dark; --ink: #1c2430; --faint: #52606d; --paper: #fff;
+        --line: #d8dde4; --edge: #9aa5b1; --link: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ee; --faint: #a3aebb; --paper: #161a20; --line: #333b46; --edge: #5c6876;
+          --link: #56b4e9; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem;
+       color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
-img { max-width: 100%; height: auto; }
+p { max-width: 60rem; } a { color: var(--link); }
+img { max-width: min(100%, 60rem); height: auto; background: #fff; border-radius: .3rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #d8dde4;
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
          white-space: nowrap; }
+tbody th { font-weight: inherit; }
 .cards, .numbers { font-size: .95em; }
 .cards th, .numbers th { white-space: normal; vertical-align: bottom; }
 .cards th, .cards td, .numbers th, .numbers td { padding: .2rem .5rem; }
-th:first-child, td:first-child { text-align: left; }
-.facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child { text-align: left; }
+.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 @media (max-width: 46rem) {
   .cards thead { display: none; }
   .cards, .cards tbody, .cards tr { display: block; }
-  .cards tr { border-bottom: 2px solid #9aa5b1; padding: .4rem 0; }
-  .cards td { display: flex; justify-content: space-between; gap: 1rem; padding: .1rem 0;
-              border: 0; }
-  .cards td:first-child { font-weight: 600; }
-  .cards td:not(:first-child)::before { content: attr(data-label); text-align: left;
-                                        white-space: normal; color: #52606d; }
+  .cards tr { border-bottom: 2px solid var(--edge); padding: .4rem 0; }
+  .cards td, .cards tbody th { display: flex; justify-content: space-between; gap: 1rem;
+                               padding: .1rem 0; border: 0; }
+  .cards tbody th { font-weight: 600; }
+  .cards td::before { content: attr(data-label); text-align: left; white-space: normal;
+                      color: var(--faint); }
   .facts td { padding: .2rem .4rem; }
-  .facts td:first-child { white-space: normal; }
+  .facts th { white-space: normal; }
 }
 """
 
@@ -76,13 +85,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbe
         kind: `numbers` scrolls sideways on narrow screens, `cards` shows each row as a list
             there, `facts` is for pairs of a name and a text.
     """
-    labels = [f' data-label="{escape(title)}"' for title in head] if kind == "cards" else []
+    labels = [f' data-label="{escape(title)}"' for title in head[1:]] if kind == "cards" else []
     body = ""
-    for row in rows:
-        labelled = zip(labels or [""] * len(row), row, strict=False)
-        body += "<tr>" + "".join(f"<td{label}>{escape(cell)}</td>" for label, cell in labelled)
+    for first, *others in rows:
+        labelled = zip(labels or [""] * len(others), others, strict=False)
+        body += f'<tr><th scope="row">{escape(first)}</th>'
+        body += "".join(f"<td{label}>{escape(cell)}</td>" for label, cell in labelled)
         body += "</tr>\n"
-    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     top = f"<thead><tr>{titles}</tr></thead>" if titles else ""
     return f'<div class="wide"><table class="{kind}">{top}<tbody>\n{body}</tbody></table></div>'
 
@@ -128,6 +138,7 @@ def write_report(
     plots: Sequence[Path],
     path: Path,
     *,
+    run: str,
     replays: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page.
@@ -136,15 +147,18 @@ def write_report(
         summary: Of the evaluation.
         plots: Pictures, named by measure; they are embedded.
         path: The file.
+        run: What the evaluated run is called.
         replays: Trials to be replayed, see `replay.replay_data`.
     """
-    write_text(path, page(summary, plots, replays))
+    write_text(path, page(summary, plots, replays, run=run))
 
 
 def page(
     summary: Mapping[str, Any],
     plots: Sequence[Path],
     replays: Sequence[Mapping[str, Any]] = (),
+    *,
+    run: str,
 ) -> str:
     """Return the page as text."""
     pictures = {path.stem: path for path in plots}
@@ -154,6 +168,7 @@ def page(
         _controls(summary),
         _constants(summary),
         *_worth(summary),
+        *([replay_section(replays)] if replays else []),
         "<h2>Gain</h2>",
         _gains(summary),
     ]
@@ -164,12 +179,10 @@ def page(
         if name in pictures:
             text = f"{label(name)} against the number of episodes in the context"
             sections.append(picture(pictures[name], text))
-        sections.append(details("Numbers", _numbers(curve)))
+        sections.append(details("Numbers", _numbers(curve, name) + _download(name, curve)))
         sections += [_group(summary, kind, name, pictures) for kind in _GROUPS]
-    if replays:
-        sections.append(replay_section(replays))
     sections += ["<h2>How it was measured</h2>", _facts(summary)]
-    title = f"Evaluation: {summary['protocol']}"
+    title = f"{run}: {summary['protocol']}"
     if not replays:
         return document(title, sections)
     return document(title, sections, style=STYLE, script=SCRIPT.read_text(encoding="utf-8"))
@@ -209,9 +222,11 @@ def _worth(summary: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, entry in worth.items():
         against = [{k: entry.get(f"{c}_{k}") for k in ("mean", "low", "high")} for c in others]
-        shown = [estimate(part) if part else "-" for part in (entry, *against)]
-        kept, cleared = number(entry["kept"]), number(entry["cleared"])
-        oracle = [number(entry[k]) for k in ("oracle", "share_of_oracle") if k in entry]
+        shown = [estimate(part, name) if part else "-" for part in (entry, *against)]
+        kept, cleared = (number(entry[k], name) for k in ("kept", "cleared"))
+        oracle = []
+        if "oracle" in entry:
+            oracle = [number(entry["oracle"], name), number(entry["share_of_oracle"])]
         rows.append([label(name), kept, cleared, *shown, *oracle])
     first = next(iter(worth.values()))
     begin = first["from_episode"]
@@ -239,8 +254,8 @@ def _worth_by_goal(worth: Mapping[str, Any]) -> str:
         [
             label(name),
             part.replace("_", " "),
-            *(number(entry[part][k]) for k in ("kept", "cleared")),
-            estimate(entry[part]),
+            *(number(entry[part][k], name) for k in ("kept", "cleared")),
+            estimate(entry[part], name),
         ]
         for name, entry in worth.items()
         for parts in PARTS.values()
@@ -262,9 +277,9 @@ def _gains(summary: Mapping[str, Any]) -> str:
             [
                 label(name),
                 f"{gain['from_episode']} to {gain['to_episode']}",
-                estimate(gain),
-                *(number(gain.get(f"{control}_mean")) for control in controls),
-                number(summary["area"][name]["mean"]),
+                estimate(gain, name),
+                *(number(gain.get(f"{control}_mean"), name) for control in controls),
+                number(summary["area"][name]["mean"], name),
                 "-" if competence is None else str(competence),
             ]
         )
@@ -276,17 +291,35 @@ def _gains(summary: Mapping[str, Any]) -> str:
     return table(head, rows, "cards")
 
 
-def _numbers(curve: Mapping[str, Any]) -> str:
+def _numbers(curve: Mapping[str, Any], measure: str) -> str:
     controls = controls_of(curve)
     head = ["episodes", "mean and 95 % interval", "trials", *(CONTROL_WORDS[c] for c in controls)]
     rows = []
     for i, count in enumerate(curve["count"]):
         own, *others = (
-            estimate({k: at(curve[f"{prefix}{k}"], i) for k in ("mean", "low", "high")})
-            for prefix in ("", *(f"{control}_" for control in controls))
+            estimate({k: at(curve[f"{prefix}{k}"], i) for k in _PARTS}, measure)
+            for prefix in _prefixes(curve)
         )
         rows.append([str(i), own, str(count), *others])
     return table(head, rows)
+
+
+def _download(measure: str, curve: Mapping[str, Any]) -> str:
+    """Return a link that saves a measure's curves as a CSV file; shares stay between 0 and 1."""
+    columns = [f"{prefix}{part}" for prefix in _prefixes(curve) for part in _PARTS]
+    lines = [",".join(["episodes", "trials", *columns])]
+    for i, count in enumerate(curve["count"]):
+        values = (at(curve[column], i) for column in columns)
+        lines.append(
+            ",".join([str(i), str(count), *("" if v is None else repr(v) for v in values)])
+        )
+    data = base64.b64encode("\n".join([*lines, ""]).encode()).decode()
+    return f'<p><a download="{measure}.csv" href="data:text/csv;base64,{data}">CSV</a></p>'
+
+
+def _prefixes(curve: Mapping[str, Any]) -> list[str]:
+    """Return what the names of the curve's parts begin with: its own, then each control's."""
+    return ["", *(f"{control}_" for control in controls_of(curve))]
 
 
 def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[str, Path]) -> str:
@@ -300,7 +333,7 @@ def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[s
         content += picture(pictures[f"{name}_{kind}"], f"{label(name)} by {title}")
     rows = []
     for part, values in parts.items():
-        early, late = (estimate(values["metrics"][name][band]) for band in ("early", "late"))
+        early, late = (estimate(values["metrics"][name][band], name) for band in ("early", "late"))
         rows.append([part.replace("_", " "), str(values["episodes"]), early, late])
     titles = [head, "episodes", "first quarter", "last quarter"]
     return details(f"By {title}", content + table(titles, rows, "cards"))

@@ -107,8 +107,10 @@
       ...trials[trial].episodes.map((e, i) => {
         const button = document.createElement("button");
         button.type = "button";
-        button.textContent = i;
+        // Not by colour alone.
+        button.textContent = e.success === null ? i : `${i} ${e.success ? "\u2713" : "\u2717"}`;
         button.title = e.outcome;
+        button.setAttribute("aria-label", `episode ${i}: ${e.outcome}`);
         button.className = e.success === null ? "" : e.success ? "good" : "bad";
         button.onclick = () => choose(i);
         return button;

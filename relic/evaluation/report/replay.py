@@ -26,17 +26,22 @@ from relic.measures import label
 
 SCRIPT = Path(__file__).with_name("replay.js")
 STYLE = """
+:root { --good: #d9efe6; --bad: #f9e0cf; --button: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #0b4a38; --bad: #5c2c08; --button: #232a33; }
+}
 .replay { max-width: 40rem; }
-.replay canvas { display: block; width: 100%; border: 1px solid #9aa5b1; }
+.replay canvas { display: block; width: 100%; border: 1px solid var(--edge); }
 .replay p { margin: .4rem 0; min-height: 1.5em; }
 .replay input[type=range] { flex: 1; min-width: 8rem; }
 .replay .row { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; margin: .4rem 0; }
 .replay button, .replay select { font: inherit; padding: .3rem .6rem; }
 .replay .episodes { gap: .25rem; }
-.replay .episodes button { min-width: 2.4rem; border: 2px solid #9aa5b1; background: #fff;
-                           border-radius: .25rem; }
-.replay .episodes .good { background: #d9efdc; } .replay .episodes .bad { background: #f7dcd9; }
-.replay .episodes [aria-pressed=true] { border-color: #1c2430; font-weight: 700; }
+.replay .episodes button { min-width: 3rem; border: 2px solid var(--edge); border-radius: .25rem;
+                           color: var(--ink); background: var(--button); }
+.replay .episodes .good { background: var(--good); }
+.replay .episodes .bad { background: var(--bad); }
+.replay .episodes [aria-pressed=true] { border-color: var(--ink); font-weight: 700; }
 """
 _UNIT = 0.01
 _SPEEDS = (5, 10, 20, 60)
@@ -87,7 +92,7 @@ def replay_section(trials: Sequence[Mapping[str, Any]]) -> str:
 <noscript><p>The replay needs JavaScript.</p></noscript>
 <div class="replay">
 <div class="row"><label>Trial <select id="replay-trial">{names}</select></label>
-<label><input type="checkbox" id="replay-earlier" checked> ways of earlier episodes</label></div>
+<label><input type="checkbox" id="replay-earlier" checked> paths of earlier episodes</label></div>
 <canvas id="replay-canvas" role="img" aria-label="The agent on the map"></canvas>
 <p id="replay-status" aria-live="off"></p>
 <p id="replay-outcome"></p>

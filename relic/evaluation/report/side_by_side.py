@@ -43,7 +43,6 @@ from relic.measures import label
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
 _FACTS = ("env_steps", "protocol_hash", "context_limit", "trained_steps", "trained_episodes")
-_STYLE = "body { max-width: 72rem; }"
 _HEAD = (
     "run", "env steps", "first episode", "episode {late}", "gain", "last quarter of episodes",
     "mean over episodes", "mean minus first row",
@@ -139,7 +138,8 @@ def page(comparison: Mapping[str, Any], plots: Sequence[Path]) -> str:
             if stem in pictures:
                 sections.append(picture(pictures[stem], text))
         sections.append(table(*_cells(comparison, name), "cards"))
-    return document("Evaluations side by side", sections, style=_STYLE)
+    title = "Evaluations side by side: " + ", ".join(e["name"] for e in comparison["entries"])
+    return document(title, sections)
 
 
 def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
@@ -302,10 +302,10 @@ def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
     values = entry["metrics"][name]
     yield entry["name"]
     yield "-" if entry["env_steps"] is None else f"{entry['env_steps']:,}"
-    yield number(values["first"]["mean"])
-    yield number(values["late"]["mean"])
+    yield number(values["first"]["mean"], name)
+    yield number(values["late"]["mean"], name)
     for part in ("gain", "tail", "area", "difference"):
-        yield "-" if values[part] is None else estimate(values[part])
+        yield "-" if values[part] is None else estimate(values[part], name)
 
 
 def _is_sweep(comparison: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relic.evaluation.controls import ContextControl
+from relic.measures import SHARES, label
 
 CONTROL_WORDS = {
     ContextControl.CLEARED.value: "context cleared",
@@ -26,30 +27,27 @@ def describe(summary: Mapping[str, Any]) -> str:
     for name, curve in summary["metrics"].items():
         controls = controls_of(curve)
         words = "".join(f", {CONTROL_WORDS[control]}" for control in controls)
-        lines.append(f"{name} after 0, 1, ... episodes (mean, 95 % interval{words})")
+        lines.append(f"{label(name)} after 0, 1, ... episodes (mean, 95 % interval{words})")
         for i in _SHOWN:
             if i < len(curve["mean"]):
-                low, high = number(curve["low"][i]), number(curve["high"][i])
-                others = "".join(f"  {number(at(curve[f'{c}_mean'], i))}" for c in controls)
-                lines.append(f"  {i:3d}  {number(curve['mean'][i])}  [{low}, {high}]{others}")
+                own = estimate({part: curve[part][i] for part in ("mean", "low", "high")}, name)
+                others = "".join(f"  {number(at(curve[f'{c}_mean'], i), name)}" for c in controls)
+                lines.append(f"  {i:3d}  {own}{others}")
         gain = summary["gain"][name]
         others = "".join(
-            f", {CONTROL_WORDS[control]} {number(gain.get(f'{control}_mean'))}"
+            f", {CONTROL_WORDS[control]} {number(gain.get(f'{control}_mean'), name)}"
             for control in controls
         )
-        lines.append(
-            f"  gain at {gain['to_episode']}: {number(gain['mean'])} [{number(gain['low'])}, "
-            f"{number(gain['high'])}]{others}"
-        )
+        lines.append(f"  gain at {gain['to_episode']}: {estimate(gain, name)}{others}")
         if worth := summary.get("context", {}).get(name):
             lines.append(
                 f"  context kept minus cleared, episodes from {worth['from_episode']} on: "
-                f"{estimate(worth)} (kept {number(worth['kept'])}, cleared "
-                f"{number(worth['cleared'])})"
+                f"{estimate(worth, name)} (kept {number(worth['kept'], name)}, cleared "
+                f"{number(worth['cleared'], name)})"
             )
             if "oracle" in worth:
                 lines.append(
-                    f"  memory oracle {number(worth['oracle'])}; the context has "
+                    f"  memory oracle {number(worth['oracle'], name)}; the context has "
                     f"{number(worth['share_of_oracle'])} of its margin over cleared"
                 )
     return "\n".join(lines)
@@ -65,14 +63,17 @@ def at(values: list[float | None], index: int) -> float | None:
     return values[index] if index < len(values) else None
 
 
-def number(value: float | None) -> str:
-    """Return a number as it is shown; a dash where there is none."""
-    return "-" if value is None else f"{value:.3f}"
+def number(value: float | None, measure: str = "") -> str:
+    """Return a number as it is shown: shares in per cent, a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if measure in SHARES else f"{value:.3f}"
 
 
-def estimate(value: Mapping[str, float | None]) -> str:
+def estimate(value: Mapping[str, float | None], measure: str = "") -> str:
     """Return a mean with its interval, as it is shown."""
-    return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"
+    mean, low, high = (number(value[part], measure) for part in ("mean", "low", "high"))
+    return f"{mean} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
