@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +30,15 @@ def kernel_parts(name: str) -> Mapping[str, str]:
         ValueError: If the name is unknown.
     """
     return getattr(_factory(name), "kernel_parts", {})
+
+
+def default_protocol(name: str) -> Any:
+    """Return how an environment wants to be evaluated, None where it does not say it.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return getattr(_factory(name), "default_protocol", None)
 
 
 def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> TrialVectorEnv:
@@ -68,6 +79,9 @@ def _registered_factory(name: str) -> Callable[..., Any]:
 
 
 def _own_factory(name: str) -> Callable[..., Any]:
+    # Scripts have their own folder on the path, and console commands none.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         return _load(name)
     except (ImportError, AttributeError) as error:

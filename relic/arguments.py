@@ -1,7 +1,8 @@
 """`key=value` arguments of the command lines, read as the type of the field that they set.
 
 What a user types into a field of text is what the run gets, whatever stands in it: spaces, `=`,
-commas, `#`. Only `null`, and quotes around the whole, are special there. Other values are YAML.
+commas, `#`. Only `null`, and quotes around the whole, are special there; in a list of texts, commas
+and quotes. Other values are YAML.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 from relic.schema import ConfigError, without_none
 
 _QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
+_QUOTED_FIRST = re.compile(rf"({_QUOTED.pattern})(?:,|$)", re.DOTALL)
 _TIGHT_KEY = re.compile(r"\s*[\w.]+:(?=\S)")
 _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {
@@ -81,7 +83,20 @@ def read(key: str, text: str, hint: Any) -> Any:
         return _load(key, text, Loader)
     if not text.lstrip().startswith("["):
         return None if text.strip() == "null" else [read(key, text, get_args(kind)[0])]
-    return _load(key, text, _TextLoader if is_text(get_args(kind)[0]) else Loader)
+    return _texts(key, text) if is_text(get_args(kind)[0]) else _load(key, text, Loader)
+
+
+def _texts(key: str, text: str) -> list[str]:
+    """Split a list of texts at its commas; only quotes around a whole text are special there."""
+    inner = text.strip().removeprefix("[")
+    if not inner.endswith("]"):
+        raise ConfigError(f"{key}: must be a list, got {text!r}. End it with a bracket.")
+    found, rest = [], inner[:-1].strip()
+    while rest:
+        quoted = _QUOTED_FIRST.match(rest)
+        one, _, rest = ("", "", rest[quoted.end() :]) if quoted else rest.partition(",")
+        found.append(_load(key, quoted[1], _TextLoader) if quoted else one.strip())
+    return found
 
 
 def is_text(hint: Any) -> bool:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from relic.evaluation.protocol import PROTOCOLS, Protocol
-from relic.evaluation.settings import FIXED, Settings, chosen_protocol, parse
+from relic.evaluation.settings import FIXED, Settings, named_protocol, parse
 from relic.help import choice_list, comment_of, describe, entries, section_list, show
 from relic.schema import ConfigError, in_lines, nearest
 
@@ -15,6 +15,8 @@ _GENERAL = """usage: eval.py run=DIR [protocol=NAME] [key=value ...]
 Evaluate what a trained agent can do on trials that it has never seen.
 
   eval.py run=DIR                   by the protocol of the run's environment
+  eval.py run=DIR trials=50 episodes=10 options.split=val
+                                    by one of your own, such as for an environment of your own
   eval.py run=[DIR1,DIR2]           compares runs; checkpoint=all compares a run's checkpoints
   eval.py run=DIR context_limits=[none,last:512,drop_first:512]
                                     compares how much an agent remembers
@@ -34,7 +36,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             return 0 if arguments else 2
         settings, changes = parse(arguments)
         if settings.protocol is not None:
-            chosen_protocol(settings.protocol, changes)  # to refuse mistakes at once
+            named_protocol(settings.protocol, changes)  # to refuse mistakes at once
     except (ValueError, OSError) as error:
         print(in_lines(error, 3), file=sys.stderr)
         return 2

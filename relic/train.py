@@ -15,13 +15,12 @@ import yaml
 from relic.files import REFUSALS
 from relic.help import choice_list, entries, page, section_list, sections_below, show
 from relic.run.compose import (
-    LONGEST_NAME,
+    SweepRun,
     compose_arguments,
     describe_choice,
     groups,
-    older_sweep_name,
+    older_sweep_names,
     sweep,
-    sweep_name,
 )
 from relic.run.config import RunConfig
 from relic.run.ranks.ranks import number_of_ranks
@@ -49,19 +48,18 @@ def _train(arguments: Sequence[str]) -> int:
     if said.cfg:
         raise ConfigError("--cfg: shows the configuration of one run, got --multirun. Drop one.")
     # All are composed first: a mistake in the last is refused before the first trains.
-    configs = [in_sweep(compose_arguments(job), job) for job in sweep(said.keys)]
+    configs = [in_sweep(compose_arguments(run.arguments), run) for run in sweep(said.keys)]
     return max([_guarded(lambda c=config: train_run(c)) for config in configs])
 
 
-def in_sweep(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
+def in_sweep(config: RunConfig, run: SweepRun) -> RunConfig:
     """Give a run of a sweep its own directory, the one of an older version where that is there."""
     if config.run_dir is not None:
         return config
     sweeps = Path("runs") / "multirun" / config.experiment
-    name, older = sweep_name(arguments) or "0", older_sweep_name(arguments)
-    if len(older.encode()) <= LONGEST_NAME and older and (sweeps / older).is_dir():
-        name = older
-    return replace(config, run_dir=str(sweeps / name))
+    names = [name for name in older_sweep_names(run.arguments) if len(name.encode()) < 256]
+    there = (name for name in names if name and (sweeps / name).is_dir())
+    return replace(config, run_dir=str(sweeps / next(there, run.name)))
 
 
 def _parser() -> argparse.ArgumentParser:

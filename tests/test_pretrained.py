@@ -1,14 +1,12 @@
 """What ships trained is loaded by name, and does what it is shipped for."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
-from relic.evaluation.protocol import load_protocol
-from relic.evaluation.trained_agent import find_agent, fit_protocol
+from relic.evaluation.trained_agent import chosen_protocol, find_agent, fit_protocol
 from relic.policy import load
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
@@ -16,9 +14,9 @@ PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 
 def test_the_darkroom_agent_learns_in_its_context():
     agent = find_agent(PRETRAINED / "darkroom")
-    assert agent.default_protocol == "darkroom_test"
-    named = load_protocol(agent.default_protocol, repeats=1, episodes=3)
-    records = evaluate(load(agent.root), fit_protocol(agent, replace(named, block=20)))
+    asked = chosen_protocol(None, {"repeats": 1, "episodes": 3, "block": 20}, agent.env)
+    assert asked.base.name == "darkroom_test"
+    records = evaluate(load(agent.root), fit_protocol(agent, asked.protocol))
     by_episode = [np.mean([r["return"] for r in records if r["episode"] == i]) for i in range(3)]
     # Measured over four repeats: 31, 72 and 84.
     assert by_episode[0] < 50 < by_episode[1] < by_episode[2]
@@ -27,9 +25,9 @@ def test_the_darkroom_agent_learns_in_its_context():
 
 def test_the_houses_agent_remembers_where_things_are_in_houses_that_it_has_not_seen():
     agent = find_agent(PRETRAINED / "houses_small")
-    assert agent.default_protocol == "houses_small_val"
-    named = load_protocol(agent.default_protocol, trials=60, episodes=10)
-    protocol = fit_protocol(agent, replace(named, block=20))
+    asked = chosen_protocol(None, {"trials": 60, "episodes": 10, "block": 20}, agent.env)
+    assert asked.base.name == "houses_small_val"
+    protocol = fit_protocol(agent, asked.protocol)
     policy = load(agent.root)
     kept, cleared = (
         np.mean([r["success"] for r in evaluate(policy, protocol, control=c) if r["episode"] >= 5])

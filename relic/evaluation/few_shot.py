@@ -31,9 +31,9 @@ from envs.make import make_trial_env
 from envs.objectnav.config import ObjectNavConfig
 from relic.evaluation.curves import Table, curve, measures, tabulate
 from relic.evaluation.evaluator import OnAct, make_env, run_block
-from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record
-from relic.evaluation.trained_agent import TrainedAgent, find_agent, fit_protocol
+from relic.evaluation.trained_agent import TrainedAgent, chosen_protocol, find_agent, fit_protocol
 from relic.evaluation.workers import torch_threads
 from relic.files import write_json
 from relic.policy.loading import check_device, load
@@ -223,7 +223,7 @@ def _protocol(
     given: dict[str, Any] = {name: v for name, v in changes.items() if v is not None}
     if isinstance(protocol, Protocol):
         return replace(protocol, **given)
-    return load_protocol(protocol or agent.default_protocol, **given)
+    return chosen_protocol(protocol, given, agent.env).protocol
 
 
 def _fit(

@@ -15,7 +15,7 @@ from envs.make import make_trial_env
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.maps import check_trials, replayed_trials
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into
-from relic.evaluation.protocol import NO_LIMIT, Protocol, limit_words, load_protocol
+from relic.evaluation.protocol import NO_LIMIT, Protocol, limit_words
 from relic.evaluation.records import RECORDS_FILES, RecordStore, identity, read_records
 from relic.evaluation.report.side_by_side import (
     PAGE_FILE,
@@ -24,8 +24,14 @@ from relic.evaluation.report.side_by_side import (
     write_side_by_side,
 )
 from relic.evaluation.report.text import describe
-from relic.evaluation.settings import Settings, chosen_protocol
-from relic.evaluation.trained_agent import Expert, TrainedAgent, find_agents, fit_protocol
+from relic.evaluation.settings import Asked, Settings
+from relic.evaluation.trained_agent import (
+    Expert,
+    TrainedAgent,
+    chosen_protocol,
+    find_agents,
+    fit_protocol,
+)
 from relic.evaluation.workers import WorkerError
 from relic.files import hold
 from relic.schema import ConfigError, in_lines, leaves, to_plain
@@ -54,8 +60,8 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
     """
     try:
         trained = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
-        name = settings.protocol or trained[0].default_protocol
-        protocols = _protocols(name, settings, changes)
+        asked = _asked(trained[0].env if trained else None, settings, changes)
+        protocols = [one.protocol for one in asked]
         agents = [*_experts(trained, settings, protocols[0]), *trained]
         _check_controls(settings, protocols[0])
         plans = _plan(agents, settings, protocols)
@@ -68,7 +74,7 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
         locks = [hold(store.directory, "out") for store in stores]
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _refuse(error)
-    _announce_changes(protocols)
+    _announce_changes(asked)
     try:
         entries = _evaluate(plans, stores, settings)
     except (ConfigError, WorkerError) as error:
@@ -121,12 +127,12 @@ def _experts(
     return [Expert(settings.expert, trained[0].root, trained[0].env, trained[0].options)]
 
 
-def _protocols(name: str, settings: Settings, changes: dict[str, Any]) -> list[Protocol]:
+def _asked(env: str | None, settings: Settings, changes: dict[str, Any]) -> list[Asked]:
     """Return the protocol that is asked for, once for each limit of the context."""
     if not settings.context_limits:
-        return [chosen_protocol(name, changes)]
+        return [chosen_protocol(settings.protocol, changes, env)]
     return [
-        chosen_protocol(name, {**changes, "context_limit": limit})
+        chosen_protocol(settings.protocol, {**changes, "context_limit": limit}, env)
         for limit in settings.context_limits
     ]
 
@@ -219,18 +225,15 @@ def _open(plan: Plan, settings: Settings) -> RecordStore:
     return RecordStore(plan.directory, identity(digest, plan.fitted, threads, device=device))
 
 
-def _announce_changes(protocols: Sequence[Protocol]) -> None:
+def _announce_changes(asked: Sequence[Asked]) -> None:
     """Say each change once, whatever limits of the context are compared."""
-    said = dict.fromkeys(line for protocol in protocols for line in _changes(protocol))
+    said = dict.fromkeys(line for one in asked for line in _changes(one))
     for line in said:
         print(line)
 
 
-def _changes(protocol: Protocol) -> Iterator[str]:
-    if not protocol.name.endswith("-changed"):
-        return
-    before = leaves(to_plain(load_protocol(protocol.name.removesuffix("-changed"))))
-    after = leaves(to_plain(protocol))
+def _changes(asked: Asked) -> Iterator[str]:
+    before, after = leaves(to_plain(asked.base)), leaves(to_plain(asked.protocol))
     for key in sorted(after.keys() - {"name"}):
         if before.get(key) != after[key]:
             yield f"CHANGED: {key}={after[key]} instead of {before.get(key)}"

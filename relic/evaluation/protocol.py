@@ -29,11 +29,11 @@ class Protocol:
     """What is evaluated and how."""
 
     name: str
-    """How it is called: its file in configs/protocol."""
+    """How it is called: its file."""
     version: Annotated[int, at_least(1)] = 1
     """Raised whenever a field below changes, so that a name and version mean one thing."""
     env: str
-    """Gymnasium id of the environment."""
+    """Gymnasium id of the environment, or `module:function`."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment: the split and all that defines the task."""
     first_trial: Annotated[int, at_least(0)] = 0
@@ -126,23 +126,50 @@ class Block:
 
 
 def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Protocol:
-    """Load a named protocol, with fields changed if asked for.
+    """Load a protocol, with fields changed if asked for.
 
-    A changed protocol has another hash, and its name says that it was changed.
+    Args:
+        name: Of a file in the directory, or the path of another file, which ends in `.yaml`.
+        directory: Of the named ones.
+        changes: See `change_protocol`.
 
     Raises:
-        ConfigError: If the name or a changed field is unknown, or a value is refused.
+        ConfigError: If there is no such protocol, its file is damaged, a changed field is unknown,
+            or a value is refused.
     """
-    path = directory / f"{name}.yaml"
-    if not path.exists():
+    path = Path(name) if _is_path(name) else directory / f"{name}.yaml"
+    if not path.is_file():
         valid = sorted(p.stem for p in directory.glob("*.yaml"))
-        raise ConfigError(f"protocol: unknown {name!r}. {nearest(name, valid)}")
-    data = yaml.safe_load(path.read_text())
-    protocol = build(Protocol, {"name": name, **data}, "protocol")
+        if _is_path(name):
+            raise ConfigError(f"protocol: must be a file or a name, found no file {name}.")
+        raise ConfigError(
+            f"protocol: unknown {name!r}. {nearest(name, valid)} A file is named by its path, "
+            f"{name}.yaml."
+        )
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: must be YAML, got {reason:.200}. Repair it.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold the keys of a protocol, got {data!r:.80}.")
+    return change_protocol(build(Protocol, {"name": path.stem, **data}, str(name)), **changes)
+
+
+def change_protocol(protocol: Protocol, **changes: Any) -> Protocol:
+    """Return a protocol with fields changed; it has another hash, and says so by its name.
+
+    Raises:
+        ConfigError: If a field is unknown, or a value is refused.
+    """
     if not changes:
         return protocol
     changed = build(Protocol, {**to_plain(protocol), **changes}, "protocol")
-    return protocol if changed == protocol else replace(changed, name=f"{name}-changed")
+    return protocol if changed == protocol else replace(changed, name=f"{protocol.name}-changed")
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def limit_fields(limit: str) -> dict[str, Any]:

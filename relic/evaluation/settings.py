@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from relic.arguments import read, section_of, split
-from relic.evaluation.protocol import Protocol, limit_fields, load_protocol
+from relic.evaluation.protocol import Protocol, change_protocol, limit_fields, load_protocol
 from relic.schema import ConfigError, at_least, build, check_bounds, hint_at, nearest, to_plain
 
-FIXED = ("name", "version", "env")
+FIXED = ("name", "version")
 """Fields of a protocol that cannot be overridden."""
 
 
@@ -24,7 +25,8 @@ class Settings:
     """Evaluate the environment's expert, too, and compare; alone where no run is named. `full`
     knows where all goals are, `memory` what was in its view in the trial."""
     protocol: str | None = None
-    """What is measured. Default: the protocol of the run's environment."""
+    """What is measured: a name of configs/protocol, or a file, as `PATH.yaml`. Default: that of the
+    run's environment; where it has none, what the keys of a protocol say."""
     out: str | None = None
     """Where to. Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory. With
     several runs or checkpoints, each has a directory in it, beside the comparison."""
@@ -55,10 +57,6 @@ class Settings:
         check_bounds(self)
         if not self.run and self.expert is None:
             raise ValueError("run: must name at least one run, got none. Set run=DIR.")
-        if not self.run and self.protocol is None:
-            raise ValueError(
-                "protocol: must be named where no run is, got none. Set protocol=NAME."
-            )
         if self.expert is not None and not {"shuffled", "foreign"}.isdisjoint(self.controls):
             raise ValueError(
                 f"controls: must be [cleared] or [] with expert, got {list(self.controls)}. "
@@ -110,28 +108,75 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
         if root not in (*known, *changeable):
             raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
         owner, values = (Settings, own) if root in known else (Protocol, changes)
-        values[key] = read(key, text, hint_at(owner, key))
+        if key == "run" and key in values:  # of other keys the last counts, as usual
+            raise ConfigError(
+                f"run: must be given once, got {text} as well. Write run=[DIR1,DIR2]."
+            )
+        values[key] = _runs(text) if key == "run" else read(key, text, hint_at(owner, key))
+    settings = build(Settings, own)
+    if not settings.run and settings.protocol is None and "env" not in changes:
+        raise ConfigError("protocol: must be named where no run is, got none. Set protocol=NAME.")
     if own.get("context_limits") and "context_limit" in changes:
         raise ConfigError(
             "context_limit: must not be given with context_limits, which sets it, got both. "
             "Leave one out."
         )
-    return build(Settings, own), changes
+    return settings, changes
 
 
-def chosen_protocol(name: str, changes: Mapping[str, Any]) -> Protocol:
+def _runs(text: str) -> list[str]:
+    """Read a list of runs; a path that holds commas is one run, if it is there."""
+    read_as = read("run", text, hint_at(Settings, "run"))
+    pieces, found = text.strip()[1:-1].split(","), []
+    if not text.lstrip().startswith("[") or any(piece.strip()[:1] in "'\"" for piece in pieces):
+        return read_as
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        whole = (end for end in ends if Path(",".join(pieces[:end]).strip()).exists())
+        end = next(whole, 1)
+        found.append(",".join(pieces[:end]).strip())
+        pieces = pieces[end:]
+    return found if read_as else read_as
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A protocol as it is asked for."""
+
+    protocol: Protocol
+    base: Protocol
+    """What it was before its fields were changed."""
+
+    @classmethod
+    def of(cls, base: Protocol, changes: Mapping[str, Any]) -> Asked:
+        """Change fields of a protocol, given by their dotted names."""
+        return cls(change_protocol(base, **set_fields(to_plain(base), changes, only=True)), base)
+
+
+def set_fields(
+    plain: dict[str, Any], changes: Mapping[str, Any], *, only: bool = False
+) -> dict[str, Any]:
+    """Set values at dotted names in a plain protocol; return it, or `only` the fields changed."""
+    for key, value in changes.items():
+        section, last = section_of(plain, key)
+        section[last] = value
+    roots = {key.partition(".")[0] for key in changes}
+    return {root: plain[root] for root in roots} if only else plain
+
+
+def named_protocol(name: str, changes: Mapping[str, Any]) -> Asked:
     """Load a protocol with its fields changed.
 
     Args:
-        name: Of the protocol.
+        name: Of the protocol, or the path of its file.
         changes: Values by dotted name of its field.
 
     Raises:
         ConfigError: If the name or a value is refused.
     """
-    plain = to_plain(load_protocol(name))
-    for key, value in changes.items():
-        section, last = section_of(plain, key)
-        section[last] = value
-    roots = {key.partition(".")[0] for key in changes}
-    return load_protocol(name, **{root: plain[root] for root in roots})
+    if "env" in changes:
+        raise ConfigError(
+            f"env: must not be given with protocol, which names its own, got {changes['env']}. "
+            "Leave one out."
+        )
+    return Asked.of(load_protocol(name), changes)

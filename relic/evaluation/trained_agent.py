@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 import yaml
 
 from envs.core.vector import TrialVectorEnv
-from envs.make import make_trial_env
+from envs.make import default_protocol, make_trial_env
 from relic.evaluation.controls import limited
 from relic.evaluation.evaluator import ExpertActor, check_fit
-from relic.evaluation.protocol import Protocol
+from relic.evaluation.protocol import Protocol, load_protocol
 from relic.evaluation.records import policy_digest
+from relic.evaluation.settings import Asked, named_protocol, set_fields
 from relic.policy.loading import (
     DESCRIPTION_FILE,
     check_device,
@@ -25,15 +27,18 @@ from relic.policy.loading import (
     read_meta,
 )
 from relic.policy.policy import Policy
-from relic.schema import ConfigError, choice
+from relic.schema import ConfigError, build, choice
 from relic.upgrade import upgrade_config
 
 CONFIG_FILE = "config.yaml"
+
+
 DEFAULT_PROTOCOLS = {
     "relic/Darkroom-v0": "darkroom_test",
     "relic/FourBoxes-v0": "four_boxes_test",
     "relic/Houses-v0": "houses_small_val",
 }
+"""Of the environments that come with this project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +67,6 @@ class TrainedAgent:
     def actor(self, protocol: Protocol, device: str) -> Policy:
         """Load the policy, within the protocol's limit of the context."""
         return limited(load(self.checkpoint, device), protocol.context_limit)
-
-    @property
-    def default_protocol(self) -> str:
-        """Name of the protocol of its environment.
-
-        Raises:
-            ConfigError: If there is none.
-        """
-        if self.env not in DEFAULT_PROTOCOLS:
-            known = ", ".join(DEFAULT_PROTOCOLS)
-            raise ConfigError(
-                f"protocol: must be given for {self.env}; only {known} have one by default. "
-                "Add a file to configs/protocol and name it."
-            )
-        return DEFAULT_PROTOCOLS[self.env]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +135,53 @@ def _agent_at(checkpoint: Path) -> TrainedAgent:
         f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
         "none. Name the run directory, or copy the file there."
     )
+
+
+def chosen_protocol(name: str | None, changes: Mapping[str, Any], env: str | None = None) -> Asked:
+    """Return a protocol with its fields changed, or make one of them.
+
+    Args:
+        name: Of the protocol, or the path of its file. None: that of the environment.
+        changes: Values by dotted name of its field; `env` names the environment.
+        env: The run's environment, where there is one.
+
+    Raises:
+        ConfigError: If the name or a value is refused, or too little is said.
+        ValueError: If there is no such environment.
+    """
+    if name is not None:
+        return named_protocol(name, changes)
+    env = changes.get("env", env)
+    assert env is not None  # the command line refuses that neither is there
+    rest = {key: value for key, value in changes.items() if key != "env"}
+    base = _default_protocol(env)
+    if base is not None:
+        return Asked.of(base, rest)
+    if rest.keys().isdisjoint(("trials", "episodes", "steps")):
+        raise ConfigError(
+            f"protocol: must be given for {env}, which has none by default. Set trials=50 "
+            "episodes=10 and options.split=val, or whatever holds out trials; or "
+            "protocol=FILE.yaml.\n"
+            "docs/own_environment.md says how an environment gets a default."
+        )
+    made = build(Protocol, set_fields({"name": _name_of(env), "env": env}, rest), "protocol")
+    return Asked(made, made)
+
+
+def _default_protocol(env: str) -> Protocol | None:
+    """Return the protocol of an environment, None if it has none."""
+    if env in DEFAULT_PROTOCOLS:
+        return load_protocol(DEFAULT_PROTOCOLS[env])
+    said, where = default_protocol(env), f"{env}.default_protocol"
+    if said is None:
+        return None
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{where}: must be a dict of a protocol's fields, got {said!r:.80}.")
+    return build(Protocol, {"name": _name_of(env), **said, "env": env}, where)
+
+
+def _name_of(env: str) -> str:
+    return re.sub(r"\W+", "_", env)
 
 
 def fit_protocol(

@@ -8,7 +8,10 @@ configuration; its key `base` names another of the group, over which it is laid.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_origin
 
@@ -18,12 +21,17 @@ from relic.arguments import Loader, alternatives, is_text, merge, read, section_
 from relic.files import PROJECT
 from relic.help import comment_of
 from relic.run.config import RunConfig
+from relic.run.run_directory import FREE_KEYS
 from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain, without_none
 from relic.upgrade import refuse_older_key
 
 CONFIGS = PROJECT / "configs"
-LONGEST_NAME = 200
-"""Bytes of a directory's name; file systems take 255."""
+LONGEST_NAME = 100
+"""Bytes of a directory's name."""
+LONGEST_VALUE = 32
+"""Characters of a swept value in it."""
+OLDER_LONGEST_NAME = 200
+"""What `LONGEST_NAME` was when names held all arguments."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -58,30 +66,92 @@ def compose_arguments(arguments: Sequence[str]) -> RunConfig:
     return _composed([split(argument) for argument in arguments])
 
 
-def sweep(arguments: Sequence[str]) -> list[list[str]]:
-    """Return the arguments of each run of a sweep: all combinations of values between commas."""
-    jobs: list[list[str]] = [[]]
-    for key, text in map(split, arguments):
-        jobs = [[*job, f"{key}={value}"] for job in jobs for value in alternatives(text)]
-    return jobs
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    arguments: list[str]
+    """The `key=value` arguments of it alone."""
+    name: str
+    """Its directory, below that of its experiment's sweeps: one for the sweep, which all that is
+    not swept tells from others, and one in it, of the swept values."""
 
 
-def sweep_name(arguments: Sequence[str]) -> str:
-    """Return the name of one run of a sweep: its arguments, in order of their keys."""
+def sweep(arguments: Sequence[str]) -> list[SweepRun]:
+    """Return the runs of a sweep: all combinations of values between commas.
+
+    The same command gives the same names, also with more values.
+    """
+    keys = [(key, alternatives(text)) for key, text in map(split, arguments)]
+    swept = sorted({key for key, values in keys if len(values) > 1})
+    ends = [key.rpartition(".")[2] for key in swept]
+    short = {k: end if ends.count(end) == 1 else k for k, end in zip(swept, ends, strict=True)}
+    folder = _bounded("_".join(short.values()) or "run") + _of_fixed(keys)
+    jobs: list[dict[str, str]] = [{}]
+    for key, values in keys:
+        jobs = [{**job, key: value} for job in jobs for value in values]
+    runs = []
+    for job in jobs:
+        values = _bounded("_".join(_shown(key, job[key], short[key]) for key in swept))
+        own = [f"{key}={value}" for key, value in job.items()]
+        runs.append(SweepRun(own, f"{folder}/{values}" if swept else folder))
+    return runs
+
+
+def _of_fixed(keys: Sequence[tuple[str, list[str]]]) -> str:
+    """Return an ending that tells sweeps apart by what they do not sweep."""
+    # The experiment has a directory of its own, and `FREE_KEYS` make no other run.
+    unread = ("experiment", *FREE_KEYS)
+    fixed = {
+        key: _typed(key, values[0])
+        for key, values in keys
+        if len(values) == 1 and key.partition(".")[0] not in unread
+    }
+    return f"-{_digest(json.dumps(sorted(fixed.items()), default=str))}" if fixed else ""
+
+
+def _typed(key: str, text: str) -> Any:
+    """Return the value that is set, so that 1e-3 and 0.001 are one."""
+    return text if key in groups() else read(key, text, hint_at(RunConfig, key))
+
+
+def _shown(key: str, text: str, short: str) -> str:
+    """Return a swept value for a name: without what shells, lists and paths take for their own."""
+    typed = _typed(key, text)
+    if isinstance(typed, float) and typed.is_integer():
+        typed = int(typed)  # 1e6 is how people write a million steps
+    number = isinstance(typed, int | float) and not isinstance(typed, bool)
+    whole = str(typed) if number else text
+    clean = re.sub(r"[^\w.+-]+", "-", whole)[:LONGEST_VALUE].strip("-.")
+    return f"{short}-{clean}" if clean == whole else f"{short}-{clean}-{_digest(whole)}"
+
+
+def _bounded(name: str) -> str:
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def older_sweep_names(arguments: Sequence[str]) -> list[str]:
+    """Return the names that older versions gave to a run of a sweep: of all its arguments."""
     shown = []
     for key, text in map(split, arguments):
-        typed = text if key in groups() else read(key, text, hint_at(RunConfig, key))
+        typed = _typed(key, text)
         number = isinstance(typed, int | float) and not isinstance(typed, bool)
-        shown.append(f"{key}={typed if number else text}")  # 1e-3 and 0.001 are one run
+        shown.append(f"{key}={typed if number else text}")
     name = ",".join(sorted(shown)).replace("/", "_")
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
+    if len(name.encode()) > OLDER_LONGEST_NAME:
+        name = f"{name.encode()[: OLDER_LONGEST_NAME - 9].decode(errors='ignore')}-{_digest(name)}"
+    return [name, _hydra_sweep_name(arguments)]
 
 
-def older_sweep_name(arguments: Sequence[str]) -> str:
-    """Return the name that versions which composed with Hydra gave to this run of a sweep.
+def _hydra_sweep_name(arguments: Sequence[str]) -> str:
+    """Return the name that versions which composed with Hydra gave to a run of a sweep.
 
     They wrote true as True, lists and mappings without spaces, and `++` before what no file named.
     """

@@ -200,10 +200,10 @@ def test_checkpoints_of_another_format_or_architecture_are_refused(run, capsys):
     assert "policy.safetensors" in refused(capsys, f"run={run}", *SMALL)
 
 
-def test_an_environment_without_a_default_needs_a_protocol(run, capsys):
+def test_an_environment_that_is_not_here_is_named(run, capsys):
     config = {"env": {"id": "my_module:make", "options": {}}}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "protocol: must be given for my_module:make" in refused(capsys, f"run={run}")
+    assert "'my_module:make' must name a function" in refused(capsys, f"run={run}")
 
 
 def test_another_evaluation_in_the_directory_is_refused(run, tmp_path, capsys):

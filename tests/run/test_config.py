@@ -13,9 +13,8 @@ from relic.run.compose import (
     compose,
     compose_arguments,
     groups,
-    older_sweep_name,
+    older_sweep_names,
     sweep,
-    sweep_name,
 )
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS, RunDirectory
@@ -180,21 +179,65 @@ def test_a_section_that_may_be_null_takes_keys_that_no_file_names():
 def test_commas_sweep_where_they_stand_in_no_brackets_and_no_quotes():
     jobs = sweep(["experiment=darkroom", "seed=0,1", "env.options.x=[1,2]", "ppo.lr=1e-3, 1e-4"])
     assert len(jobs) == 4
-    assert jobs[1] == ["experiment=darkroom", "seed=0", "env.options.x=[1,2]", "ppo.lr=1e-4"]
-    assert sweep_name(jobs[1]) == "env.options.x=[1,2],experiment=darkroom,ppo.lr=0.0001,seed=0"
-    assert sweep(["run_dir='a,b'"]) == [["run_dir='a,b'"]]
+    assert jobs[1].arguments == [
+        "experiment=darkroom",
+        "seed=0",
+        "env.options.x=[1,2]",
+        "ppo.lr=1e-4",
+    ]
+    assert [job.arguments for job in sweep(["run_dir='a,b'"])] == [["run_dir='a,b'"]]
     with pytest.raises(ConfigError, match=r"^seed: must be one value, got 0,1\. Add -m"):
         composed("seed=0,1")
 
 
+def names(*arguments):
+    return [run.name for run in sweep(["experiment=darkroom", *arguments])]
+
+
+def test_runs_of_a_sweep_are_named_by_what_is_swept():
+    assert names("seed=0,1", "ppo.lr=1e-3,0.01") == [
+        "lr_seed/lr-0.001_seed-0",
+        "lr_seed/lr-0.01_seed-0",
+        "lr_seed/lr-0.001_seed-1",
+        "lr_seed/lr-0.01_seed-1",
+    ]
+    assert names("ablation=none,sink_none") == [
+        "ablation/ablation-none",
+        "ablation/ablation-sink_none",
+    ]
+    assert names("total_steps=1e6,2_000_000")[0] == "total_steps/total_steps-1000000"
+    # Two keys of one name are told apart by their sections.
+    two = names("policy.transformer.width=8,16", "policy.recurrent.width=8,16")
+    assert two[0].endswith("/policy.recurrent.width-8_policy.transformer.width-8")
+
+
+def test_names_of_runs_are_short_and_no_trouble_on_a_command_line():
+    many = [f"env.options.an_option_with_a_long_name_{i}=a,b" for i in range(3)]
+    awkward = ["init_from=runs/c=d,a b,a-b,'x,y',é", "policy.encoder.keys=[gps],[gps,compass]"]
+    for arguments in ([*many, "seed=0"], awkward, [f"env.options.{'x' * 300}=1,2"]):
+        found = names(*arguments)
+        assert len(set(found)) == len(found)
+        for name in found:
+            assert all(len(part.encode()) <= 110 for part in name.split("/"))
+            assert re.fullmatch(r"[\w.+/-]+", name)
+
+
+def test_sweeps_that_differ_in_what_they_do_not_sweep_share_no_directory():
+    first = names("seed=0,1", "ppo.lr=1e-3")
+    assert set(first).isdisjoint(names("seed=0,1", "ppo.lr=1e-4"))
+    assert set(first).isdisjoint(names("seed=0,1"))
+    # The same sweep with more values, in another order, or with more steps goes on in its own.
+    assert names("ppo.lr=0.001", "seed=0,1,2", "total_steps=5e6")[:2] == first
+    assert names("seed=3", "ppo.lr=1e-3") != names("seed=4", "ppo.lr=1e-3")
+
+
 def test_a_sweep_trains_each_in_a_directory_of_its_own(train, tmp_path):
     train("-m", "seed=0,1", "total_steps=512", "run_dir=null")
-    (names,) = [sorted(p.name for p in (tmp_path / "runs/multirun/darkroom").iterdir())]
-    assert len(names) == 2
-    assert all(len(name) <= 200 for name in names), "file systems bound the length of a name"
+    (folder,) = (tmp_path / "runs/multirun/darkroom").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["seed-0", "seed-1"]
     refused = train("-m", "seed=2,-1", "run_dir=null", check=2)
     assert "seed: must be at least 0" in refused.stderr
-    assert len(list((tmp_path / "runs/multirun/darkroom").iterdir())) == 2
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -210,19 +253,21 @@ def test_a_sweep_trains_each_in_a_directory_of_its_own(train, tmp_path):
     ],
 )
 def test_runs_of_older_sweeps_are_found_by_their_names(arguments, name):
-    assert older_sweep_name(arguments) == name
+    assert name in older_sweep_names(arguments)
 
 
 def test_a_sweep_of_an_older_version_goes_on_in_its_directories(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     sweeps = Path("runs/multirun/darkroom")
-    arguments = ["experiment=darkroom", "deterministic=true"]
-    config = compose_arguments(arguments)
-    named = sweeps / "deterministic=true,experiment=darkroom"
-    assert in_sweep(config, arguments).directory == named
-    older = sweeps / "deterministic=True,experiment=darkroom"
-    older.mkdir(parents=True)
-    assert in_sweep(config, arguments).directory == older
+    (run, _) = sweep(["experiment=darkroom", "deterministic=true,false"])
+    config = compose_arguments(run.arguments)
+    assert in_sweep(config, run).directory == sweeps / "deterministic" / "deterministic-true"
+    for name in (
+        "deterministic=True,experiment=darkroom",
+        "deterministic=true,experiment=darkroom",
+    ):
+        (sweeps / name).mkdir(parents=True)
+        assert in_sweep(config, run).directory == sweeps / name
 
 
 def test_flags_may_stand_anywhere(train):
