@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 from relic.schema import ConfigError
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
-"""The directory that holds `relic`, `envs`, `configs` and `pretrained`."""
+"""The directory that holds `relic` and `envs`: of a checkout, or where packages are installed."""
 LOCK_FILE: Final = ".lock"
 
 

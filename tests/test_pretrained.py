@@ -1,22 +1,19 @@
 """What ships trained is loaded by name, and does what it is shipped for."""
 
-from pathlib import Path
-
 import numpy as np
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.trained_agent import chosen_protocol, find_agent, fit_protocol
 from relic.policy import load
-
-PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+from relic.shipped import PRETRAINED
 
 
 def test_the_darkroom_agent_learns_in_its_context():
     agent = find_agent(PRETRAINED / "darkroom")
     asked = chosen_protocol(None, {"repeats": 1, "episodes": 3, "block": 20}, agent.env)
     assert asked.base.name == "darkroom_test"
-    records = evaluate(load(agent.root), fit_protocol(agent, asked.protocol))
+    records = evaluate(load(agent.checkpoint), fit_protocol(agent, asked.protocol))
     by_episode = [np.mean([r["return"] for r in records if r["episode"] == i]) for i in range(3)]
     # Measured over four repeats: 31, 72 and 84.
     assert by_episode[0] < 50 < by_episode[1] < by_episode[2]
@@ -28,7 +25,7 @@ def test_the_houses_agent_remembers_where_things_are_in_houses_that_it_has_not_s
     asked = chosen_protocol(None, {"trials": 60, "episodes": 10, "block": 20}, agent.env)
     assert asked.base.name == "houses_small_val"
     protocol = fit_protocol(agent, asked.protocol)
-    policy = load(agent.root)
+    policy = load(agent.checkpoint)
     kept, cleared = (
         np.mean([r["success"] for r in evaluate(policy, protocol, control=c) if r["episode"] >= 5])
         for c in (ContextControl.KEPT, ContextControl.CLEARED)

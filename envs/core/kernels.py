@@ -113,7 +113,7 @@ def _in_process(name: str, path: str, stamp: Path) -> str | None:
     """Compile a part; return what went wrong, in a sentence."""
     command = f"from envs.core.kernels import compile_part; compile_part({path!r})"
     with subprocess.Popen(
-        [sys.executable, "-c", command],
+        [sys.executable, "-P", "-c", command],  # or a folder `envs` from here would come first
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -41,6 +41,7 @@ from relic.figures import (
 )
 from relic.measures import label
 from relic.schema import in_lines
+from relic.shipped import located, outside
 
 _SHOWN_CHANGES = 5
 _HEAD = ("run", "experiment", "env steps", "score", "newest", "best", "on track", "verdict")
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         shipped = [_shipped_for(run, options.reference) for run in runs]
         verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
-        out = options.out or Path(options.runs[0]) / "plots"
+        out = options.out or outside(located(options.runs[0])) / "plots"
         (drawn,) = save_figures({"learning_curve": plot(runs, shipped[0])}, out)
     except (ValueError, OSError) as error:
         print(in_lines(error, 3), file=sys.stderr)

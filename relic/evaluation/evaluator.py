@@ -11,11 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
@@ -33,6 +32,7 @@ from relic.evaluation.controls import (
 from relic.evaluation.protocol import Block, Protocol
 from relic.evaluation.records import Record, in_order
 from relic.noise import key, row_uniforms
+from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.schema import convert
 
@@ -47,33 +47,6 @@ _MAX_KEY = (1 << 63) - 1
 def make_env(protocol: Protocol) -> TrialVectorEnv:
     """Build the vector environment that the protocol's blocks are stepped in."""
     return make_trial_env(protocol.env, protocol.block, protocol.options)
-
-
-def check_fit(policy: Policy, env: TrialVectorEnv) -> None:
-    """Check that a policy can act in an environment.
-
-    Raises:
-        ValueError: If observations, actions or the length of episodes do not fit.
-    """
-    shown = dict(cast("spaces.Dict", env.single_observation_space).spaces)
-    for name, space in policy.observation_space.spaces.items():
-        if name in policy.encoder.targets and name not in (policy.config.encoder.keys or ()):
-            continue  # learned from, but never looked at
-        if shown.get(name) != space:
-            raise ValueError(
-                f"protocol.options: must let the environment show {name} as {space}, which the "
-                f"policy was trained on, got {shown.get(name)}. Choose a protocol of its task."
-            )
-    if env.single_action_space != policy.action_space:
-        raise ValueError(
-            f"protocol.env: must have the policy's actions {policy.action_space}, got "
-            f"{env.single_action_space}. Choose a protocol of its task."
-        )
-    if env.max_episode_steps > policy.max_episode_steps:
-        raise ValueError(
-            f"protocol.options: must keep episodes within the {policy.max_episode_steps} steps "
-            f"that the policy was built for, got {env.max_episode_steps}. Shorten them."
-        )
 
 
 @dataclass(frozen=True, slots=True)

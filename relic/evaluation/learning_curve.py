@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from relic.evaluation.trained_agent import CONFIG_FILE
-from relic.files import PROJECT, complete_lines, write_json
+from relic.files import complete_lines, write_json
+from relic.policy.origin import CONFIG_FILE
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences, leaves
+from relic.shipped import PRETRAINED, located
 from relic.upgrade import upgrade_config
 
 PACE = 1.5
@@ -35,7 +36,6 @@ PACE = 1.5
 NOISE = 2.0
 """Standard deviations of a score that are allowed for."""
 METRICS_FILE = "metrics.jsonl"
-SHIPPED = PROJECT / "pretrained"
 SHIPPED_FILE = "learning_curve.json"
 SCORES = ("val/success", "val/return", "success_mean", "return_mean")
 """What a run is judged by where its configuration names nothing that it has measured."""
@@ -158,7 +158,7 @@ def read_run(directory: str | Path) -> Run:
         FileNotFoundError: If it holds no run, or one that has measured nothing yet.
         ConfigError: If its configuration is damaged.
     """
-    directory = Path(directory)
+    directory = located(directory, METRICS_FILE)
     metrics, file = directory / METRICS_FILE, directory / CONFIG_FILE
     for needed in (file, metrics):
         if not needed.is_file():
@@ -266,7 +266,7 @@ def read_shipped(path: Path) -> Shipped:
 
 def shipped_file(experiment: str) -> Path:
     """Return where the curves of an experiment are."""
-    return SHIPPED / experiment / SHIPPED_FILE
+    return PRETRAINED / experiment / SHIPPED_FILE
 
 
 def judge(run: Run, shipped: Shipped) -> Verdict:

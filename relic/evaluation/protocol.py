@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import yaml
 
-from relic.files import PROJECT
 from relic.schema import ConfigError, at_least, build, check_bounds, nearest, to_plain
+from relic.shipped import CONFIGS
 
-PROTOCOLS = PROJECT / "configs" / "protocol"
+PROTOCOLS = CONFIGS / "protocol"
 NO_LIMIT = "none"
 _LIMITS = ("last", "drop_first")
 

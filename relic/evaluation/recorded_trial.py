@@ -19,11 +19,12 @@ from torch import Tensor
 
 from envs.core.demonstrations import Demonstrations, record_expert, rehearse
 from envs.core.vector import Observation, TrialVectorEnv
-from relic.evaluation.evaluator import check_fit, make_env, run_block
+from relic.evaluation.evaluator import make_env, run_block
 from relic.evaluation.maps import Positions, TrialMap, map_of
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record
 from relic.policy.attention.layer_attention import LayerAttention
+from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 

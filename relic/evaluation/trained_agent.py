@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import psutil
 import torch
-import yaml
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import default_protocol, make_trial_env
 from relic.evaluation.controls import limited
-from relic.evaluation.evaluator import ExpertActor, check_fit
+from relic.evaluation.evaluator import ExpertActor
 from relic.evaluation.protocol import Protocol, load_protocol
 from relic.evaluation.records import policy_digest
 from relic.evaluation.settings import Asked, named_protocol, set_fields
@@ -26,12 +25,10 @@ from relic.policy.loading import (
     load,
     read_meta,
 )
+from relic.policy.origin import check_fit, find_origin
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, build, choice
-from relic.upgrade import upgrade_config
-
-CONFIG_FILE = "config.yaml"
-
+from relic.shipped import outside
 
 DEFAULT_PROTOCOLS = {
     "relic/Darkroom-v0": "darkroom_test",
@@ -46,7 +43,7 @@ class TrainedAgent:
     """A checkpoint, and what its run's configuration says of its environment."""
 
     root: Path
-    """The run, or the directory that a checkpoint alone was found in."""
+    """Where its evaluations go: the run, or the directory that a checkpoint alone was found in."""
     checkpoint: Path
     env: str
     options: Mapping[str, Any]
@@ -126,14 +123,14 @@ def find_agents(path: str | Path, which: Literal["latest", "best", "all"]) -> li
 
 
 def _agent_at(checkpoint: Path) -> TrainedAgent:
-    # A run keeps checkpoints two levels down; one that is shipped has all files together.
-    for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
-        if (root / CONFIG_FILE).is_file():
-            env, options, steps = _read_config(root / CONFIG_FILE)
-            return TrainedAgent(root, checkpoint, env, options, read_meta(checkpoint), steps)
-    raise FileNotFoundError(
-        f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
-        "none. Name the run directory, or copy the file there."
+    origin = find_origin(checkpoint)
+    return TrainedAgent(
+        outside(origin.root),
+        checkpoint,
+        origin.env,
+        origin.options,
+        read_meta(checkpoint),
+        origin.num_steps,
     )
 
 
@@ -322,17 +319,3 @@ def trained_on(agent: TrainedAgent | Expert, protocol: Protocol) -> list[int]:
     finally:
         evaluated.close()
         trained.close()
-
-
-def _read_config(file: Path) -> tuple[str, dict[str, Any], int | None]:
-    """Return the environment's id and options, and the steps of a rollout."""
-    try:
-        content = upgrade_config(yaml.safe_load(file.read_text()))
-        steps = (content.get("rollout") or {}).get("num_steps")
-        env = content["env"]
-        return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: must say env.id and env.options of the run, got a damaged file "
-            f"({str(error).splitlines()[0]}). Restore it."
-        ) from None

@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from relic.cores import cores
 from relic.evaluation.controls import ContextControl
-from relic.evaluation.evaluator import check_fit, make_env, run_block
+from relic.evaluation.evaluator import make_env, run_block
 from relic.evaluation.maps import Tracker
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Job, Record, RecordStore, identity
 from relic.evaluation.trained_agent import Expert, TrainedAgent
 from relic.policy.loading import load
+from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 
 ATTEMPTS = 2

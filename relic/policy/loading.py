@@ -27,6 +27,7 @@ from relic.policy.weights import (
     write_weights,
 )
 from relic.schema import ConfigError, build, choice, nearest, to_plain
+from relic.shipped import located
 from relic.upgrade import upgrade_policy, upgrade_weights
 
 
@@ -184,6 +185,7 @@ def load(
         )
         checksums = content["checksums"]
     load_policy_weights(policy, directory, checksums)
+    policy.checkpoint = directory.absolute()
     return policy.to(device).eval()
 
 
@@ -255,7 +257,7 @@ def find_checkpoint(path: str | Path, *, which: Literal["latest", "best"] = "lat
         CheckpointError: If the run's pointer to its checkpoints is damaged.
     """
     choice(which, ("latest", "best"), "which")
-    root = Path(path)
+    root = located(path, DESCRIPTION_FILE)
     if (root / DESCRIPTION_FILE).is_file():
         return root
     for store in (root / "checkpoints", root):

@@ -1,8 +1,9 @@
 """The agent: observation to token, token to memory, memory to action and value.
 
 A `Policy` acts by `step`, one cached decode for all rows, and learns by `evaluate_actions`, one
-full pass with gradient; both see the same numbers. It knows no environment, rollout or loss. The
-path of an observation is told in `relic.policy.encoders.encoders`.
+full pass with gradient; both see the same numbers. It knows no rollout or loss, and of its
+environment only where to find it. The path of an observation is told in
+`relic.policy.encoders.encoders`.
 
 Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 """
@@ -10,6 +11,7 @@ Shapes: N rows, T steps, E model dim, A action dimensions, L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,6 +21,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from envs.core.vector import TrialVectorEnv
 from relic.policy.action_units import ActionUnits
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.auxiliary_config import AuxiliaryConfig
@@ -30,6 +33,7 @@ from relic.policy.heads import ValueHead, actor_head
 from relic.policy.linear import Linear
 from relic.policy.memory.memories import make_memory
 from relic.policy.memory.sequence_model import Rows, SequenceState, row_indices
+from relic.policy.origin import make_env
 from relic.policy.steps import PolicyOutput, PolicyState, PolicyStep, SequenceBatch
 
 Columns = Mapping[str, Tensor]
@@ -90,6 +94,8 @@ class Policy(nn.Module):
         self.observation_space = observation_space
         self.action_space = action_space
         self.max_episode_steps = max_episode_steps
+        self.checkpoint: Path | None = None
+        """Where it was loaded from."""
         width = config.width
         # Heads check the spaces, so they come first.
         self.actor = actor_head(width, action_space, config.log_std)
@@ -132,6 +138,20 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.token.weight.device
+
+    def make_env(self, num_envs: int, **options: Any) -> TrialVectorEnv:
+        """Build the environment that a loaded policy was trained in, with its options.
+
+        Args:
+            num_envs: Rows.
+            options: Of the environment, to be changed, such as `split="val"`.
+
+        Raises:
+            FileNotFoundError: If the configuration of the run is gone.
+            ConfigError: If the configuration is damaged, or the policy was not loaded.
+            ValueError: If the environment refuses an option, or no longer fits the policy.
+        """
+        return make_env(self, num_envs, options)
 
     @property
     def noise_size(self) -> int:

@@ -18,14 +18,13 @@ from typing import Any, get_origin
 import yaml
 
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
-from relic.files import PROJECT
 from relic.help import comment_of
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS
 from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain, without_none
+from relic.shipped import CONFIGS
 from relic.upgrade import refuse_older_key
 
-CONFIGS = PROJECT / "configs"
 LONGEST_NAME = 100
 """Bytes of a directory's name."""
 LONGEST_VALUE = 32

@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike
 
 from envs.make import make_trial_env
 from relic.evaluation.curves import area, tabulate
-from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_blocks
+from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record, in_order
 from relic.policy import load
+from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder
 from relic.run.components import build_policy, refusals

@@ -8,7 +8,6 @@ import yaml
 from relic.evaluation.compare import main
 from relic.evaluation.learning_curve import (
     PACE,
-    SHIPPED,
     Curve,
     Run,
     Standing,
@@ -22,6 +21,7 @@ from relic.evaluation.learning_curve import (
 )
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, to_plain
+from relic.shipped import PRETRAINED
 
 CONFIG = {
     "experiment": "made_up",
@@ -238,7 +238,7 @@ def test_what_is_no_run_is_refused(shipped, tmp_path, capsys):
     assert "must be a file of learning curves, got one without 'curves'" in said
 
 
-@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/learning_curve.json")), ids=str)
+@pytest.mark.parametrize("file", sorted(PRETRAINED.glob("*/learning_curve.json")), ids=str)
 def test_shipped_curves_are_of_their_experiment(file):
     shipped = read_shipped(file)
     assert file == shipped_file(shipped.experiment)

@@ -9,9 +9,10 @@ from gymnasium import spaces
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.evaluation.controls import ContextControl
-from relic.evaluation.evaluator import check_fit, evaluate, make_env, run_block
+from relic.evaluation.evaluator import evaluate, make_env, run_block
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import load
+from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.schema import build
 from tests.evaluation.conftest import HORIZON, OPTIONS, small_policy, small_protocol

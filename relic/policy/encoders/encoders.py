@@ -17,7 +17,6 @@ Shapes: ``...`` stands for N rows or N rows x T steps; F features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from relic.files import PROJECT
 from relic.policy.encoders.config import (
     PREV_REWARD,
     EncoderConfig,
@@ -44,6 +42,7 @@ from relic.policy.encoders.inputs import (
 from relic.policy.encoders.plan import ObservationPlan, plan_observations
 from relic.policy.linear import Linear
 from relic.schema import nearest
+from relic.shipped import located
 
 Observation = Mapping[str, Tensor | np.ndarray]
 
@@ -141,7 +140,7 @@ class ObservationEncoder(nn.Module):
     def _fill(self, encoder: ImageEncoder) -> None:
         path = self.config.checkpoint
         if path is not None:
-            load_pretrained(encoder, _located(Path(path)))
+            load_pretrained(encoder, located(path))
         elif encoder.kind is VisualKind.VIT:
             raise ValueError(
                 "encoder.checkpoint: must be given for a ViT, got null. Name a file of weights "
@@ -313,12 +312,6 @@ class ObservationEncoder(nn.Module):
     def _frozen_features(self, key: str, observation: Observation) -> Tensor:
         # Rounded as they are stored, so that acting and learning see the same numbers.
         return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
-
-
-def _located(path: Path) -> Path:
-    """Return a relative path from where it leads: here, or else from the project's folder."""
-    shipped = PROJECT / path
-    return shipped if not path.exists() and shipped.exists() else path
 
 
 def _get(observation: Observation, key: str, device: torch.device | None) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from gymnasium import spaces
 
 from envs.objectnav.config import observation_space
-from relic.policy.encoders import encoders
 from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind, VitConfig
 from relic.policy.encoders.encoders import ObservationEncoder
 from relic.policy.encoders.images import ImageEncoder, ImageSpec, save_image_encoder
@@ -328,21 +327,6 @@ def test_pretrained_encoders_are_plugged_in_by_path(tmp_path):
     filled = _encoder(_space("rgb"), frozen=True, **fields).image_encoder("rgb")
     for ours, theirs in zip(filled.parameters(), encoder.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_a_relative_path_leads_from_here_or_else_from_the_project(tmp_path, monkeypatch):
-    encoder = ImageEncoder(EncoderConfig(feature_width=5), ImageSpec("colour", 32, 32, 3))
-    save_image_encoder(tmp_path / "project" / "shipped", encoder)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(encoders, "PROJECT", tmp_path / "project")
-    fields = {"checkpoint": "shipped", "feature_width": 5}
-    filled = _encoder(_space("rgb"), **fields).image_encoder("rgb")
-    assert torch.equal(next(filled.parameters()), next(encoder.parameters()))
-    other = ImageEncoder(EncoderConfig(feature_width=5), ImageSpec("colour", 32, 32, 3))
-    save_image_encoder(tmp_path / "here" / "shipped", other)
-    filled = _encoder(_space("rgb"), **fields).image_encoder("rgb")
-    assert torch.equal(next(filled.parameters()), next(other.parameters()))
 
 
 @pytest.mark.parametrize("category", ["goal", "from_one"])

@@ -1,1 +1,0 @@
-"""Configurations as files; their fields and meaning are in `relic.run.config`."""

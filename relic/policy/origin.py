@@ -1,0 +1,115 @@
+"""The run that a policy comes from, and the environment that it was trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+from gymnasium import spaces
+
+from envs.core.vector import TrialVectorEnv
+from envs.make import make_trial_env
+from relic.schema import ConfigError
+from relic.upgrade import upgrade_config
+
+if TYPE_CHECKING:
+    from relic.policy.policy import Policy
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the configuration beside a checkpoint says."""
+
+    root: Path
+    """The run, or the directory that a checkpoint alone was found in."""
+    env: str
+    """Id of the environment."""
+    options: Mapping[str, Any]
+    """Its keyword arguments."""
+    num_steps: int | None
+    """Steps of a rollout, which is one trial; None where the run does not say it."""
+
+
+def find_origin(checkpoint: Path) -> Origin:
+    """Return what is known of the run of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If no configuration comes with it.
+        ConfigError: If the configuration is damaged.
+    """
+    # A run keeps checkpoints two levels down; one that is shipped has all files together.
+    for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
+        if (root / CONFIG_FILE).is_file():
+            return Origin(root, *_read(root / CONFIG_FILE))
+    raise FileNotFoundError(
+        f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
+        "none. Name the run directory, or copy the file there."
+    )
+
+
+def make_env(policy: Policy, num_envs: int, options: Mapping[str, Any]) -> TrialVectorEnv:
+    """Build the environment that a policy was trained in; see `Policy.make_env`."""
+    if policy.checkpoint is None:
+        raise ConfigError(
+            "make_env: must be asked of a policy that was loaded from a run, got one that was "
+            "built. Use envs.make.make_trial_env."
+        )
+    origin = find_origin(policy.checkpoint)
+    env = make_trial_env(origin.env, num_envs, {**origin.options, **options})
+    try:
+        check_fit(policy, env, "make_env: ")
+    except ValueError:
+        env.close()
+        raise
+    return env
+
+
+def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> None:
+    """Check that a policy can act in an environment.
+
+    Args:
+        policy: Who is to act.
+        env: Where.
+        asked: What stands before the environment's settings where the user chose them.
+
+    Raises:
+        ValueError: If observations, actions or the length of episodes do not fit.
+    """
+    shown = dict(cast("spaces.Dict", env.single_observation_space).spaces)
+    for name, space in policy.observation_space.spaces.items():
+        if name in policy.encoder.targets and name not in (policy.config.encoder.keys or ()):
+            continue  # learned from, but never looked at
+        if shown.get(name) != space:
+            raise ValueError(
+                f"{asked}options: must let the environment show {name} as {space}, which the "
+                f"policy was trained on, got {shown.get(name)}. Choose those of its task."
+            )
+    if env.single_action_space != policy.action_space:
+        raise ValueError(
+            f"{asked}env: must have the policy's actions {policy.action_space}, got "
+            f"{env.single_action_space}. Choose that of its task."
+        )
+    if env.max_episode_steps > policy.max_episode_steps:
+        raise ValueError(
+            f"{asked}options: must keep episodes within the {policy.max_episode_steps} steps "
+            f"that the policy was built for, got {env.max_episode_steps}. Shorten them."
+        )
+
+
+def _read(file: Path) -> tuple[str, dict[str, Any], int | None]:
+    """Return the environment's id and options, and the steps of a rollout."""
+    try:
+        content = upgrade_config(yaml.safe_load(file.read_text()))
+        steps = (content.get("rollout") or {}).get("num_steps")
+        env = content["env"]
+        return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: must say env.id and env.options of the run, got a damaged file "
+            f"({str(error).splitlines()[0]}). Restore it."
+        ) from None
