@@ -92,7 +92,7 @@ class PlaceConfig(AuxiliaryConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoalLocationConfig(PlaceConfig):
-    """The guess of where the goal lies."""
+    """The head that predicts where the goal is."""
 
     target: str = GOAL_PLACES
     """Observation, (K, 2), of where the goal's instances lie; it is never an input."""

@@ -13,7 +13,7 @@ from relic.schema import POSITIVE, check_bounds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CriticConfig:
-    """What the value is made of."""
+    """Inputs of the critic."""
 
     privileged: tuple[str, ...] = ()
     """Observed vectors that the critic alone sees, while training; acting does without them. With
@@ -38,11 +38,11 @@ class PolicyConfig(MemorySections):
     log_std: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    """What the value is made of."""
+    """Inputs of the critic."""
     goal_location: GoalLocationConfig | None = None
-    """Auxiliary head, whose guess the actor is told. null: none."""
+    """Auxiliary head whose prediction the actor gets. null: none."""
     recall: RecallConfig | None = None
-    """Auxiliary head that recalls where the goal was last in view; told, too. null: none."""
+    """Head that predicts where the goal was last in view; the actor gets it, too. null: none."""
 
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:

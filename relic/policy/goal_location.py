@@ -1,10 +1,10 @@
-"""The auxiliary head that guesses where the goal lies, and tells the heads of action and value.
+"""The auxiliary head that predicts where the goal is, for the heads of action and value.
 
-To go back to where something was, an agent must remember a place, and turn it into a direction. The
-reward teaches neither skill while the other is missing. Here the first is learned by regression:
-in training, an environment may observe where instances of the goal lie (`goal_places`), and a head
-on the memory's output guesses the nearest of them. The second is computed: the heads of action and
-value are told the guess as seen from where the agent stands.
+To return to an object, an agent must remember a place and turn it into a direction. The reward
+teaches neither skill while the other is missing. Here the first is learned by regression: in
+training, an environment may observe the positions of the goal's instances (`goal_places`), and a
+head on the memory's output guesses the nearest of them. The second is computed: the heads of action
+and value get the guess relative to the agent's position and heading.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; K places, E model dim.
 """

@@ -56,9 +56,9 @@ class ExpertKind(Enum):
     """Which expert of the environment is cloned, by what it knows."""
 
     FULL = "full"
-    """The whole task, also what no policy can know."""
+    """The expert that knows the whole task, also what no policy can know."""
     MEMORY = "memory"
-    """What it was shown in the trial, which a policy's context holds, too."""
+    """The expert that knows only what was in its view in the trial, as a policy's context does."""
 
 
 class Credit(Enum):
@@ -70,7 +70,7 @@ class Credit(Enum):
     """The episodes of a trial are one stream; only the trial's own end is an end.
 
     The agent then maximises reward per step of the trial. Where an episode can be ended at will and
-    progress is rewarded, that may be had by ending episodes early, to be placed anew.
+    progress is rewarded, an agent may learn to end episodes early, in order to be placed anew.
     """
 
 
@@ -78,7 +78,7 @@ class TimeLimit(Enum):
     """What the end of an episode by its time limit is worth."""
 
     TERMINAL = "terminal"
-    """Nothing follows: right where the policy sees the clock and the horizon is fixed."""
+    """Nothing: right if the policy sees the clock and the horizon is fixed."""
     BOOTSTRAP = "bootstrap"
     """What the critic expects from the last observation, as if the episode went on."""
 
@@ -127,9 +127,9 @@ class PPOConfig:
     lr: Annotated[float, at_least(0)] = 2e-4
     """Learning rate after the warm-up."""
     lr_anneal: Anneal = Anneal.COSINE
-    """How the learning rate moves after the warm-up."""
+    """How the learning rate changes after the warm-up."""
     lr_end: Annotated[float, FRACTION] = 0.0
-    """Learning rate at the end, as a fraction of lr."""
+    """Final learning rate, as a fraction of lr."""
     warmup_steps: Annotated[int, at_least(0)] = 100_000
     """Environment steps over which the learning rate rises linearly from a thousandth of lr."""
     optimizer: OptimizerKind = OptimizerKind.ADAM
@@ -156,7 +156,7 @@ class PPOConfig:
     credit: Credit = Credit.EPISODE
     """How far a reward is credited back."""
     time_limit: TimeLimit | None = None
-    """What a time limit is worth; null takes what the environment recommends."""
+    """Value of the state after a time limit; null takes what the environment recommends."""
     reward_scale: Annotated[float, POSITIVE] = 1.0
     """Rewards are multiplied by this before anything is learned from them."""
     normalize_advantage: bool = False
@@ -213,7 +213,7 @@ class PPOConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdatesConfig:
-    """When a rollout is learned from, and what happens to its context in between."""
+    """When the policy learns from a rollout, and what happens to its context in between."""
 
     per_rollout: int = 16
     """Updates per rollout; must divide num_steps. 1 means no partial updates."""
@@ -227,8 +227,8 @@ class UpdatesConfig:
     """With prefix_gradient=detached, so many steps before the loss are recomputed and let the
     gradient through; what comes before them stays constant. For memories that keep every step."""
     loss_chunks: Annotated[int, at_least(1)] = 1
-    """How many chunks a partial update's loss covers: the newest, and those that stand before it in
-    the context once more. More than 1: for memories that keep every step."""
+    """Chunks that a partial update's loss covers: the newest one, and once more those before it in
+    the context. More than 1: for memories that keep every step."""
     shuffle: bool = True
     """Permute completed episodes in the context after each partial update."""
     full_order: FullOrder = FullOrder.SHUFFLED
@@ -244,10 +244,11 @@ class UpdatesConfig:
     into the memory. They cost nothing, and were made under nearly the new weights. Rows that this
     epoch left out (row_fraction, target_kl) keep theirs. For memories that keep every step."""
     refresh_values: bool = True
-    """Take over the state values that come with it, and value final observations anew where the
-    next updates learn from steps before their chunk."""
+    """Renew the stored state values in the same pass, and those of final observations if the next
+    updates learn from steps before their chunk."""
     refresh_log_probs: bool = False
-    """Take over the log-probs too: older chunks are then compared with the newest policy."""
+    """Renew the stored log-probs in the same pass: older chunks are then compared with the newest
+    policy."""
     refresh_tokens: Annotated[int | None, at_least(1)] = 65_536
     """Tokens that are recomputed at once; null takes all rows. Never fewer than one row."""
 

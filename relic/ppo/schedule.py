@@ -27,7 +27,7 @@ class PrefixGradient(Enum):
     DETACHED = "detached"
     """Uses their keys and values as they stand in the acting cache, as constants."""
     NONE = "none"
-    """Leaves them out: what carries the loss is seen as if the trial began with it."""
+    """Leaves them out, as if the trial began with the steps that carry the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -104,7 +104,7 @@ class RolloutConfig:
     num_steps: Annotated[int, at_least(1)] = 512
     """Steps of one row in a rollout: the length of the context that is trained."""
     device: Literal["auto", "host", "policy"] = "auto"
-    """Where the rollout lies; auto puts it with the policy if the memory plan allows."""
+    """Where the rollout is stored; auto stores it with the policy if the memory plan allows it."""
     cache_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the keys and values that acting attends to. The half formats take half the
     bytes; the ratio of an update's first step is then near 1, not equal to it. For GPUs."""
@@ -226,21 +226,21 @@ class RunConfig:
     experiment: str = "custom"
     """Name of the experiment, for the run directory's default."""
     seed: Annotated[int, at_least(0)] = 0
-    """What all random numbers of the run follow from."""
+    """Seed of all random numbers of the run."""
     total_steps: Annotated[int, at_least(1)] = 3_000_000
     """Environment steps over all rows; the run ends with the rollout that reaches it."""
     run_dir: str | None = None
-    """Where everything is written. None: runs/<experiment>-seed<seed>."""
+    """Directory of the run. None: runs/<experiment>-seed<seed>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy acts and learns; auto takes CUDA where it is there."""
+    """Where the policy acts and learns; auto takes CUDA if it is available."""
     ranks: Annotated[int | None, at_least(1)] = None
-    """Processes of this machine that share the rows, learning as one; results do not depend on
-    their number. None: one a core, where there are rows enough for them; one on CUDA, where
-    several take turns on the GPUs."""
+    """Processes on this machine that share the rows and learn as one; results do not depend on
+    their number. None: one per core, as far as there are enough rows; one on CUDA, where several
+    take turns on the GPUs."""
     threads: Annotated[int | None, at_least(1)] = None
-    """CPU threads of torch in each process. None: the cores are shared out evenly."""
+    """CPU threads of torch in each process. None: the cores are divided evenly."""
     deterministic: bool = False
-    """Ask CUDA for bit-equal results at some cost in speed."""
+    """Make CUDA give bit-equal results, at some cost in speed."""
     init_from: str | None = None
     """Run directory or checkpoint whose policy weights the run starts from."""
     env: EnvConfig = field(default_factory=EnvConfig)

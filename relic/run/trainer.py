@@ -21,12 +21,14 @@ from relic.run.components import Components, build_components, with_saved_inputs
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.heap import keep_freed_memory
+from relic.run.live import LivePage
 from relic.run.metrics import (
     MetricsLog,
     Mirror,
     TensorBoardMirror,
     WandbMirror,
     new_wandb_id,
+    read_metrics,
     summarise_episodes,
 )
 from relic.run.progress import Progress, StopRequest, tell, verdict
@@ -117,6 +119,7 @@ class Trainer:
             done=self.env_steps,
             enabled=self.config.logging.progress and self.ranks.is_first,
         )
+        live = self._live_page()
         try:
             encoder = self.parts.policy.encoder
             for line in (*input_lines(encoder), *self.parts.plan.lines()):
@@ -124,9 +127,13 @@ class Trainer:
             with StopRequest(supervised=self.ranks.supervised) as stop:
                 for metrics in self.updates(lambda: stop.requested):
                     progress.update(metrics)
+                    if live is not None:
+                        live.add(metrics)
             progress.say(self.closing_line())
         finally:
             progress.close()
+            if live is not None:
+                live.close()
         return Outcome.FINISHED if self.is_finished else Outcome.STOPPED
 
     @property
@@ -263,6 +270,14 @@ class Trainer:
         saved = self.save()
         if self.ranks.is_first and best is not None and best in metrics:
             self.store.offer_best(saved, metrics[best])
+
+    def _live_page(self) -> LivePage | None:
+        if not self.ranks.is_first:
+            return None
+        # What lies beyond the checkpoint comes again.
+        lines = read_metrics(self.directory.metrics)
+        earlier = [line for line in lines if line["env_steps"] <= self.env_steps]
+        return LivePage(self.directory.path / "live.html", self.config.total_steps, earlier)
 
     def _open_log(self) -> MetricsLog | None:
         """Open the metrics on the first rank, without what lies beyond the checkpoint."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from relic.evaluation.curves import RISING, Interval, interval, tabulate, varies
 from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
-from relic.evaluation.report.page import document, picture, table
+from relic.evaluation.report.html import document, picture, table
 from relic.evaluation.report.plots import band, mark_trained, numbers, trained_context
 from relic.evaluation.report.text import aligned, estimate, number
 from relic.figures import (

@@ -71,7 +71,7 @@ class TransformerConfig:
     rotate_sink_query: bool = True
     """Score sinks with the rotated query, as published, so that the episode index matters."""
     attention_backend: AttentionBackend = AttentionBackend.AUTO
-    """Which code computes attention; auto takes the fastest that is there."""
+    """Implementation of attention; auto takes the fastest available one."""
     inter_episode_attention: bool = True
     """Let a step see earlier episodes of its trial."""
     attention_window: Annotated[int | None, POSITIVE] = None
