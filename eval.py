@@ -2,7 +2,7 @@
 
 import sys
 
-from relic.evaluate import evaluate
+from relic.console import evaluate
 
 if __name__ == "__main__":
-    sys.exit(evaluate(sys.argv[1:]))
+    sys.exit(evaluate())

@@ -5,7 +5,7 @@
 
 import sys
 
-from relic.train import train
+from relic.console import train
 
 if __name__ == "__main__":
-    sys.exit(train(sys.argv[1:]))
+    sys.exit(train())

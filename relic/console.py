@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 
 def train() -> int:
     """Train, as `train.py` does."""
-    from relic.train import train
-
-    return train(_arguments())
+    return _run("relic.train", "train")
 
 
 def evaluate() -> int:
     """Evaluate, as `eval.py` does."""
-    from relic.evaluate import evaluate
-
-    return evaluate(_arguments())
+    return _run("relic.evaluate", "evaluate")
 
 
 def doctor() -> int:
     """Say what works on this machine, as `python -m relic.doctor` does."""
-    from relic.doctor.cli import main
-
-    return main(_arguments())
+    return _run("relic.doctor.cli", "main")
 
 
-def _arguments() -> list[str]:
+def _run(module: str, function: str) -> int:
     # Modules of the user's own are found from the working directory, as by `python -m`. Behind all
     # others, as many have a folder `envs` or `configs` there.
     sys.path.append(os.getcwd())
-    return sys.argv[1:]
+    try:
+        return getattr(import_module(module), function)(sys.argv[1:])
+    except KeyboardInterrupt:  # while it is imported; later it is told by `relic.stops`
+        print("Interrupted.", file=sys.stderr)
+        return 130

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from relic.evaluation.protocol import PROTOCOLS, Protocol
 from relic.evaluation.settings import FIXED, Settings, named_protocol, parse
 from relic.help import choice_list, comment_of, describe, entries, section_list, show
-from relic.schema import ConfigError, in_lines, nearest
+from relic.schema import ConfigError, nearest
+from relic.stops import REFUSED, guarded
 
 _GENERAL = """usage: eval.py run=DIR [protocol=NAME] [key=value ...]
 
@@ -30,16 +30,16 @@ Keys that change the protocol (options.KEY for one of the environment's):
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Run `eval.py` and return the exit status."""
-    try:
-        if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
-            show(usage(*(a for a in arguments if "=" not in a and a not in ("-h", "--help"))))
-            return 0 if arguments else 2
-        settings, changes = parse(arguments)
-        if settings.protocol is not None:
-            named_protocol(settings.protocol, changes)  # to refuse mistakes at once
-    except (ValueError, OSError) as error:
-        print(in_lines(error, 3), file=sys.stderr)
-        return 2
+    return guarded(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
+        show(usage(*(a for a in arguments if "=" not in a and a not in ("-h", "--help"))))
+        return 0 if arguments else REFUSED
+    settings, changes = parse(arguments)
+    if settings.protocol is not None:
+        named_protocol(settings.protocol, changes)  # to refuse mistakes at once
     # Here, because torch takes seconds to import, and only what will be evaluated needs it.
     from relic.evaluation.plans import carry_out
 

@@ -66,7 +66,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"Choose one of: {', '.join(options)}." if options else "There are none."
 
 
-def in_lines(error: Exception, most: int | None) -> str:
+def in_lines(error: BaseException, most: int | None) -> str:
     """Return an error's text without empty lines, `most` lines of it (None: all)."""
     return "\n".join([line for line in str(error).splitlines() if line.strip()][:most])
 

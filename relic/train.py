@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from relic.files import REFUSALS
 from relic.help import choice_list, entries, page, section_list, sections_below, show
 from relic.run.compose import (
     SweepRun,
@@ -23,14 +20,15 @@ from relic.run.compose import (
     sweep,
 )
 from relic.run.config import RunConfig
-from relic.run.ranks.ranks import number_of_ranks
+from relic.run.ranks.ranks import number_of_ranks, started_by_launcher
 from relic.run.ranks.supervisor import Supervisor
-from relic.schema import ConfigError, in_lines, to_plain
+from relic.schema import ConfigError, to_plain
+from relic.stops import INTERRUPTED, guarded, in_main_thread
 
 
 def train(arguments: Sequence[str]) -> int:
     """Run `train.py`: compose, refuse or train, and return the exit status."""
-    return _guarded(lambda: _train(arguments))
+    return guarded(lambda: _train(arguments))
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -49,7 +47,12 @@ def _train(arguments: Sequence[str]) -> int:
         raise ConfigError("--cfg: shows the configuration of one run, got --multirun. Drop one.")
     # All are composed first: a mistake in the last is refused before the first trains.
     configs = [in_sweep(compose_arguments(run.arguments), run) for run in sweep(said.keys)]
-    return max([_guarded(lambda c=config: train_run(c)) for config in configs])
+    statuses = []
+    for config in configs:
+        statuses.append(guarded(lambda c=config: train_run(c)))
+        if statuses[-1] == INTERRUPTED:  # the sweep is meant, not one of its runs
+            break
+    return max(statuses)
 
 
 def in_sweep(config: RunConfig, run: SweepRun) -> RunConfig:
@@ -131,10 +134,19 @@ def help_page(name: str, keys: Sequence[str]) -> str:
 
 
 def train_run(config: RunConfig) -> int:
-    """Train one configuration and draw its plots; return the exit status."""
+    """Train one configuration and draw its plots; return the exit status.
+
+    It may be called in any thread. Signals that ask to stop come to the main thread only.
+
+    Raises:
+        RunFailedError: If a process of the run has failed.
+        Exception: Whatever else stops the run, where it is trained in this process.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     count = number_of_ranks(config)
-    if count > 1:
+    # Threads share PyTorch's random numbers and settings; runs that share those would differ.
+    apart = not (in_main_thread() or started_by_launcher() or config.cluster.backend != "none")
+    if count > 1 or apart:
         return Supervisor(config, count).run()
     # Here, because torch takes seconds to import, and only who trains in this process needs it.
     from relic.run.ranks.rank import conclude, train_alone
@@ -146,12 +158,3 @@ def train_run(config: RunConfig) -> int:
     else:
         train_alone(config)
     return 0
-
-
-def _guarded(task: Callable[[], Any]) -> int:
-    """Run a command; a refusal becomes at most three lines and status 2."""
-    try:
-        return int(task() or 0)
-    except REFUSALS as error:
-        print(in_lines(error, 3), file=sys.stderr)
-        return 2

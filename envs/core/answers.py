@@ -26,6 +26,8 @@ _LARGEST: Final = float(np.finfo(np.float32).max)
 class AnswerError(ValueError):
     """An environment answered what its spaces, or Gymnasium's rules, do not allow."""
 
+    foreseen = True
+
 
 class PartForm:
     """What one key of an observation may hold."""

@@ -150,7 +150,8 @@ class ProcessVectorEnv(ReplayVectorEnv):
         if self._crashes_in_a_row_N[row] > self._max_crashes:
             raise WorkerError(
                 f"ProcessVectorEnv: a worker must not be lost more than max_crashes="
-                f"{self._max_crashes} times in a row, but the simulator of {told} {lost.reason}"
+                f"{self._max_crashes} times in a row, but the simulator of {told} {lost.brief}. "
+                "Correct the simulator, or raise max_crashes."
             )
 
     def begin_rows(self, rows: Rows) -> None:

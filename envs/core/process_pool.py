@@ -33,10 +33,13 @@ from envs.core.validation import check_count, check_positive
 WORKER_FILE: Final = Path(process_worker.__file__)
 _LOG_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 2000
+_PRINTED: Final = "\nIt had printed:\n"
 
 
 class WorkerError(RuntimeError):
     """A simulator could not be started, or was lost too often."""
+
+    foreseen = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class Lost:
     """Stands for the answer of a worker that was lost before it gave one."""
 
     reason: str
+
+    @property
+    def brief(self) -> str:
+        """The reason in a line: of a traceback, and of what was printed, the last line."""
+        happened, _, printed = self.reason.partition(_PRINTED)
+        first, *trace = happened.splitlines()
+        last = (trace or printed.splitlines() or [""])[-1].strip()
+        return f"{first.rstrip(':')}: {last}" if last else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +357,7 @@ class WorkerPool:
         if reason == "died":
             reason = f"died with exit code {worker.exit_code()}"
         worker.kill()
-        return Lost(reason + (f"\nIt had printed:\n{printed}" if printed else ""))
+        return Lost(reason + (_PRINTED + printed if printed else ""))
 
 
 def _kill_all(workers: dict[int, Worker]) -> None:

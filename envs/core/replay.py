@@ -193,8 +193,8 @@ class ReplayVectorEnv(TrialVectorEnv):
             self.step_rows(rows, self._actions[rows, step])
         changed = np.flatnonzero(self._seen() != state["seen"])
         if len(changed):
-            raise ValueError(
-                f"{type(self).__name__}.load_state_dict: replaying the actions of row "
-                f"{changed[0]} must lead to the saved observation, got another one. Episodes must "
-                "depend on (trial, episode index, actions) alone; run envs.check_trial_env."
+            raise AnswerError(
+                f"{self.told(changed[0])}: the same actions must lead to what was seen before the "
+                "checkpoint, got something else. Episodes must depend on (trial, episode index, "
+                "actions) alone; run envs.check_trial_env."
             )

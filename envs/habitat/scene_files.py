@@ -58,6 +58,8 @@ def damage(path: Path) -> str | None:
 class DataError(ValueError):
     """A file that cannot be used; the message says which and why."""
 
+    foreseen = True
+
 
 def read_json(path: Path) -> Any:
     """Read a JSON file, compressed where its name ends in `.gz`.

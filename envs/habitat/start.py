@@ -29,6 +29,8 @@ _NO_DEVICE: Final = re.compile(
 class HabitatStartError(ValueError):
     """habitat-sim does not start; the message says why and what to do."""
 
+    foreseen = True
+
 
 def environment(gpu: int) -> dict[str, str]:
     """Return the variables of a worker: quiet, and no more threads than its own for drawing."""

@@ -43,6 +43,8 @@ _RLLIB_NAMES = {"return_mean": EPISODE_RETURN_MEAN, "length_mean": EPISODE_LEN_M
 class LostLearnerError(RuntimeError):
     """A learner that died or says nothing; the run goes on from its last checkpoint."""
 
+    foreseen = True
+
 
 class ReLIC(Algorithm):
     """In-context PPO with partial updates, as an RLlib algorithm.

@@ -37,6 +37,8 @@ _PING_S = 10.0
 class LostRunnerError(RuntimeError):
     """An EnvRunner that does not come back, or dies of the same chunk again and again."""
 
+    foreseen = True
+
 
 @dataclass(slots=True)
 class Link:

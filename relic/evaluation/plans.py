@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +31,9 @@ from relic.evaluation.trained_agent import (
     find_agents,
     fit_protocol,
 )
-from relic.evaluation.workers import WorkerError
 from relic.files import hold
-from relic.schema import ConfigError, in_lines, leaves, to_plain
+from relic.schema import ConfigError, leaves, to_plain
+from relic.stops import refusals, writing_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
         settings: What is evaluated, and how.
         changes: Of the protocol, by dotted names of its fields.
     """
-    try:
+    with refusals():
         trained = [s for run in settings.run for s in find_agents(run, settings.checkpoint)]
         asked = _asked(trained[0].env if trained else None, settings, changes)
         protocols = [one.protocol for one in asked]
@@ -72,13 +71,9 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
             shared.mkdir(parents=True, exist_ok=True)
         # All before the first begins, so that none is refused halfway.
         locks = [hold(store.directory, "out") for store in stores]
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return _refuse(error)
     _announce_changes(asked)
     try:
         entries = _evaluate(plans, stores, settings)
-    except (ConfigError, WorkerError) as error:
-        return _refuse(error)
     finally:
         for lock in locks:
             lock.close()
@@ -99,9 +94,10 @@ def _evaluate(
         named = plan.named
         limit = "" if named.context_limit == NO_LIMIT else f", {limit_words(named.context_limit)}"
         print(f"{which}{_shown(plan.agent)}: {named.name} ({named.hash}){limit}")
-        summary = evaluate_into(
-            store, plan.agent, plan.fitted, settings, named=named, oracle=oracle
-        )
+        with writing_in(store.directory):
+            summary = evaluate_into(
+                store, plan.agent, plan.fitted, settings, named=named, oracle=oracle
+            )
         if isinstance(plan.agent, Expert) and plan.agent.kind == "memory":
             oracle = summary
         print(describe(summary))
@@ -237,8 +233,3 @@ def _changes(asked: Asked) -> Iterator[str]:
     for key in sorted(after.keys() - {"name"}):
         if before.get(key) != after[key]:
             yield f"CHANGED: {key}={after[key]} instead of {before.get(key)}"
-
-
-def _refuse(error: Exception) -> int:
-    print(in_lines(error, None if isinstance(error, WorkerError) else 3), file=sys.stderr)
-    return 2

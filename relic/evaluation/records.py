@@ -79,12 +79,18 @@ class RecordStore:
             identity: Of the evaluation, see `identity`.
 
         Raises:
-            ConfigError: If the directory holds another evaluation.
+            ConfigError: If it cannot be made, or holds another evaluation.
         """
         self.directory = directory
         self._identity = json.dumps(identity, sort_keys=True)
         self._blocks = directory / "blocks"
-        self._blocks.mkdir(parents=True, exist_ok=True)
+        try:
+            self._blocks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"out: must be a directory that can be written, got {directory} "
+                f"({error.strerror}). Choose another out."
+            ) from None
         file = directory / IDENTITY_FILE
         if file.exists():
             _check_same(file, identity)

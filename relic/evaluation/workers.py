@@ -32,6 +32,7 @@ from relic.evaluation.trained_agent import Expert, TrainedAgent
 from relic.policy.loading import load
 from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
+from relic.stops import Stop, stop_of, without_interrupts
 
 ATTEMPTS = 2
 """Times that a block is tried before it is given up."""
@@ -43,6 +44,8 @@ OnEpisode = Callable[[Record], None]
 
 class WorkerError(RuntimeError):
     """Blocks could not be evaluated; what was evaluated is on disk."""
+
+    foreseen = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,8 @@ def torch_threads(count: int) -> Iterator[None]:
 def _serve(assignment: Assignment, connection: Connection) -> None:
     """Do the jobs that come, in a process of its own; None says that there are no more.
 
-    Messages back: "next" asks for a job, a record tells of an episode, any other text is a failure.
+    Messages back: "next" asks for a job, a record tells of an episode, a `Stop` or any other text
+    of a failure.
     """
 
     def asked_for() -> Iterator[Job]:
@@ -176,8 +180,8 @@ def _serve(assignment: Assignment, connection: Connection) -> None:
             connection.send(record)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the process that asked is gone, or both were interrupted
-    except Exception:
-        connection.send(traceback.format_exc())
+    except Exception as error:
+        connection.send(stop_of(error) or traceback.format_exc())
 
 
 class _Pool:
@@ -218,7 +222,8 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self._assignment, theirs), daemon=True)
-        process.start()
+        with without_interrupts():
+            process.start()
         # While this process held the worker's end, too, no death of a worker would end the stream.
         theirs.close()
         self._processes[ours], self._doing[ours] = process, None
@@ -233,6 +238,8 @@ class _Pool:
             self._on_episode(message)
         elif message == "next":
             self._hand_out(connection)
+        elif isinstance(message, Stop):
+            raise WorkerError(message.text)
         else:
             raise WorkerError(f"workers: a worker must do its block, but it failed.\n{message}")
 

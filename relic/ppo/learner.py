@@ -49,6 +49,8 @@ from relic.ppo.update_batch import ActionEvaluation, Rows, RowSampler, UpdateBat
 class NonFiniteLossError(RuntimeError):
     """A loss or gradient that is not a number; the policy has not been changed by it."""
 
+    foreseen = True
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from relic.run.distributed import Ranks
 from relic.run.planner import MemoryPlan, plan_memory
 from relic.run.run_directory import Saved
 from relic.schema import ConfigError
+from relic.stops import refusals
 
 
 class EnvFacts(Protocol):
@@ -106,17 +106,6 @@ def build_components(config: RunConfig, ranks: Ranks) -> Components:
             return build_collector(config, envs, policy, rollout, world_size=ranks.world_size)
 
         return assemble(config, ranks, envs[0], collector, envs=envs)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turn what parts object to, while they are built, into refusals of the configuration."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
 
 
 def rows_of_rank(config: RunConfig, ranks: Ranks, *, groups: int = 1) -> range:

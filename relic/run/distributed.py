@@ -99,6 +99,8 @@ def join_ranks(device: str = "auto", meeting: Meeting | None = None) -> Ranks:
 
 
 def _meet(meeting: Meeting, device: torch.device) -> Ranks:
+    if meeting.world_size == 1:
+        return Ranks(0, 1, device, Reduction(), supervised=True)
     # Else gloo asks for the address of the machine's name, which not every machine has.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     rank, count = meeting.rank, meeting.world_size

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from relic.run.ranks.supervisor import ASKING, asked_to_stop
+from relic.stops import in_main_thread
 
 _log = logging.getLogger(__name__)
 PARTS = ("simulate", "act", "learn", "refresh")
@@ -107,8 +108,8 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        """Take over the signals."""
-        for number in ASKING:
+        """Take over the signals, where they come to this thread."""
+        for number in ASKING if in_main_thread() else ():
             if self._supervised and number == signal.SIGINT:
                 continue
             self._previous[number] = signal.signal(number, self._remember)

@@ -24,10 +24,11 @@ from relic.policy import load
 from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder
-from relic.run.components import build_policy, refusals
+from relic.run.components import build_policy
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.run_directory import RunDirectory
+from relic.stops import refusals
 
 MEASURES = ("return", "success", "spl")
 

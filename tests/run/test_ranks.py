@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psutil
@@ -20,8 +21,10 @@ from relic.run.compose import compose
 from relic.run.metrics import is_clock, read_metrics
 from relic.run.ranks import ranks as choice
 from relic.run.ranks.ranks import number_of_ranks, suitable_ranks
+from relic.run.ranks.supervisor import RunFailedError
 from relic.run.run_directory import CheckpointStore
 from relic.schema import ConfigError
+from relic.train import train_run
 
 from .conftest import ROOT, TINY
 
@@ -250,3 +253,32 @@ def test_the_error_of_a_rank_is_said_once(tmp_path, train):
     assert done.stderr.count("Traceback") == 1
     assert "rank 1 of 2 failed:" in done.stderr
     assert done.stderr.count("RuntimeError: the roof has come down") == 1
+
+
+@pytest.mark.slow
+def test_runs_in_threads_are_those_of_the_main_thread(tmp_path):
+    """As searches start several at once; each has random numbers and signals of its own."""
+
+    def run(seed, name):
+        overrides = dict(item.split("=", 1) for item in TINY)
+        place = {"run_dir": str(tmp_path / name), "total_steps": 512, "ranks": 1, "seed": seed}
+        assert train_run(compose({**overrides, **place})) == 0
+        return final_weights(tmp_path / name)
+
+    with ThreadPoolExecutor(2) as threads:
+        apart = list(threads.map(run, (0, 1), ("a", "b")))
+    for seed, found in enumerate(apart):
+        for name, weight in run(seed, f"main{seed}").items():
+            assert torch.equal(found[name], weight), name
+
+
+def test_what_fails_in_a_thread_is_raised_there(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").mkdir()
+    overrides = dict(item.split("=", 1) for item in TINY)
+    config = compose({**overrides, "run_dir": str(tmp_path / "run")})
+    with ThreadPoolExecutor(1) as threads:
+        error = threads.submit(train_run, config).exception()
+    assert isinstance(error, RunFailedError)
+    assert str(error).startswith(f"{tmp_path / 'run' / '.lock'}: Is a directory.")
+    assert error.status == 1

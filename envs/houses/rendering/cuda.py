@@ -243,6 +243,8 @@ def average(fine_NHW3: Any, rgb_NHW3: Any) -> None:
 class NoDeviceError(RuntimeError):
     """There is no CUDA device to draw on."""
 
+    foreseen = True
+
 
 @cache
 def _kernels() -> tuple[Any, Any, Any]:

@@ -11,8 +11,11 @@ import threading
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+from relic.stops import FAILED, stop_of
 
 
 def main(job: dict[str, Any]) -> NoReturn:
@@ -29,40 +32,47 @@ def main(job: dict[str, Any]) -> NoReturn:
     if not is_first:
         warnings.simplefilter("ignore")  # the first says them for all
     try:
-        status, text = _train(job)
-    except BaseException:
-        failed = f"rank {job['rank']} of {job['world_size']} failed:"
-        status, text = 1, f"{failed}\n{traceback.format_exc()}"
+        _train(job)
+        status, text = 0, ""
+    except BaseException as error:
+        status, text = _told(error, job)
     if status:
         report = {"time": time.time(), "status": status, "text": text}
         temporary = Path(f"{job['report']}.tmp")
-        temporary.write_text(json.dumps(report))
-        temporary.rename(job["report"])
-    sys.stdout.flush()
-    sys.stderr.flush()
+        try:
+            temporary.write_text(json.dumps(report))
+            temporary.rename(job["report"])
+        except OSError:  # a full disk may be what there is to be told
+            print(text, file=sys.stderr)
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
     # At once: a failed rank must not wait for a group that waits for it, and torch has crashed
     # interpreters that were torn down around its threads.
     os._exit(status)
 
 
-def _train(job: dict[str, Any]) -> tuple[int, str]:
-    """Train, and return the exit status with what a user is to be told of a refusal."""
+def _train(job: dict[str, Any]) -> None:
     # Only now: their import takes seconds, in which the parent may end.
-    from relic.files import REFUSALS
     from relic.run.config import RunConfig
     from relic.run.distributed import Meeting, join_ranks
     from relic.run.ranks.rank import train_as
-    from relic.schema import build, in_lines
+    from relic.schema import build
 
-    try:
-        config = build(RunConfig, job["config"])
-        meeting = Meeting(job["store"], job["rank"], job["world_size"])
-        ranks = join_ranks(config.device, meeting)
-        train_as(config, ranks)
-        ranks.close()
-    except REFUSALS as error:
-        return 2, in_lines(error, 3)
-    return 0, ""
+    config = build(RunConfig, job["config"])
+    meeting = Meeting(job["store"], job["rank"], job["world_size"])
+    ranks = join_ranks(config.device, meeting)
+    train_as(config, ranks)
+    ranks.close()
+
+
+def _told(error: BaseException, job: dict[str, Any]) -> tuple[int, str]:
+    """Return the exit status, and what a user is to be told."""
+    stop = stop_of(error)
+    if stop is not None:
+        return stop.status, stop.text
+    failed = f"rank {job['rank']} of {job['world_size']} failed:"
+    return FAILED, f"{failed}\n{traceback.format_exc()}"
 
 
 def _leave_with_parent() -> None:

@@ -7,16 +7,18 @@ from relic.run.distributed import ALONE, Ranks, join_ranks
 from relic.run.run_directory import RunDirectory
 from relic.run.trainer import Outcome, Trainer
 from relic.run.validation import final_scores
+from relic.stops import writing_in
 
 
 def train_as(config: RunConfig, ranks: Ranks) -> None:
     """Train as one of the ranks of a run; the first draws the plots and says how it went."""
-    trainer = Trainer(config, ranks)
-    try:
-        outcome = trainer.run()
-    finally:
-        trainer.close()
-    conclude(config, outcome, ranks)
+    with writing_in(config.directory):
+        trainer = Trainer(config, ranks)
+        try:
+            outcome = trainer.run()
+        finally:
+            trainer.close()
+        conclude(config, outcome, ranks)
 
 
 def conclude(config: RunConfig, outcome: Outcome, ranks: Ranks = ALONE) -> None:

@@ -25,6 +25,7 @@ from typing import Final
 from relic.cores import cores
 from relic.run.config import RunConfig
 from relic.schema import to_plain
+from relic.stops import in_main_thread, without_interrupts
 
 _log = logging.getLogger(__name__)
 ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -37,6 +38,17 @@ _START: Final = (
 _LOOK_EVERY_S: Final = 0.05
 _GRACE_S: Final = 3.0
 """How long ranks may take to say why they failed, once one has ended."""
+
+
+class RunFailedError(RuntimeError):
+    """A run that has not ended well; the text is all that there is to be told."""
+
+    foreseen = True
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        """Keep the exit status with the text."""
+        super().__init__(text.rstrip())
+        self.status = status
 
 
 @dataclass(slots=True)
@@ -64,14 +76,17 @@ class Supervisor:
         self._asked: signal.Signals | None = None
 
     def run(self) -> int:
-        """Start the ranks, wait for them, and return the exit status of the run."""
+        """Start the ranks, wait for them, and return the exit status of the run.
+
+        Raises:
+            RunFailedError: If one has failed.
+            KeyboardInterrupt: After a second Ctrl-C.
+        """
         with tempfile.TemporaryDirectory(prefix="relic-ranks-") as name, self._signals():
             try:
                 for number in range(self._count):
                     self._ranks.append(self._start(number, Path(name)))
                 return self._wait()
-            except KeyboardInterrupt:
-                return 128 + signal.SIGINT
             finally:
                 self._kill()
 
@@ -88,9 +103,10 @@ class Supervisor:
         }
         # Or each rank would take all cores; torch reads it as it is loaded.
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, env=environment
-        )
+        with without_interrupts():
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, env=environment
+            )
         assert process.stdin is not None
         # The pipe stays open: its end tells the rank that nobody waits for it any more.
         process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -108,7 +124,7 @@ class Supervisor:
             time.sleep(_LOOK_EVERY_S)
 
     def _fail(self) -> int:
-        """End all ranks and tell, once, what went wrong."""
+        """End all ranks and raise what went wrong; return the status where that was asked for."""
         end = time.monotonic() + _GRACE_S
         # The others fail soon, too, as they miss the first; whoever failed by itself said so first.
         while time.monotonic() < end and any(r.process.poll() is None for r in self._ranks):
@@ -120,19 +136,16 @@ class Supervisor:
             return 128 + self._asked  # it came before there was anything to save
         if by_signal:
             name = signal.Signals(-by_signal[0].process.returncode).name
-            _say(
+            raise RunFailedError(
                 f"rank {by_signal[0].number} of {self._count} was ended by {name}, so the run has "
                 "stopped. Start it again to go on from its last checkpoint; with less in memory if "
                 "the system ended it for that."
             )
-            return 1
         reports = [json.loads(rank.report.read_text()) for rank in ended if rank.report.exists()]
         if not reports:
-            _say("a rank ended without a word. Start the run again to go on.")
-            return 1
+            raise RunFailedError("a rank ended without a word. Start the run again to go on.")
         first = min(reports, key=lambda report: report["time"])
-        _say(first["text"])
-        return int(first["status"])
+        raise RunFailedError(first["text"], int(first["status"]))
 
     def _kill(self) -> None:
         for rank in self._ranks:
@@ -146,7 +159,8 @@ class Supervisor:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Hand on, while entered, what asks to stop."""
-        before = {number: signal.signal(number, self._hand_on) for number in ASKING}
+        numbers = ASKING if in_main_thread() else ()
+        before = {number: signal.signal(number, self._hand_on) for number in numbers}
         try:
             yield
         finally:
@@ -170,7 +184,3 @@ def asked_to_stop(asked: signal.Signals) -> str:
         f"{asked.name}: saving at the next update, then leaving. "
         "Press Ctrl-C again to stop at once."
     )
-
-
-def _say(text: str) -> None:
-    print(text.rstrip(), file=sys.stderr)
