@@ -164,7 +164,14 @@ def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as the PNG file and as a PDF file beside it; return the first."""
-    figure.savefig(path, dpi=DPI)
+    _write(figure, path, dpi=DPI)
     # Without the date, a figure that is drawn again has the same bytes.
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    _write(figure, path.with_suffix(".pdf"), metadata={"CreationDate": None})
     return path
+
+
+def _write(figure: Figure, path: Path, **options: Any) -> None:
+    """Write or replace a file of the format that its name says; readers see all of one of them."""
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format=path.suffix[1:], **options)
+    temporary.replace(path)

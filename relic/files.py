@@ -6,7 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -25,16 +26,63 @@ class StateError(ValueError):
     """A saved state that cannot be read back."""
 
 
+class DamagedError(StateError):
+    """A file is missing, or not as it was written; an older copy may still serve."""
+
+
 REFUSALS: Final = (ConfigError, StateError, CheckpointError, FileNotFoundError, ImportError)
 """Errors that a user mends: they are told in a few lines, without a traceback."""
 
 
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the objects of a file; a last line that is still being written is left out."""
-    with path.open() as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """Read the objects of a file; a last line that is still being written is left out.
+
+    Raises:
+        StateError: If a line is damaged.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield _parsed(line, f"{path}: line {number}")
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise StateError(
+            f"{where}: must be a JSON object, but it is damaged ({error}). Delete the line."
+        ) from None
+    if not isinstance(content, dict):
+        raise StateError(f"{where}: must be a JSON object, got {line!r:.60}. Delete the line.")
+    return content
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: Path, wanted: str | None) -> None:
+    """Check that a file is as it was written.
+
+    Args:
+        path: The file.
+        wanted: Its checksum; None: there was no such file.
+
+    Raises:
+        DamagedError: If it is missing, is another, or should not be there.
+    """
+    found = checksum(path) if path.is_file() else None
+    if found == wanted:
+        return
+    if found is None:
+        raise DamagedError(f"{path}: must exist, found nothing. The checkpoint is incomplete.")
+    raise DamagedError(
+        f"{path}: must be as it was written, but its checksum is another. The file is damaged, or "
+        "of another checkpoint."
+    )
 
 
 class Seal:
@@ -85,6 +133,88 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON; see `write_text`."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+_SEAL = "sha256"
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum of the rest, and of its file's name, as last entry."""
+    write_json(path, {**content, _SEAL: _digest(path.name, content)})
+
+
+def is_intact(path: Path, content: Mapping[str, Any]) -> bool:
+    """Say whether what was read from a file is what `write_sealed` wrote; true without a seal."""
+    rest = {key: value for key, value in content.items() if key != _SEAL}
+    return content.get(_SEAL, _digest(path.name, rest)) == _digest(path.name, rest)
+
+
+def _digest(name: str, content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{name}\n{json.dumps(content)}".encode()).hexdigest()
+
+
+_HEAD = "# sha256={} of what follows; delete this line to change it by hand.\n"
+
+
+def write_sealed_text(path: Path, text: str) -> None:
+    """Write a text below a comment that says its checksum."""
+    write_text(path, _HEAD.format(hashlib.sha256(text.encode()).hexdigest()) + text)
+
+
+def read_sealed_text(path: Path) -> str:
+    """Read a text, which may lack the comment.
+
+    Raises:
+        DamagedError: If it is not what the comment says.
+    """
+    text = path.read_text(encoding="utf-8")
+    head, _, rest = text.partition("\n")
+    said = re.match(r"# sha256=(\w*)", head)
+    if said and said[1] != hashlib.sha256(rest.encode()).hexdigest():
+        raise DamagedError("its checksum is another")
+    return text
+
+
+def mark_file(path: Path) -> Path:
+    """Return where it is noted what a growing file of lines held."""
+    return path.with_suffix(".mark.json")
+
+
+def write_mark(path: Path) -> None:
+    """Bring a growing file of lines to the disk, and note beside it what it holds so far."""
+    if path.exists():
+        sync(path)
+        content = path.read_bytes()
+        seen = {"bytes": len(content), "lines": content.count(b"\n"), "content": _hash(content)}
+        write_sealed(mark_file(path), seen)
+
+
+def changed_since_mark(path: Path) -> str | None:
+    """Say in a sentence how a growing file of lines differs from what was noted; None: it does not.
+
+    What was appended since is not looked at.
+    """
+    mark = mark_file(path)
+    if not mark.exists():
+        return None
+    try:
+        noted = json.loads(mark.read_bytes())
+        if not is_intact(mark, noted):
+            raise ValueError("its checksum is another")
+        size, lines, wanted = (noted[key] for key in ("bytes", "lines", "content"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"{mark}: is damaged ({error}), so {path.name} cannot be checked."
+    content = path.read_bytes()[:size] if path.exists() else b""
+    if _hash(content) == wanted:
+        return None
+    found = content.count(b"\n")
+    if found < lines:
+        return f"{path}: holds {found} of the first {lines} lines that were written: a gap."
+    return f"{path}: is not as it was written; one of its first {lines} lines has changed."
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def publish(temporary: Path, path: Path) -> None:

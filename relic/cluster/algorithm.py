@@ -162,7 +162,7 @@ class ReLIC(Algorithm):
         Checkpointable.restore_from_path(self, path, *args, **kwargs)
         env_steps = int(read_meta(path)["env_steps"])
         part = self.run.checkpoint
-        store = CheckpointStore(self.directory.checkpoints, keep=part.keep)
+        store = CheckpointStore(self.directory.checkpoints, keep=part.keep, metric=part.best_metric)
         # First the learners let go of what they were doing, then later checkpoints go.
         self._ask("rewind")
         store.drop_after(env_steps)

@@ -15,6 +15,7 @@ Shapes: P points of a curve.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,13 +25,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from relic.files import complete_lines, write_json
+from relic.files import changed_since_mark, complete_lines, read_sealed_text, write_json
 from relic.policy.origin import CONFIG_FILE
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences, leaves
 from relic.shipped import PRETRAINED, located
 from relic.upgrade import upgrade_config
 
+_log = logging.getLogger(__name__)
 PACE = 1.5
 """A run may be this many times as slow or as fast as the shipped ones."""
 NOISE = 2.0
@@ -167,6 +169,8 @@ def read_run(directory: str | Path) -> Run:
                 "Name the run_dir of a training."
             )
     config = _read_config(file)
+    if said := changed_since_mark(metrics):
+        _log.warning(said)
     lines = list(complete_lines(metrics))
     curves = {}
     for name in SCORES:
@@ -339,7 +343,7 @@ def expected(curves: Sequence[Curve], step: float, name: str = "") -> tuple[floa
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = upgrade_config(yaml.safe_load(file.read_text()))
+        config = upgrade_config(yaml.safe_load(read_sealed_text(file)))
         config["experiment"]
         return config
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:

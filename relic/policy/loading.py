@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from relic.files import write_json
+from relic.files import is_intact, write_sealed
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import (
@@ -148,7 +148,7 @@ def save_policy(directory: str | Path, policy: Policy, **meta: Any) -> None:
         "meta": meta,
         "checksums": checksums,
     }
-    write_json(directory / DESCRIPTION_FILE, content)
+    write_sealed(directory / DESCRIPTION_FILE, content)
 
 
 def load(
@@ -265,8 +265,11 @@ def find_checkpoint(path: str | Path, *, which: Literal["latest", "best"] = "lat
         if not pointer.is_file():
             continue
         try:
-            found = store / json.loads(pointer.read_text())["name"]
-        except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+            content = json.loads(pointer.read_text())
+            if not is_intact(pointer, content):
+                raise ValueError("its checksum is another")
+            found = store / content["name"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{pointer}: must name a checkpoint, got a damaged file ({error}). "
                 f"Name one of the directories in {store}."

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
+from relic.files import read_sealed_text
 from relic.schema import ConfigError
 from relic.upgrade import upgrade_config
 
@@ -104,7 +105,7 @@ def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> 
 def _read(file: Path) -> tuple[str, dict[str, Any], int | None]:
     """Return the environment's id and options, and the steps of a rollout."""
     try:
-        content = upgrade_config(yaml.safe_load(file.read_text()))
+        content = upgrade_config(yaml.safe_load(read_sealed_text(file)))
         steps = (content.get("rollout") or {}).get("num_steps")
         env = content["env"]
         return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)

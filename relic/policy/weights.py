@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from relic.files import CheckpointError, publish
+from relic.files import CheckpointError, is_intact, publish
 
 
 def write_weights(path: Path, module: nn.Module) -> dict[str, int]:
@@ -114,6 +114,11 @@ def read_json(path: Path, newest_format: int) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: 'format' must be at most {newest_format}, got {version}. "
             "Update this program; the checkpoint was written by a newer one."
+        )
+    if not is_intact(path, content):
+        raise CheckpointError(
+            f"{path}: must be as it was written, but its checksum is another. Use another copy; if "
+            "you changed it by hand, delete its entry sha256."
         )
     return content
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from relic.files import complete_lines, write_text
+from relic.files import changed_since_mark, complete_lines, mark_file, write_mark, write_text
 from relic.run.distributed import Ranks
 from relic.upgrade import upgrade_metrics
 
@@ -86,7 +86,15 @@ def is_clock(key: str) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a `metrics.jsonl`; a line that a kill cut short at the end is left out."""
+    """Read a `metrics.jsonl`; a line that a kill cut short at the end is left out.
+
+    A warning says so if others have been lost or changed.
+
+    Raises:
+        StateError: If a line is damaged.
+    """
+    if said := changed_since_mark(path):
+        _log.warning(said)
     return [upgrade_metrics(line) for line in complete_lines(path)] if path.exists() else []
 
 
@@ -114,14 +122,32 @@ class MetricsLog:
         for mirror in self._mirrors:
             mirror.send(int(line["env_steps"]), line)
 
+    def secure(self) -> None:
+        """Bring the lines to the disk, and note what they are; before a checkpoint counts on them.
+
+        What is missing when the run goes on from there, or has changed, is then said.
+        """
+        write_mark(self.path)
+
     def truncate_after(self, env_steps: int) -> None:
         """Drop lines beyond a checkpoint, which the resumed run will write again."""
+        if said := changed_since_mark(self.path):
+            _log.warning("%s The run goes on; its weights do not depend on it.", said)
         if not self.path.exists():
             return
-        # Replaced as a whole: a kill in between leaves the longer file, which the next start cuts
-        # again.
-        kept = [m for m in complete_lines(self.path) if m["env_steps"] <= env_steps]
-        write_text(self.path, "".join(json.dumps(m) + "\n" for m in kept))
+        kept = []
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                steps = _env_steps(line)
+                if steps is None and line.endswith(b"\n"):
+                    _log.warning("%s: line %d is damaged and left out.", self.path, number)
+                elif steps is not None and steps <= env_steps:
+                    kept.append(line.decode())
+        # What is noted is of the longer file. Without it a kill in between raises no false alarm;
+        # and it leaves the longer file, or the whole shorter one, which the next start cuts again.
+        mark_file(self.path).unlink(missing_ok=True)
+        write_text(self.path, "".join(kept))
+        write_mark(self.path)
 
     def close(self) -> None:
         """Give the mirrors a few seconds to finish."""
@@ -241,6 +267,14 @@ class _Background:
         self._failed = True
         _log.warning("%s is switched off for this run: %s. metrics.jsonl goes on.",
                      self._name, reason)  # fmt: skip
+
+
+def _env_steps(line: bytes) -> int | None:
+    """Return the steps of a line; None if it is cut or damaged."""
+    try:
+        return int(json.loads(line)["env_steps"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _is_defined(value: Any) -> bool:

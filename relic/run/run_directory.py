@@ -1,8 +1,9 @@
 """The directory of a run: its configuration, which it keeps, and its checkpoints.
 
 `checkpoints/` holds one directory per checkpoint and two small text files, `latest` and `best`,
-that name one each. Checkpoints are written whole or not at all; the newest, the best and the
-milestones stay. What one contains is `relic.run.checkpoint`'s business.
+that name one each. Checkpoints are written, and removed, whole or not at all; the newest, the best
+and the milestones stay. A checkpoint holds its own score, so that the best can be found again
+whenever a save was interrupted. What else one contains is `relic.run.checkpoint`'s business.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import IO, Any
 
 import yaml
 
-from relic.files import hold, sync, write_text
+from relic.files import (
+    hold,
+    is_intact,
+    read_sealed_text,
+    sync,
+    write_sealed,
+    write_sealed_text,
+)
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, build, differences, to_plain
 from relic.upgrade import upgrade_config
@@ -26,6 +34,8 @@ FREE_KEYS = ("total_steps", "run_dir", "device", "ranks", "logging", "checkpoint
 """What may differ when a run is started again."""
 _PREFIX = "step_"
 _UNFINISHED = ".unfinished"
+_REMOVED = ".removed"
+_SCORE = "score.json"
 
 
 class RunDirectory:
@@ -38,6 +48,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.encoder = path / "encoder"
+        self.final_scores = path / "final_scores.json"
         self._lock: IO[str] | None = None
 
     @contextmanager
@@ -88,7 +99,7 @@ class RunDirectory:
                     "Choose another run_dir, or start it as it was."
                 )
         # Written again, as `FREE_KEYS` may have other values now.
-        write_text(self.config, yaml.safe_dump(plain, sort_keys=False))
+        write_sealed_text(self.config, yaml.safe_dump(plain, sort_keys=False))
 
     def _make(self) -> None:
         try:
@@ -102,7 +113,7 @@ class RunDirectory:
     def _read(self) -> dict[str, Any]:
         """Return the run's configuration, with fields that it was made without at their default."""
         try:
-            content = dict(yaml.safe_load(self.config.read_text()))
+            content = dict(yaml.safe_load(read_sealed_text(self.config)))
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self.config}: must be the configuration of a run, got a damaged file "
@@ -126,7 +137,14 @@ class Saved:
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path, *, keep: int = 2, milestone_steps: int | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = 2,
+        milestone_steps: int | None = None,
+        metric: str | None = None,
+    ):
         """Open (and create) the store.
 
         Args:
@@ -134,22 +152,40 @@ class CheckpointStore:
             keep: How many of the newest checkpoints stay; at least 1.
             milestone_steps: Every checkpoint that first passes a multiple of this many
                 environment steps stays for good. None keeps no milestones.
+            metric: What picks the best; None: which one is the best does not change.
         """
         self.directory = directory
         self._keep = keep
         self._milestone_steps = milestone_steps
+        self._metric = metric
         directory.mkdir(parents=True, exist_ok=True)
 
-    def clear_leftovers(self) -> None:
-        """Clear away what an interrupted save left; for the run that saves here, before it does."""
-        for leftover in self.directory.glob(f"*{_UNFINISHED}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    def tidy(self, env_steps: int) -> None:
+        """Finish what an interrupted save has left half done; for the run that saves here.
 
-    def save(self, env_steps: int, write: Callable[[Path], None]) -> Saved:
+        Args:
+            env_steps: Where the run goes on from. Checkpoints beyond it go.
+        """
+        leftovers = (*self.directory.glob(f"*{_UNFINISHED}"), *self.directory.glob(f"*{_REMOVED}"))
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.directory.glob("*.tmp"):
+            leftover.unlink(missing_ok=True)
+        self.drop_after(env_steps)
+        self._prune()
+
+    def save(
+        self, env_steps: int, write: Callable[[Path], None], *, score: float | None = None
+    ) -> Saved:
         """Let `write` fill a directory, then publish it as the latest checkpoint.
 
         Until the rename at the end nothing refers to the new directory, so that a full disk or
         a killed process leaves the previous checkpoint as `latest`.
+
+        Args:
+            env_steps: Of the run so far.
+            write: Fills the directory.
+            score: Its value of the store's metric; the highest is the best, of equals the first.
 
         Raises:
             OSError: If the disk refuses; the unfinished directory is removed.
@@ -158,6 +194,8 @@ class CheckpointStore:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir()
+            if score is not None:
+                write_sealed(unfinished / _SCORE, {"metric": self._metric, "score": score})
             write(unfinished)
             return self._publish(env_steps)
         except BaseException:
@@ -188,15 +226,6 @@ class CheckpointStore:
         pointer = self._pointer("best")
         return None if pointer is None else float(pointer["score"])
 
-    def offer_best(self, saved: Saved, score: float) -> bool:
-        """Make `saved` the best checkpoint if its score is higher than the best so far."""
-        best = self.best_score()
-        if best is not None and score <= best:
-            return False
-        self._point("best", {"name": saved.path.name, "score": score})
-        self._prune()
-        return True
-
     def all(self) -> list[Saved]:
         """Return all checkpoints, oldest first."""
         paths = sorted(p for p in self.directory.glob(f"{_PREFIX}*") if _is_checkpoint(p))
@@ -204,22 +233,36 @@ class CheckpointStore:
 
     def drop_after(self, env_steps: int) -> None:
         """Remove checkpoints beyond a step, left by a run that went on from an older one."""
-        for saved in self.all():
-            if saved.env_steps > env_steps:
-                shutil.rmtree(saved.path)
+        beyond = [saved for saved in self.all() if saved.env_steps > env_steps]
+        # What remains is named first: a kill in between leaves checkpoints that nothing names.
+        kept = [saved for saved in self.all() if saved not in beyond]
+        self._point_best(kept)
+        if beyond and kept:
+            self._point("latest", {"name": kept[-1].path.name})
+        for saved in beyond:
+            self._remove(saved.path)
 
     def _publish(self, env_steps: int) -> Saved:
         """Make a written directory the latest checkpoint, by one rename."""
-        final = self.published(env_steps)
+        unfinished, final = self.unfinished(env_steps), self.published(env_steps)
+        sync(unfinished)
         if final.exists():
             # Only a replayed step can meet its own older checkpoint.
-            shutil.rmtree(final)
-        self.unfinished(env_steps).rename(final)
-        # The disk has the new name before `latest` says it.
+            self._remove(final)
+        unfinished.rename(final)
+        # The disk has the new name before the pointers say it.
         sync(self.directory)
+        self._point_best(self.all())
         self._point("latest", {"name": final.name})
         self._prune()
         return Saved(final, env_steps)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint: it is whole under its name, or has another one."""
+        removed = path.with_name(path.name + _REMOVED)
+        shutil.rmtree(removed, ignore_errors=True)
+        path.rename(removed)
+        shutil.rmtree(removed)
 
     def _prune(self) -> None:
         saved = self.all()
@@ -228,7 +271,32 @@ class CheckpointStore:
         pinned |= self._milestones(saved)
         for checkpoint in saved:
             if checkpoint.path not in pinned:
-                shutil.rmtree(checkpoint.path)
+                self._remove(checkpoint.path)
+
+    def _point_best(self, among: list[Saved]) -> None:
+        """Name the best of some checkpoints, by the scores that they hold themselves."""
+        pointer = self._pointer("best")
+        named = None if pointer is None else pointer["name"]
+        scores = {s.path.name: self._score(s, pointer) for s in among}
+        known = {name: score for name, score in scores.items() if score is not None}
+        if not known:
+            (self.directory / "best.json").unlink(missing_ok=True)
+            return
+        # Of equals the first, as `among` begins with the oldest.
+        best = max(known, key=lambda name: known[name])
+        if best != named:
+            self._point("best", {"name": best, "score": known[best]})
+
+    def _score(self, saved: Saved, pointer: dict[str, Any] | None) -> float | None:
+        """Return a checkpoint's score in the metric that picks the best, if it has one."""
+        content = _read_object(saved.path / _SCORE)
+        if pointer is not None and pointer["name"] == saved.path.name:
+            if content is None or self._metric is None:
+                # Older versions kept the score of the best only, and only here.
+                return float(pointer["score"])
+        if content is None or self._metric is None or content.get("metric") != self._metric:
+            return None
+        return float(content["score"])
 
     def _milestones(self, saved: list[Saved]) -> set[Path]:
         if self._milestone_steps is None:
@@ -249,15 +317,23 @@ class CheckpointStore:
             return None
         return Saved(path, int(path.name.removeprefix(_PREFIX)))
 
-    def _pointer(self, name: str) -> dict | None:
-        path = self.directory / f"{name}.json"
-        try:
-            return json.loads(path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # a broken disk may leave half of it
-            return None
+    def _pointer(self, name: str) -> dict[str, Any] | None:
+        content = _read_object(self.directory / f"{name}.json") or {}
+        kinds = {"name": str} if name == "latest" else {"name": str, "score": float | int}
+        whole = all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+        return content if whole else None
 
-    def _point(self, name: str, content: dict) -> None:
-        write_text(self.directory / f"{name}.json", json.dumps(content))
+    def _point(self, name: str, content: dict[str, Any]) -> None:
+        write_sealed(self.directory / f"{name}.json", content)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Return what a small file says; None where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) and is_intact(path, content) else None
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import defaultdict
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from relic.files import DamagedError, StateError
 from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.ppo.loop import UpdateReport, run_rollout
 from relic.pretraining.pretrain import with_encoder
@@ -86,14 +88,14 @@ class Trainer:
                 self.directory.checkpoints,
                 keep=config.checkpoint.keep,
                 milestone_steps=config.checkpoint.milestone_steps,
+                metric=config.checkpoint.best_metric,
             )
             self.parts = build(with_saved_inputs(config, self.store.latest()), ranks)
             if ranks.is_first and config.validation.every_rollouts is not None:
                 check_validation(config, self.parts.policy)
-        if ranks.is_first:
-            self.store.clear_leftovers()
         self.saver = RunSaver(self.store, self.parts, ranks)
         self.counters = Counters(wandb_id=new_wandb_id())
+        self._log: MetricsLog | None = None
         self._validator: Validator | None = None
         self._times: dict[str, float] = defaultdict(float)
         self._stopped = False
@@ -142,16 +144,41 @@ class Trainer:
         return self.env_steps >= self.config.total_steps
 
     def resume(self) -> None:
-        """Take up the newest checkpoint of the run directory, if there is one."""
-        if saved := self.store.latest():
-            self.counters = Counters(**self.saver.restore(saved))
-            self._saved_at = self.env_steps
+        """Take up the newest checkpoint of the run directory, if there is one.
 
-    def save(self) -> Saved:
-        """Save a checkpoint at this update boundary, if there is none; all ranks together."""
+        Raises:
+            StateError: If it is damaged; it says what to do.
+        """
+        if saved := self.store.latest():
+            self.counters = Counters(**self._restore(saved))
+            self._saved_at = self.env_steps
+        self.ranks.barrier()  # all have read what may now go
+        if self.ranks.is_first:
+            self.store.tidy(self.env_steps)
+            self.saver.drop_unused_chunks()
+
+    def _restore(self, saved: Saved) -> dict[str, Any]:
+        try:
+            return self.saver.restore(saved)
+        except DamagedError as error:
+            older = [other for other in self.store.all() if other.env_steps < saved.env_steps]
+            then = f"go on from {older[-1].path.name}" if older else "begin anew"
+            raise StateError(
+                f"{error} Restore it from a copy, or remove {saved.path} to {then}; what follows "
+                "is done again, and comes out the same."
+            ) from None
+
+    def save(self, score: float | None = None) -> Saved:
+        """Save a checkpoint at this update boundary, if there is none; all ranks together.
+
+        Args:
+            score: What picks the best, if it was measured just now.
+        """
         if self.env_steps == self._saved_at:
             return Saved(self.store.published(self.env_steps), self.env_steps)
-        saved = self.saver.save(to_plain(self.counters))
+        if self._log is not None:
+            self._log.secure()
+        saved = self.saver.save(to_plain(self.counters), score=score)
         self._saved_at, self._saved_s = self.env_steps, time.monotonic()
         return saved
 
@@ -170,16 +197,17 @@ class Trainer:
         Yields:
             The metrics of each update, once they are written and a checkpoint that is due is saved.
         """
-        log = self._open_log()
+        self._log = self._open_log()
         try:
             while not self.is_finished:
-                for metrics in self._rollout(log, stopping):
+                for metrics in self._rollout(stopping):
                     yield metrics
                     if self._stopped:
                         return
         finally:
-            if log is not None:
-                log.close()
+            if self._log is not None:
+                self._log.close()
+                self._log = None
 
     def close(self) -> None:
         """Release environments and threads."""
@@ -188,9 +216,7 @@ class Trainer:
         self.parts.close()
         self.directory.release()
 
-    def _rollout(
-        self, log: MetricsLog | None, stopping: Callable[[], bool]
-    ) -> Iterator[dict[str, Any]]:
+    def _rollout(self, stopping: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """Train for one rollout, or until it is asked to stop."""
         began = time.perf_counter()
         learner = self.parts.learner
@@ -204,8 +230,8 @@ class Trainer:
             # the same one, or some would wait for ever.
             self._stopped = self.ranks.any(stopping())
             # The line comes first: a checkpoint never knows of steps that have none.
-            if log is not None:
-                log.write(metrics)
+            if self._log is not None:
+                self._log.write(metrics)
             self._checkpoint(metrics, self._stopped)
             yield metrics
             began = time.perf_counter()
@@ -260,16 +286,15 @@ class Trainer:
     def _checkpoint(self, metrics: dict[str, Any], stopping: bool) -> None:
         """Save where it is due, and note the best."""
         best = self.config.checkpoint.best_metric
+        score = metrics.get(best) if best is not None else None
+        if score is not None and not math.isfinite(score):
+            score = None
         # Clocks differ: what one finds due, all do.
-        scored = self.ranks.any(best is not None and best in metrics)
+        scored = self.ranks.any(score is not None)
         due = time.monotonic() - self._saved_s >= self.config.checkpoint.interval_s
-        if not self.ranks.any(stopping or scored or due or self.is_finished):
-            return
-        if self.env_steps == self._saved_at:
-            return
-        saved = self.save()
-        if self.ranks.is_first and best is not None and best in metrics:
-            self.store.offer_best(saved, metrics[best])
+        if self.ranks.any(stopping or scored or due or self.is_finished):
+            # With its score, so that no kill can part them.
+            self.save(score)
 
     def _live_page(self) -> LivePage | None:
         if not self.ranks.is_first:
@@ -299,7 +324,6 @@ class Trainer:
             )
         log = MetricsLog(self.directory.metrics, mirrors)
         log.truncate_after(self.env_steps)
-        self.store.drop_after(self.env_steps)
         return log
 
 

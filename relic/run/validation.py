@@ -6,9 +6,11 @@ the newest agent is worth beside the untrained one, on fresh trials.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from envs.make import make_trial_env
 from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Record, in_order
+from relic.evaluation.records import Record, in_order, policy_digest
+from relic.files import is_intact, write_sealed
 from relic.policy import load
+from relic.policy.loading import find_checkpoint
 from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder
@@ -137,13 +141,37 @@ def mean_by_index(index_K: ArrayLike, value_K: ArrayLike) -> list[float | None]:
 
 
 def final_scores(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
-    """Evaluate the trained and the untrained agent; say how they did, with 95 % intervals.
+    """Say how the trained and the untrained agent do, with 95 % intervals.
+
+    They are evaluated once: what came out is kept in the run directory, and belongs to the weights.
 
     Args:
         config: The run; its validation says what is evaluated.
         directory: Where its checkpoints are.
         ranks: Those that share the trials; all call it together.
     """
+    agent = policy_digest(find_checkpoint(directory.path))
+    said = _kept_scores(directory.final_scores, agent) if ranks.is_first else None
+    if ranks.any(said is not None):
+        return said or ""
+    said = _measure(config, directory, ranks)
+    if ranks.is_first:
+        write_sealed(directory.final_scores, {"policy": agent, "scores": said.splitlines()})
+    return said
+
+
+def _kept_scores(path: Path, agent: str) -> str | None:
+    """Return the scores of an agent that were measured before, if they were and are whole."""
+    try:
+        content = json.loads(path.read_bytes())
+        known = is_intact(path, content) and content["policy"] == agent
+        return "\n".join(content["scores"]) if known else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _measure(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
+    """Evaluate the trained and the untrained agent; all ranks together."""
     part = config.validation
     protocol = replace(
         validation_protocol(config),

@@ -23,23 +23,47 @@ def test_the_latest_are_kept(tmp_path):
 
 
 def test_best_and_milestones_outlive_newer_ones(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1, milestone_steps=100)
-    first = store.save(10, writer("best"))
-    assert store.offer_best(first, 0.9)
+    store = CheckpointStore(tmp_path, keep=1, milestone_steps=100, metric="val/return")
+    store.save(10, writer("best"), score=0.9)
     for step in (90, 110, 150, 210, 250):
-        saved = store.save(step, writer(str(step)))
-        assert not store.offer_best(saved, 0.5)
+        store.save(step, writer(str(step)), score=0.5)
     assert names(store) == [10, 110, 210, 250]
     assert store.best().env_steps == 10
     assert store.best_score() == 0.9
 
 
-def test_a_better_score_replaces_the_best(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    for step, score in ((1, 0.1), (2, 0.3), (3, 0.2)):
-        store.offer_best(store.save(step, writer("")), score)
+def test_a_better_score_replaces_the_best_and_an_equal_one_does_not(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1, metric="val/return")
+    for step, score in ((1, 0.1), (2, 0.3), (3, 0.2), (4, 0.3), (5, None)):
+        store.save(step, writer(""), score=score)
     assert store.best().env_steps == 2
-    assert names(store) == [2, 3]
+    assert names(store) == [2, 5]
+
+
+def test_scores_of_another_metric_are_not_compared(tmp_path):
+    CheckpointStore(tmp_path, metric="val/return").save(1, writer(""), score=7.0)
+    store = CheckpointStore(tmp_path, metric="val/success")
+    store.save(2, writer(""), score=0.3)
+    assert store.best().env_steps == 2
+
+
+def test_the_best_of_an_older_version_has_its_score_in_the_pointer(tmp_path):
+    old = CheckpointStore(tmp_path, keep=1)
+    old.save(1, writer(""))
+    (tmp_path / "best.json").write_text('{"name": "step_000000000001", "score": 0.8}')
+    store = CheckpointStore(tmp_path, keep=1, metric="val/return")
+    store.save(2, writer(""), score=0.5)
+    assert (store.best().env_steps, names(store)) == (1, [1, 2])
+    store.save(3, writer(""), score=0.9)
+    assert (store.best().env_steps, names(store)) == (3, [3])
+
+
+def test_a_best_that_is_dropped_gives_way_to_the_one_before_it(tmp_path):
+    store = CheckpointStore(tmp_path, keep=3, metric="val/return")
+    for step, score in ((1, 0.2), (2, 0.1), (3, 0.9)):
+        store.save(step, writer(""), score=score)
+    store.drop_after(2)
+    assert store.best().env_steps == 1
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -62,7 +86,7 @@ def test_what_a_killed_save_left_is_cleared(tmp_path):
     store = CheckpointStore(tmp_path)
     assert store.latest() is None
     assert list(tmp_path.iterdir())  # a reader leaves alone what may be being written
-    store.clear_leftovers()
+    store.tidy(0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from relic.files import write_json
+from relic.files import write_sealed
 from relic.policy.encoders.backbones import ImpalaCNN, ResNet18, SmallCNN
 from relic.policy.encoders.config import EncoderConfig, VisualKind
 from relic.policy.encoders.inputs import UNBOUNDED
@@ -310,7 +310,7 @@ def save_image_encoder(directory: Path, encoder: ImageEncoder) -> None:
         "spec": dataclasses.asdict(encoder.spec),
         "checksums": checksums,
     }
-    write_json(directory / DESCRIPTION_FILE, content)
+    write_sealed(directory / DESCRIPTION_FILE, content)
 
 
 def load_image_encoder(directory: Path) -> ImageEncoder:

@@ -24,29 +24,35 @@ def train_as(config: RunConfig, ranks: Ranks) -> None:
 def conclude(config: RunConfig, outcome: Outcome, ranks: Ranks = ALONE) -> None:
     """Score and plot a run that has ended, and say where it lies.
 
+    A start of a run that has done its steps already comes here, too: what an earlier one was killed
+    in is done again.
+
     Args:
         config: The run.
         outcome: How it ended.
         ranks: Those that share the trials; all call it together, the first speaks.
     """
+    directory = RunDirectory(config.directory)
     scores = None
-    if outcome is Outcome.FINISHED and config.validation.final_trials:
-        scores = final_scores(config, RunDirectory(config.directory), ranks)
+    if outcome is not Outcome.STOPPED and config.validation.final_trials:
+        scores = final_scores(config, directory, ranks)
     if not ranks.is_first:
-        return
-    directory = config.directory
-    if outcome is Outcome.ALREADY_FINISHED:
-        print(
-            f"{directory} has done its {config.total_steps:,} steps already. "
-            "Raise total_steps to go on, or choose another run_dir."
-        )
         return
     if scores is not None:
         print(scores)
     from relic.run.plots import plot_run  # Matplotlib, which of all ranks this one alone needs
 
-    plots = plot_run(directory)
-    print(f"{outcome.value}: {directory} ({len(plots)} plots in {directory / 'plots'})")
+    path = directory.path
+    if outcome is Outcome.ALREADY_FINISHED:
+        if directory.metrics.exists():
+            plot_run(path)
+        print(
+            f"{path} has done its {config.total_steps:,} steps already. "
+            "Raise total_steps to go on, or choose another run_dir."
+        )
+        return
+    plots = plot_run(path)
+    print(f"{outcome.value}: {path} ({len(plots)} plots in {path / 'plots'})")
 
 
 def train_alone(config: RunConfig) -> None:
