@@ -31,6 +31,7 @@ class Stream(IntEnum):
     FRACTION = 4
     DEMONSTRATION = 5
     DEPTH = 6
+    LESSON = 7
 
 
 def row_uniforms(

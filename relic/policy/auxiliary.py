@@ -38,6 +38,12 @@ class AuxiliaryLosses(NamedTuple):
         metrics = {name: column_NT[:, step:] for name, column_NT in self.metrics.items()}
         return AuxiliaryLosses(losses, metrics)
 
+    def of_lesson(self) -> AuxiliaryLosses:
+        """Return them under the names of a lesson."""
+        losses = {f"lesson_{name}": column for name, column in self.losses.items()}
+        metrics = {f"lesson_{name}": column for name, column in self.metrics.items()}
+        return AuxiliaryLosses(losses, metrics)
+
 
 class AuxiliaryHead(nn.Module, ABC):
     """Predicts something from the memory's output, and learns it from observations."""
@@ -65,3 +71,15 @@ class AuxiliaryHead(nn.Module, ABC):
             output: What `forward` predicted of the batch.
             batch: The steps; its observation holds the targets.
         """
+
+    def lesson(self, batch: SequenceBatch, uniform_NT: Tensor) -> SequenceBatch:
+        """Return steps that only this head learns from, made of those of whole rollouts.
+
+        A full update takes them through the policy in a pass of their own, if `lesson_weight` of
+        the head's section is not 0.
+
+        Args:
+            batch: The steps (N, T), from the trials' beginning.
+            uniform_NT: Numbers in [0, 1) to draw by, others in each epoch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no lesson")

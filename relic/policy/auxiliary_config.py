@@ -41,6 +41,11 @@ class AuxiliaryConfig(ABC):
         """Observations that the head reads beside the memory's output."""
         return ()
 
+    @property
+    def lesson_weight(self) -> float:
+        """Weight of the same losses on the head's lesson (`AuxiliaryHead.lesson`); 0: none."""
+        return 0.0
+
     @abstractmethod
     def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
         """Return the head.
@@ -112,13 +117,48 @@ class RecallConfig(PlaceConfig):
     target: str = GOAL_RECALL
     """Observation, (3,), of whether the goal was in view in this trial, and where last; it is never
     an input."""
+    relabelled: Annotated[float, at_least(0)] = 0.0
+    """Weight of the same loss in one more pass of full updates, where each step asks for another
+    category that was in view before in the trial; 0: no such pass. It needs the observations of
+    `sensors=[detections]` and no word from the environment: hundreds of places are asked for in a
+    trial instead of one an episode."""
+    goal: str = "goal"
+    """Observed category that is asked for."""
+    seen: str = "detections"
+    """Observation of what is in view of each category: a flag, pixels, metres ahead and right."""
+    goal_seen: str = "goal_detection"
+    """The goal's part of it: the flag, metres ahead and right, and the place."""
+
+    @property
+    def lesson_weight(self) -> float:
+        """Weight of the pass with other goals."""
+        return self.relabelled
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Position and heading; to ask for other goals, what is in view."""
+        others = (self.goal, self.seen, self.goal_seen) if self.relabelled else ()
+        return (self.position, self.heading, *others)
 
     def build(self, space: spaces.Dict, width: int) -> RecallHead:
         """Return the head, if the observations that it needs are there."""
         from relic.policy.recall import RecallHead  # needs torch
 
         self.check(space, 3, section="recall")
+        if self.relabelled:
+            self._check_detections(space)
         return RecallHead(self, width)
+
+    def _check_detections(self, space: spaces.Dict) -> None:
+        goal, seen = space.spaces.get(self.goal), space.spaces.get(self.seen)
+        number = int(getattr(goal, "n", 0))
+        if not number or seen is None or seen.shape != (4 * number,):
+            raise ValueError(
+                f"policy.recall.relabelled: must be 0 where {self.seen!r} is not observed with 4 "
+                f"numbers for each of the categories of {self.goal!r}, got {self.relabelled} with "
+                f"{seen} and {goal}. Houses show it with env.options.sensors=[detections]."
+            )
+        _check_observed(space, self.goal_seen, 5, section="recall")
 
 
 def _check_observed(space: spaces.Dict, key: str, size: int, *, section: str) -> None:

@@ -74,15 +74,30 @@ class GoalLocationHead(AuxiliaryHead):
         position = torch.as_tensor(observation[config.position], device=device).float()
         heading = torch.as_tensor(observation[config.heading], device=device).float()
         # Detached: the losses of action and value would pull the guess away from the goal.
-        forward, right = (guess.mean.detach() - position).unbind(-1)
-        cos, sin = heading.cos()[..., 0], heading.sin()[..., 0]
-        # The frame's axes are forward and right, and a heading turns to the left.
-        ahead, aside = forward * cos - right * sin, forward * sin + right * cos
+        ahead, aside = into_view(guess.mean.detach() - position, heading).unbind(-1)
         distance = torch.hypot(ahead, aside)
         # At the place itself a direction means nothing; 0.1 keeps it small there.
         parts = [ahead / (distance + 0.1), aside / (distance + 0.1), 1 / (1 + distance)]
         parts += [distance / config.scale, guess.log_std.detach() - _LOG_STD_MID]
         return torch.stack(parts, -1)
+
+
+def into_view(offset_2: Tensor, heading_1: Tensor) -> Tensor:
+    """Return offsets (forward, right) in the frame of the position as (ahead, right) of an agent.
+
+    Args:
+        offset_2: (..., 2).
+        heading_1: (..., 1), in radians, counter-clockwise.
+    """
+    cos, sin = heading_1[..., 0].cos(), heading_1[..., 0].sin()
+    forward, right = offset_2.unbind(-1)
+    # The frame's axes are forward and right, and a heading turns to the left.
+    return torch.stack([forward * cos - right * sin, forward * sin + right * cos], -1)
+
+
+def into_frame(seen_2: Tensor, heading_1: Tensor) -> Tensor:
+    """Undo `into_view`."""
+    return into_view(seen_2, -heading_1)
 
 
 def guess_errors(guess: GoalGuess, places_K2: Tensor) -> tuple[Tensor, Tensor]:

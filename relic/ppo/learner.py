@@ -29,6 +29,7 @@ from relic.ppo.config import (
     check_learning,
     check_ranks,
 )
+from relic.ppo.lessons import Lessons
 from relic.ppo.loss import (
     Loss,
     LossTargets,
@@ -87,7 +88,7 @@ class Learner:
         time_limit: TimeLimit = TimeLimit.BOOTSTRAP,
         reduction: Reduction | None = None,
     ) -> None:
-        """Check what must divide, and build the optimiser.
+        """Build the optimiser.
 
         Args:
             policy: The policy to train.
@@ -123,6 +124,7 @@ class Learner:
             world_size=world,
             num_minibatches=ppo.num_minibatches,
         )
+        self._lessons = Lessons(policy, ppo, seed=seed)
         self.gradients = GradientBuffer(policy.parameters())
         self.optimizer = self._make_optimizer()
 
@@ -217,7 +219,7 @@ class Learner:
             # Earlier epochs' keys and values would only be overwritten.
             keeps = self.updates.keeps_pass(update.planned) and epoch + 1 == epochs
             for rows, moments in self._minibatches(update, epoch):
-                record = self._step(update, rows, moments, step=step, keeps=keeps)
+                record = self._step(update, rows, moments, step=step, epoch=epoch, keeps=keeps)
                 yield record
                 if record.skipped:
                     return
@@ -254,10 +256,12 @@ class Learner:
         moments: tuple[float, float],
         *,
         step: int,
+        epoch: int,
         keeps: bool,
     ) -> StepRecord:
         """Take one optimiser step on a minibatch, unless the policy has moved too far."""
         planned, device = update.planned, self.policy.device
+        draw = self.num_updates * self.ppo.update_epochs + epoch
         # Over all microbatches and ranks: shares of a mean then simply add up.
         count = len(rows) * (planned.at_step - planned.loss_from) * self.reduction.world_size
         self.gradients.zero()
@@ -272,17 +276,21 @@ class Learner:
             scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
             loss = self._loss(update, evaluation, scaled, count=count)
             loss.total.backward()
+            # After the backward pass, which has freed what the first pass computed.
+            lesson = self._lessons.teach(update, group, rows_K, draw=draw, count=count)
             if kept is not None:
                 kept.write(group.state.memory, group.index(rows_K), planned.begin)
-            names = list(loss.parts)
-            sums = sums + torch.stack([*loss.parts.values(), loss.total.detach()])
+            parts = loss.parts | lesson.parts | {"": loss.total.detach() + lesson.total}
+            names = list(parts)
+            sums = sums + torch.stack(list(parts.values()))
             drift_max = torch.maximum(drift_max, loss.max_drift)
             if step == 0 and update.objective is not Objective.CLONE:  # the expert acted
                 newest = planned.chunk_from - planned.loss_from
                 drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])
                 first_drift = torch.maximum(first_drift, drift)
-        *means, total = self.gradients.sum_over(self.reduction, sums).tolist()
+        means = self.gradients.sum_over(self.reduction, sums).tolist()
         parts = dict(zip(names, means, strict=True))
+        total = parts.pop("")
         grad_norm = float(self.gradients.clip(self.ppo.max_grad_norm))
         if not np.isfinite([total, grad_norm]).all():
             raise NonFiniteLossError(
@@ -305,12 +313,12 @@ class Learner:
     def evaluate_rows(self, update: UpdateBatch, group: RowGroup, rows_K: Rows) -> ActionEvaluation:
         """Run the policy over the contexts of some rows of one group, with gradient."""
         rollout, planned = update.rollout, update.planned
-        device, index_K = self.policy.device, group.index(rows_K)
+        device = self.policy.device
         prefix = None
         if planned.begin > 0 and self.updates.prefix_gradient is PrefixGradient.DETACHED:
             # The cut: what came before `begin` enters as the keys and values that the agent acted
             # with. They are constants, so the pass costs the steps after the cut only.
-            prefix = group.prefix.select(index_K)
+            prefix = group.prefix.select(group.index(rows_K))
             if planned.begin < planned.chunk_from:
                 # The snapshot holds all steps before the newest chunk; those that this pass makes
                 # anew must not be there a second time.
@@ -323,9 +331,7 @@ class Learner:
             shown = rollout.in_context(rollout.expert_action, rows_K, *span)
             batch = replace(batch, action=shown.to(device))
         # The layers that were dropped while acting; a prefix knows them itself.
-        dropped = group.state.memory.depth_mask_NL if prefix is None else None
-        if dropped is not None:
-            dropped = dropped[torch.from_numpy(index_K).to(dropped.device)]
+        dropped = group.depth_mask(rows_K) if prefix is None else None
         with self.ppo.precision.autocast(device):
             output = self.policy.evaluate_actions(batch, prefix, depth_mask_NL=dropped)
         # A window before the loss is there to be seen only.

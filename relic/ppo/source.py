@@ -54,6 +54,13 @@ class RowGroup:
         """Return where rows of this process stand in the group's memory."""
         return rows_K - self.rows.start
 
+    def depth_mask(self, rows_K: Array) -> Tensor | None:
+        """Return the factors of the layers that some rows act with; None without depth dropout."""
+        mask_NL = self.state.memory.depth_mask_NL
+        if mask_NL is None:
+            return None
+        return mask_NL[torch.from_numpy(self.index(rows_K)).to(mask_NL.device)]
+
 
 class RolloutSource(ABC):
     """Fills a rollout, chunk by chunk."""

@@ -86,3 +86,77 @@ def test_without_the_observation_it_is_refused() -> None:
     bare = spaces.Dict({k: v for k, v in SPACE.spaces.items() if k != "goal_recall"})
     with pytest.raises(ValueError, match=r"policy\.recall: goal_recall must be observed with 3"):
         make_policy(bare)
+
+
+CATEGORIES = 5
+DETECTING = spaces.Dict(
+    gps=spaces.Box(-100, 100, (2,), np.float32),
+    compass=spaces.Box(-np.pi, np.pi, (1,), np.float32),
+    goal=spaces.Discrete(CATEGORIES),
+    goal_recall=spaces.Box(-100, 100, (3,), np.float32),
+    detections=spaces.Box(-100, 100, (4 * CATEGORIES,), np.float32),
+    goal_detection=spaces.Box(-100, 100, (5,), np.float32),
+)
+
+
+def make_teacher(space=DETECTING, relabelled=0.3):
+    config = PolicyConfig(
+        encoder=EncoderConfig(scale_vectors=False),
+        transformer=TransformerConfig(num_layers=1, num_heads=2, width=16, mlp_width=32),
+        recall=RecallConfig(relabelled=relabelled),
+    )
+    return Policy(config, space, spaces.Discrete(4), max_episode_steps=STEPS)
+
+
+def detecting_batch():
+    draw = torch.Generator().manual_seed(3)
+    batch, shape = make_batch(targets()), (ROWS, STEPS)
+    seen = 4 * torch.randn((*shape, CATEGORIES, 4), generator=draw)
+    seen[..., 0] = torch.rand(seen.shape[:-1], generator=draw) < 0.15
+    observation = {
+        **batch.observation,
+        "detections": (seen * seen[..., :1]).flatten(-2),
+        "goal_detection": torch.zeros(*shape, 5),
+    }
+    return SequenceBatch(observation, batch.action, batch.prev_action, batch.episode_starts)
+
+
+def test_the_lesson_asks_for_what_was_in_view_and_answers_as_a_slow_loop_does() -> None:
+    batch = detecting_batch()
+    uniform = torch.rand((ROWS, STEPS), generator=torch.Generator().manual_seed(4))
+    lesson = make_teacher().auxiliary["recall"].lesson(batch, uniform).observation  # pyright: ignore
+    asked_for = set()
+    for n in range(ROWS):
+        last: dict[int, tuple[float, float]] = {}
+        for t in range(STEPS):
+            seen = batch.observation["detections"][n, t].view(CATEGORIES, 4).tolist()
+            forward, right = batch.observation["gps"][n, t].tolist()
+            heading = float(batch.observation["compass"][n, t])
+            for c, (flag, _, ahead, aside) in enumerate(seen):
+                if flag:
+                    # Counter-clockwise, with right the negative of left.
+                    at = complex(forward, -right) + complex(ahead, -aside) * np.exp(1j * heading)
+                    last[c] = (at.real, -at.imag)
+            goal, told = int(lesson["goal"][n, t]), lesson["goal_recall"][n, t].tolist()
+            if not last:
+                assert goal == int(batch.observation["goal"][n, t])
+                assert told[0] == 0.0
+                continue
+            known = sorted(last)
+            assert goal == known[int(float(uniform[n, t]) * len(known))]
+            assert told == pytest.approx([1.0, *last[goal]], abs=1e-4)
+            shown = [*seen[goal][2:], *last[goal]] if seen[goal][0] else [0.0] * 4
+            assert lesson["goal_detection"][n, t].tolist() == pytest.approx(
+                [float(seen[goal][0]), *shown], abs=1e-4
+            )
+            asked_for.add(goal)
+    assert len(asked_for) == CATEGORIES
+    same = {"gps", "compass", "detections"}
+    assert all(lesson[key] is batch.observation[key] for key in same)
+
+
+def test_a_lesson_without_detections_is_refused() -> None:
+    bare = spaces.Dict({k: v for k, v in DETECTING.spaces.items() if k != "detections"})
+    with pytest.raises(ValueError, match=r"policy\.recall\.relabelled: must be 0 where"):
+        make_teacher(bare)
+    make_teacher(bare, relabelled=0.0)

@@ -97,12 +97,12 @@ class Training:
 
 
 def make_policy(
-    env, memory="transformer", seed=0, auxiliary=None, kind=PolicyConfig, **transformer
+    env, memory="transformer", seed=0, auxiliary=None, kind=PolicyConfig, keys=None, **transformer
 ):
     torch.manual_seed(seed)
     sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
     config = kind(
-        encoder=EncoderConfig(scale_vectors=False),
+        encoder=EncoderConfig(scale_vectors=False, keys=keys),
         memory=memory,
         **(auxiliary or {}),
         transformer=TransformerConfig(**sizes),
@@ -135,6 +135,7 @@ def make_training(
     transformer=None,
     auxiliary=None,
     policy_config=PolicyConfig,
+    keys=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
     cache_dtype=torch.float32,
@@ -152,7 +153,12 @@ def make_training(
     }
     envs = [kinds[env](each, first_row=first_row + i * each) for i in range(groups)]
     policy = make_policy(
-        envs[0], memory, auxiliary=auxiliary, kind=policy_config, **(transformer or {})
+        envs[0],
+        memory,
+        auxiliary=auxiliary,
+        kind=policy_config,
+        keys=keys,
+        **(transformer or {}),
     )
     rollout = Rollout(
         num_envs,

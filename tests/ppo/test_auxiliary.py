@@ -1,12 +1,13 @@
 """Learning from auxiliary heads beside the reward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from relic.noise import Stream, row_uniforms
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.auxiliary_config import AuxiliaryConfig, GoalLocationConfig
 from relic.policy.config import PolicyConfig
@@ -102,7 +103,9 @@ class ClockPolicyConfig(PolicyConfig):
 
 def test_a_head_of_ones_own_is_a_class_and_a_field(training):
     ppo = {"lr": 1e-2, "vf_coef": 0.0, "ent_coef": 0.0, "num_minibatches": 2}
-    built = training(ppo, policy_config=ClockPolicyConfig, auxiliary={"clock": ClockConfig()})
+    built = training(
+        ppo, policy_config=ClockPolicyConfig, keys=(), auxiliary={"clock": ClockConfig()}
+    )
     assert "auxiliary.clock.guess.weight" in built.policy.state_dict()
     assert "seen" in built.policy.stored_space.spaces
     assert "seen" not in built.policy.encoder.plan.vectors, "a target is no input"
@@ -111,3 +114,61 @@ def test_a_head_of_ones_own_is_a_class_and_a_field(training):
     losses = [r.metrics["clock_loss"] for r in reports]
     assert losses[-1] < 0.5 * losses[0]
     assert all(abs(r.metrics["clock_error"]) ** 2 <= r.metrics["clock_loss"] for r in reports)
+
+
+class DrawingHead(ClockHead):
+    """Learns the clock, and in its lesson the numbers that the lesson is drawn by."""
+
+    def lesson(self, batch, uniform_NT):
+        drawn = uniform_NT[..., None].expand(*uniform_NT.shape, 2)
+        return replace(batch, observation={**batch.observation, "seen": drawn})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawingConfig(ClockConfig):
+    of_lesson: float = 0.5
+
+    @property
+    def lesson_weight(self):
+        return self.of_lesson
+
+    def build(self, space, width):
+        return DrawingHead(width)
+
+
+def train_with_lesson(training, weight, lr=0.0):
+    ppo = {"lr": lr, "update_epochs": 1, "num_minibatches": 2, "vf_coef": 0.0, "ent_coef": 0.0}
+    head = DrawingConfig(weight=0.0, of_lesson=weight)
+    return training(ppo, policy_config=ClockPolicyConfig, keys=(), auxiliary={"clock": head})
+
+
+def test_a_lesson_is_a_pass_of_whole_rollouts_in_full_updates(training):
+    built = train_with_lesson(training, 0.5)
+    reports = built.run(1)
+    kinds = [r.metrics.get("lesson_clock_loss") for r in reports]
+    assert kinds[:-1] == [None] * (len(kinds) - 1)
+    rollout, rows = built.rollout, np.arange(built.rollout.num_envs)
+    drawn = row_uniforms(
+        built.learner.seed,
+        rollout.global_row_N,
+        len(reports) - 1,
+        rollout.size,
+        stream=Stream.LESSON,
+    )
+    with torch.no_grad():
+        batch = rollout.batch(rows, 0, rollout.size)
+        guess = built.policy.evaluate_actions(batch).auxiliary["clock"]
+    expected = (guess - torch.from_numpy(drawn)).square().mean()
+    assert kinds[-1] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_weight_of_a_lesson_decides_whether_it_is_learned(training):
+    def moved(weight):
+        built = train_with_lesson(training, weight, lr=1e-2)
+        first = built.policy.auxiliary["clock"].guess.weight.detach().clone()
+        reports = built.run(3)
+        assert ("lesson_clock_loss" in reports[-1].metrics) == (weight > 0)
+        return not torch.equal(first, built.policy.auxiliary["clock"].guess.weight)
+
+    assert moved(0.5)
+    assert not moved(0.0)

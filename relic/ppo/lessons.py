@@ -1,0 +1,75 @@
+"""What auxiliary heads learn from passes of their own, beside the passes of an update.
+
+A head may make a lesson of the steps of a rollout, such as the same steps with other goals
+(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a full update takes its rows
+through the policy once more for it. Heads learn from it together with the memory that they read;
+action and value do not.
+
+Shapes: K rows of a microbatch, T steps.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from relic.noise import Stream, row_uniforms
+from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
+from relic.policy.policy import Policy
+from relic.ppo.config import PPOConfig
+from relic.ppo.loss import Loss, with_auxiliary
+from relic.ppo.schedule import UpdateKind
+from relic.ppo.source import RowGroup
+from relic.ppo.update_batch import Rows, UpdateBatch
+
+
+class Lessons:
+    """The lessons of a policy's heads; draws depend on the seed, the row and `draw` only."""
+
+    def __init__(self, policy: Policy, ppo: PPOConfig, *, seed: int) -> None:
+        """Find the heads that have one."""
+        self._policy = policy
+        self._precision = ppo.precision
+        self._seed = seed
+        sections = policy.config.auxiliary
+        self._weights = {n: s.lesson_weight for n, s in sections.items() if s.lesson_weight}
+
+    def teach(
+        self, update: UpdateBatch, group: RowGroup, rows_K: Rows, *, draw: int, count: int
+    ) -> Loss:
+        """Add the gradient of the lessons of some rows.
+
+        Args:
+            update: Only a full one has lessons: it begins where the trials do.
+            group: Of the rows.
+            rows_K: A microbatch.
+            draw: Other numbers make other lessons of the same rows.
+            count: Steps in the minibatch, all microbatches and ranks together.
+
+        Returns:
+            The loss, detached, and its parts.
+        """
+        nothing = torch.zeros((), device=self._policy.device)
+        total, parts = nothing, {}
+        if update.planned.kind is not UpdateKind.FULL:
+            return Loss(total, parts, nothing)
+        for name, weight in self._weights.items():
+            losses = self._losses(update, group, rows_K, name, draw)
+            loss = with_auxiliary(Loss(nothing, {}, nothing), losses, weight=weight, count=count)
+            loss.total.backward()
+            total, parts = total + loss.total.detach(), parts | loss.parts
+        return Loss(total, parts, nothing)
+
+    def _losses(
+        self, update: UpdateBatch, group: RowGroup, rows_K: Rows, name: str, draw: int
+    ) -> AuxiliaryLosses:
+        """Run the policy over a head's lesson, with gradient."""
+        rollout, size, device = update.rollout, update.planned.at_step, self._policy.device
+        numbers_K = rollout.global_row_N[rows_K]
+        uniform_KT = row_uniforms(self._seed, numbers_K, draw, size, stream=Stream.LESSON)
+        head = self._policy.auxiliary[name]
+        assert isinstance(head, AuxiliaryHead)
+        steps = rollout.batch(rows_K, 0, size, device)
+        batch = head.lesson(steps, torch.from_numpy(uniform_KT).to(device))
+        with self._precision.autocast(device):
+            output = self._policy.evaluate_actions(batch, depth_mask_NL=group.depth_mask(rows_K))
+        return head.auxiliary_losses(output.auxiliary[name], batch).of_lesson()
