@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 # Further keys of `make train`, such as ARGS="seed=1 total_steps=1_000_000", or options of `make bench`.
 ARGS ?=
 
-.PHONY: help setup core train test test-slow test-cluster bench check docs format clean
+.PHONY: help setup core train test test-slow test-cluster bench check docs format wheel clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,8 +18,12 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) -e '.[test]'
+	@touch $@
+
 $(VENV)/.setup: $(VENV)/.core
-	$(PIP) -e '.[dev,cluster,notebook]'
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.setup
@@ -42,7 +46,7 @@ setup: $(VENV)/.setup $(VENV)/.kernels  ## Install everything that can be tested
 train: core  ## Train the default agent; ends with plots
 	$(BIN)/python train.py $(ARGS)
 
-test: setup  ## Run the fast tests
+test: $(VENV)/.test $(VENV)/.kernels  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not cluster" -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: setup test-cluster  ## Run the slow tests
@@ -69,5 +73,8 @@ format: setup  ## Format the code and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+wheel: $(VENV)/.test  ## Build the package into dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache dist

@@ -1,0 +1,63 @@
+"""What stands beside the code agrees with it: versions, workflows, extras."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import relic
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_there_is_one_version():
+    assert PROJECT["dynamic"] == ["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == relic.__version__
+    newest = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest
+    assert newest[1] == relic.__version__
+
+
+def test_console_commands_are_there():
+    import relic.console
+
+    for target in PROJECT["scripts"].values():
+        module, _, function = target.partition(":")
+        assert module == "relic.console"
+        assert callable(getattr(relic.console, function))
+
+
+def test_extras_are_known_where_they_are_named():
+    named = set()
+    for path in [ROOT / "Makefile", *ROOT.rglob("docs/*.md"), *ROOT.rglob("relic/**/*.py")]:
+        for extras in re.findall(r"(?:-e '?\.|relic-rl)\[([\w,]+)\]", path.read_text()):
+            named |= set(extras.split(","))
+    for lines in PROJECT["optional-dependencies"].values():
+        for line in lines:
+            own = re.fullmatch(r"relic-rl\[([\w,]+)\]", line)
+            named |= set(own[1].split(",")) if own else set()
+    assert {"test", "dev", "logging", "cluster"} <= named
+    assert named <= PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_run_what_the_project_has(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    asked = [s["run"] for job in workflow["jobs"].values() for s in job["steps"] if "run" in s]
+    for command in "\n".join(asked).splitlines():
+        program, *arguments = command.split()
+        if program == "make":
+            assert arguments[0] in targets
+        elif program.startswith("relic-"):
+            assert program in PROJECT["scripts"]
+    for job in workflow["jobs"].values():
+        tried = job.get("strategy", {}).get("matrix", {}).get("python", [])
+        oldest = PROJECT["requires-python"].removeprefix(">=")
+        assert not tried or tried[0] == oldest
