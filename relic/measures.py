@@ -14,7 +14,7 @@ _NAMES = {
     "grad_norm": "gradient norm",
     "approx_kl": "approximate KL",
     "clip_frac": "clipped ratios",
-    "ratio_drift_first": "|ratio - 1| before the update",
+    "ratio_drift_first": "|ratio - 1|, at first",
     "ratio_drift_max": "|ratio - 1|, largest",
     "goal_location_loss": "goal location loss",
     "goal_location_error": "goal location error (m)",

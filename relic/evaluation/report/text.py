@@ -67,7 +67,8 @@ def number(value: float | None, measure: str = "") -> str:
     """Return a number as it is shown: shares in per cent, a dash where there is none."""
     if value is None:
         return "-"
-    return f"{100 * value:.1f} %" if measure in SHARES else f"{value:.3f}"
+    # Adding 0.0 turns -0.0 into 0.0.
+    return f"{round(100 * value, 1) + 0.0:.1f} %" if measure in SHARES else f"{value:.3f}"
 
 
 def estimate(value: Mapping[str, float | None], measure: str = "") -> str:
