@@ -1,4 +1,4 @@
-"""FourBoxes: Darkroom's visual counterpart; find out which of four coloured boxes pays.
+"""FourBoxes, a visual counterpart of Darkroom: one of four coloured boxes pays.
 
 One room with a box in each corner. Which box pays is fixed in a trial and never shown; each step
 that ends beside it pays 1. Episodes have a fixed length. After the Miniworld task of the

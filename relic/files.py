@@ -1,4 +1,4 @@
-"""Files that a reader never meets half written, directories with one writer, the project's root."""
+"""Safe files: atomic writes, directories with one writer, the project's root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of help about a configuration, made of the texts that stand beside its fields."""
+"""Help pages of a configuration, generated from its docstrings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a package offers without importing the modules that hold them."""
+"""Lazy imports: names that a package offers without importing their modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What measures and metrics are called where people read them, and which are shares.
+"""Names of measures and metrics in figures and reports, and which of them are shares.
 
 Files keep the short names; figures, tables and pages show these.
 """

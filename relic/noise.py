@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for, not of how many were drawn before.
+"""Random numbers that depend on their purpose only, not on how many were drawn before.
 
 Acting noise is keyed by (seed, global row, step): a row acts alike whatever the number of rows,
 ranks or groups, and the learner's draws never move it. Episode shuffles and minibatches use the

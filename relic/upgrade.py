@@ -1,4 +1,4 @@
-"""What older versions wrote, in today's names: the only place that knows the old ones.
+"""Renames what older versions wrote; no other module knows the old names.
 
 Whoever reads a stored configuration, policy, weights or metrics passes them through here first, so
 that nothing else has to accept two names. A change of a stored name adds a line to a table below.

@@ -1,4 +1,4 @@
-"""What foreign environments answer, checked before it is copied into the arrays of the rows.
+"""Checks of what foreign environments return, before it is copied into the arrays of the rows.
 
 NumPy bends what it copies: a vector of one number fills one of five, 300.7 becomes 44 in uint8,
 and any text counts as true. Environments that are not the project's own are therefore read through

@@ -1,4 +1,4 @@
-"""What trial environments fill in of `envs.core.vector.TrialVectorEnv`, and how states are cut.
+"""The methods that a trial environment implements, and how saved states are split by row.
 
 Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """

@@ -1,4 +1,4 @@
-"""Which options an environment takes by name, read from its constructors; and refusals of others.
+"""The options that an environment accepts, read from its constructors; others are refused.
 
 A constructor hands on what it does not know, so an option is known if any class on the way to
 `TrialVectorEnv` takes it. Python would name that last class in its error, and no option.

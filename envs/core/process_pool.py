@@ -1,4 +1,4 @@
-"""Worker processes, one per simulator: started, called, watched, killed and started again.
+"""A pool of worker processes, one per simulator, that are restarted when they fail.
 
 A pool knows nothing of trials or episodes. It calls methods of simulators in parallel and says
 which workers were lost on the way, by a crash, an error or a timeout. Shared observation arrays

@@ -1,4 +1,4 @@
-"""What environments refuse, and how they say it: checks of arguments, and errors of their own.
+"""Checks of arguments that all environments share, and their errors.
 
 Each check returns the value in the form that the environment uses, or raises an error that names
 the argument, the rule and the value.

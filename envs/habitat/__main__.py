@@ -1,4 +1,4 @@
-"""`python -m envs.habitat`: says what is missing on disk, and makes arrangements of one's own.
+"""`python -m envs.habitat`: checks data on disk, and makes arrangements.
 
 check                              the paper's data sets, under the folder that holds `data`
 check CONFIG EPISODES              all files that a run with these would need

@@ -1,4 +1,4 @@
-"""N agents, each in a Habitat scene of its own process: where they are, and what they are told.
+"""N agents, each in a Habitat scene in its own process: their poses and observations.
 
 Goals, rewards and episodes are decided elsewhere; turns, tilts and steps are measured out here and
 carried out by the workers. A row whose worker is lost on the way stays where it was.

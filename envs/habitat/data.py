@@ -1,4 +1,4 @@
-"""What a run needs on disk: scenes, objects and arrangements, checked before anything starts.
+"""Checks that the scenes, objects and arrangements of a run are on disk, before it starts.
 
 Nothing is downloaded. `KNOWN` lists the paper's data sets and says how to get them.
 """

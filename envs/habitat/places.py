@@ -1,4 +1,4 @@
-"""The scenes that workers have open, as the rules of the task see them, and what is known of them.
+"""The open scenes of the workers as the task rules see them, and what is cached of each.
 
 A few places are kept in memory. Viewpoints of an arrangement are computed once, object by object,
 by one worker, and kept on disk; then every run with the same rules reads them.

@@ -1,4 +1,4 @@
-"""How agents move, look and are drawn in Habitat: options, checked, and what follows.
+"""Options of Habitat agents: movement, camera and rendering, checked.
 
 Agents turn and look as the paper says, or as its released code does. That code takes the 30 degrees
 of a turn for radians per second, and moves the point that the camera looks at where the paper tilts

@@ -1,4 +1,4 @@
-"""Starts workers that run habitat-sim, and says in one sentence why they do not."""
+"""Starts workers that run habitat-sim, and reports in one sentence why a start failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbered houses and arrangements by split: what a trial number means.
+"""Houses and arrangements by split and number: the meaning of a trial number.
 
 A dataset is named after all that its numbers depend on: the generator's version, the size of the
 houses, the scale of the objects and the split.

@@ -1,4 +1,4 @@
-"""The kernels of houses, called once, in two parts that take about as long to compile.
+"""The kernels of houses, each called once, in two parts that compile in about the same time.
 
 Neither part calls what the other compiles, as they run side by side; see `envs.core.kernels`.
 """

@@ -1,4 +1,4 @@
-"""What a furnished house is: packed arrays that the generator fills and the kernels read.
+"""The data of a furnished house: packed arrays that the generator fills and the kernels read.
 
 Nothing here draws, plans or generates. Metres and radians throughout. The floor is the plane
 z = 0, z points up, x and y span the floor, and a heading of 0 looks along +x and grows

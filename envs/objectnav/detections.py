@@ -1,4 +1,4 @@
-"""What an agent is told of the goal objects in its view, in place of a picture of them.
+"""Detections: a list of the goal objects in an agent's view, in place of pictures.
 
 Perception is given: who learns from this learns to explore and to remember, not to see. From depth
 and the ids of categories and instances, which any simulator draws, a compiled function finds each

@@ -1,4 +1,4 @@
-"""What an agent of ExtObjNav is asked for: objects of the YCB set, which Habitat ships, too."""
+"""The goal categories of ExtObjNav: objects of the YCB set, which Habitat ships, too."""
 
 from __future__ import annotations
 

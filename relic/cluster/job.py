@@ -1,4 +1,4 @@
-"""What all actors of a job know: the run that they train, and the facts of its environment."""
+"""The facts that all actors of a job share: the run, and the spaces of its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Learner: one rank of the run, with everything that `relic.run` and `relic.ppo` make of it.
+"""The RLlib Learner: one rank of the run, with all parts of `relic.run` and `relic.ppo`.
 
 RLlib starts it, gives it a device and joins it to its peers; the trainer inside is the local one.
 Losses, minibatches and schedules of RLlib are not used, so nothing is computed twice or otherwise.

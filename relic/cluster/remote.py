@@ -1,4 +1,4 @@
-"""A source of rollouts whose environments live in EnvRunner actors: the learner's side.
+"""A source of rollouts from EnvRunner actors, on the learner's side.
 
 The learner keeps the whole rollout and a memory of its own, which it refreshes as the actors
 refresh theirs; so its loss sees the context that they acted on (in another number format where it

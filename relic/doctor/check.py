@@ -1,4 +1,4 @@
-"""What a check looks at and what it says, and how it asks other processes.
+"""The result of a check, and how checks run code in other processes.
 
 What may be broken is asked in a process of its own, so that it cannot break the doctor.
 """

@@ -1,4 +1,4 @@
-"""What the policy remembers of its trial: everything, within a limit, or what a control says.
+"""Context controls: what the policy remembers when an episode begins.
 
 A limit (`limited`) holds at every step. The cache applies it: a step that is no longer seen is no
 longer kept. Steps keep the indices that they had in the trial, and the weights do not change.

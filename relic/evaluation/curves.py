@@ -1,4 +1,4 @@
-"""What records say: a measure against the number of episodes already in the context.
+"""Statistics of records: measures against the number of episodes already in the context.
 
 Intervals are 95 % bootstrap intervals that resample houses (trials, where records name no house),
 since episodes of one house are alike: more episodes in it say little about others.

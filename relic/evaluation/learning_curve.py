@@ -1,4 +1,4 @@
-"""How a run's score grew with environment steps, and whether it is what to expect.
+"""Learning curves of runs, and whether a run is on track against those that ship.
 
 What to expect is a file of curves that ships, one per experiment, made of one or more whole runs.
 Runs that differ by their seed alone learn at different paces, and a validation of few trials is

@@ -1,4 +1,4 @@
-"""Where trials take place, seen from above, and where the agent went in some of them.
+"""Maps of trials seen from above, and the tracks of agents on them.
 
 A `TrialMap` knows positions and goals, and gives a picture to draw them on. A `Track` is the way of
 the agent in one trial, kept to be replayed: it is written beside the records while a block is

@@ -1,4 +1,4 @@
-"""One trial, recorded step by step as a policy lives it, and what the policy attends to in it.
+"""One trial recorded step by step, and what the policy attends to in it.
 
 `record_trial` keeps what was seen and done, and where the agent was. `attention_of` works out
 afterwards how much each step attends to which episode, from the policy's own queries and keys

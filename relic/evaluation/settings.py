@@ -1,4 +1,4 @@
-"""What is asked of an evaluation besides its protocol, read from the keys of a command line."""
+"""Settings of an evaluation besides its protocol, read from the keys of a command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is evaluated: a trained policy and the task that it was trained on, or an expert."""
+"""The agent to evaluate: a trained policy with its task, or an expert."""
 
 from __future__ import annotations
 

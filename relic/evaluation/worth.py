@@ -1,4 +1,4 @@
-"""What a context is worth: the same agent and trials with it, minus with the context cleared.
+"""The value of a context: results with the context kept minus with it cleared, paired.
 
 A curve that rises with the episode's index proves nothing, since late episodes are other episodes.
 Here both agents meet the same trials with the same acting noise, and differences are paired by

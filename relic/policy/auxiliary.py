@@ -1,4 +1,4 @@
-"""Auxiliary heads: what the memory is taught beside the reward.
+"""Auxiliary heads: losses that teach the memory in addition to the reward.
 
 A head predicts something from the memory's output, and learns to by comparing it with observations
 that no token holds (its targets). Only training has targets. A head may also add to what the heads

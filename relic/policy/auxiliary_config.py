@@ -1,4 +1,4 @@
-"""Configurations of the auxiliary heads: what `relic.policy.auxiliary` calls a head's section.
+"""Configurations of the auxiliary heads.
 
 They need no torch until a head is built: a command line is checked before that.
 """

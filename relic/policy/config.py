@@ -1,4 +1,4 @@
-"""Configuration of the policy; each part's own is beside the part."""
+"""Configuration of the policy; the configuration of each part is beside the part."""
 
 from __future__ import annotations
 

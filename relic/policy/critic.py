@@ -1,4 +1,4 @@
-"""The critic: what the memory's output, and perhaps privileged observations, say of the return.
+"""The critic: the value from the memory's output and, optionally, privileged observations.
 
 A critic is used in training only, so it may look at what the actor must not know, such as the way
 to the goal (asymmetric actor-critic, Pinto et al. 2017, arXiv 1710.06542). Acting needs neither

@@ -1,4 +1,4 @@
-"""What goes into a policy and comes out of it: batches of steps, results, and its state.
+"""Inputs and outputs of a policy: batches of steps, results, and its state.
 
 Shapes: N rows, T steps, A action dimensions.
 """

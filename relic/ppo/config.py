@@ -1,4 +1,4 @@
-"""Configuration of learning: PPO itself, and when and on what a rollout is learned from.
+"""Configuration of learning: PPO, and when it learns from which part of a rollout.
 
 What depends on two sections at once is checked in `check_learning`.
 """

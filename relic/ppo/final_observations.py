@@ -1,4 +1,4 @@
-"""What rows saw when an episode was cut short: kept, so that its value can be made anew.
+"""Observations at time limits, kept so that their values can be recomputed.
 
 Shapes: N rows, T steps.
 """

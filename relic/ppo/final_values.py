@@ -1,4 +1,4 @@
-"""Final values made anew: what the critic says of final observations after a refresh.
+"""Values of final observations, recomputed after a refresh.
 
 Where a time limit or a crash ends an episode, the value of its final observation stands for what
 would have come. It is made as the step happens, under the weights of the day. When a later update

@@ -1,4 +1,4 @@
-"""The PPO loss of a batch of steps, and what is worth knowing about it.
+"""The PPO loss of a batch of steps, and its metrics.
 
 Every term is a sum over the batch's steps divided by `count`, the number of steps in the whole
 minibatch: over microbatches and over ranks, losses, gradients and metrics simply add up.

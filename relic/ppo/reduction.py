@@ -1,4 +1,4 @@
-"""Everything that ranks tell each other while they learn, in one place.
+"""All communication between ranks while they learn.
 
 A loss is a sum over tokens divided by the global count, so gradients and metrics of ranks are
 summed, never averaged. One process has nobody to talk to: its `Reduction` returns what it gets.

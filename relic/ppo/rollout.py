@@ -1,4 +1,4 @@
-"""What N rows did in T steps, preallocated, and the order in which the context sees it.
+"""A rollout: preallocated arrays of N rows and T steps, and the context's order of episodes.
 
 The steps stay in time order, in which returns are estimated. Shuffling changes an index array only:
 `context_order_NT[n, p]` is the time step that stands at position p of row n's context. Completed

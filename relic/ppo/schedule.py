@@ -1,4 +1,4 @@
-"""When a rollout is learned from: a table, known before the first step.
+"""The schedule of updates in a rollout: a table that is known before the first step.
 
 Pure; it knows no environment, policy or clock.
 """

@@ -1,4 +1,4 @@
-"""Where rollouts come from: the interface that the learning loop sees.
+"""The interface of a source of rollouts, as the learning loop sees it.
 
 `RolloutSource` holds what every source shares: counters, records, times, and the memory of each
 row's trial. `relic.ppo.collector` steps environments of this process, `relic.cluster.remote` asks

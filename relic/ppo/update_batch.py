@@ -1,4 +1,4 @@
-"""What one update learns from, and how it is cut into minibatches and microbatches of rows.
+"""The data of one update, and its division into minibatches and microbatches of rows.
 
 Sequences are never cut: a minibatch, from which one optimiser step learns, is the whole contexts of
 some rows. A microbatch is the part of them that goes through the policy at once; the gradients of a

@@ -1,4 +1,4 @@
-"""Pictures of houses with labels: what an encoder is trained on before it is frozen.
+"""Labelled pictures of houses, to train an encoder on before it is frozen.
 
 Labels are which goal categories are in view and where: by cell of a grid, and by column of the
 picture, there also which of them are near and how far things are. All houses are those of the

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, how it is written, and how a run takes it up again.
+"""Checkpoints of a run: their content, how they are written, and how a run resumes.
 
 A checkpoint is taken at an update boundary, after shuffle and refresh, where the policy's memory
 follows from weights and rollout; so the memory is recomputed, by the same code, not saved (but

@@ -1,4 +1,4 @@
-"""Builds what a run is made of, in an order that refuses bad settings before large allocations."""
+"""Builds the parts of a run, and refuses bad settings before large allocations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of one run, as `train.py` or `torchrun` starts them; one is a group of its own."""
+"""The process group of a run, as `train.py` or `torchrun` starts it; one process is a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pass through a policy holds at its peak, measured on a short one and scaled up.
+"""Peak memory of a pass through a policy, measured on a short one and scaled up.
 
 Attention keeps nothing that grows with T x T, and slices are scaled down with the pass, so memory
 is linear in the steps. Counted are tensors; compiled kernels work in scratch of their own.

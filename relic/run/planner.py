@@ -1,4 +1,4 @@
-"""The memory that a run will need, told before it starts and refused where it cannot fit.
+"""The memory plan of a run, printed before it starts; a plan that cannot fit is refused.
 
 Rollout and cache are computed exactly; what a pass through the policy holds is measured on short
 ones (`footprint.py`). What the interpreter, compiled code and environments take is not in the plan,

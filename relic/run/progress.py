@@ -1,4 +1,4 @@
-"""What a person sees of a run, and how they ask it to stop.
+"""The progress display of a run, and the signals that stop it.
 
 It is a bar on a terminal, and a line now and then elsewhere. Ctrl-C, SIGTERM and SIGUSR1 ask to
 save and leave.

@@ -1,4 +1,4 @@
-"""The directory of a run: its configuration, which it keeps, and its checkpoints.
+"""The directory of a run: its configuration and its checkpoints.
 
 `checkpoints/` holds one directory per checkpoint and two small text files, `latest` and `best`,
 that name one each. Checkpoints are written, and removed, whole or not at all; the newest, the best

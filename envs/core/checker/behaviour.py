@@ -1,4 +1,4 @@
-"""What an environment must do: resets, autoreset, seeds, rows, saved states, expert, errors.
+"""Rules for environments: resets, autoreset, seeds, rows, saved states, expert, errors.
 
 Most checks compare what the same environment did under changes that must not matter. Each yields
 one sentence per finding, and nothing if all is well.

@@ -1,4 +1,4 @@
-"""`check_trial_env`: which checks run, in which order, and how findings are told.
+"""`check_trial_env`: the list of checks, their order, and the report of findings.
 
 The forms of what an environment hands out are checked here and first, since all other checks
 (`behaviour`) read them. Each check yields one sentence per finding, and nothing if all is well.

@@ -1,4 +1,4 @@
-"""Looks over a vectorised environment's shoulder while it writes observations into arrays.
+"""Watches a vectorised environment while it writes observations into arrays.
 
 NumPy casts what is assigned: 300.7 becomes 44 in uint8, and by the time that the array is looked
 at, 44 is a legal value. So during the checks, `observe_rows` writes into arrays that look at each

@@ -1,4 +1,4 @@
-"""What is asked of habitat-sim, and nothing else: one scene, its free space, its pictures.
+"""The only calls to habitat-sim: one scene, its free space and its pictures.
 
 Places and headings are in the trainer's frame, which is z up. Habitat's is y up: our (x, y, z) is
 its (x, z, -y). A heading of 0 looks along +x and grows counter-clockwise; Habitat's agent looks

@@ -1,4 +1,4 @@
-"""A Habitat worker: one agent in one scene, moved and drawn as its parent says.
+"""A Habitat worker: one agent in one scene, moved and rendered on its parent's commands.
 
 It knows no rules: what is asked for, what is earned and when an episode ends is decided by the
 trainer. Started by `envs/core/process_worker.py` from its path; Python 3.9, needs NumPy and

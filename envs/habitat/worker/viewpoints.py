@@ -1,4 +1,4 @@
-"""Where the agent can stand to see a goal object: the ends of every path in the task.
+"""Viewpoints, the places from which an agent sees a goal object: where paths to it end.
 
 A viewpoint is a place of the free space, on a grid around the object, from which the camera,
 turned and tilted towards the object, shows enough pixels of it. Distances to a goal are walking

@@ -1,4 +1,4 @@
-"""What the JSON files of an exported house say, and what things are called in them.
+"""The content of the JSON files of an exported house, and the names in them.
 
 Habitat looks names up by substring, so that no name here is a part of another one.
 """

@@ -1,4 +1,4 @@
-"""A piece of furniture, or a small object, before it is placed: what it is built of.
+"""A piece of furniture or a small object before placement: the solids that it is made of.
 
 A piece stands at the origin of its own frame: its width lies along x, its depth along y, its back
 at the least y and its front looks along +y.

@@ -1,4 +1,4 @@
-"""Makes a furnished house of a seed: plan, doors, furniture, colours.
+"""Generates a furnished house from a seed: plan, doors, furniture, colours.
 
 `generate_house` is a pure function of (GENERATOR_VERSION, seed, size): the same bits in every
 process and on every machine. The remainder of the seed by three is the house's split; sides and

@@ -1,4 +1,4 @@
-"""Where furniture fits in one room: along its walls, in its corners, in its middle, on its walls.
+"""Finds places for furniture in one room: along walls, in corners, in the middle, on walls.
 
 Bodies of furniture never overlap each other or a zone that is kept clear. Zones are the ground
 before doors, and the ground before furniture that people stand at; zones may overlap each other.

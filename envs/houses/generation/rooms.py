@@ -1,4 +1,4 @@
-"""What stands in which kind of room, and which pieces of furniture belong together.
+"""The furniture of each kind of room, and the pieces that belong together.
 
 A room's programme places the pieces that make its kind recognisable first, and extras while there
 is room. `furnish` runs the programme of a room's kind and then hangs things on its walls.

@@ -1,4 +1,4 @@
-"""Where the agent's centre may be: free space inflated by the agent's radius, on a grid.
+"""Free space for the agent's centre on a grid: obstacles grown by the agent's radius.
 
 The grid is a lattice of nodes at the centres of square cells, node (row, column) at
 ((column + 0.5) * cell, (row + 0.5) * cell). Each node knows its *slack*: how many metres the

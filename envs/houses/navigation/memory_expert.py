@@ -1,4 +1,4 @@
-"""The memory oracle: an expert that knows no more than what was in its view in this trial.
+"""The memory oracle: an expert that knows only what was in its view in this trial.
 
 If an instance of the goal was in its view since the trial began, it walks the shortest way to it,
 as the expert does. Otherwise it explores: it walks to the nearest floor that it has not seen. What

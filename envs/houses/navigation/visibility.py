@@ -1,4 +1,4 @@
-"""What an eye can see of a goal object, and from where an agent sees enough of it.
+"""Visibility of goal objects: their pixels in a view, and the places that see enough of them.
 
 A goal object is looked at through a few points inside each of its primitives. A point is seen if
 no other solid meets the segment from the eye to it. The object then covers about as many pixels as

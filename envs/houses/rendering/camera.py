@@ -1,4 +1,4 @@
-"""The pinhole camera: what a pixel's ray is. No drawing here.
+"""The pinhole camera: the ray of each pixel.
 
 The eye is `EYE_HEIGHT` above the agent's centre. The ray of pixel (column i, row j) is
 `d = ray + i * step * right - j * step * up`, scaled so that its component along the optical axis

@@ -1,4 +1,4 @@
-"""What colour a hit has: the material, times the light on the face, times the tile.
+"""The colour of a hit: its material, times the light on the face, times the tile.
 
 Light is a constant plus one direction, so that all faces of a box differ and nothing is black.
 Tiles fade to their mean colour with distance, sooner on slanting faces: there are no coarser

@@ -1,4 +1,4 @@
-"""Which pixels a solid covers, and how near it is there.
+"""The pixels that a solid covers, and its depth in each.
 
 A plane that stands `c` before the eye meets the ray `d` at depth t with 1 / t = (n . d) / c, which
 is affine in the pixel's column and row. So all of a box is tested without a division: the ray

@@ -1,4 +1,4 @@
-"""What a camera may see of a scene: rooms through doors, then solids, then screen rectangles.
+"""Culling: the rooms, solids and screen rectangles that a camera may see.
 
 Everything here only leaves out what certainly covers no pixel; which pixel shows what is decided
 in `pixel.py`. Scalar code, compiled for the CPU and for CUDA alike.

@@ -1,4 +1,4 @@
-"""A summary as text, and how its parts are named and its numbers shown everywhere."""
+"""A summary as text, and the format of its numbers in all reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal attention with sinks: the one function, and the choice of the code behind it.
+"""Causal attention with sinks: the one entry point, and the choice of a backend.
 
 `attend` is for many queries at once; one query per row against a cache is `memory/decode.py`. All
 backends give the same values and gradients; `inputs.py` says what they are given.

@@ -1,4 +1,4 @@
-"""What one pass of attention is given: the record that every backend takes.
+"""The inputs of one pass of attention: the record that every backend takes.
 
 A pass has queries of T steps and keys of sinks, of steps cached before them (the past), and of the
 T steps. A query sees every sink, and of its own segment the newest `window` steps up to itself.

@@ -1,4 +1,4 @@
-"""What a configuration chooses of attention; it needs no torch to be read."""
+"""Choices of attention in a configuration; importing them does not need torch."""
 
 from __future__ import annotations
 

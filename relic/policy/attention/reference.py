@@ -1,4 +1,4 @@
-"""Attention written out, with the whole mask: what the other backends are held against."""
+"""Reference attention with the whole mask, for comparison with the other backends."""
 
 from __future__ import annotations
 

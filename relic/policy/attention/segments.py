@@ -1,4 +1,4 @@
-"""Which steps of a pass may see each other: segments, and the steps cached before them.
+"""Segments: which steps of a pass may see each other and the steps cached before them.
 
 Shapes: N rows, T steps, K sinks, P cached steps, J = K + P + T keys.
 """

@@ -1,4 +1,4 @@
-"""What attention can always fall back on: the kinds of sink and their parameters.
+"""Attention sinks: the kinds and their parameters.
 
 A sink is one or more key-value pairs that every query sees before step 0 of its context. The
 learned input of `SinkKind.TOKEN` runs through all layers, so it belongs to `memory/transformer.py`.

@@ -1,4 +1,4 @@
-"""What of an observation becomes part of a token, and by which encoder."""
+"""Configuration of the encoders: which observations enter a token, and how."""
 
 from __future__ import annotations
 

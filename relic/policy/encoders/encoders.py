@@ -1,4 +1,4 @@
-"""From a Gymnasium Dict observation to one vector per step: what is used of it, and how.
+"""From a Gymnasium Dict observation to one vector per step.
 
 The path of an observation:
 

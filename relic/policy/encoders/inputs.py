@@ -1,4 +1,4 @@
-"""Encoders of what is not a picture: vectors, categories and the previous action.
+"""Encoders of vectors, categories and the previous action.
 
 Shapes: ``...`` stands for N rows or N rows x T steps; A action dimensions.
 """

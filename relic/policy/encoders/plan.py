@@ -1,4 +1,4 @@
-"""Which observations become input, and as what: decided before any network is built.
+"""The plan of observations: which become inputs and how, decided before a network is built.
 
 What an observation holds follows from its space: shape, type and bounds. Where these cannot tell,
 `encoder.kinds` says it, which `relic.run` fills with the environment's own word; nothing is taken

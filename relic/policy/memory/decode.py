@@ -1,4 +1,4 @@
-"""Attention of one query per row to a cache: no masks where rows agree, no host in the loop.
+"""Attention of one query per row to a cache, without masks or loops on the host.
 
 Plain float32 steps on a CPU run in `cpu/step.py`; here is what serves all others. Rows of one
 length take one call on a slice of the cache. On a CPU, rows of different lengths go run by run,

@@ -1,4 +1,4 @@
-"""The memories that there are: the place where a new one is added.
+"""The registry of memories: add a new one here.
 
 A memory is one file with a `SequenceModel` and its state, a configuration in `config`, and one line
 in `MemorySections`. The line makes the section `policy.<name>` and the values of `policy.memory`

@@ -1,4 +1,4 @@
-"""What all layers share in a pass or step: positions, who sees whom, and what a cache keeps.
+"""The plan of a pass that all layers share: positions, visibility, and what the cache keeps.
 
 Shapes: N rows, T steps, H heads, D head dim.
 """

@@ -1,4 +1,4 @@
-"""Where a step stands: its position in its episode and its episode's index in the trial.
+"""Positions of a step: in its episode, and of its episode in the trial.
 
 Pure functions of `episode_starts` in context order (gather the flags by ``context_order`` first
 where episodes were shuffled), and of the same facts about the step before. The first step of a

@@ -1,4 +1,4 @@
-"""The one interface of everything that carries a trial's context from step to step.
+"""The interface of all memories, which carry a trial's context from step to step.
 
 A sequence model reads tokens and writes tokens. It knows nothing of observations, actions or
 losses. Its two ways of running must agree: `forward` over all steps at once, with gradient, and

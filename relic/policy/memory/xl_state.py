@@ -1,4 +1,4 @@
-"""What Transformer-XL remembers: a ring of layer inputs, and their keys and values.
+"""The state of Transformer-XL: a ring of layer inputs, and their keys and values.
 
 Step i of a trial is in slot i modulo C. Inputs are the memory; keys and values are only what the
 current weights make of them, kept so that a step need not project them again.

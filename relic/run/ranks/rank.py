@@ -1,4 +1,4 @@
-"""What a process does that trains a run: alone, as a rank of torchrun, or of `train.py` itself."""
+"""The work of one training process: alone, as a rank of torchrun, or of `train.py` itself."""
 
 from __future__ import annotations
 

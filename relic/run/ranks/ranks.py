@@ -1,4 +1,4 @@
-"""How many processes train a run on this machine: one a core, where rows suffice.
+"""The number of processes of a run on this machine: one per core, if there are enough rows.
 
 What a run computes does not depend on their number, so nobody needs to choose it. Imports no torch:
 whoever only starts processes is there at once.

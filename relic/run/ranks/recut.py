@@ -1,4 +1,4 @@
-"""What ranks have saved, shared out anew: the rows of a checkpoint for any number of ranks.
+"""Redistributes the rows of a checkpoint over another number of ranks.
 
 Each rank saves the state of its rows. Here that is read as the state of *some* rows, whoever had
 them: from the parts of all ranks in which they lie, cut and put together.

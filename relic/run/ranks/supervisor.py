@@ -1,4 +1,4 @@
-"""Starts the ranks of a run as processes and sees to it that they end together.
+"""Starts the ranks of a run as processes, and ends them together.
 
 The parent computes nothing. It hands on signals that ask to stop, and when one rank fails it ends
 the others and shows what the one said. Each rank holds the reading end of a pipe from the parent:

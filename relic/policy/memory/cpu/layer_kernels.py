@@ -1,4 +1,4 @@
-"""What a layer computes on many steps between its products of matrices, forwards and backwards.
+"""Kernels of a layer on many steps, between its matrix products, forwards and backwards.
 
 Each kernel does in one pass over memory what would be a handful of PyTorch's operations, each of
 which reads and writes all of it. Every row is worked out by itself, so results depend neither on

@@ -1,4 +1,4 @@
-"""Where a cached step stands, and its attention, compiled.
+"""Kernels of a cached step: positions and attention.
 
 Each kernel does at once what would be a handful of PyTorch's operations, whose calls take longer
 than their arithmetic where rows are few. Every row is worked out by itself, so results depend
