@@ -1,7 +1,7 @@
 """What `mkdocs build` does beside the pages of `docs/`.
 
-README.md and CONTRIBUTING.md become pages, so that no text exists twice. Links that leave `docs/`,
-which lead somewhere in a checkout, become plain text in the site.
+README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text exists twice. Links that
+leave `docs/`, which lead somewhere in a checkout, become plain text in the site.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md"}
+PAGES = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:]+)(#[^)]*)?\)")
 _BADGES = re.compile(r"^\[!\[.*\n", re.MULTILINE)
 
