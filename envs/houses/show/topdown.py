@@ -220,7 +220,7 @@ def mark_objects(plan: Map, scene: Scene, *, names: bool = True, goal: int | Non
         for size, colour in rings:
             box = (column - size, row - size, column + size, row + size)
             draw.ellipse(box, outline=colour, width=2)
-        size = rings[0][0]
+        size = rings[0][0] + 2.0  # as text may stand a pixel beside where it is asked to
         box = (column - size, row - size, column + size, row + size)
         marked.append((box, GOAL_CATEGORIES[item.category].replace("_", " ")))
     taken = [box for box, _ in marked]

@@ -70,6 +70,40 @@ def test_map_draws_paths_objects_and_labels_without_changing_the_first(scene) ->
     np.testing.assert_array_equal(plan.image, before)
 
 
+@pytest.mark.parametrize("house", range(4))
+def test_labels_keep_clear_of_rings(house) -> None:
+    scene = HouseDataset("val", "small").scene(house, 0)
+    plan = topdown.draw_map(scene, 60.0)
+    rings = topdown.mark_objects(plan, scene, names=False).image
+    labelled = topdown.mark_objects(plan, scene).image
+    assert np.any(labelled != rings)
+    ringed_HW = np.any(rings != plan.image, axis=2)
+    np.testing.assert_array_equal(labelled[ringed_HW], rings[ringed_HW])
+
+
+def test_only_the_goal_is_ringed_where_it_alone_is_asked_for(scene) -> None:
+    plan = topdown.draw_map(scene, 60.0)
+    goal = scene.objects[0].category
+    drawn = topdown.mark_objects(plan, scene, names=False, goal=goal).image
+    changed_HW = np.any(drawn != plan.image, axis=2)
+    for item in scene.objects:
+        column, row = (round(value) for value in plan.pixel(item.x, item.y))
+        near = changed_HW[max(row - 30, 0) : row + 30, max(column - 30, 0) : column + 30]
+        assert item.category != goal or near.any()
+    rows, columns = np.nonzero(changed_HW)
+    goals = np.array([plan.pixel(o.x, o.y) for o in scene.objects if o.category == goal])
+    away = np.hypot(columns[:, None] - goals[:, 0], rows[:, None] - goals[:, 1]).min(axis=1)
+    assert away.max() < 40
+
+
+def test_scale_is_a_metre_long(scene) -> None:
+    plan = topdown.draw_scale(topdown.draw_map(scene, 60.0))
+    ink_HW = np.all(plan.image[-30:] == topdown.INK, axis=2)
+    lines = ("".join("x" if inked else " " for inked in row) for row in ink_HW)
+    longest = max(len(part) for line in lines for part in line.split(" "))
+    assert longest == pytest.approx(60, abs=1)
+
+
 def test_map_on_axes_is_in_metres(scene) -> None:
     figure, axes = plt.subplots()
     topdown.plot_map(axes, scene, 20.0)
