@@ -50,6 +50,8 @@ class Objective(Enum):
     """The reward."""
     CLONE = "clone"
     """The actions of the environment's expert (behaviour cloning); the critic learns returns."""
+    LESSONS = "lessons"
+    """The lessons of auxiliary heads alone (`policy.recall.relabelled`), in every update."""
 
 
 class ExpertKind(Enum):
@@ -119,6 +121,10 @@ class PPOConfig:
     clone_steps: Annotated[int, at_least(0)] = 0
     """Rollouts that begin before this many environment steps clone, whatever the objective: a
     start for what the reward alone would take long to find."""
+    lesson_steps: Annotated[int, at_least(0)] = 0
+    """Rollouts that begin before this many environment steps teach the lessons of auxiliary heads
+    alone: a memory that can recall, before anything else is learned. While this is less than
+    `clone_steps`, the expert acts as it does while cloning."""
     expert_share: Annotated[float, FRACTION] = 1.0
     """Share of episodes in which the expert acts while cloning; else the policy does."""
     expert: ExpertKind = ExpertKind.FULL
@@ -208,6 +214,8 @@ class PPOConfig:
 
     def objective_at(self, began: int) -> Objective:
         """Return what a rollout is for that began after so many environment steps."""
+        if began < self.lesson_steps or self.objective is Objective.LESSONS:
+            return Objective.LESSONS
         return Objective.CLONE if began < self.expert_steps else Objective.PPO
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.ppo.source import RowGroup
+from relic.ppo.step_record import StepRecord, summarise
 from relic.ppo.update_batch import ActionEvaluation, Rows, RowSampler, UpdateBatch
 
 
@@ -51,22 +52,6 @@ class NonFiniteLossError(RuntimeError):
     """A loss or gradient that is not a number; the policy has not been changed by it."""
 
     foreseen = True
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """What one optimiser step saw, all ranks together."""
-
-    parts: dict[str, float]
-    """Means over the minibatch, by the names of the metrics."""
-    grad_norm: float
-    drift_max: Tensor
-    """Largest |ratio - 1| on this rank."""
-    first_drift: Tensor
-    """The same over the newest chunk before the update's first step. Nothing has moved then, and
-    the agent acted on exactly the context that the loss sees: more than rounding is a fault."""
-    skipped: bool
-    """The policy had moved too far already, so nothing was changed."""
 
 
 class Learner:
@@ -170,7 +155,10 @@ class Learner:
         )
         records = list(self._steps(update))
         self.num_updates += 1
-        metrics = self._summarise(records) | {"lr": rate, "ent_coef": update.ent_coef}
+        metrics = summarise(records, self.reduction, max_grad_norm=self.ppo.max_grad_norm) | {
+            "lr": rate,
+            "ent_coef": update.ent_coef,
+        }
         return metrics | self._describe_targets(update)
 
     def prepare(
@@ -263,30 +251,21 @@ class Learner:
         planned, device = update.planned, self.policy.device
         draw = self.num_updates * self.ppo.update_epochs + epoch
         # Over all microbatches and ranks: shares of a mean then simply add up.
-        count = len(rows) * (planned.at_step - planned.loss_from) * self.reduction.world_size
+        num_rows = len(rows) * self.reduction.world_size
+        count = num_rows * (planned.at_step - planned.loss_from)
         self.gradients.zero()
         names: list[str] = []
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         for group, rows_K in update.microbatches(rows, self.ppo.microbatch_tokens):
-            with self.policy.memory.record_kv() if keeps else contextlib.nullcontext() as kept:
-                evaluation = self.evaluate_rows(update, group, rows_K)
-            targets = update.targets(rows_K, device)
-            mean, deviation = moments
-            scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
-            loss = self._loss(update, evaluation, scaled, count=count)
-            loss.total.backward()
+            loss, drift = self._learn(update, group, rows_K, moments, count=count, keeps=keeps)
             # After the backward pass, which has freed what the first pass computed.
-            lesson = self._lessons.teach(update, group, rows_K, draw=draw, count=count)
-            if kept is not None:
-                kept.write(group.state.memory, group.index(rows_K), planned.begin)
-            parts = loss.parts | lesson.parts | {"": loss.total.detach() + lesson.total}
+            lesson = self._lessons.teach(update, group, rows_K, draw=draw, num_rows=num_rows)
+            parts = loss.parts | lesson.parts | {"": loss.total + lesson.total}
             names = list(parts)
             sums = sums + torch.stack(list(parts.values()))
             drift_max = torch.maximum(drift_max, loss.max_drift)
-            if step == 0 and update.objective is not Objective.CLONE:  # the expert acted
-                newest = planned.chunk_from - planned.loss_from
-                drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])
+            if step == 0:
                 first_drift = torch.maximum(first_drift, drift)
         means = self.gradients.sum_over(self.reduction, sums).tolist()
         parts = dict(zip(names, means, strict=True))
@@ -302,13 +281,44 @@ class Learner:
             )
         target = self.ppo.target_kl
         # The divergence is of all ranks, so all of them stop or none does.
-        skipped = target is not None and parts["approx_kl"] > 1.5 * target
+        skipped = target is not None and parts.get("approx_kl", 0.0) > 1.5 * target
         if not skipped:
             self.optimizer.step()
             # Fused optimisers write parameters without counting up their versions, by which
             # memories know that what they keep of a sink is stale.
             torch.autograd.graph.increment_version(self.gradients.parameters)
         return StepRecord(parts, grad_norm, drift_max, first_drift, skipped)
+
+    def _learn(
+        self,
+        update: UpdateBatch,
+        group: RowGroup,
+        rows_K: Rows,
+        moments: tuple[float, float],
+        *,
+        count: int,
+        keeps: bool,
+    ) -> tuple[Loss, Tensor]:
+        """Add the gradient of the objective; return the loss, and the newest chunk's drift."""
+        planned, device = update.planned, self.policy.device
+        nothing = torch.zeros((), device=device)
+        if update.objective is Objective.LESSONS:
+            return Loss(nothing, {}, nothing), nothing
+        with self.policy.memory.record_kv() if keeps else contextlib.nullcontext() as kept:
+            evaluation = self.evaluate_rows(update, group, rows_K)
+        targets = update.targets(rows_K, device)
+        mean, deviation = moments
+        scaled = replace(targets, advantage=(targets.advantage - mean) / deviation)
+        loss = self._loss(update, evaluation, scaled, count=count)
+        loss.total.backward()
+        if kept is not None:
+            kept.write(group.state.memory, group.index(rows_K), planned.begin)
+        loss = loss._replace(total=loss.total.detach())
+        if update.objective is Objective.CLONE:  # the expert acted
+            return loss, nothing
+        newest = planned.chunk_from - planned.loss_from
+        drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])
+        return loss, drift
 
     def evaluate_rows(self, update: UpdateBatch, group: RowGroup, rows_K: Rows) -> ActionEvaluation:
         """Run the policy over the contexts of some rows of one group, with gradient."""
@@ -369,22 +379,6 @@ class Learner:
             weight = self.policy.config.auxiliary[name].weight
             loss = with_auxiliary(loss, losses, weight=weight, count=count)
         return loss
-
-    def _summarise(self, records: list[StepRecord]) -> dict[str, float]:
-        means = np.mean([list(r.parts.values()) for r in records], axis=0)
-        metrics = {name: float(mean) for name, mean in zip(records[0].parts, means, strict=True)}
-        drifts = torch.stack(
-            [torch.stack([r.drift_max for r in records]).max(), records[0].first_drift]
-        )
-        largest, first = self.reduction.max(drifts).tolist()
-        norms = [r.grad_norm for r in records]
-        return metrics | {
-            "ratio_drift_max": largest,
-            "ratio_drift_first": first,
-            "grad_norm": float(np.mean(norms)),
-            "grad_clip_frac": float(np.mean([n > self.ppo.max_grad_norm for n in norms])),
-            "optimizer_steps": float(sum(not r.skipped for r in records)),
-        }
 
     def _describe_targets(self, update: UpdateBatch) -> dict[str, float]:
         ret_NC, value_NC = update.covered(update.ret_NT), update.covered(update.rollout.value_NT)

@@ -1,9 +1,9 @@
 """What auxiliary heads learn from passes of their own, beside the passes of an update.
 
 A head may make a lesson of the steps of a rollout, such as the same steps with other goals
-(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a full update takes its rows
-through the policy once more for it. Heads learn from it together with the memory that they read;
-action and value do not.
+(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a full update takes its
+rows through the policy once more for it. With the objective `lessons` every update does so, and
+nothing else. Heads learn from it together with the memory that they read; action and value do not.
 
 Shapes: K rows of a microbatch, T steps.
 """
@@ -15,7 +15,7 @@ import torch
 from relic.noise import Stream, row_uniforms
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.policy import Policy
-from relic.ppo.config import PPOConfig
+from relic.ppo.config import Objective, PPOConfig
 from relic.ppo.loss import Loss, with_auxiliary
 from relic.ppo.schedule import UpdateKind
 from relic.ppo.source import RowGroup
@@ -26,32 +26,44 @@ class Lessons:
     """The lessons of a policy's heads; draws depend on the seed, the row and `draw` only."""
 
     def __init__(self, policy: Policy, ppo: PPOConfig, *, seed: int) -> None:
-        """Find the heads that have one."""
+        """Find the heads that have one.
+
+        Raises:
+            ValueError: There is none, but they are all that is to be learned for a while.
+        """
         self._policy = policy
         self._precision = ppo.precision
         self._seed = seed
         sections = policy.config.auxiliary
         self._weights = {n: s.lesson_weight for n, s in sections.items() if s.lesson_weight}
+        if (ppo.lesson_steps or ppo.objective is Objective.LESSONS) and not self._weights:
+            raise ValueError(
+                f"ppo.lesson_steps: must be 0 where no auxiliary head has a lesson, got "
+                f"{ppo.lesson_steps} with objective={ppo.objective.value}. Give one a weight, such "
+                "as policy.recall.relabelled=0.3."
+            )
 
     def teach(
-        self, update: UpdateBatch, group: RowGroup, rows_K: Rows, *, draw: int, count: int
+        self, update: UpdateBatch, group: RowGroup, rows_K: Rows, *, draw: int, num_rows: int
     ) -> Loss:
         """Add the gradient of the lessons of some rows.
 
         Args:
-            update: Only a full one has lessons: it begins where the trials do.
+            update: Only full ones have lessons, but for the objective `lessons`.
             group: Of the rows.
             rows_K: A microbatch.
             draw: Other numbers make other lessons of the same rows.
-            count: Steps in the minibatch, all microbatches and ranks together.
+            num_rows: Of the minibatch, all microbatches and ranks together.
 
         Returns:
             The loss, detached, and its parts.
         """
         nothing = torch.zeros((), device=self._policy.device)
         total, parts = nothing, {}
-        if update.planned.kind is not UpdateKind.FULL:
+        alone = update.objective is Objective.LESSONS
+        if not alone and update.planned.kind is not UpdateKind.FULL:
             return Loss(total, parts, nothing)
+        count = num_rows * update.planned.at_step
         for name, weight in self._weights.items():
             losses = self._losses(update, group, rows_K, name, draw)
             loss = with_auxiliary(Loss(nothing, {}, nothing), losses, weight=weight, count=count)

@@ -136,8 +136,15 @@ class DrawingConfig(ClockConfig):
         return DrawingHead(width)
 
 
-def train_with_lesson(training, weight, lr=0.0):
-    ppo = {"lr": lr, "update_epochs": 1, "num_minibatches": 2, "vf_coef": 0.0, "ent_coef": 0.0}
+def train_with_lesson(training, weight, lr=0.0, **more):
+    ppo = {
+        "lr": lr,
+        **more,
+        "update_epochs": 1,
+        "num_minibatches": 2,
+        "vf_coef": 0.0,
+        "ent_coef": 0.0,
+    }
     head = DrawingConfig(weight=0.0, of_lesson=weight)
     return training(ppo, policy_config=ClockPolicyConfig, keys=(), auxiliary={"clock": head})
 
@@ -172,3 +179,25 @@ def test_the_weight_of_a_lesson_decides_whether_it_is_learned(training):
 
     assert moved(0.5)
     assert not moved(0.0)
+
+
+def test_lessons_alone_come_first_and_in_every_update(training):
+    """Until `lesson_steps` nothing but the head and what it reads is moved."""
+    # A rollout has 6 rows of 40 steps, so two begin before 300.
+    built = train_with_lesson(training, 0.5, lr=1e-2, lesson_steps=300)
+    first = {name: p.detach().clone() for name, p in built.policy.named_parameters()}
+    built.run(2)
+    moved = {n for n, p in built.policy.named_parameters() if not torch.equal(p, first[n])}
+    assert any(name.startswith("auxiliary.clock") for name in moved)
+    assert any(name.startswith("memory") for name in moved)
+    assert not any(name.startswith(("actor", "critic", "features")) for name in moved)
+    assert all("lesson_clock_loss" in r.metrics for r in built.reports)
+    assert not any("policy_loss" in r.metrics for r in built.reports)
+    reports = built.run(1)[len(built.reports) - 4 :]
+    assert all("policy_loss" in r.metrics for r in reports)
+    assert not torch.equal(built.policy.features.weight, first["features.weight"])
+
+
+def test_lessons_alone_without_a_lesson_are_refused(training):
+    with pytest.raises(ValueError, match=r"ppo\.lesson_steps: must be 0"):
+        train_with_lesson(training, 0.0, lesson_steps=1)
