@@ -126,8 +126,9 @@ class RecallConfig(PlaceConfig):
     """Observed category that is asked for."""
     seen: str = "detections"
     """Observation of what is in view of each category: a flag, pixels, metres ahead and right."""
-    goal_seen: str = "goal_detection"
-    """The goal's part of it: the flag, metres ahead and right, and the place."""
+    goal_seen: str | None = "goal_detection"
+    """The goal's part of it: the flag, metres ahead and right, and the place. Null where the agent
+    sees pictures instead: then what is in view answers questions only, and is never an input."""
 
     @property
     def lesson_weight(self) -> float:
@@ -135,10 +136,21 @@ class RecallConfig(PlaceConfig):
         return self.relabelled
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The place, and without detections as inputs those, too."""
+        return (self.target, self.seen) if self._is_told_what_is_seen else (self.target,)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Position and heading; to ask for other goals, what is in view."""
-        others = (self.goal, self.seen, self.goal_seen) if self.relabelled else ()
-        return (self.position, self.heading, *others)
+        own = (self.position, self.heading)
+        if not self.relabelled:
+            return own
+        return (*own, self.goal, *((self.seen, self.goal_seen) if self.goal_seen else ()))
+
+    @property
+    def _is_told_what_is_seen(self) -> bool:
+        return self.relabelled > 0 and self.goal_seen is None
 
     def build(self, space: spaces.Dict, width: int) -> RecallHead:
         """Return the head, if the observations that it needs are there."""
@@ -158,7 +170,8 @@ class RecallConfig(PlaceConfig):
                 f"numbers for each of the categories of {self.goal!r}, got {self.relabelled} with "
                 f"{seen} and {goal}. Houses show it with env.options.sensors=[detections]."
             )
-        _check_observed(space, self.goal_seen, 5, section="recall")
+        if self.goal_seen is not None:
+            _check_observed(space, self.goal_seen, 5, section="recall")
 
 
 def _check_observed(space: spaces.Dict, key: str, size: int, *, section: str) -> None:

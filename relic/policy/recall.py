@@ -52,17 +52,15 @@ class RecallHead(GoalLocationHead):
             known_NTC.any(-1), chosen_NTC.long().argmax(-1), observation[config.goal].long()
         )
         recalled_NTC2 = place_NTC2.gather(1, last_NTC.clamp(min=0)[..., None].expand_as(place_NTC2))
-        in_view_NT1 = _pick(in_view_NTC[..., None], asked_NT).float()
-        shown_NTC4 = torch.cat([seen_NTC4[..., 2:], place_NTC2], -1)
+        answer = [_pick(known_NTC[..., None], asked_NT).float(), _pick(recalled_NTC2, asked_NT)]
         changed = {
             config.goal: asked_NT.to(observation[config.goal].dtype),
-            config.goal_seen: torch.cat(
-                [in_view_NT1, in_view_NT1 * _pick(shown_NTC4, asked_NT)], -1
-            ),
-            config.target: torch.cat(
-                [_pick(known_NTC[..., None], asked_NT).float(), _pick(recalled_NTC2, asked_NT)], -1
-            ),
+            config.target: torch.cat(answer, -1),
         }
+        if config.goal_seen is not None:
+            in_view_NT1 = _pick(in_view_NTC[..., None], asked_NT).float()
+            shown_NT4 = _pick(torch.cat([seen_NTC4[..., 2:], place_NTC2], -1), asked_NT)
+            changed[config.goal_seen] = torch.cat([in_view_NT1, in_view_NT1 * shown_NT4], -1)
         return replace(batch, observation={**observation, **changed})
 
     def auxiliary_losses(self, output: GoalGuess, batch: SequenceBatch) -> AuxiliaryLosses:

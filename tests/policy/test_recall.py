@@ -99,11 +99,11 @@ DETECTING = spaces.Dict(
 )
 
 
-def make_teacher(space=DETECTING, relabelled=0.3):
+def make_teacher(space=DETECTING, relabelled=0.3, keys=None, **recall):
     config = PolicyConfig(
-        encoder=EncoderConfig(scale_vectors=False),
+        encoder=EncoderConfig(scale_vectors=False, keys=keys),
         transformer=TransformerConfig(num_layers=1, num_heads=2, width=16, mlp_width=32),
-        recall=RecallConfig(relabelled=relabelled),
+        recall=RecallConfig(relabelled=relabelled, **recall),
     )
     return Policy(config, space, spaces.Discrete(4), max_episode_steps=STEPS)
 
@@ -160,3 +160,18 @@ def test_a_lesson_without_detections_is_refused() -> None:
     with pytest.raises(ValueError, match=r"policy\.recall\.relabelled: must be 0 where"):
         make_teacher(bare)
     make_teacher(bare, relabelled=0.0)
+
+
+def test_with_pictures_what_is_in_view_only_answers() -> None:
+    policy = make_teacher(keys=("gps", "compass", "goal"), goal_seen=None)
+    assert "detections" in policy.stored_space.spaces
+    assert "goal_detection" not in policy.stored_space.spaces
+    batch = detecting_batch()
+    uniform = torch.rand((ROWS, STEPS), generator=torch.Generator().manual_seed(4))
+    lesson = policy.auxiliary["recall"].lesson(batch, uniform)  # pyright: ignore
+    told = make_teacher().auxiliary["recall"].lesson(batch, uniform)  # pyright: ignore
+    for key in ("goal", "goal_recall"):
+        assert torch.equal(lesson.observation[key], told.observation[key])
+    blank = {**batch.observation, "detections": torch.zeros_like(batch.observation["detections"])}
+    blind = SequenceBatch(blank, batch.action, batch.prev_action, batch.episode_starts)
+    assert torch.equal(policy.evaluate_actions(batch).value, policy.evaluate_actions(blind).value)
