@@ -10,6 +10,7 @@ import pytest
 
 import relic
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # it compiles all kernels anew
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "experiment=houses_small",
@@ -38,7 +39,7 @@ def make(num_envs, **options):
 LOAD = """
 import pathlib, relic, relic.policy
 print(pathlib.Path(relic.__file__).parent)
-policy = relic.policy.load("pretrained/houses_small")
+policy = relic.policy.load("pretrained/darkroom")
 env = policy.make_env(2)
 observation, _ = env.reset(seed=0)
 step = policy.step(observation, policy.initial_state(2, capacity=4))
@@ -77,7 +78,6 @@ def installed(wheel, tmp_path_factory) -> Path:
     return venv / "bin"
 
 
-@pytest.mark.slow
 def test_a_wheel_holds_what_ships_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -95,7 +95,6 @@ def test_a_wheel_holds_what_ships_and_nothing_else(wheel):
     assert wheel.stat().st_size < 10e6
 
 
-@pytest.mark.slow
 def test_a_wheel_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
     for name in ("envs", "configs", "relic_runs"):  # as many a project of one's own has
         (tmp_path / name).mkdir()
@@ -119,7 +118,6 @@ def test_a_wheel_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
     called([installed / "relic-train", *own, "run_dir=runs/own"], tmp_path)
 
 
-@pytest.mark.slow
 def test_a_wheel_loads_an_agent_with_its_environment(installed, tmp_path):
     where, actions = called([installed / "python", "-c", LOAD], tmp_path).splitlines()
     assert Path(where).is_relative_to(installed.parent)
