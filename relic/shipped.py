@@ -1,7 +1,7 @@
 """What ships beside the code: configurations, and policies and encoders that are trained.
 
-In a checkout they are the folders `configs` and `pretrained` beside `relic`; in an installed
-package they lie inside it, so that nothing of what it brings lands elsewhere.
+In a checkout it lies in `configs`, `docker` and `pretrained` beside `relic`; in an installed
+package inside of it, so that nothing of what it brings lands elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ def _folder(name: str) -> Path:
 
 CONFIGS: Final = _folder("configs")
 """The groups of `relic.run.compose`; protocols of evaluations are one of them."""
+HABITAT: Final = _folder("docker") / "habitat.yaml"
+"""The environment of packages in which the simulator runs."""
 PRETRAINED: Final = _folder("pretrained")
 """One folder for each policy or encoder that ships."""
 

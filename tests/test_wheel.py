@@ -114,6 +114,7 @@ def test_a_wheel_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
         "env.id=my_env:make",
         *SMALL[2:9],
         "validation.every_rollouts=null",
+        "checkpoint.best_metric=null",
     ]
     called([installed / "relic-train", *own, "run_dir=runs/own"], tmp_path)
 

@@ -12,10 +12,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from relic.files import PROJECT
+
+DISTRIBUTION = "relic-rl"
 
 
 class State(Enum):
@@ -68,8 +71,26 @@ class World:
 
     def pip_project(self, extra: str = "") -> str:
         """Return the command that installs the project with one of its extras."""
+        is_checkout = (self.source / "pyproject.toml").is_file()
+        if not is_checkout and (asked := requirements(extra)):
+            return self.pip(*asked)  # of a wheel, which no index has
         what = f"{self.source}[{extra}]" if extra else str(self.source)
         return self.pip("-c", str(self.source / "constraints.txt"), "-e", what)
+
+
+def requirements(extra: str = "") -> list[str]:
+    """Return what the installed project requires for its core, or for one of its extras.
+
+    Nothing where it is not installed.
+    """
+    try:
+        lines = [line.partition(";") for line in metadata.requires(DISTRIBUTION) or []]
+    except metadata.PackageNotFoundError:
+        return []
+    wanted = f'extra == "{extra}"' if extra else ""
+    return [
+        asked.strip() for asked, _, marker in lines if marker.strip().replace("'", '"') == wanted
+    ]
 
 
 class NoAnswer(Exception):

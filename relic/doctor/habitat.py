@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from relic.doctor.check import Finding, NoAnswer, State, World, ask_probe
+from relic.shipped import HABITAT
 
 _START_S = 150.0
 _DRIVERS = "sudo apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
@@ -13,8 +14,7 @@ _HARDWARE = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all ..."
 
 def check_simulator(world: World) -> list[Finding]:
     """Start the simulator under the interpreter that was named, drawing nothing."""
-    environment = shlex.quote(str(world.source / "docker" / "habitat.yaml"))
-    make = f"conda env create --prefix habitat-sim --file {environment}"
+    make = f"conda env create --prefix habitat-sim --file {shlex.quote(str(HABITAT))}"
     python = world.habitat_python
     if python is None:
         found = "no interpreter named; only scenes of Habitat need it"

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from relic.doctor.check import Finding, NoAnswer, State, World, ask
+from relic.doctor.check import DISTRIBUTION, Finding, NoAnswer, State, World, ask
 
 _GIB = 2**30
 ENOUGH_SHARED = 1 * _GIB
@@ -129,7 +129,6 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GIB:.1f} GiB" if num_bytes >= _GIB else f"{num_bytes / 2**20:.0f} MiB"
 
 
-PROJECT = "relic-rl"
 OLDEST = (3, 11)
 """As `requires-python` in pyproject.toml, which cannot be read where nothing is installed."""
 
@@ -148,7 +147,7 @@ def check_python(world: World) -> list[Finding]:
 def check_packages(world: World) -> list[Finding]:
     """Compare what is installed with what the project asks for."""
     try:
-        asked = metadata.requires(PROJECT) or []
+        asked = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         found = f"the project is not installed for {world.python}"
         return [Finding("packages", State.BROKEN, found, world.pip_project())]
@@ -182,7 +181,7 @@ def check_extra(extra: str, name: str) -> str | None:
     Where the project is not installed, nothing is: `check_packages` says so.
     """
     try:
-        asked = metadata.requires(PROJECT) or []
+        asked = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return None
     lines = [line for line in asked if re.match(rf"{name}\b", line) and f'"{extra}"' in line]

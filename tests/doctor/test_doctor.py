@@ -53,7 +53,11 @@ def copy_doctor(folder: Path) -> None:
     (folder / "relic").mkdir()
     (folder / "relic" / "__init__.py").write_text("")
     shutil.copytree(DOCTOR, folder / "relic" / "doctor")
-    for name in ("files.py", "schema.py"):  # standard library alone, as all that the doctor imports
+    for name in (
+        "files.py",
+        "schema.py",
+        "shipped.py",
+    ):  # standard library alone, as all that the doctor imports
         shutil.copy(DOCTOR.parent / name, folder / "relic")
 
 

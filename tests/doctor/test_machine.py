@@ -80,3 +80,15 @@ def test_kernels_that_are_older_than_their_source(world, tmp_path):
     subprocess.run(finding.repair, shell=True, check=True)  # what it says does repair it
     assert only(check_kernels(here)).state is State.OK
     assert not compiled.exists()
+
+
+def test_what_an_installed_package_lacks_is_installed_by_its_own_name(world, tmp_path):
+    extra = replace(world, source=tmp_path).pip_project("logging")
+    assert "tensorboard" in extra
+    assert "wandb" in extra
+    assert not {"-e", "-c"} & set(extra.split())  # there is no checkout to install or read
+    core = replace(world, source=tmp_path).pip_project()
+    assert "torch" in core
+    assert "wandb" not in core
+    checkout = world.pip_project("logging")
+    assert checkout.endswith(f"-e '{world.source}[logging]'")
