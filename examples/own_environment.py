@@ -2,9 +2,9 @@
 
     python examples/own_environment.py
 
-Behind one of eight doors is a prize, the same door in all episodes of a trial. Whoever never tries a
-door twice opens 4.5 of them, whoever remembers the prize opens one. After the 400,000 steps of this
-script the agent opens 5.9 doors in the first episode of a trial and 3.9 in the fifth.
+Behind one of eight doors is a prize, the same door in all episodes of a trial. Whoever never tries
+a door twice opens 4.5 of them, whoever remembers the prize opens one. After the 400,000 steps of
+this script the agent opens 5.9 doors in the first episode of a trial and 3.9 in the fifth.
 """
 
 from pathlib import Path
