@@ -47,7 +47,7 @@ class ReplayVectorEnv(TrialVectorEnv):
         Args:
             num_envs: N.
             single_observation_space: what one row sees.
-            single_action_space: Discrete, MultiDiscrete or Box.
+            single_action_space: Discrete, MultiDiscrete, MultiBinary or Box.
             dataset_name: names the tasks and their version.
             first_trial: number of the split's first task.
             num_trials: number of tasks in the split.

@@ -166,11 +166,18 @@ def _dict_space(space: gymnasium.Space[Any]) -> spaces.Dict:
     """Return an observation space as a Dict of array spaces."""
     parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"observation": space}
     arrays = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    good = [name for name, part in parts.items() if isinstance(part, arrays)]
     for name, part in parts.items():
-        if not isinstance(part, arrays):
-            raise TypeError(
-                f"EpisodeTrials: observation {name!r} must be a Box, Discrete, MultiDiscrete or "
-                f"MultiBinary space, got {type(part).__name__}. Put a wrapper such as "
-                "gymnasium.wrappers.FlattenObservation around the environment."
-            )
+        if name in good:
+            continue
+        if isinstance(part, spaces.Dict | spaces.Tuple):
+            advice = "Put gymnasium.wrappers.FlattenObservation around the environment."
+        elif good:
+            advice = f"Leave it out: gymnasium.wrappers.FilterObservation(env, {good})."
+        else:
+            advice = "Turn it into numbers, by gymnasium.wrappers.TransformObservation."
+        raise TypeError(
+            f"EpisodeTrials: observation {name!r} must be a Box, Discrete, MultiDiscrete or "
+            f"MultiBinary space, got {type(part).__name__}. {advice}"
+        )
     return spaces.Dict(parts)

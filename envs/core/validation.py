@@ -306,7 +306,7 @@ def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) ->
     Args:
         where: `Class.step`, for messages.
         actions: array-like, (N,) or (N, A).
-        space: the single action space: Discrete, MultiDiscrete or Box.
+        space: the single action space: Discrete, MultiDiscrete, MultiBinary or Box.
         num_envs: N.
 
     Raises:
@@ -319,7 +319,7 @@ def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) ->
         raise ValueError(
             f"{where}: actions must be an array with one action a row, got {actions!r}."
         ) from None
-    discrete = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    discrete = not isinstance(space, spaces.Box)
     if array.dtype.kind not in ("iu" if discrete else "fiu"):
         kind = "integers" if discrete else "numbers"
         raise TypeError(f"{where}: actions must be {kind}, got {array.dtype}.")
@@ -366,9 +366,11 @@ def _bounds(space: Space[Any]) -> tuple[Any, Any]:
         return space.start, space.start + space.n - 1
     if isinstance(space, spaces.MultiDiscrete):
         return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
     if isinstance(space, spaces.Box):
         return space.low, space.high
     raise TypeError(
-        "single_action_space must be Discrete, MultiDiscrete or Box, got "
+        "single_action_space must be Discrete, MultiDiscrete, MultiBinary or Box, got "
         f"{type(space).__name__}. Flatten it with a wrapper."
     )

@@ -95,7 +95,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         Args:
             num_envs: N.
             single_observation_space: what one row sees; its arrays are batched along axis 0.
-            single_action_space: Discrete, MultiDiscrete or Box.
+            single_action_space: Discrete, MultiDiscrete, MultiBinary or Box.
             dataset_name: what trial numbers mean: versioned, part of every saved state.
             num_trials: unnamed trials are drawn evenly from [0, num_trials).
             max_episode_steps: an episode that lasts this long is truncated.

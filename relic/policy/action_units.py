@@ -1,11 +1,12 @@
-"""The units of continuous actions: the policy's own, and the environment's.
+"""The units of actions: the policy's own, and the environment's.
 
-A policy draws its actions from a normal distribution that begins with mean 0 and deviation 1. In
-its own units a box with bounds lies around that: its centre is 0 and its half-width 1. Everything
-that the policy says, learns and remembers is in these units: samples, log-probabilities, previous
-actions, demonstrations. They are left in one place, on the way to the environment.
+A policy counts choices from zero, wherever a `Discrete` or `MultiDiscrete` begins. It draws vectors
+of numbers from a normal distribution that begins with mean 0 and deviation 1; in its own units a
+box with bounds lies around that: its centre is 0 and its half-width 1. Everything that the policy
+says, learns and remembers is in these units: samples, log-probabilities, previous actions,
+demonstrations. They are left in one place, on the way to the environment.
 
-Shapes: A action dimensions; ``...`` stands for N or N, T.
+Shapes: A action dimensions, D dimensions of choices; ``...`` stands for N or N, T.
 """
 
 from __future__ import annotations
@@ -68,3 +69,35 @@ class ActionUnits(nn.Module):
     def from_environment(self, action: Tensor) -> Tensor:
         """Return the environment's actions (..., A) in the policy's units, float32."""
         return ((action.double() - self.centre_A) / self.half_A).float()
+
+
+class ActionCounts(nn.Module):
+    """From choices counted from zero to the environment's numbers, and back.
+
+    Args:
+        space: Of one row's action.
+    """
+
+    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+        super().__init__()
+        # It follows from the space, which is saved with the policy.
+        start = torch.from_numpy(np.asarray(space.start, np.int64))
+        self.register_buffer("start_D", start, persistent=False)
+        self.start_D: Tensor
+
+    def to_environment(self, action: Tensor) -> Tensor:
+        """Return the policy's actions (...) or (..., D) as the environment counts them."""
+        return action.long() + self.start_D
+
+    def from_environment(self, action: Tensor) -> Tensor:
+        """Return the environment's actions as the policy counts them."""
+        return action.long() - self.start_D
+
+
+def action_units(space: spaces.Space) -> ActionUnits | ActionCounts | None:
+    """Return what turns actions of a space into the environment's; None if they are the same."""
+    if isinstance(space, spaces.Box):
+        return ActionUnits(space)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
+        return ActionCounts(space)
+    return None

@@ -5,18 +5,24 @@ their own: they do what PPO needs, in float32 whatever the features are, and the
 uniforms that the caller gives, so that acting noise can be keyed by row. Masks of forbidden
 actions and squashed Gaussians are not here.
 
-Shapes: N rows, T steps, A actions, E model dim; ``...`` stands for N or N, T.
+Shapes: N rows, T steps, A actions, D dimensions of an action, E model dim; ``...`` stands for N or
+N, T.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
 
 import gymnasium
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+NEVER = -1e9
+"""Logit of what is never chosen; finite, as zero times infinity is no number."""
 ACTOR_GAIN = 0.01
 """Orthogonal gain of the actor head: the first policy is nearly uniform."""
 
@@ -64,6 +70,35 @@ def _cumulative(p_A: Tensor) -> Tensor:
     return p_A.cumsum(-1)
 
 
+class MultiCategorical:
+    """Independent choices, one for each of D dimensions of an action.
+
+    Args:
+        logits_DA: (..., D, A), where `NEVER` fills up those with fewer choices than A.
+    """
+
+    __slots__ = ("choices",)
+
+    def __init__(self, logits_DA: Tensor) -> None:
+        self.choices = Categorical(logits_DA)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the joint log-probability (...,) of integer actions (..., D)."""
+        return self.choices.log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy (...,) in nats."""
+        return self.choices.entropy().sum(-1)
+
+    def mode(self) -> Tensor:
+        """Return the most likely action."""
+        return self.choices.mode()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw actions by inverse CDF from uniforms (..., D) in [0, 1)."""
+        return self.choices.sample(noise.unsqueeze(-1))
+
+
 class DiagonalGaussian:
     """Independent normal distributions, one for each of A action dimensions.
 
@@ -97,7 +132,7 @@ class DiagonalGaussian:
         return self.mean_A + self.log_std_A.exp() * z_A
 
 
-ActionDistribution = Categorical | DiagonalGaussian
+ActionDistribution = Categorical | MultiCategorical | DiagonalGaussian
 
 
 class CategoricalHead(nn.Module):
@@ -121,6 +156,32 @@ class CategoricalHead(nn.Module):
     def forward(self, features_E: Tensor) -> Categorical:
         """Return the distribution of the next action."""
         return Categorical(self.linear(features_E))
+
+
+class MultiCategoricalHead(nn.Module):
+    """Features to a `MultiCategorical`.
+
+    Args:
+        width: E.
+        choices: In each of D dimensions.
+    """
+
+    def __init__(self, width: int, choices: Sequence[int]) -> None:
+        super().__init__()
+        self.choices = list(choices)
+        self.linear = nn.Linear(width, sum(self.choices))
+        _orthogonal(self.linear, ACTOR_GAIN)
+
+    @property
+    def noise_size(self) -> int:
+        """Uniforms that one sample takes."""
+        return len(self.choices)
+
+    def forward(self, features_E: Tensor) -> MultiCategorical:
+        """Return the distribution of the next action."""
+        most, parts = max(self.choices), self.linear(features_E).float().split(self.choices, -1)
+        filled = [F.pad(part, (0, most - part.shape[-1]), value=NEVER) for part in parts]
+        return MultiCategorical(torch.stack(filled, -2))
 
 
 class GaussianHead(nn.Module):
@@ -167,26 +228,26 @@ class ValueHead(nn.Module):
 
 def actor_head(
     width: int, action_space: gymnasium.Space, log_std: float = 0.0
-) -> CategoricalHead | GaussianHead:
+) -> CategoricalHead | MultiCategoricalHead | GaussianHead:
     """Return the head that an action space asks for.
 
     Raises:
-        ValueError: If the space is neither a `Discrete` from zero nor a flat float `Box`.
+        ValueError: If the space is no `Discrete`, and no `MultiDiscrete`, `MultiBinary` or float
+            `Box` of one dimension.
     """
     spaces = gymnasium.spaces
     if isinstance(action_space, spaces.Discrete):
-        if action_space.start != 0:
-            raise ValueError(
-                f"action_space: must count from 0, got {action_space}. "
-                "Shift the actions in the environment."
-            )
         return CategoricalHead(width, int(action_space.n))
-    if isinstance(action_space, spaces.Box) and action_space.dtype is not None:
-        if action_space.dtype.kind == "f" and len(action_space.shape) == 1:
-            return GaussianHead(width, action_space.shape[0], log_std)
+    if len(action_space.shape or ()) == 1:
+        if isinstance(action_space, spaces.MultiDiscrete):
+            return MultiCategoricalHead(width, action_space.nvec.tolist())
+        if isinstance(action_space, spaces.MultiBinary):
+            return MultiCategoricalHead(width, [2] * math.prod(action_space.shape))
+        if isinstance(action_space, spaces.Box) and np.dtype(action_space.dtype).kind == "f":
+            return GaussianHead(width, int(action_space.low.size), log_std)
     raise ValueError(
-        f"action_space: must be Discrete or a one-dimensional float Box, got {action_space}. "
-        "Flatten the actions in the environment."
+        "action_space: must be Discrete, or a MultiDiscrete, MultiBinary or float Box of one "
+        f"dimension, got {action_space}. Flatten the actions in the environment."
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from envs.core.vector import TrialVectorEnv
-from relic.policy.action_units import ActionUnits
+from relic.policy.action_units import action_units
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.auxiliary_config import AuxiliaryConfig
 from relic.policy.config import PolicyConfig
@@ -71,7 +71,7 @@ class Policy(nn.Module):
     Args:
         config: Encoders and memory.
         observation_space: Space of one row's observation.
-        action_space: `Discrete` from zero, or a flat float `Box`.
+        action_space: `Discrete`, or a flat `MultiDiscrete`, `MultiBinary` or float `Box`.
         max_episode_steps: Longest episode; sizes the table of in-episode positions.
         pretrained: Read pretrained encoders from the paths of the configuration. Off where all
             weights are loaded next.
@@ -99,8 +99,7 @@ class Policy(nn.Module):
         width = config.width
         # Heads check the spaces, so they come first.
         self.actor = actor_head(width, action_space, config.log_std)
-        is_vector = isinstance(action_space, spaces.Box)
-        self.action_units = ActionUnits(action_space) if is_vector else None
+        self.action_units = action_units(action_space)
         privileged = config.critic.privileged
         self.critic = (
             PrivilegedCritic(config.critic, config.encoder, observation_space, width)

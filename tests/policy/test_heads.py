@@ -9,6 +9,7 @@ from relic.policy.heads import (
     CategoricalHead,
     DiagonalGaussian,
     GaussianHead,
+    MultiCategoricalHead,
     ValueHead,
     actor_head,
 )
@@ -26,6 +27,30 @@ def test_categorical_agrees_with_torch():
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
     assert torch.equal(ours.mode(), logits.argmax(-1))
+
+
+def test_choices_of_several_dimensions_agree_with_torch():
+    head = MultiCategoricalHead(8, [3, 1, 5])
+    features = torch.randn(6, 2, 8, requires_grad=True)
+    with torch.no_grad():
+        head.linear.weight.mul_(200)
+    logits = head.linear(features).split([3, 1, 5], -1)
+    theirs = [torch.distributions.Categorical(logits=part) for part in logits]
+    ours = head(features)
+    action = torch.stack([d.sample() for d in theirs], -1)
+    expected = sum(d.log_prob(a) for d, a in zip(theirs, action.unbind(-1), strict=True))
+    torch.testing.assert_close(ours.log_prob(action), expected)
+    torch.testing.assert_close(ours.entropy(), sum(d.entropy() for d in theirs))
+    assert torch.equal(ours.mode(), torch.stack([part.argmax(-1) for part in logits], -1))
+    # Each dimension is drawn by its own uniform, as if it were alone.
+    noise = torch.rand(6, 2, 3)
+    alone = [
+        Categorical(p).sample(u[..., None]) for p, u in zip(logits, noise.unbind(-1), strict=True)
+    ]
+    assert torch.equal(ours.sample(noise), torch.stack(alone, -1))
+    (ours.log_prob(action) + ours.entropy()).sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
 
 
 def test_gaussian_agrees_with_torch():
@@ -110,15 +135,17 @@ def test_heads_start_as_published():
 def test_heads_follow_the_action_space():
     assert actor_head(8, gymnasium.spaces.Discrete(4)).noise_size == 1
     assert actor_head(8, gymnasium.spaces.Box(-1, 1, (3,), np.float32)).noise_size == 3
+    assert actor_head(8, gymnasium.spaces.MultiDiscrete([3, 5])).noise_size == 2
+    assert actor_head(8, gymnasium.spaces.MultiBinary(4)).noise_size == 4
 
 
 @pytest.mark.parametrize(
     "space",
     [
-        gymnasium.spaces.Discrete(4, start=1),
         gymnasium.spaces.Box(-1, 1, (2, 2), np.float32),
         gymnasium.spaces.Box(0, 9, (2,), np.int64),
-        gymnasium.spaces.MultiBinary(3),
+        gymnasium.spaces.MultiDiscrete([[2, 3], [4, 5]]),
+        gymnasium.spaces.MultiBinary((2, 2)),
     ],
 )
 def test_unsupported_action_spaces_are_named(space):

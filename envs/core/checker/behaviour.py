@@ -336,7 +336,10 @@ def check_errors(subject: Subject) -> Iterator[str]:
         outside[0] = space.start + space.n
     elif isinstance(space, spaces.MultiDiscrete):
         outside[0] = space.start + space.nvec
+    elif isinstance(space, spaces.MultiBinary):
+        outside[0] = 2
     else:
+        outside = outside.astype(np.float64)
         outside[0] = np.nan
     long = np.zeros(subject.num_envs + 1, dtype=bool)
     bad: list[tuple[str, Callable[[], Any]]] = [

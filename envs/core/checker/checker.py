@@ -126,7 +126,12 @@ def check_attributes(env: Any) -> Iterator[str]:
         "time_limit_default": (str,),
         "trial": (np.ndarray,),
         "single_observation_space": (spaces.Dict,),
-        "single_action_space": (spaces.Discrete, spaces.MultiDiscrete, spaces.Box),
+        "single_action_space": (
+            spaces.Discrete,
+            spaces.MultiDiscrete,
+            spaces.MultiBinary,
+            spaces.Box,
+        ),
     }
     missing = [name for name in wanted if not hasattr(core, name)]
     for name in missing:

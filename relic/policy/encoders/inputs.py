@@ -120,8 +120,7 @@ class CategoryEncoder(nn.Module):
 
     def __init__(self, space: CategorySpace, width: int) -> None:
         super().__init__()
-        nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec.reshape(-1)
-        sizes = [int(n) for n in nvec]
+        sizes = _choices(space)
         # Dimension after dimension has its rows in one table.
         firsts = np.cumsum([0, *sizes[:-1]]) - np.asarray(space.start).reshape(-1)
         self.size = len(sizes)
@@ -249,24 +248,41 @@ class PrevActionEncoder(nn.Module):
     """The previous action, or at an episode's start a symbol for none.
 
     Args:
-        action_space: `Discrete` from zero, or a flat float `Box`.
+        action_space: `Discrete`, or a flat `MultiDiscrete`, `MultiBinary` or float `Box`.
         width: Width of an embedding.
     """
 
     def __init__(self, action_space: spaces.Space, width: int) -> None:
         super().__init__()
         self.num_features = width
-        self.is_discrete = isinstance(action_space, spaces.Discrete)
-        if isinstance(action_space, spaces.Discrete):
-            self.table = nn.Embedding(int(action_space.n) + 1, width)
-        else:
+        self.is_discrete = not isinstance(action_space, spaces.Box)
+        if not self.is_discrete:
             self.linear = nn.Linear(spaces.flatdim(action_space) + 1, width)
+            return
+        choices = _choices(action_space)
+        # Row 0 stands for no action; dimension after dimension has its rows behind it.
+        self.table = nn.Embedding(sum(choices) + 1, width)
+        self.is_vector = bool(action_space.shape)
+        firsts = torch.tensor([1, *choices[:-1]]).cumsum(0)
+        self.register_buffer("firsts_D", firsts, persistent=False)
+        self.firsts_D: Tensor
 
     def forward(self, prev_action: Tensor, episode_starts: Tensor) -> Tensor:
         """Return (..., width); `prev_action` is not looked at where an episode starts."""
-        if self.is_discrete:
-            # Row 0 stands for no action.
+        if self.is_discrete and not self.is_vector:
             return self.table((prev_action + 1).masked_fill(episode_starts, 0))
         none = episode_starts.unsqueeze(-1)
+        if self.is_discrete:
+            return self.table((prev_action.long() + self.firsts_D).masked_fill(none, 0)).sum(-2)
         action_A = prev_action.float().masked_fill(none, 0.0)
         return self.linear(torch.cat((action_A, none.float()), -1))
+
+
+def _choices(space: spaces.Space) -> list[int]:
+    """Return the choices in each dimension of a space of whole numbers."""
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * vector_size(space)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.reshape(-1).tolist()
+    assert isinstance(space, spaces.Discrete)
+    return [int(space.n)]

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import gymnasium
 import numpy as np
@@ -229,6 +230,33 @@ def test_mistakes_are_named():
         bandit(first_trial=-1)
     with pytest.raises(TypeError, match=r"record must be a list of names.*Use \['success'\]"):
         bandit(record="success")
+
+
+class Missions(gymnasium.Env):
+    """Shows a text beside what an agent can see, as MiniGrid does."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "mission": spaces.Text(20)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        return {"image": np.zeros((7, 7, 3), np.uint8), "mission": "go"}, {}
+
+
+def test_the_advice_on_texts_works():
+    def make(wrap=lambda env: env):
+        return EpisodeTrials(lambda: wrap(Missions()), dataset_name="x", max_episode_steps=2)
+
+    with pytest.raises(TypeError, match=r"'mission'.*got Text. Leave it out: (.*)\.$") as refused:
+        make()
+    (advice,) = re.findall(r"Leave it out: (.*)\.$", str(refused.value))
+    env = make(lambda env: eval(advice, {"gymnasium": gymnasium, "env": env}))
+    assert list(env.reset()[0]) == ["image"]
+    bare = Missions()
+    bare.observation_space = spaces.Text(20)
+    with pytest.raises(TypeError, match=r"got Text. Turn it into numbers, by .*Transform"):
+        EpisodeTrials(lambda: bare, dataset_name="x", max_episode_steps=2)
 
 
 def test_close_closes_the_copies():
