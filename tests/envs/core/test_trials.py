@@ -192,7 +192,7 @@ def test_replay_restores_a_state_and_notices_if_it_cannot():
     )
     broken.reset()
     broken.step(np.array([0, 0]))
-    with pytest.raises(ValueError, match="row 0, .*the same actions must lead to what was seen"):
+    with pytest.raises(ValueError, match=r"row 0, .*the same actions must lead to what was seen"):
         broken.load_state_dict(broken.state_dict())
     with pytest.raises(TrialEnvError, match="two runs with the same seed"):
         check_trial_env(broken)
