@@ -114,14 +114,16 @@ class Trainer:
             NonFiniteLossError: If the loss breaks; the last good checkpoint is intact.
         """
         self.resume()
+        live = self._live_page()
         if self.is_finished:
+            if live is not None:
+                live.close()  # an earlier start may have been killed before its last page
             return Outcome.ALREADY_FINISHED
         progress = Progress(
             total=self.config.total_steps,
             done=self.env_steps,
             enabled=self.config.logging.progress and self.ranks.is_first,
         )
-        live = self._live_page()
         try:
             encoder = self.parts.policy.encoder
             for line in (*input_lines(encoder), *self.parts.plan.lines()):
