@@ -45,7 +45,7 @@ _SHARES = ("success", "spl")
 """Measures that lie between 0 and 1."""
 _SEEN = (
     "sensors", "resolution", "antialias", "compass", "prev_reward", "goal_places",
-    "goal_recall", "critic_state", "outcome", "threads", "field_bytes",
+    "goal_recall", "critic_state", "outcome", "sightings", "threads", "field_bytes",
 )  # fmt: skip
 """Options of environments that change what an agent sees of a task, or how fast, not the task."""
 _VALIDATION = ("options", "episodes", "score_from_episode")
