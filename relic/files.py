@@ -34,6 +34,25 @@ REFUSALS: Final = (ConfigError, StateError, CheckpointError, FileNotFoundError, 
 """Errors that a user mends: they are told in a few lines, without a traceback."""
 
 
+def make_directory(path: Path, *, key: str) -> None:
+    """Make a directory that the user named, and those above it, if it is not there.
+
+    Args:
+        path: Of the directory.
+        key: The setting that names it.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: must be a directory that can be written, got {path} ({error.strerror}). "
+            f"Choose another {key}."
+        ) from None
+
+
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a file; a last line that is still being written is left out.
 

@@ -291,12 +291,10 @@ class HousesVectorEnv(TrialVectorEnv):
         turned_K = self._rows.turned(rows, self.simulator.pose_N4)
         away_KP2 = self._goal_places_NK2[rows] - out["gps"][rows][:, None]
         nearest_K = np.hypot(away_KP2[..., 0], away_KP2[..., 1]).argmin(axis=1)
-        forward_K, right_K = away_KP2[np.arange(len(rows)), nearest_K].T
-        cos_K, sin_K = np.cos(turned_K), np.sin(turned_K)
-        ahead_K, aside_K = forward_K * cos_K - right_K * sin_K, forward_K * sin_K + right_K * cos_K
+        seen_K2 = rules.into_view(away_KP2[np.arange(len(rows)), nearest_K], turned_K)
         left_K = 1.0 - self.elapsed_steps[rows] / self.max_episode_steps
         distance_K = np.minimum(self.simulator.distance_N[rows], MAX_DEPTH)
-        out["critic_state"][rows] = np.stack([distance_K, ahead_K, aside_K, left_K], axis=1)
+        out["critic_state"][rows] = np.column_stack([distance_K, seen_K2, left_K])
 
     def _note_goal_places(self, row: int) -> None:
         """Note where a row's goal is in the frame of its `gps`, if that is observed."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from envs.core.vector import Observation, Rows, State
 from envs.objectnav.config import NUM_FIELDS, SCAN_COLUMNS, SCAN_RANGE
 from envs.objectnav.goals import GOAL_SEMANTIC
+from envs.objectnav.rules import into_frame
 
 IN_VIEW: Final = 0
 PIXELS: Final = 1
@@ -265,8 +266,5 @@ def _places(
     seen_K4: NDArray[np.float32], gps_K2: NDArray[np.float32], turned_K: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return where things are in the frame of `gps`, zeros for what is not in view, (..., 2)."""
-    ahead_K, right_K = seen_K4[..., AHEAD], seen_K4[..., RIGHT]
-    cos_K, sin_K = np.cos(turned_K), np.sin(turned_K)
-    # The frame's axes are forward and right, and a heading turns to the left.
-    moved_K2 = np.stack([ahead_K * cos_K + right_K * sin_K, right_K * cos_K - ahead_K * sin_K], -1)
+    moved_K2 = into_frame(seen_K4[..., AHEAD:], turned_K)
     return np.where(seen_K4[..., IN_VIEW, None] > 0.0, gps_K2 + moved_K2, np.float32(0.0))

@@ -341,3 +341,21 @@ def compass(heading_N: Array, origin_heading_N: Array) -> NDArray[np.float32]:
     """Heading relative to the origin's, (N, 1), in [-pi, pi), counter-clockwise positive."""
     turned_N = np.mod(heading_N - origin_heading_N + np.pi, 2.0 * np.pi) - np.pi
     return turned_N[..., None].astype(np.float32)
+
+
+def into_view(offset_N2: Array, turned_N: Array) -> Array:
+    """Offsets (forward, right) in the frame of `gps`, as (ahead, right) of agents, (..., 2).
+
+    Args:
+        offset_N2: from the agents.
+        turned_N: the agents' headings in that frame, (...).
+    """
+    # The frame's axes are forward and right, and a heading turns to the left.
+    cos_N, sin_N = np.cos(turned_N), np.sin(turned_N)
+    forward_N, right_N = offset_N2[..., 0], offset_N2[..., 1]
+    return np.stack([forward_N * cos_N - right_N * sin_N, forward_N * sin_N + right_N * cos_N], -1)
+
+
+def into_frame(seen_N2: Array, turned_N: Array) -> Array:
+    """Undo `into_view`."""
+    return into_view(seen_N2, -turned_N)

@@ -18,7 +18,15 @@ from typing import Any
 
 from relic.evaluation.controls import CONTROLS, ContextControl
 from relic.evaluation.protocol import Protocol
-from relic.files import Seal, complete_lines, publish, read_sealed, write_json, write_text
+from relic.files import (
+    Seal,
+    complete_lines,
+    make_directory,
+    publish,
+    read_sealed,
+    write_json,
+    write_text,
+)
 from relic.policy.loading import DESCRIPTION_FILE
 from relic.schema import ConfigError, leaves, to_plain
 
@@ -84,13 +92,8 @@ class RecordStore:
         self.directory = directory
         self._identity = json.dumps(identity, sort_keys=True)
         self._blocks = directory / "blocks"
-        try:
-            self._blocks.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"out: must be a directory that can be written, got {directory} "
-                f"({error.strerror}). Choose another out."
-            ) from None
+        make_directory(directory, key="out")
+        self._blocks.mkdir(exist_ok=True)
         file = directory / IDENTITY_FILE
         if file.exists():
             _check_same(file, identity)

@@ -258,15 +258,16 @@ class Learner:
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         for group, rows_K in update.microbatches(rows, self.ppo.microbatch_tokens):
-            loss, drift = self._learn(update, group, rows_K, moments, count=count, keeps=keeps)
+            loss, drift = self._learn(
+                update, group, rows_K, moments, count=count, keeps=keeps, first=step == 0
+            )
             # After the backward pass, which has freed what the first pass computed.
             lesson = self._lessons.teach(update, group, rows_K, draw=draw, num_rows=num_rows)
             parts = loss.parts | lesson.parts | {"": loss.total + lesson.total}
             names = list(parts)
             sums = sums + torch.stack(list(parts.values()))
             drift_max = torch.maximum(drift_max, loss.max_drift)
-            if step == 0:
-                first_drift = torch.maximum(first_drift, drift)
+            first_drift = torch.maximum(first_drift, drift)
         means = self.gradients.sum_over(self.reduction, sums).tolist()
         parts = dict(zip(names, means, strict=True))
         total = parts.pop("")
@@ -298,8 +299,9 @@ class Learner:
         *,
         count: int,
         keeps: bool,
+        first: bool,
     ) -> tuple[Loss, Tensor]:
-        """Add the gradient of the objective; return the loss, and the newest chunk's drift."""
+        """Add the gradient of the objective; return the loss, and at first the newest drift."""
         planned, device = update.planned, self.policy.device
         nothing = torch.zeros((), device=device)
         if update.objective is Objective.LESSONS:
@@ -314,7 +316,7 @@ class Learner:
         if kept is not None:
             kept.write(group.state.memory, group.index(rows_K), planned.begin)
         loss = loss._replace(total=loss.total.detach())
-        if update.objective is Objective.CLONE:  # the expert acted
+        if not first or update.objective is Objective.CLONE:  # the expert acted
             return loss, nothing
         newest = planned.chunk_from - planned.loss_from
         drift = largest_drift(evaluation.log_prob[:, newest:], targets.log_prob[:, newest:])

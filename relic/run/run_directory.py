@@ -21,6 +21,7 @@ import yaml
 from relic.files import (
     hold,
     is_intact,
+    make_directory,
     read_sealed_text,
     sync,
     write_sealed,
@@ -62,7 +63,7 @@ class RunDirectory:
             ConfigError: As `open`, or if another process trains in it.
         """
         was_there = self.config.exists()
-        self._make()
+        make_directory(self.path, key="run_dir")
         if config.cluster.backend != "ray":  # whose actors end a while after their job
             self._lock = hold(self.path, "run_dir")
         try:
@@ -89,7 +90,7 @@ class RunDirectory:
                 the directory cannot be made, or the configuration in it not be read.
         """
         plain = to_plain(config)
-        self._make()
+        make_directory(self.path, key="run_dir")
         if self.config.exists():
             changes = differences(self._read(), plain, free=FREE_KEYS)
             if changes:
@@ -100,15 +101,6 @@ class RunDirectory:
                 )
         # Written again, as `FREE_KEYS` may have other values now.
         write_sealed_text(self.config, yaml.safe_dump(plain, sort_keys=False))
-
-    def _make(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"run_dir: must be a directory that can be written, got {self.path} "
-                f"({error.strerror}). Choose another run_dir."
-            ) from None
 
     def _read(self) -> dict[str, Any]:
         """Return the run's configuration, with fields that it was made without at their default."""

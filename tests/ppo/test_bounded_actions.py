@@ -5,45 +5,27 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs.core.vector import TrialVectorEnv
 from relic.ppo.collector import Collector
 from relic.ppo.config import Objective, PPOConfig, UpdatesConfig
 from relic.ppo.learner import Learner
 from relic.ppo.loop import run_rollout
 from relic.ppo.rollout import Rollout
 
+from .blind import BlindEnv
 from .conftest import Training, make_policy
 
 LOW, HIGH = np.float32([10.0, -3.0]), np.float32([20.0, 1.0])
 
 
-class Valves(TrialVectorEnv):
+class Valves(BlindEnv):
     """Two valves in a box; the expert turns each three quarters open."""
 
     def __init__(self, num_envs, dtype=np.float32):
-        super().__init__(
-            num_envs,
-            spaces.Dict({"zero": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
-            single_action_space=spaces.Box(LOW.astype(dtype), HIGH.astype(dtype), dtype=dtype),
-            dataset_name="valves",
-            num_trials=9,
-            max_episode_steps=5,
-        )
-        self.given = []
+        space = spaces.Box(LOW.astype(dtype), HIGH.astype(dtype), dtype=dtype)
+        super().__init__(num_envs, space, name="valves")
 
-    def begin_trials(self, rows, trials):
-        pass
-
-    def begin_episodes(self, rows):
-        pass
-
-    def advance(self, actions):
-        self.given.append(actions.copy())
-        never = np.zeros(self.num_envs, bool)
-        return -np.abs(actions - self.ask_expert()).sum(1).astype(np.float32), never, never.copy()
-
-    def observe_rows(self, rows, out):
-        out["zero"][slice(None) if rows is None else rows] = 0.0
+    def earn(self, actions):
+        return -np.abs(actions - self.ask_expert()).sum(1)
 
     def ask_expert(self):
         return np.tile(LOW + 0.75 * (HIGH - LOW), (self.num_envs, 1))

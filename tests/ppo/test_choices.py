@@ -6,7 +6,6 @@ import torch
 from gymnasium import spaces
 
 from envs import check_trial_env
-from envs.core.vector import TrialVectorEnv
 from relic.evaluation.evaluator import run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.policy.loading import load, save_policy
@@ -16,6 +15,7 @@ from relic.ppo.learner import Learner
 from relic.ppo.loop import run_rollout
 from relic.ppo.rollout import Rollout
 
+from .blind import BlindEnv
 from .conftest import Training, make_policy
 
 SPACES = {
@@ -26,36 +26,15 @@ SPACES = {
 }
 
 
-class Lock(TrialVectorEnv):
+class Lock(BlindEnv):
     """Opens to one combination; the reward is the share of its parts that are right."""
 
     def __init__(self, num_envs, kind="dials", **options):
         space, self.secret = SPACES[kind]
-        super().__init__(
-            num_envs,
-            spaces.Dict({"zero": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
-            single_action_space=space,
-            dataset_name="lock",
-            num_trials=9,
-            max_episode_steps=5,
-            **options,
-        )
-        self.given = []
+        super().__init__(num_envs, space, name="lock", **options)
 
-    def begin_trials(self, rows, trials):
-        pass
-
-    def begin_episodes(self, rows):
-        pass
-
-    def advance(self, actions):
-        self.given.append(actions.copy())
-        right = (actions == self.secret).reshape(self.num_envs, -1).mean(1).astype(np.float32)
-        never = np.zeros(self.num_envs, bool)
-        return right, never, never.copy()
-
-    def observe_rows(self, rows, out):
-        out["zero"][slice(None) if rows is None else rows] = 0.0
+    def earn(self, actions):
+        return (actions == self.secret).reshape(self.num_envs, -1).mean(1)
 
     def ask_expert(self):
         return np.stack([self.secret] * self.num_envs)
