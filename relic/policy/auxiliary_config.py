@@ -91,8 +91,10 @@ class PlaceConfig(AuxiliaryConfig):
         Raises:
             ValueError: If one is missing or has another shape.
         """
+        option = GOAL_PLACES if section == "goal_location" else GOAL_RECALL
+        shown_by = f"env.options.{option}=true and env.options.compass=true"
         for key, wanted in ((self.target, size), (self.position, 2), (self.heading, 1)):
-            _check_observed(space, key, wanted, section=section)
+            _check_observed(space, key, wanted, section=section, shown_by=shown_by)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,15 +173,17 @@ class RecallConfig(PlaceConfig):
                 f"{seen} and {goal}. Houses show it with env.options.sensors=[detections]."
             )
         if self.goal_seen is not None:
-            _check_observed(space, self.goal_seen, 5, section="recall")
+            shown_by = "env.options.sensors=[detections]; set goal_seen=null where it is no input"
+            _check_observed(space, self.goal_seen, 5, section="recall", shown_by=shown_by)
 
 
-def _check_observed(space: spaces.Dict, key: str, size: int, *, section: str) -> None:
+def _check_observed(
+    space: spaces.Dict, key: str, size: int, *, section: str, shown_by: str
+) -> None:
     shape = space[key].shape if key in space.spaces else None
     if not shape or shape[-1] != size:
         found = "nothing" if shape is None else f"the shape {shape}"
-        option = GOAL_PLACES if section == "goal_location" else GOAL_RECALL
         raise ValueError(
             f"policy.{section}: {key} must be observed with {size} numbers, got {found}. "
-            f"Houses show it with env.options.{option}=true and env.options.compass=true."
+            f"Houses show it with {shown_by}."
         )

@@ -109,7 +109,7 @@ class Learner:
             world_size=world,
             num_minibatches=ppo.num_minibatches,
         )
-        self._lessons = Lessons(policy, ppo, seed=seed)
+        self._lessons = Lessons(policy, ppo, updates, seed=seed)
         self.gradients = GradientBuffer(policy.parameters())
         self.optimizer = self._make_optimizer()
 

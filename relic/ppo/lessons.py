@@ -15,7 +15,7 @@ import torch
 from relic.noise import Stream, row_uniforms
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.policy import Policy
-from relic.ppo.config import Objective, PPOConfig
+from relic.ppo.config import Objective, PPOConfig, UpdatesConfig
 from relic.ppo.loss import Loss, with_auxiliary
 from relic.ppo.schedule import UpdateKind
 from relic.ppo.source import RowGroup
@@ -25,18 +25,28 @@ from relic.ppo.update_batch import Rows, UpdateBatch
 class Lessons:
     """The lessons of a policy's heads; draws depend on the seed, the row and `draw` only."""
 
-    def __init__(self, policy: Policy, ppo: PPOConfig, *, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, ppo: PPOConfig, updates: UpdatesConfig, *, seed: int
+    ) -> None:
         """Find the heads that have one.
 
         Raises:
-            ValueError: There is none, but they are all that is to be learned for a while.
+            ValueError: There is none, but they are all that is to be learned for a while; or there
+                is one, but no update that teaches it.
         """
         self._policy = policy
         self._precision = ppo.precision
         self._seed = seed
         sections = policy.config.auxiliary
         self._weights = {n: s.lesson_weight for n, s in sections.items() if s.lesson_weight}
-        if (ppo.lesson_steps or ppo.objective is Objective.LESSONS) and not self._weights:
+        alone = ppo.lesson_steps > 0 or ppo.objective is Objective.LESSONS
+        if self._weights and not alone and updates.full_per_rollout == 0:
+            raise ValueError(
+                "updates.full_per_rollout: must be at least 1 where an auxiliary head has a "
+                f"lesson, got 0 with policy.{next(iter(self._weights))}. Full updates teach it; "
+                "or set ppo.lesson_steps."
+            )
+        if alone and not self._weights:
             raise ValueError(
                 f"ppo.lesson_steps: must be 0 where no auxiliary head has a lesson, got "
                 f"{ppo.lesson_steps} with objective={ppo.objective.value}. Give one a weight, such "

@@ -160,6 +160,9 @@ def test_a_lesson_without_detections_is_refused() -> None:
     with pytest.raises(ValueError, match=r"policy\.recall\.relabelled: must be 0 where"):
         make_teacher(bare)
     make_teacher(bare, relabelled=0.0)
+    blind = spaces.Dict({k: v for k, v in DETECTING.spaces.items() if k != "goal_detection"})
+    with pytest.raises(ValueError, match=r"goal_detection must be observed .* goal_seen=null"):
+        make_teacher(blind)
 
 
 def test_with_pictures_what_is_in_view_only_answers() -> None:

@@ -136,7 +136,7 @@ class DrawingConfig(ClockConfig):
         return DrawingHead(width)
 
 
-def train_with_lesson(training, weight, lr=0.0, **more):
+def train_with_lesson(training, weight, lr=0.0, updates=None, **more):
     ppo = {
         "lr": lr,
         **more,
@@ -146,7 +146,9 @@ def train_with_lesson(training, weight, lr=0.0, **more):
         "ent_coef": 0.0,
     }
     head = DrawingConfig(weight=0.0, of_lesson=weight)
-    return training(ppo, policy_config=ClockPolicyConfig, keys=(), auxiliary={"clock": head})
+    return training(
+        ppo, updates, policy_config=ClockPolicyConfig, keys=(), auxiliary={"clock": head}
+    )
 
 
 def test_a_lesson_is_a_pass_of_whole_rollouts_in_full_updates(training):
@@ -201,3 +203,11 @@ def test_lessons_alone_come_first_and_in_every_update(training):
 def test_lessons_alone_without_a_lesson_are_refused(training):
     with pytest.raises(ValueError, match=r"ppo\.lesson_steps: must be 0"):
         train_with_lesson(training, 0.0, lesson_steps=1)
+
+
+def test_a_lesson_that_no_update_teaches_is_refused(training):
+    none = {"full_per_rollout": 0}
+    with pytest.raises(ValueError, match=r"updates\.full_per_rollout: must be at least 1"):
+        train_with_lesson(training, 0.5, updates=none)
+    train_with_lesson(training, 0.5, updates=none, lesson_steps=1)
+    train_with_lesson(training, 0.0, updates=none)
