@@ -19,6 +19,8 @@ _NAMES = {
     "goal_location_loss": "goal location loss",
     "goal_location_error": "goal location error (m)",
     "recall_error": "recall error (m)",
+    "lesson_recall_loss": "recall loss, lessons",
+    "lesson_recall_error": "recall error, lessons (m)",
     "distance": "distance to goal (m)",
     "distance_start": "distance at start (m)",
 }

@@ -46,6 +46,8 @@ LOSSES = (
     "goal_location_error",
     "recall_loss",
     "recall_error",
+    "lesson_recall_loss",
+    "lesson_recall_error",
 )
 _PARTS = {
     "simulate": BLUE,
