@@ -44,6 +44,8 @@ _CHARTS: dict[str, dict[str, str]] = {
     "policy_loss": {"policy_loss": ""},
     "value_loss": {"value_loss": ""},
     "goal_location_error": {"goal_location_error": ""},
+    "recall_error": {"recall_error": ""},
+    "lesson_recall_error": {"lesson_recall_error": ""},
     "approx_kl": {"approx_kl": ""},
     "explained_variance": {"explained_variance": ""},
     "steps per second": {"sps": ""},
