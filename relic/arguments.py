@@ -50,8 +50,12 @@ class _TextLoader(yaml.BaseLoader):
     """YAML whose scalars all stay text."""
 
 
-def split(argument: str) -> tuple[str, str]:
+def split(argument: str, meant: str = "key") -> tuple[str, str]:
     """Split an argument at its first `=`; a `+` before the key means nothing.
+
+    Args:
+        argument: As it was typed.
+        meant: The key that is advised where it names none.
 
     Raises:
         ConfigError: If it has none, or if the key or a part of it is empty.
@@ -59,7 +63,8 @@ def split(argument: str) -> tuple[str, str]:
     key, equals, text = argument.partition("=")
     key = key.lstrip("+")
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"{argument}: must be of the form key=value. Write key=value.")
+        wanted = "key=value" if meant == "key" or equals else f"{meant}={argument}"
+        raise ConfigError(f"{argument}: must be of the form key=value. Write {wanted}.")
     return key, text
 
 

@@ -47,8 +47,9 @@ def make_directory(path: Path, *, key: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        reason = "it is a file" if path.is_file() else error.strerror
         raise ConfigError(
-            f"{key}: must be a directory that can be written, got {path} ({error.strerror}). "
+            f"{key}: must be a directory that can be written, got {path} ({reason}). "
             f"Choose another {key}."
         ) from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -61,9 +62,17 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Say which of the valid names was probably meant, or list them all."""
     options = [str(v) for v in valid]
     close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]!r}?"
+    same = [option for option in options if _without_form(option) == _without_form(str(name))]
+    if same or close:
+        return f"Did you mean {(same or close)[0]!r}?"
     return f"Choose one of: {', '.join(options)}." if options else "There are none."
+
+
+def _without_form(name: str) -> str:
+    """Return what is left of a name without its form: no_x, x_none and X are ways to say one."""
+    joined = re.sub(r"[\W_]+", "", name.lower())
+    negated = re.fullmatch(r"(?:no|without)(.+)|(.+?)(?:none|off)", joined)
+    return f"no {negated[1] or negated[2]}" if negated else joined
 
 
 def in_lines(error: BaseException, most: int | None) -> str:
@@ -190,10 +199,22 @@ def hint_at(cls: type, dotted: str) -> Any:
             raise ConfigError(f"{dotted}: unknown key. {done} is a single value. Set {done}=VALUE.")
         hints = hints_of(hint)
         if part not in hints:
-            raise ConfigError(f"{dotted}: unknown key. {nearest(part, hints)}")
+            elsewhere = [repr(key) for key in names_below(cls) if key.rpartition(".")[2] == part]
+            meant = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(part, hints)
+            raise ConfigError(f"{dotted}: unknown key. {meant}")
         declared = hints[part]
         done = _join(done, part)
     return declared
+
+
+def names_below(cls: type) -> list[str]:
+    """Return the dotted names of all fields of a configuration, sections included."""
+    found = []
+    for name, hint in hints_of(cls).items():
+        kind = without_none(hint)
+        is_section = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        found += [name, *(f"{name}.{one}" for one in names_below(kind))] if is_section else [name]
+    return found
 
 
 def without_none(hint: Any) -> Any:

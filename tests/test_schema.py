@@ -109,6 +109,23 @@ def test_leaves_have_dotted_names():
     assert leaves({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
 
 
+@pytest.mark.parametrize(
+    ("meant", "found"),
+    [
+        ("nosink", "sink_none"),
+        ("sink_off", "sink_none"),
+        ("shuffle_none", "no_shuffle"),
+        ("without-shuffle", "no_shuffle"),
+        ("NoRefresh", "no_refresh"),
+        ("sink_kvv", "sink_kv"),
+        ("node", "nodes"),
+    ],
+)
+def test_nearest_knows_the_ways_to_say_no(meant, found):
+    valid = ["no_shuffle", "no_refresh", "sink_kv", "sink_kv0", "sink_none", "none", "nodes"]
+    assert nearest(meant, valid) == f"Did you mean {found!r}?"
+
+
 def test_nearest_lists_all_where_nothing_is_near():
     assert nearest("zzz", ["one", "two"]) == "Choose one of: one, two."
 
@@ -135,6 +152,8 @@ def test_known_keys_pass(key):
         ("pppo.lr", r"pppo\.lr: unknown key\. Did you mean 'ppo'"),
         ("ppo.lrr", r"Did you mean 'lr'"),
         ("name.x", r"name is a single value"),
+        ("epochs", r"epochs: unknown key\. Did you mean 'ppo\.epochs'\?"),
+        ("option.lr", r"option\.lr: unknown key\. Did you mean 'options'"),
     ],
 )
 def test_unknown_keys_are_named_before_anything_is_composed(key, message):

@@ -74,7 +74,7 @@ def _attempt(config: RunConfig, stop: StopRequest) -> Outcome:
         try:
             for line in algorithm.describe():
                 progress.say(line)
-            return _train(algorithm, stop, progress, times)
+            return _train(algorithm, stop, progress, times, config)
         finally:
             progress.close()
     finally:
@@ -82,7 +82,11 @@ def _attempt(config: RunConfig, stop: StopRequest) -> Outcome:
 
 
 def _train(
-    algorithm: ReLIC, stop: StopRequest, progress: Progress, times: dict[str, float]
+    algorithm: ReLIC,
+    stop: StopRequest,
+    progress: Progress,
+    times: dict[str, float],
+    config: RunConfig,
 ) -> Outcome:
     trained = False
     while True:
@@ -91,7 +95,7 @@ def _train(
         if algorithm.is_finished:
             if not trained:
                 return Outcome.ALREADY_FINISHED
-            progress.say(f"time: {verdict(times)}")
+            progress.say(f"time: {verdict(times, config)}")
             return Outcome.FINISHED
         if stop.requested:
             progress.say("stopped; start again to go on")

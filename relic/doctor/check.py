@@ -6,19 +6,16 @@ What may be broken is asked in a process of its own, so that it cannot break the
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from relic.extras import install_command, pip
 from relic.files import PROJECT
-
-DISTRIBUTION = "relic-rl"
 
 
 class State(Enum):
@@ -31,6 +28,8 @@ class State(Enum):
     """It is not there."""
     BROKEN = "broken"
     """It is there, or should be, and does not work."""
+    UNKNOWN = "unknown"
+    """It did not answer in time, which tells neither."""
 
 
 @dataclass(frozen=True)
@@ -67,34 +66,34 @@ class World:
 
     def pip(self, *arguments: str) -> str:
         """Return the command that installs something for the trainer."""
-        return shlex.join([self.python, "-m", "pip", "install", *arguments])
+        return pip(*arguments, python=self.python)
 
     def pip_project(self, extra: str = "") -> str:
         """Return the command that installs the project with one of its extras."""
-        is_checkout = (self.source / "pyproject.toml").is_file()
-        if not is_checkout and (asked := requirements(extra)):
-            return self.pip(*asked)  # of a wheel, which no index has
-        what = f"{self.source}[{extra}]" if extra else str(self.source)
-        return self.pip("-c", str(self.source / "constraints.txt"), "-e", what)
-
-
-def requirements(extra: str = "") -> list[str]:
-    """Return what the installed project requires for its core, or for one of its extras.
-
-    Nothing where it is not installed.
-    """
-    try:
-        lines = [line.partition(";") for line in metadata.requires(DISTRIBUTION) or []]
-    except metadata.PackageNotFoundError:
-        return []
-    wanted = f'extra == "{extra}"' if extra else ""
-    return [
-        asked.strip() for asked, _, marker in lines if marker.strip().replace("'", '"') == wanted
-    ]
+        return install_command(extra, python=self.python, source=self.source)
 
 
 class NoAnswer(Exception):
     """A process did not answer; the text says why, in a line."""
+
+    def finding(self, part: str, repair: str, *, found: str = "{}") -> Finding:
+        """Return what is to be said of the part that was asked.
+
+        Args:
+            part: Its name.
+            repair: What mends it, if it is broken.
+            found: A text around the reason, which stands for the braces.
+        """
+        return Finding(part, State.BROKEN, found.format(self), repair)
+
+
+class TooSlow(NoAnswer):
+    """A process gave no answer in time; the machine may be busy, so this tells of no fault."""
+
+    def finding(self, part: str, repair: str, *, found: str = "{}") -> Finding:
+        """Return that nothing is known, and that asking again is what helps."""
+        again = "python -m relic.doctor  # again, when less runs on this machine"
+        return Finding(part, State.UNKNOWN, str(self), again)
 
 
 def ask_probe(world: World, name: str, *arguments: str, timeout: float) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def ask(
             cwd=cwd,
         )
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"no answer within {timeout:g} s") from None
+        raise TooSlow(f"no answer within {timeout:g} s") from None
     except OSError as error:
         raise NoAnswer(f"{error.strerror}: {python}") from None
     lines = said.stdout.strip().splitlines()

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps({"sound": not failed, "failed": failed, "parts": _plain(findings)}))
     elif failed:
-        print(f"\nBroken or missing, but required: {', '.join(failed)}.")
+        print(f"\nBroken, missing or without an answer, but required: {', '.join(failed)}.")
     return 1 if failed else 0
 
 

@@ -9,7 +9,9 @@ from relic.shipped import HABITAT
 
 _START_S = 150.0
 _DRIVERS = "sudo apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
-_HARDWARE = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all ..."
+_HARDWARE = (
+    "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all ...  # where the host has a GPU"
+)
 
 
 def check_simulator(world: World) -> list[Finding]:
@@ -23,7 +25,7 @@ def check_simulator(world: World) -> list[Finding]:
     try:
         answer = ask_probe(world, "habitat_probe", "simulator", python, timeout=_START_S)
     except NoAnswer as error:
-        return [Finding("simulator", State.BROKEN, str(error), make)]
+        return [error.finding("simulator", make)]
     problem = answer["error"]
     if problem is None:
         return [Finding("simulator", State.OK, f"habitat-sim starts under {python}")]
@@ -35,7 +37,7 @@ def check_egl(world: World) -> list[Finding]:
     try:
         answer = ask_probe(world, "egl_probe", timeout=30.0)
     except NoAnswer as error:
-        return [Finding("egl", State.BROKEN, f"the driver fails: {error}", _DRIVERS)]
+        return [error.finding("egl", _DRIVERS, found="the driver fails: {}")]
     devices = answer["devices"]
     if not devices:
         found = f"no device: {answer.get('error', 'EGL lists none')}"
@@ -52,7 +54,7 @@ def check_data(world: World) -> list[Finding]:
     try:
         answer = ask_probe(world, "habitat_probe", "data", folder, timeout=60.0)
     except NoAnswer as error:
-        return [Finding("datasets", State.BROKEN, str(error), world.pip_project())]
+        return [error.finding("datasets", world.pip_project())]
     items = answer["items"]
     wrong = [item for item in items if item["problem"]]
     if not wrong:

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from relic.doctor.check import DISTRIBUTION, Finding, NoAnswer, State, World, ask
+from relic.doctor.check import Finding, NoAnswer, State, World, ask
+from relic.extras import DISTRIBUTION
 
 _GIB = 2**30
 ENOUGH_SHARED = 1 * _GIB
@@ -205,7 +206,7 @@ def check_ray(world: World) -> list[Finding]:
     try:
         answer = ask(world.python, ["-c", script], timeout=60.0, environment=world.environment)
     except NoAnswer as error:
-        return [Finding("ray", State.BROKEN, f"does not start: {error}", install)]
+        return [error.finding("ray", install, found="does not start: {}")]
     return [_knock(answer["version"], world.environment.get("RAY_ADDRESS", ""))]
 
 

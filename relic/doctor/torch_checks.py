@@ -21,8 +21,8 @@ def check_torch(world: World) -> list[Finding]:
     try:
         answer = ask_probe(world, "torch_probe", timeout=_TIMEOUT_S)
     except NoAnswer as error:
-        found = f"does not work: {error}"
-        return [Finding("torch", State.BROKEN, found, world.pip("--force-reinstall", "torch"))]
+        repair = world.pip("--force-reinstall", "torch")
+        return [error.finding("torch", repair, found="does not work: {}")]
     build = f"CUDA {answer['built_for']}" if answer["built_for"] else "no CUDA"
     found = f"{answer['version']}, built for {build}, {answer['threads']} CPU threads"
     torch = Finding("torch", State.OK, found)
@@ -45,7 +45,7 @@ def _cuda(world: World, answer: dict[str, Any]) -> Finding:
     there = gpus()
     if not there:
         inside = Path("/.dockerenv").exists()
-        repair = "docker run --gpus all ..." if inside else None
+        repair = "docker run --gpus all ...  # where the host has one" if inside else None
         return Finding("cuda", State.ABSENT, "no NVIDIA GPU; the CPU computes", repair)
     version = answer["version"].partition("+")[0]
     if answer["built_for"] is None:

@@ -39,6 +39,7 @@ from relic.figures import (
     score_axis,
     steps_axis,
 )
+from relic.files import make_directory
 from relic.measures import label
 from relic.schema import in_lines
 from relic.shipped import located, outside
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shipped = [_shipped_for(run, options.reference) for run in runs]
         verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
         out = options.out or outside(located(options.runs[0])) / "plots"
+        make_directory(out, key="--out")
         (drawn,) = save_figures({"learning_curve": plot(runs, shipped[0])}, out)
     except (ValueError, OSError) as error:
         print(in_lines(error, 3), file=sys.stderr)

@@ -125,6 +125,11 @@ class Block:
     num_real: int
 
 
+def protocol_names(directory: Path = PROTOCOLS) -> list[str]:
+    """Return the names of the protocols in a directory."""
+    return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
 def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Protocol:
     """Load a protocol, with fields changed if asked for.
 
@@ -139,7 +144,7 @@ def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Pro
     """
     path = Path(name) if _is_path(name) else directory / f"{name}.yaml"
     if not path.is_file():
-        valid = sorted(p.stem for p in directory.glob("*.yaml"))
+        valid = protocol_names(directory)
         if _is_path(name):
             raise ConfigError(f"protocol: must be a file or a name, found no file {name}.")
         raise ConfigError(

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from relic.arguments import read, section_of, split
-from relic.evaluation.protocol import Protocol, change_protocol, limit_fields, load_protocol
+from relic.evaluation.protocol import (
+    Protocol,
+    change_protocol,
+    limit_fields,
+    load_protocol,
+    protocol_names,
+)
 from relic.schema import ConfigError, at_least, build, check_bounds, hint_at, nearest, to_plain
+from relic.shipped import located
 
 FIXED = ("name", "version")
 """Fields of a protocol that cannot be overridden."""
@@ -78,9 +85,10 @@ class Settings:
         for name in self.videos:
             trial, _, episode = name.partition("/")
             if not (trial.isdecimal() and episode.isdecimal()):
+                like = int(trial) if trial.isdecimal() else 3
                 raise ValueError(
-                    f"videos: must name episodes as TRIAL/EPISODE, got {name!r}. Write 3/0 for the "
-                    "first episode of trial 3."
+                    f"videos: must name episodes as TRIAL/EPISODE, got {name!r}. Write {like}/0 "
+                    f"for the first episode of trial {like}."
                 )
 
     @property
@@ -103,7 +111,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     known = [f.name for f in fields(Settings)]
     changeable = [f.name for f in fields(Protocol) if f.name not in FIXED]
     for argument in arguments:
-        key, text = split(argument)
+        key, text = split(argument, _key_of(argument))
         root = key.partition(".")[0]
         if root not in (*known, *changeable):
             raise ConfigError(f"{key}: unknown key. {nearest(key, [*known, *changeable])}")
@@ -122,6 +130,13 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
             "Leave one out."
         )
     return settings, changes
+
+
+def _key_of(argument: str) -> str:
+    """Return which key a value alone was meant for: a run is what people name first."""
+    if argument in protocol_names():
+        return "protocol"
+    return "run" if located(argument).is_dir() else "key"
 
 
 def _runs(text: str) -> list[str]:

@@ -21,7 +21,16 @@ from relic.arguments import Loader, alternatives, is_text, merge, read, section_
 from relic.help import comment_of
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS
-from relic.schema import ConfigError, build, hint_at, leaves, nearest, to_plain, without_none
+from relic.schema import (
+    ConfigError,
+    build,
+    hint_at,
+    leaves,
+    names_below,
+    nearest,
+    to_plain,
+    without_none,
+)
 from relic.shipped import CONFIGS
 from relic.upgrade import refuse_older_key
 
@@ -62,7 +71,12 @@ def compose_arguments(arguments: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: If anything is refused.
     """
-    return _composed([split(argument) for argument in arguments])
+    return _composed(map(_split, arguments))
+
+
+def _split(argument: str) -> tuple[str, str]:
+    """Split `key=value`; a value alone is taken for a choice of the first group that has it."""
+    return split(argument, next((g for g, names in groups().items() if argument in names), "key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,7 @@ def sweep(arguments: Sequence[str]) -> list[SweepRun]:
 
     The same command gives the same names, also with more values.
     """
-    keys = [(key, alternatives(text)) for key, text in map(split, arguments)]
+    keys = [(key, alternatives(text)) for key, text in map(_split, arguments)]
     swept = sorted({key for key, values in keys if len(values) > 1})
     ends = [key.rpartition(".")[2] for key in swept]
     short = {k: end if ends.count(end) == 1 else k for k, end in zip(swept, ends, strict=True)}
@@ -225,10 +239,15 @@ def _hint(key: str) -> Any:
     refuse_older_key(key)
     try:
         return hint_at(RunConfig, key)
-    except ConfigError:
+    except ConfigError as error:
+        ends = {name.rpartition(".")[2] for name in names_below(RunConfig)}
+        if "." in key or key in ends:
+            raise
         meant = nearest(key, groups())
-        if "." not in key and meant.startswith("Did"):
+        if meant.startswith("Did"):
             raise ConfigError(f"{key}: unknown key. {meant}") from None
+        if "Choose one of" in str(error):
+            raise ConfigError(f"{error} One of the environment is env.options.{key}.") from None
         raise
 
 

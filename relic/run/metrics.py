@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from relic.extras import install_command
 from relic.files import changed_since_mark, complete_lines, mark_file, write_mark, write_text
 from relic.run.distributed import Ranks
 from relic.upgrade import upgrade_metrics
@@ -169,7 +170,7 @@ class TensorBoardMirror:
         except ImportError:
             raise ImportError(
                 "logging.tensorboard: needs the package tensorboard. "
-                "Install it with: pip install 'relic-rl[logging]'"
+                f"Install it with: {install_command('logging')}"
             ) from None
         self._writer = SummaryWriter(str(directory), purge_step=purge_step)
 
@@ -197,7 +198,7 @@ class WandbMirror:
         except ImportError:
             raise ImportError(
                 "logging.wandb: needs the package wandb. "
-                "Install it with: pip install 'relic-rl[logging]'"
+                f"Install it with: {install_command('logging')}"
             ) from None
         self._run = wandb.init(
             id=run_id, project=project, mode=mode, dir=str(directory), config=config,  # type: ignore[arg-type]

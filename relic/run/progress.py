@@ -16,29 +16,45 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relic.ppo.schedule import PrefixGradient
+from relic.run.config import RunConfig
 from relic.run.ranks.supervisor import ASKING, asked_to_stop
 from relic.stops import in_main_thread
 
 _log = logging.getLogger(__name__)
 PARTS = ("simulate", "act", "learn", "refresh")
-_ADVICE = {
-    "simulate": "simulator-bound: more env threads, or rollout.groups=2",
-    "act": "acting-bound: more rows (rollout.num_envs) share each step",
-    "learn": "learner-bound: fewer ppo.update_epochs, or updates.prefix_gradient=detached",
-    "refresh": "refresh-bound: fewer updates.per_rollout",
-}
 _LINE_EVERY_S = 30.0
 
 
-def verdict(times: Mapping[str, float]) -> str:
-    """Say in one line where the time goes and what would help most."""
+def verdict(times: Mapping[str, float], config: RunConfig) -> str:
+    """Say in one line where the time goes and what would help most that is not so already."""
     total = sum(times.get(p, 0.0) for p in PARTS)
     if total <= 0:
         return "no time measured yet"
     shares = {p: times.get(p, 0.0) / total for p in PARTS}
     split = ", ".join(f"{p} {100 * s:.0f} %" for p, s in shares.items())
     slowest = max(shares, key=lambda p: shares[p])
-    return f"{split}: {_ADVICE[slowest]}"
+    return f"{split}: {_advice(config)[slowest]}"
+
+
+def _advice(config: RunConfig) -> dict[str, str]:
+    """Return what would make each part faster."""
+    rollout, updates = config.rollout, config.updates
+    partial = updates.per_rollout > updates.full_per_rollout
+    simulate = ["more env threads"]
+    if rollout.groups == 1 and rollout.num_envs > 1:
+        simulate.append("rollout.groups=2")
+    learn = [f"fewer ppo.update_epochs ({config.ppo.update_epochs} now)"]
+    if config.ppo.update_epochs == 1:
+        learn = ["a smaller policy"]
+    if partial and updates.prefix_gradient is PrefixGradient.FULL:
+        learn.append("updates.prefix_gradient=detached")
+    return {
+        "simulate": f"simulator-bound: {', or '.join(simulate)}",
+        "act": f"acting-bound: more rows (rollout.num_envs, {rollout.num_envs} now) share a step",
+        "learn": f"learner-bound: {', or '.join(learn)}",
+        "refresh": f"refresh-bound: fewer updates.per_rollout ({updates.per_rollout} now)",
+    }
 
 
 def tell(text: str) -> None:

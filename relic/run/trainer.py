@@ -187,7 +187,7 @@ class Trainer:
     def closing_line(self) -> str:
         """Say how training ended, and where the time went."""
         if self.is_finished:
-            return f"time: {verdict(self._times)}"
+            return f"time: {verdict(self._times, self.config)}"
         return f"stopped at {self.env_steps:,} steps; start again to go on"
 
     def updates(self, stopping: Callable[[], bool]) -> Generator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relic.cluster.launch import joined, needed
+from relic.extras import install_command
 from relic.run.config import ClusterConfig, Placement
 from relic.schema import ConfigError
 from tests.ports import closed_port
@@ -48,7 +49,7 @@ def test_without_ray_one_sentence_says_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip() == (
-        "cluster: needs the package ray. Install it with: pip install 'relic-rl[cluster]'"
+        f"cluster: needs the package ray. Install it with: {install_command('cluster')}"
     )
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relic.doctor import torch_checks
 from relic.doctor.check import NoAnswer, State, ask
 from relic.doctor.cli import PARTS, main
 from relic.doctor.machine import check_packages, check_requirement
@@ -53,11 +54,8 @@ def copy_doctor(folder: Path) -> None:
     (folder / "relic").mkdir()
     (folder / "relic" / "__init__.py").write_text("")
     shutil.copytree(DOCTOR, folder / "relic" / "doctor")
-    for name in (
-        "files.py",
-        "schema.py",
-        "shipped.py",
-    ):  # standard library alone, as all that the doctor imports
+    # Of the standard library alone, as all that the doctor imports.
+    for name in ("extras.py", "files.py", "schema.py", "shipped.py"):
         shutil.copy(DOCTOR.parent / name, folder / "relic")
 
 
@@ -120,6 +118,15 @@ def test_torch_that_cannot_be_imported_is_broken(world, tmp_path):
     assert "libtorch_cpu.so: no such file" in finding.found
     assert finding.repair
     assert finding.repair.endswith("install --force-reinstall torch")
+
+
+def test_a_machine_that_is_too_busy_to_answer_is_no_fault_of_torch(world, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(torch_checks, "_TIMEOUT_S", 0.5)
+    finding = only(check_torch(in_environment(world, PYTHONPATH=tmp_path)))
+    assert (finding.state, finding.works) == (State.UNKNOWN, False)
+    assert finding.found == "no answer within 0.5 s"
+    assert "install" not in str(finding.repair)
 
 
 def test_a_backend_that_cannot_run_is_named_and_the_others_go_on(world, tmp_path):

@@ -232,7 +232,9 @@ def test_what_is_no_run_is_refused(shipped, tmp_path, capsys):
     (tmp_path / "newer.json").write_text(json.dumps(newer))
     said = refused(tmp_path / "s0", f"--reference={tmp_path / 'newer.json'}")
     assert "at most 1, got 99" in said
-    assert "File exists" in refused(tmp_path / "s0", f"--out={tmp_path / 'newer.json'}")
+    assert "(it is a file). Choose another --out." in refused(
+        tmp_path / "s0", f"--out={tmp_path / 'newer.json'}"
+    )
     (tmp_path / "other.json").write_text('{"format": 1}')
     said = refused(tmp_path / "s0", f"--reference={tmp_path / 'other.json'}")
     assert "must be a file of learning curves, got one without 'curves'" in said

@@ -67,7 +67,7 @@ try:
     from numba import cuda as numba_cuda_module
 except ImportError as error:
     raise ImportError(
-        "CudaBatchRenderer: numba-cuda must be installed. Run: pip install 'relic-rl[cuda]'"
+        "CudaBatchRenderer: numba-cuda must be installed. Run: pip install 'numba-cuda>=0.30'"
     ) from error
 
 cuda: Any = numba_cuda_module

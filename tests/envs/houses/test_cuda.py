@@ -104,7 +104,7 @@ def test_without_numba_cuda_one_sentence_says_what_to_install():
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1] == (
         "ImportError: CudaBatchRenderer: numba-cuda must be installed. "
-        "Run: pip install 'relic-rl[cuda]'"
+        "Run: pip install 'numba-cuda>=0.30'"
     )
 
 
