@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 
 def train() -> int:
@@ -20,6 +21,16 @@ def evaluate() -> int:
 def doctor() -> int:
     """Say what works on this machine, as `python -m relic.doctor` does."""
     return _run("relic.doctor.cli", "main")
+
+
+def started_as(script: str) -> str:
+    """Return what the user typed to start this command.
+
+    Args:
+        script: How it is started without a console command, such as `train.py`.
+    """
+    name = Path(sys.argv[0]).stem  # on Windows it ends in .exe
+    return name if name.startswith("relic-") else script
 
 
 def _run(module: str, function: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from relic.console import started_as
 from relic.evaluation.protocol import PROTOCOLS, Protocol
 from relic.evaluation.settings import FIXED, Settings, named_protocol, parse
 from relic.help import choice_list, comment_of, describe, entries, section_list, show
@@ -35,7 +36,8 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def _evaluate(arguments: Sequence[str]) -> int:
     if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
-        show(usage(*(a for a in arguments if "=" not in a and a not in ("-h", "--help"))))
+        text = usage(*(a for a in arguments if "=" not in a and a not in ("-h", "--help")))
+        show(text.replace("eval.py", started_as("eval.py")))
         return 0 if arguments else REFUSED
     settings, changes = parse(arguments)
     if settings.protocol is not None:

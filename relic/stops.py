@@ -67,7 +67,7 @@ _OF_RUST: Final = re.compile(r"\(os error (\d+)\)")
 _NO_MEMORY: Final = re.compile(r"DefaultCPUAllocator: (can't allocate memory[^.]*)|out of memory")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the doctor imports this file under older Pythons too
 class Stop:
     """Why a command ends early."""
 

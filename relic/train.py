@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from relic.console import started_as
 from relic.help import choice_list, entries, page, section_list, sections_below, show
 from relic.run.compose import (
     SweepRun,
@@ -35,7 +36,8 @@ def _train(arguments: Sequence[str]) -> int:
     said = _parser().parse_intermixed_args(arguments)
     if said.help is not None:
         asked = [said.help] if "=" in said.help else []  # a key, where no page is named
-        show(help_page("" if asked else said.help, [*said.keys, *asked]))
+        text = help_page("" if asked else said.help, [*said.keys, *asked])
+        show(text.replace("train.py", started_as("train.py")))
         return 0
     if not said.multirun:
         config = compose_arguments(said.keys)
@@ -67,7 +69,7 @@ def in_sweep(config: RunConfig, run: SweepRun) -> RunConfig:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="train.py",
+        prog=started_as("train.py"),
         usage="%(prog)s [key=value ...] [-m] [-c job] [-h [PAGE]]",
         allow_abbrev=False,
         add_help=False,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from relic.console import started_as
 from relic.doctor.check import Finding, World
 from relic.doctor.habitat import check_data, check_egl, check_simulator
 from relic.doctor.machine import (
@@ -22,6 +23,7 @@ from relic.doctor.machine import (
     check_wandb,
 )
 from relic.doctor.torch_checks import check_torch
+from relic.stops import guarded
 
 CHECKS: tuple[tuple[Callable[[World], list[Finding]], tuple[str, ...]], ...] = (
     (check_python, ("python",)),
@@ -53,6 +55,10 @@ def examine(world: World) -> Iterator[Finding]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings; return 1 if a required part is broken."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parse(arguments)
     required = {*ALWAYS, *options.require, *(SIMULATOR if options.habitat_python else ())}
     world = World(
@@ -78,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m relic.doctor",
+        prog=started_as("python -m relic.doctor"),
         description="Say what works on this machine, and what repairs the rest. "
         "Exit status 1 if a required part is broken.",
     )

@@ -55,7 +55,7 @@ def copy_doctor(folder: Path) -> None:
     (folder / "relic" / "__init__.py").write_text("")
     shutil.copytree(DOCTOR, folder / "relic" / "doctor")
     # Of the standard library alone, as all that the doctor imports.
-    for name in ("extras.py", "files.py", "schema.py", "shipped.py"):
+    for name in ("console.py", "extras.py", "files.py", "schema.py", "shipped.py", "stops.py"):
         shutil.copy(DOCTOR.parent / name, folder / "relic")
 
 

@@ -1,5 +1,7 @@
 """Help says of every field what it means, with the value that it would have."""
 
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Annotated, Literal, get_args, get_type_hints
@@ -7,6 +9,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import pytest
 
 from relic import help as pages
+from relic.console import doctor, evaluate, train
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.settings import Settings
 from relic.run.compose import describe_choice, groups
@@ -134,6 +137,27 @@ def test_the_general_page_is_short_and_names_all_others():
     # What it calls pages are pages.
     for name in (*groups(), "run", "env", "policy.encoder.vit", "ppo.lr"):
         assert help_page(name, [])
+
+
+@pytest.mark.parametrize(
+    ("script", "command", "started"),
+    [
+        ("train.py", train, "relic-train"),
+        ("eval.py", evaluate, "relic-eval"),
+        ("python -m relic.doctor", doctor, "relic-doctor"),
+    ],
+)
+def test_help_names_the_command_that_the_user_typed(script, command, started, monkeypatch, capsys):
+    def said(path: str) -> str:
+        monkeypatch.setattr(sys, "argv", [path, "--help"])
+        with suppress(SystemExit):  # as argparse ends
+            command()
+        return capsys.readouterr().out
+
+    assert started not in said(f"/home/{script}")
+    ours = said(f"/usr/bin/{started}")
+    assert f"usage: {started} " in ours
+    assert script not in ours
 
 
 def test_a_reader_may_leave_early(monkeypatch, tmp_path):

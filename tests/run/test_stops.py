@@ -205,9 +205,11 @@ def test_what_nobody_foresaw_is_raised():
     assert stop_of(FileNotFoundError("must exist")).status == REFUSED  # pyright: ignore
 
 
-def test_a_reader_that_leaves():
-    show = [sys.executable, str(ROOT / "train.py"), "--cfg", "job"]
-    process = subprocess.Popen(show, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("command", [("train.py", "--cfg", "job"), ("-m", "relic.doctor")])
+def test_a_reader_that_leaves(command):
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 128 + signal.SIGPIPE
