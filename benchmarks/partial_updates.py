@@ -2,38 +2,43 @@
 
     python benchmarks/partial_updates.py runs/partial                # hours on two cores
     python benchmarks/partial_updates.py runs/partial --plot-only    # from what has been trained
+    python benchmarks/partial_updates.py runs/shown --curves docs/baselines/partial_updates.json
     python benchmarks/partial_updates.py runs/partial_houses --experiment houses_small
 
 Each case trains with the experiment's settings but for what is compared, one thread each: rollouts
 of 4,096 steps in 16 rows with 16 updates, in Darkroom also of 512 steps in 128 rows with 4. Time is
 CPU time of the case's process, validation included, so that other load on the machine does not
 count. The plot shows validation, from the third episode of a trial on, at equal steps and at equal
-time; take a directory for each experiment. The last line is one JSON object.
+time; take a directory for each experiment. `curves.json` there holds what the plot shows. The last
+line of the output is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cases import Case, Children, cpu_seconds, each, train
+from matplotlib.figure import Figure
 from timing import finish
 
 from relic.figures import (
     LOOKS,
-    MOST_LINES,
+    REFERENCE,
+    Look,
     draw_line,
-    legend_above,
     panels,
-    save_figure,
+    save_figures,
     score_axis,
     steps_axis,
 )
+from relic.files import write_json
 from relic.run.metrics import read_metrics
 
 WINDOW = 512
@@ -64,6 +69,13 @@ LABELS = {
     "as_acted": "detached, no shuffle, keys and values as acted with",
     "in_pass": "detached, no shuffle, keys and values of the last pass",
 }
+FIGURES = {
+    "partial_updates": ("none", "detached", "no_shuffle", "window", "full"),
+    "cheaper_updates": ("no_shuffle", "several", "several_full", "as_acted", "in_pass"),
+}
+"""Choices that one figure compares, no more than lines can be told apart."""
+OFF = Look(REFERENCE, (0, (2, 2)), "x")
+"""Of no partial updates, which all others are held against."""
 LONG_ONLY = ("window", "no_shuffle", "several", "several_full", "as_acted", "in_pass")
 """Choices for rollouts of many updates, and longer than the window."""
 LONG = ("rollout.num_envs=16", "rollout.num_steps=4096", "updates.per_rollout=16")
@@ -110,7 +122,7 @@ SETTINGS = {
         epochs=2,
         score="val/success",
         label="success in validation houses",
-        top=0.6,
+        top=0.4,
         bars=(0.2, 0.3),
     ),
 }
@@ -138,48 +150,76 @@ def case_of(
     return Compared(directory / name, overrides, num_steps, choice)
 
 
-def curve(case: Compared, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return steps, CPU seconds and score at each validation; work is even over the run."""
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What validation said during a run, V times."""
+
+    num_steps: int
+    choice: str
+    cpu_s: float
+    """Of the whole run."""
+    env_steps_V: list[int]
+    score_V: list[float]
+
+    @property
+    def cpu_s_V(self) -> np.ndarray:
+        """CPU seconds until each validation; work is even over the run."""
+        return self.cpu_s * np.array(self.env_steps_V) / self.env_steps_V[-1]
+
+
+def curve(case: Compared, score: str) -> Curve:
+    """Return the curve of a run, which validates at its end."""
     lines = read_metrics(case.directory / "metrics.jsonl")
     points = [(line["env_steps"], line[score]) for line in lines if score in line]
-    steps, scores = (np.array(column, float) for column in zip(*points, strict=True))
-    seconds = cpu_seconds(case) * steps / lines[-1]["env_steps"]
-    return steps, seconds, scores
+    steps, scores = map(list, zip(*points, strict=True))
+    return Curve(case.num_steps, case.choice, cpu_seconds(case), steps, scores)
 
 
-def plot(cases: list[Compared], setting: Setting, path: Path) -> None:
-    """Draw every rollout length against steps and against time."""
-    lengths = sorted({case.num_steps for case in cases})
-    figure, axes = panels(len(lengths), 2, width=10, height=3.6 * len(lengths) + 0.6)
-    shown = list(dict.fromkeys(case.choice for case in cases))
+def plot(curves: list[Curve], setting: Setting, directory: Path) -> list[Path]:
+    """Draw every rollout length against steps and against time; return the figures' files."""
+    figures = {}
+    for name, choices in FIGURES.items():
+        looks = {"off": OFF, **dict(zip(choices, LOOKS, strict=False))}
+        shown = [one for one in curves if one.choice in looks]
+        if len({one.choice for one in shown} - {"off"}) > 1:  # or there is nothing to compare
+            figures[name] = _figure(shown, looks, setting)
+    return save_figures(figures, directory)
+
+
+def _figure(curves: list[Curve], looks: Mapping[str, Look], setting: Setting) -> Figure:
+    lengths = sorted({each.num_steps for each in curves})
+    figure, axes = panels(len(lengths), 2, width=10, height=3.6 * len(lengths) + 1)
+    named: dict[str, Any] = {}
     for row, length in zip(axes, lengths, strict=True):
-        for case in (c for c in cases if c.num_steps == length):
-            steps, seconds, scores = curve(case, setting.score)
-            look, text = LOOKS[shown.index(case.choice) % MOST_LINES], LABELS[case.choice]
-            draw_line(row[0], steps, scores, look, label=text)
-            draw_line(row[1], seconds / 60, scores, look, label=text)
-        for one in row:
-            score_axis(one, setting.score.rpartition("/")[2], setting.label)
-            one.set(title=f"rollouts of {length:,} steps", ylim=(0, setting.top))
+        for one in (c for c in curves if c.num_steps == length):
+            look, text = looks[one.choice], LABELS[one.choice]
+            draw_line(row[0], one.env_steps_V, one.score_V, look, label=text)
+            draw_line(row[1], one.cpu_s_V / 60, one.score_V, look, label=text)
+        for axes_here in row:
+            score_axis(axes_here, setting.score.rpartition("/")[2], setting.label)
+            axes_here.set(title=f"rollouts of {length:,} steps", ylim=(0, setting.top))
         steps_axis(row[0])
         row[1].set_xlabel("CPU minutes")
-    # Of the longest rollouts, which have all choices.
-    legend_above(figure, axes[-1, 0], columns=2)
-    save_figure(figure, path)
+        handles, texts = row[0].get_legend_handles_labels()
+        named |= dict(zip(texts, handles, strict=True))
+    # Not of one panel alone: each length has choices of its own.
+    figure.legend([*named.values()], [*named], loc="outside upper left", ncols=2, frameon=False)
+    return figure
 
 
-def table(cases: list[Compared], setting: Setting) -> list[dict[str, Any]]:
-    """Say of each case how far it came, in what time, and when it first reached the bars."""
+def table(curves: list[Curve], setting: Setting) -> list[dict[str, Any]]:
+    """Say of each run how far it came, in what time, and when it first roneed the bars."""
     rows = []
-    for case in cases:
-        steps, seconds, scores = curve(case, setting.score)
-        row: dict[str, Any] = {"num_steps": case.num_steps, "choice": case.choice}
-        row |= {"env_steps": int(steps[-1]), "cpu_s": round(float(seconds[-1]))}
+    for one in curves:
+        scores = np.array(one.score_V)
+        row: dict[str, Any] = {"num_steps": one.num_steps, "choice": one.choice}
+        row |= {"env_steps": one.env_steps_V[-1], "cpu_s": round(one.cpu_s)}
         row |= {"last": round(float(scores[-1]), 3), "best": round(float(scores.max()), 3)}
         for bar in setting.bars:
-            reached = np.flatnonzero(scores >= bar)
-            row[f"steps_to_{bar}"] = int(steps[reached[0]]) if len(reached) else None
-            row[f"cpu_s_to_{bar}"] = round(float(seconds[reached[0]])) if len(reached) else None
+            roneed = np.flatnonzero(scores >= bar)
+            first = roneed[0] if len(roneed) else None
+            row[f"steps_to_{bar}"] = None if first is None else one.env_steps_V[first]
+            row[f"cpu_s_to_{bar}"] = None if first is None else round(float(one.cpu_s_V[first]))
         rows.append(row)
         print(row)
     return rows
@@ -204,8 +244,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--plot-only", action="store_true")
+    parser.add_argument("--curves", type=Path, help="draw those of a file, and train nothing")
     args = parser.parse_args()
     setting = SETTINGS[args.experiment]
+    if args.curves:
+        kept = json.loads(args.curves.read_text())["curves"][args.experiment]
+        print(*plot([Curve(**one) for one in kept], setting, args.directory), sep="\n")
+        return
     args.lengths = args.lengths or list(setting.rollouts)
     if not set(args.lengths) <= set(setting.rollouts):
         parser.error(f"--lengths: {args.experiment} has {list(setting.rollouts)}")
@@ -223,8 +268,11 @@ def main() -> None:
     cases = [case for case in cases if case.accounts.exists() and case.reached]
     if not cases:
         parser.error(f"directory: must hold a case to be shown, found none in {args.directory}")
-    rows = table(cases, setting)
-    plot(cases, setting, args.directory / "partial_updates.png")
+    curves = [curve(case, setting.score) for case in cases]
+    kept = {"curves": {args.experiment: [asdict(one) for one in curves]}}
+    write_json(args.directory / "curves.json", kept)
+    rows = table(curves, setting)
+    plot(curves, setting, args.directory)
     options = {**vars(args), "directory": str(args.directory)}
     finish("partial_updates", options, torch.device("cpu"), rows)
 

@@ -1,11 +1,15 @@
 """What benchmarks compute from what they measure."""
 
+import json
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from relic.figures import MOST_LINES
+from relic.files import PROJECT
 from relic.policy.memory.config import TransformerConfig
 from relic.run.compose import compose
 
@@ -94,3 +98,15 @@ def test_a_call_ends_just_before_a_refresh(monkeypatch, update_s, first, stops_a
         index += 1
     assert index == stops_after
     assert left[0] > 0
+
+
+def test_partial_updates_are_drawn_by_lines_that_can_be_told_apart(tmp_path):
+    from partial_updates import CHOICES, FIGURES, SETTINGS, Curve, plot
+
+    assert {"off", *chain(*FIGURES.values())} == set(CHOICES)
+    assert all(len(choices) <= MOST_LINES for choices in FIGURES.values())
+    kept = json.loads((PROJECT / "docs" / "baselines" / "partial_updates.json").read_text())
+    for experiment, curves in kept["curves"].items():
+        drawn = plot([Curve(**one) for one in curves], SETTINGS[experiment], tmp_path / experiment)
+        # No figure of the cheaper ones, of which only what they are held against is there.
+        assert [path.name for path in drawn] == ["partial_updates.png"]
