@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from relic.policy.goal_location import GoalLocationHead
     from relic.policy.recall import RecallHead
 
+GOAL_SEEN = "goal_detection"
+"""What environments of this project call the goal's part of what is in view."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuxiliaryConfig(ABC):
@@ -45,6 +48,14 @@ class AuxiliaryConfig(ABC):
     def lesson_weight(self) -> float:
         """Weight of the same losses on the head's lesson (`AuxiliaryHead.lesson`); 0: none."""
         return 0.0
+
+    @property
+    def no_inputs(self) -> dict[str, str]:
+        """Observations that no token may hold beside this head, each with what to set if one does.
+
+        A lesson could not change them, and they would go on telling what was so before it.
+        """
+        return {}
 
     @abstractmethod
     def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
@@ -128,7 +139,7 @@ class RecallConfig(PlaceConfig):
     """Observed category that is asked for."""
     seen: str = "detections"
     """Observation of what is in view of each category: a flag, pixels, metres ahead and right."""
-    goal_seen: str | None = "goal_detection"
+    goal_seen: str | None = GOAL_SEEN
     """The goal's part of it: the flag, metres ahead and right, and the place. Null where the agent
     sees pictures instead: then what is in view answers questions only, and is never an input."""
 
@@ -149,6 +160,13 @@ class RecallConfig(PlaceConfig):
         if not self.relabelled:
             return own
         return (*own, self.goal, *((self.seen, self.goal_seen) if self.goal_seen else ()))
+
+    @property
+    def no_inputs(self) -> dict[str, str]:
+        """What tells where the goal is, while the lesson asks for another."""
+        if not self._is_told_what_is_seen:
+            return {}
+        return {GOAL_SEEN: f"policy.recall.goal_seen={GOAL_SEEN}"}
 
     @property
     def _is_told_what_is_seen(self) -> bool:

@@ -119,18 +119,24 @@ class Policy(nn.Module):
             targets=[*privileged, *(k for section in sections.values() for k in section.targets)],
         )
         for name, section in sections.items():
-            self._check_stored(name, section)
+            self._check_observed(name, section)
         self.token = Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
         self.features = Linear(width, width)
 
-    def _check_stored(self, name: str, section: AuxiliaryConfig) -> None:
-        """Refuse a head that reads what no rollout keeps."""
+    def _check_observed(self, name: str, section: AuxiliaryConfig) -> None:
+        """Refuse a head that reads what no rollout keeps, or whose lesson contradicts a token."""
         for key in (*section.targets, *section.reads):
             if key not in self.stored_space.spaces:
                 raise ValueError(
                     f"encoder.keys: must hold {key!r}, which policy.{name} reads, got "
                     f"{list(self.config.encoder.keys or ())}. Add it, or set policy.{name}=null."
+                )
+        for key, instead in section.no_inputs.items():
+            if key in self.encoder.plan.inputs:
+                raise ValueError(
+                    f"encoder.keys: must leave {key!r} out where policy.{name} is not told of it, "
+                    f"got {', '.join(self.encoder.plan.inputs)}. Name the others, or set {instead}."
                 )
 
     @property

@@ -165,6 +165,17 @@ def test_a_lesson_without_detections_is_refused() -> None:
         make_teacher(blind)
 
 
+@pytest.mark.parametrize("keys", [None, ("gps", "compass", "goal", "goal_detection")])
+def test_inputs_that_a_lesson_would_contradict_are_refused(keys) -> None:
+    """The lesson asks for another goal, and the token would still say where the first one is."""
+    with pytest.raises(ValueError, match=r"encoder\.keys: must leave 'goal_detection' out") as told:
+        make_teacher(keys=keys, goal_seen=None)
+    assert "or set policy.recall.goal_seen=goal_detection." in str(told.value)
+    make_teacher(keys=keys, goal_seen=None, relabelled=0.0)  # no lesson, no contradiction
+    with pytest.raises(ValueError, match="must not name what is learned from, got 'detections'"):
+        make_teacher(keys=("gps", "compass", "goal", "detections"), goal_seen=None)
+
+
 def test_with_pictures_what_is_in_view_only_answers() -> None:
     policy = make_teacher(keys=("gps", "compass", "goal"), goal_seen=None)
     assert "detections" in policy.stored_space.spaces

@@ -100,7 +100,7 @@ class ObservationEncoder(nn.Module):
         self.plan = plan
         self.targets = tuple(targets)
         self.is_frozen = config.is_frozen and bool(plan.images)
-        self._names = module_names([*plan.images, *plan.vectors, *plan.categories])
+        self._names = module_names(plan.inputs)
         self._feature_keys = {key: f"{key}_features" for key in plan.images}
         for key in plan.images:
             while self._feature_keys[key] in observation_space.spaces:
@@ -193,7 +193,7 @@ class ObservationEncoder(nn.Module):
         plan = self.plan
         stored: dict[str, spaces.Space] = {}
         dtypes: dict[str, torch.dtype] = {}
-        for key in (*plan.images, *plan.vectors, *plan.categories, *self.targets):
+        for key in (*plan.inputs, *self.targets):
             if key in plan.images and self.is_frozen:
                 half = np.float16 if self.feature_dtype is torch.float16 else np.float32
                 shape = (self.image_encoder(key).num_features,)

@@ -37,6 +37,11 @@ class ObservationPlan:
     left_out: dict[str, str] = field(default_factory=dict)
     """Why the others are no inputs."""
 
+    @property
+    def inputs(self) -> list[str]:
+        """The observations that tokens hold."""
+        return [*self.images, *self.vectors, *self.categories]
+
 
 def plan_observations(
     config: EncoderConfig, space: spaces.Dict, *, targets: Sequence[str] = ()
@@ -66,7 +71,7 @@ def plan_observations(
             _add_to(plan, config, key, space[key])
         else:
             plan.left_out[key] = reason
-    if config.keys != () and not (plan.images or plan.vectors or plan.categories):
+    if config.keys != () and not plan.inputs:
         why = "; ".join(f"{key} is {reason}" for key, reason in plan.left_out.items())
         raise ValueError(
             f"encoder.keys: must leave an observation as input, got none: {why or 'there are none'}"
