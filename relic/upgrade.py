@@ -11,8 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from relic.policy.encoders.config import EncoderConfig
-from relic.schema import ConfigError, to_plain
+from relic.schema import ConfigError
 
 T = TypeVar("T")
 
@@ -37,20 +36,6 @@ REMOVED: dict[str, Any] = {
 IGNORED = ("policy.encoder.recompute", "policy.encoder.channels_last", "rollout.shards")
 """Keys that are gone and changed no result, whatever their value, or only which rows happened to be
 in a minibatch together."""
-
-_ENCODER = EncoderConfig()
-
-ADDED: dict[str, Any] = {
-    "policy.memory_options": {},
-    # Of observations that older environments do not have.
-    "policy.encoder.vector_units": to_plain(_ENCODER.vector_units),
-    "policy.encoder.same_categories": to_plain(_ENCODER.same_categories),
-    # Of a policy, `upgrade_policy` says what they were.
-    "policy.encoder.privileged": [],
-    "policy.encoder.kinds": {},
-}
-"""Keys that older files lack, with the value that does what those files did; so that comparing two
-configurations names no field that one of them could not know."""
 
 WEIGHTS: dict[str, str] = {
     "place.": "auxiliary.goal_location.",
@@ -81,10 +66,6 @@ def upgrade_config(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, name = _section(upgraded, key)
         if section is not None:
             section.pop(name, None)
-    for key, same in ADDED.items():
-        section, name = _section(upgraded, key)
-        if section is not None:
-            section.setdefault(name, copy.copy(same))
     for key, unused in REMOVED.items():
         section, name = _section(upgraded, key)
         if section is None or name not in section:

@@ -33,7 +33,6 @@ def tables(monkeypatch):
     monkeypatch.setattr(upgrade, "REPLACED", {"b.kind": {"fast": "auto"}})
     monkeypatch.setattr(upgrade, "REMOVED", {"b.gone": False})
     monkeypatch.setattr(upgrade, "IGNORED", ("b.hint",))
-    monkeypatch.setattr(upgrade, "ADDED", {})
     monkeypatch.setattr(upgrade, "WEIGHTS", {"old.": "new.inner."})
     monkeypatch.setattr(upgrade, "METRICS", {"old_loss": "new_loss"})
 
@@ -84,12 +83,3 @@ def test_a_policy_keeps_the_checksums_of_its_file(tables, monkeypatch):
     monkeypatch.setattr(upgrade, "RENAMED", {"policy.old": "policy.new"})
     content = {"config": {"old": 1}, "checksums": {"old.x": 7}}
     assert upgrade_policy(content) == {"config": {"new": 1}, "checksums": {"old.x": 7}}
-
-
-def test_a_field_that_older_files_lack_gets_the_value_that_does_the_same(monkeypatch):
-    monkeypatch.setattr(upgrade, "ADDED", {"b.more": {}})
-    first, second = upgrade_config({"b": {}}), upgrade_config({"b": {}})
-    assert first == {"b": {"more": {}}}
-    assert first["b"]["more"] is not second["b"]["more"]
-    assert upgrade_config({"b": {"more": {"x": 1}}}) == {"b": {"more": {"x": 1}}}
-    assert upgrade_config({"a": 1}) == {"a": 1}

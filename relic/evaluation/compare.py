@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -41,9 +43,11 @@ from relic.figures import (
 )
 from relic.files import make_directory
 from relic.measures import label
+from relic.run.config import RunConfig
 from relic.schema import in_lines
 from relic.shipped import located, outside
 
+T = TypeVar("T", Run, Shipped)
 _SHOWN_CHANGES = 5
 _HEAD = ("run", "experiment", "env steps", "score", "newest", "best", "on track", "verdict")
 
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse(arguments)
     try:
-        runs = [read_run(path) for path in options.runs]
+        runs = [_completed(read_run(path)) for path in options.runs]
         if options.save is not None:
             write_shipped(as_shipped(runs), options.save)
             print(options.save)
@@ -179,7 +183,12 @@ def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
 
 def _shipped_for(run: Run, reference: Path | None) -> Shipped | None:
     file = reference or shipped_file(run.experiment)
-    return read_shipped(file) if reference is not None or file.is_file() else None
+    return _completed(read_shipped(file)) if reference is not None or file.is_file() else None
+
+
+def _completed(made: T) -> T:
+    """Return what older versions may have made with the fields that they did not have yet."""
+    return replace(made, config=RunConfig.completed(made.config))
 
 
 if __name__ == "__main__":

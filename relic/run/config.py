@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning, check_ranks
 from relic.ppo.schedule import UpdateSchedule, check_divides
-from relic.schema import POSITIVE, at_least, check_bounds, nearest
+from relic.schema import (
+    POSITIVE,
+    ConfigError,
+    at_least,
+    build,
+    check_bounds,
+    nearest,
+    to_plain,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -272,6 +280,17 @@ class RunConfig:
                 "checkpoint.best_metric: must come with a validation, got "
                 "validation.every_rollouts=null. Set validation.every_rollouts."
             )
+
+    @classmethod
+    def completed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a stored configuration with the fields that it was made without at their default.
+
+        One of a version with other fields stays as it is: a comparison will name them.
+        """
+        try:
+            return to_plain(build(cls, stored))
+        except ConfigError:
+            return dict(stored)
 
     @property
     def directory(self) -> Path:

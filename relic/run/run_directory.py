@@ -28,7 +28,7 @@ from relic.files import (
     write_sealed_text,
 )
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, build, differences, to_plain
+from relic.schema import ConfigError, differences, to_plain
 from relic.upgrade import upgrade_config
 
 FREE_KEYS = ("total_steps", "run_dir", "device", "ranks", "logging", "checkpoint", "cluster")
@@ -111,11 +111,7 @@ class RunDirectory:
                 f"{self.config}: must be the configuration of a run, got a damaged file "
                 f"({str(error).splitlines()[0]}). Restore it, or choose another run_dir."
             ) from None
-        content = upgrade_config(content)
-        try:
-            return to_plain(build(RunConfig, content))
-        except ConfigError:  # Of a version with other fields: the comparison names them.
-            return content
+        return RunConfig.completed(upgrade_config(content))
 
 
 @dataclass(frozen=True, slots=True)

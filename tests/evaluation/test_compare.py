@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 
@@ -9,7 +10,6 @@ from relic.evaluation.compare import main
 from relic.evaluation.learning_curve import (
     PACE,
     Curve,
-    Run,
     Standing,
     as_shipped,
     expected,
@@ -20,7 +20,7 @@ from relic.evaluation.learning_curve import (
     write_shipped,
 )
 from relic.run.config import RunConfig
-from relic.schema import ConfigError, build, to_plain
+from relic.schema import ConfigError, build
 from relic.shipped import PRETRAINED
 
 CONFIG = {
@@ -28,6 +28,7 @@ CONFIG = {
     "seed": 0,
     "ppo": {"lr": 0.1},
     "checkpoint": {"best_metric": "val/return"},
+    "validation": {"every_rollouts": 5},
 }
 
 
@@ -133,9 +134,12 @@ def test_early_scores_have_a_narrow_range_where_runs_agreed():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"env": {"id": "mine:make", "options": {}}}, "env.id: None -> mine:make"),
+        ({"env": {"id": "mine:make"}}, "env.id: relic/Darkroom-v0 -> mine:make"),
         ({"env": {"options": {"size": "large"}}}, "env.options.size: None -> large"),
-        ({"validation": {"episodes": 3}}, "validation.episodes: None -> 3"),
+        (
+            {"validation": {"every_rollouts": 5, "episodes": 3}},
+            "validation.episodes: 8 -> 3",
+        ),
     ],
 )
 def test_runs_of_another_task_are_refused(shipped, tmp_path, capsys, changes, named):
@@ -198,7 +202,8 @@ def test_another_run_can_be_the_reference(shipped, tmp_path, capsys):
 def test_command_saves_curves(shipped, tmp_path, capsys):
     runs = [str(tmp_path / name) for name in ("s0", "s1")]
     assert main([*runs, f"--save={tmp_path / 'new' / 'curve.json'}"]) == 0
-    assert (tmp_path / "new" / "curve.json").read_text() == (tmp_path / "curve.json").read_text()
+    new, old = (json.loads((tmp_path / n).read_text()) for n in ("new/curve.json", "curve.json"))
+    assert new == old | {"config": new["config"]}  # whose fields stand at their default
 
 
 def test_runs_without_a_shipped_curve_are_told_so(tmp_path, capsys):
@@ -247,7 +252,40 @@ def test_shipped_curves_are_of_their_experiment(file):
     assert shipped.score in shipped.curves
     for curves in shipped.curves.values():
         assert all((np.diff(curve.step_P) > 0).all() for curve in curves)
-    # A field that it lacks would be told to users as a change of theirs: add it, at its default.
-    complete = to_plain(build(RunConfig, shipped.config))
-    first = {name: curves[0] for name, curves in shipped.curves.items()}
-    assert not judge(Run("same", shipped.experiment, complete, first), shipped).changes
+    build(RunConfig, shipped.config)
+
+
+FIELDS = ("ppo.target_kl", "policy.encoder", "policy.goal_location.scale", "validation.episodes")
+
+
+@pytest.mark.parametrize("lacking", ["reference", "run"])
+def test_fields_that_only_newer_versions_have_stand_at_their_default(tmp_path, capsys, lacking):
+    """Of values and of whole sections, also of the task; what differs from it is told."""
+    config = RunConfig.completed({**CONFIG, "policy": {"goal_location": {}}})
+    for name in ("newer", "older"):
+        make_run(tmp_path / name, config=config)
+    older = copy.deepcopy(config)
+    for key in FIELDS:
+        *path, field = key.split(".")
+        section = older
+        for part in path:
+            section = section[part]
+        del section[field]
+    (tmp_path / "older" / "config.yaml").write_text(yaml.safe_dump(older))
+    run, reference = ("older", "newer") if lacking == "run" else ("newer", "older")
+    compared = [str(tmp_path / run), f"--reference={tmp_path / reference}"]
+    assert main(compared) == 0
+    assert "configured otherwise" not in capsys.readouterr().out
+    config["ppo"]["target_kl"] = 0.5
+    (tmp_path / "newer" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(compared) == 0
+    change = "0.5 -> None" if lacking == "run" else "None -> 0.5"
+    assert f"It was configured otherwise: ppo.target_kl: {change}." in capsys.readouterr().out
+
+
+def test_runs_of_two_versions_are_saved_as_one_curve(tmp_path):
+    make_run(tmp_path / "older")
+    make_run(tmp_path / "newer", seed=1, config=RunConfig.completed(CONFIG))
+    saved = tmp_path / "curve.json"
+    assert main([str(tmp_path / "older"), str(tmp_path / "newer"), f"--save={saved}"]) == 0
+    assert read_shipped(saved).config["ppo"]["target_kl"] is None
