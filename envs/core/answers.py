@@ -4,11 +4,18 @@ NumPy bends what it copies: a vector of one number fills one of five, 300.7 beco
 and any text counts as true. Environments that are not the project's own are therefore read through
 these checks at every step; they cost a few microseconds a key, and nothing where a picture's bounds
 are those of its dtype.
+
+A number that no simulator means, such as NaN, is another matter: it says that one row has broken
+down, not that the environment is wrong. Such a row is treated as one whose simulator has crashed.
+
+Shapes: N rows, K some of the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +28,24 @@ Outcome = tuple[float, bool, bool, dict[str, Any]]
 """Reward, terminated, truncated and info of one step."""
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
+SANE: Final = 1e12
+"""Numbers beyond this break a learner: squares of gradients no longer fit into float32."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class AnswerError(ValueError):
     """An environment answered what its spaces, or Gymnasium's rules, do not allow."""
+
+    foreseen = True
+
+
+class BrokenNumberError(ValueError):
+    """A simulator gave a number that it cannot mean: its row has broken down."""
+
+
+class CrashLimitError(RuntimeError):
+    """A row has crashed more often than it may."""
 
     foreseen = True
 
@@ -41,6 +62,7 @@ class PartForm:
         low, high = bounds(space)
         self._low, self._high = _one_if_equal(low), _one_if_equal(high)
         self._has_bounds = not self._covers_dtype()
+        self._sane = sane_limit(space)
 
     def _covers_dtype(self) -> bool:
         if self.dtype.kind not in "iu":
@@ -53,6 +75,7 @@ class PartForm:
 
         Raises:
             AnswerError: It is of another shape or kind, or outside the space.
+            BrokenNumberError: A float is NaN, infinite or beyond all sense.
         """
         try:
             array = np.asarray(value)
@@ -61,6 +84,10 @@ class PartForm:
                 f"{self._what} must be an array of shape {self.shape}, got {value!r}. "
                 "Correct the environment."
             ) from None
+        if self._sane is not None and array.dtype.kind == "f" and array.shape == self.shape:
+            # First, as what cannot be meant has no place inside any bounds.
+            if not is_sane(array, self._sane):
+                raise BrokenNumberError(_insane(self._what, array, self._sane))
         fault = misfit(array, self.shape, self.dtype)
         if fault:
             raise AnswerError(f"{self._what} {fault}. Correct the environment or its space.")
@@ -97,6 +124,7 @@ class ObservationForm:
 
         Raises:
             AnswerError: Its keys, or the shape, kind or range of a value, are not the space's.
+            BrokenNumberError: See `PartForm.read`; the row is as it was.
         """
         parts = self._parts
         if not isinstance(observation, Mapping) or observation.keys() != parts.keys():
@@ -105,33 +133,83 @@ class ObservationForm:
                 f"the observation must be a dict with the keys {sorted(parts)}, as the space has "
                 f"them, got {got}. Correct the environment or its space."
             )
-        for name, part in parts.items():
-            into[name][row] = part.read(observation[name])
+        arrays = {name: part.read(observation[name]) for name, part in parts.items()}
+        for name, array in arrays.items():
+            into[name][row] = array
 
 
-class CategoryWatch:
-    """Finds categories outside their spaces in batched observations.
+class RowWatch:
+    """Watches batched observations, and rewards, for what would break a learner.
 
-    Embeddings are looked up by number: one that is too large ends in an error of indexing far from
-    its cause, or silently in the embedding of its neighbour. Other spaces are not looked at here,
-    as the rows of vectorised environments are trusted once `envs.check_trial_env` has passed.
+    Categories outside their spaces are errors: embeddings are looked up by number, and one that is
+    too large ends in an error of indexing far from its cause, or silently in the embedding of its
+    neighbour. Numbers that cannot be meant are noted, for their rows to count as crashed. Nothing
+    else is looked at here, as the rows of vectorised environments are trusted once
+    `envs.check_trial_env` has passed.
     """
 
     def __init__(self, space: spaces.Dict) -> None:
-        """Note the bounds of the Discrete and MultiDiscrete parts."""
+        """Note the bounds of categories, and how large floats may be."""
         kinds = spaces.Discrete | spaces.MultiDiscrete
         self._bounds = [
             (name, part, *(_one_if_equal(bound) for bound in bounds(part)))
             for name, part in space.spaces.items()
             if isinstance(part, kinds)
         ]
+        limits = {name: sane_limit(part) for name, part in space.spaces.items()}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self._broken: dict[int, str] = {}
 
-    def check(self, where: str, observation: Mapping[str, NDArray[Any]]) -> None:
-        """Raise where a category lies outside its space.
+    def look(
+        self, where: str, observation: Mapping[str, NDArray[Any]], rows_K: Iterable[int]
+    ) -> None:
+        """Look at what rows see.
+
+        Args:
+            where: Names the environment.
+            observation: Of all rows.
+            rows_K: Those in which it is new.
 
         Raises:
-            AnswerError: Naming the key, the row and the value.
+            AnswerError: A category lies outside its space; it names the key, row and value.
         """
+        self._check_categories(where, observation)
+        self._broken |= self.broken_in(observation, rows_K)
+
+    def pay(self, reward_N: NDArray[Any]) -> None:
+        """Look at rewards; those that cannot be meant become 0."""
+        if is_sane(reward_N, SANE):
+            return
+        for row, reward in enumerate(reward_N):
+            if not is_sane(reward, SANE):
+                self.note(row, _insane("the reward", reward, SANE))
+                reward_N[row] = 0.0
+
+    def note(self, row: int, what: str) -> None:
+        """Note that a row has shown what cannot be meant."""
+        self._broken.setdefault(row, what)
+
+    def take_broken(self) -> dict[int, str]:
+        """Return what was noted since the last call, by row in their order."""
+        broken, self._broken = self._broken, {}
+        return dict(sorted(broken.items()))
+
+    def broken_in(
+        self, observation: Mapping[str, NDArray[Any]], rows_K: Iterable[int]
+    ) -> dict[int, str]:
+        """Return what is wrong with what some rows see, by row: its first key that is wrong."""
+        found: dict[int, str] = {}
+        for name, limit in self._limits.items():
+            value = observation[name]
+            # Pictures on a GPU are from our own renderer, which makes no such numbers.
+            if not isinstance(value, np.ndarray) or is_sane(value, limit):
+                continue
+            for row in map(int, rows_K):
+                if row not in found and not is_sane(value[row], limit):
+                    found[row] = _insane(f"observation[{name!r}]", value[row], limit)
+        return found
+
+    def _check_categories(self, where: str, observation: Mapping[str, NDArray[Any]]) -> None:
         for name, space, low, high in self._bounds:
             value = observation[name]
             if np.ndim(low) == 0 and np.ndim(high) == 0:
@@ -144,6 +222,85 @@ class CategoryWatch:
                 f"{where}: observation[{name!r}] must lie in {space}, got {value[row]} in row "
                 f"{row}. Correct the environment or its space; envs.check_trial_env helps."
             )
+
+
+class Crashes:
+    """Counts the crashes of rows, and ends the run where a row crashes all the time.
+
+    Attributes:
+        total_N: how often each row has crashed since it was built, int64 (N,).
+        in_a_row_N: how often since its last episode that ended well, int64 (N,). Saved.
+        crashed_N: rows whose running episode ends by a crash, bool (N,).
+        told: what was said of the first crash of each kind.
+    """
+
+    def __init__(self, num_rows: int, most: int) -> None:
+        """Begin at 0; a row may crash `most` times in a row."""
+        self.most = most
+        self.total_N, self.in_a_row_N = np.zeros((2, num_rows), np.int64)
+        self.crashed_N = np.zeros(num_rows, bool)
+        self.told: dict[str, str] = {}
+
+    def add(self, row: int, where: str, what: str) -> None:
+        """Count a crash in the running episode of a row.
+
+        Args:
+            row: Whose.
+            where: Names the environment, row and trial.
+            what: Has happened; what stands before ` must ` names its kind.
+
+        Raises:
+            CrashLimitError: It is one too many.
+        """
+        self.count(row)
+        text = f"{where}: {what}"
+        if self.in_a_row_N[row] > self.most:
+            raise CrashLimitError(
+                f"{text}. This row has crashed {self.in_a_row_N[row]} times in a row, more than "
+                f"max_crashes={self.most}. Correct the environment, or raise its max_crashes."
+            )
+        kind = what.partition(" must ")[0]
+        if kind not in self.told:
+            self.told[kind] = text
+            _log.warning(
+                "%s. The episode counts as crashed and is truncated; more of this kind are "
+                "counted, not told.", text
+            )  # fmt: skip
+
+    def count(self, row: int) -> None:
+        """Count a crash that is told elsewhere."""
+        self.total_N[row] += 1
+        self.in_a_row_N[row] += 1
+        self.crashed_N[row] = True
+
+    def forgive(self, ended_N: NDArray[np.bool_]) -> None:
+        """Count from 0 again in rows whose episodes have ended well."""
+        self.in_a_row_N[ended_N & ~self.crashed_N] = 0
+
+
+def sane_limit(space: spaces.Space[Any]) -> float | None:
+    """Return how large numbers of a space may be; None where they are whole numbers.
+
+    Finite bounds allow what lies within them. The largest float is no bound: people write it where
+    they mean none.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
+        return None
+    size = np.abs(np.concatenate([space.low.reshape(-1), space.high.reshape(-1)]), dtype=float)
+    meant = size[size < 0.99 * float(np.finfo(space.low.dtype).max)]
+    return max(SANE, float(meant.max(initial=0.0)))
+
+
+def is_sane(value: NDArray[Any], limit: float) -> bool:
+    """Say whether all numbers are finite and at most so large."""
+    # NaN fails both comparisons.
+    return not value.size or bool(value.min() >= -limit and value.max() <= limit)
+
+
+def _insane(what: str, value: NDArray[Any], limit: float) -> str:
+    value = np.atleast_1d(value)
+    wrong = value[~(np.abs(value) <= limit)]
+    return f"{what} must be finite and at most {limit:g} in size, got {wrong.flat[0]:g}"
 
 
 def bounds(space: spaces.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -166,8 +323,8 @@ def check_outcome(answer: Sequence[Any]) -> Outcome:
     """Return what a step said beside its observation: reward, terminated, truncated, info.
 
     Raises:
-        AnswerError: They are not four, the reward is no finite number, a flag is no truth value,
-            or info no dict.
+        AnswerError: They are not four, the reward is no number, a flag is no truth value, or info
+            no dict.
     """
     if len(answer) != 4:
         raise AnswerError(
@@ -177,11 +334,12 @@ def check_outcome(answer: Sequence[Any]) -> Outcome:
     reward, terminated, truncated, info = answer
     if isinstance(reward, np.generic | np.ndarray) and reward.ndim == 0:
         reward = reward.item()
-    # Put as a denial, the comparison refuses NaN, too.
-    if not isinstance(reward, int | float) or not abs(reward) <= _LARGEST:
+    if not isinstance(reward, int | float):
         raise AnswerError(
-            f"the reward must be one finite number, got {reward!r}. Correct the environment."
+            f"the reward must be one number, got {reward!r}. Correct the environment."
         )
+    if abs(reward) > _LARGEST:  # which float32 has no number for, nor float for all integers
+        reward = math.copysign(math.inf, reward)
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(flag, bool | np.bool_):
             raise AnswerError(

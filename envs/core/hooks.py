@@ -1,4 +1,4 @@
-"""The methods that a trial environment implements, and how saved states are split by row.
+"""The methods that a trial environment implements, infos, and how saved states are split by row.
 
 Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices into 0..N-1.
 """
@@ -6,10 +6,13 @@ Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from envs.core.vector import TrialVectorEnv
 
 Rows = NDArray[np.int64]
 Observation = dict[str, NDArray[Any]]
@@ -21,8 +24,23 @@ Transition = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
 class TrialHooks:
     """What trial environments fill in: the first four methods, and what else they have."""
 
+    goal_categories: ClassVar[tuple[str, ...]] = ()
+    """What the records' `goal` counts, by name; empty where goals have no categories."""
+    privileged: Sequence[str] = ()
+    """Observations that an agent must not know, if they are shown."""
+    kinds: Mapping[str, str] = {}
+    """What arrays hold (`KINDS`), by the observation's name, where the space does not say it."""
+    kernel_parts: ClassVar[Mapping[str, str]] = {}
+    """What can be compiled before it is called; see `envs.core.kernels.compile_ahead`."""
+    state_version: ClassVar[int] = 1
+    """Raise it in a subclass whenever the meaning of its saved state changes."""
     saved_arrays: ClassVar[Mapping[str, str]] = {}
     """Names of array attributes that `begin_trials` does not restore, by name in saved states."""
+    # Set by `TrialVectorEnv`.
+    dataset_name: str
+    first_row: int
+    _trial: Rows
+    _episode: Rows
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Set up the tasks of these trials. `begin_episodes` or `load_rows` follows."""
@@ -49,6 +67,20 @@ class TrialHooks:
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return entries of the episode record beyond the common ones, (K,) each."""
         return {}
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return which of these trials have a task that trials of another environment have, too.
+
+        Here: all, if both have the same dataset. An environment whose datasets overlap says more.
+        """
+        return list(trials) if self.dataset_name == other.dataset_name else []
+
+    def told(self, row: int) -> str:
+        """Return the name of this environment and where a row is in it, for messages."""
+        return (
+            f"{type(self).__name__} {self.dataset_name}, row {self.first_row + row}, trial "
+            f"{self._trial[row]}, episode {self._episode[row]}"
+        )
 
     def ask_expert(self) -> NDArray[Any]:
         """Return expert actions, (N,) or (N, A)."""
@@ -77,6 +109,37 @@ class TrialHooks:
         """Take over what `save_rows` returned. The trials have been begun before."""
         for key, name in self.saved_arrays.items():
             getattr(self, name)[:] = state[key]
+
+
+def final_infos(
+    rows: Rows, final_obs: NDArray[Any], records: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Return the infos of a step in which episodes ended.
+
+    They are as `SyncVectorEnv` builds them from single environments, plus the record at the top,
+    where `RecordEpisodeStatistics` and others put theirs.
+
+    Args:
+        rows: in which they ended.
+        final_obs: what was seen last, (N,) objects.
+        records: of the episodes, (K,) each.
+    """
+    ended_N = np.zeros(len(final_obs), dtype=bool)
+    ended_N[rows] = True
+    whole, nested = {}, {}
+    for name, value in records.items():
+        whole[name] = np.zeros(len(final_obs), value.dtype)
+        whole[name][rows] = value
+        # Copies, so that a wrapper that writes into one place changes no other.
+        nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
+    return {
+        "final_obs": final_obs,
+        "_final_obs": ended_N,
+        "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
+        "_final_info": ended_N.copy(),
+        "episode_record": whole,
+        "_episode_record": ended_N.copy(),
+    }
 
 
 def state_of_rows(states: Sequence[State], rows: range) -> State:

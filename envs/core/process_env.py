@@ -2,8 +2,8 @@
 
 One worker process holds one simulator and one row (`envs.core.process_worker` says what a simulator
 file looks like). A worker that crashes, raises or gives no answer in time is killed and started
-again; the episode that it was in ends truncated, with `crashed` true in its record, and all other
-rows go on as if nothing had happened. State is saved by replay (`envs.core.replay`).
+again; the episode that it was in has crashed: it ends truncated, and all other rows go on as if
+nothing had happened. State is saved by replay (`envs.core.replay`).
 
 Shapes: N rows, K some of the rows.
 """
@@ -25,18 +25,16 @@ from envs.core.answers import AnswerError
 from envs.core.process_pool import Lost, Refused, SimulatorSpec, WorkerError, WorkerPool
 from envs.core.process_worker import misfit
 from envs.core.replay import ReplayVectorEnv
-from envs.core.validation import check_count
 from envs.core.vector import Rows, Transition
 
 _log: Final = logging.getLogger(__name__)
 
 
 class ProcessVectorEnv(ReplayVectorEnv):
-    """N simulators in N processes. Records add `crashed`.
+    """N simulators in N processes.
 
     Attributes:
         pool: the workers.
-        crashes: how often each row has lost its worker, int64 (N,). Not part of the state.
         lost_N: rows that have none until their next episode begins.
     """
 
@@ -67,8 +65,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
             environment: variables added to the workers' environment.
             timeout: seconds that a call may take before its worker counts as hung.
             start_timeout: seconds that starting a simulator may take.
-            max_crashes: a row whose worker is lost more often than this, with no episode that
-                ended well in between, stops the run with an error.
+            max_crashes: as of `TrialVectorEnv`; fewer by default, as each lost worker costs time.
             kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
                 `fixed_horizon`, `time_limit_default`, `privileged`, `kinds`, `seed`, `first_row`,
                 `copy` of `TrialVectorEnv`.
@@ -77,7 +74,6 @@ class ProcessVectorEnv(ReplayVectorEnv):
             FileNotFoundError: There is no simulator file.
             WorkerError: A simulator does not start.
         """
-        check_count("ProcessVectorEnv", "max_crashes", max_crashes, least=0)
         spec = SimulatorSpec(
             Path(simulator), python, options or {}, environment or {}, timeout, start_timeout
         )
@@ -91,6 +87,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
                 single_action_space=to_space(self.pool.description["action"]),
                 dataset_name=dataset_name,
                 max_episode_steps=max_episode_steps,
+                max_crashes=max_crashes,
                 **kwargs,
             )
             shapes = {k: (s.shape or (), s.dtype) for k, s in drawn.items()}
@@ -98,9 +95,6 @@ class ProcessVectorEnv(ReplayVectorEnv):
         except BaseException:
             self.pool.close()
             raise
-        self._max_crashes = max_crashes
-        self._crashes_in_a_row_N = np.zeros(self.num_envs, dtype=np.int64)
-        self.crashes = np.zeros(self.num_envs, dtype=np.int64)
         self.lost_N = np.zeros(self.num_envs, dtype=bool)
 
     def row_space(self, drawn: spaces.Dict) -> spaces.Dict:
@@ -143,14 +137,13 @@ class ProcessVectorEnv(ReplayVectorEnv):
     def _lose(self, row: int, method: str, lost: Lost) -> None:
         """Take note of a lost worker; stop if that happens all the time."""
         self.lost_N[row] = True
-        self.crashes[row] += 1
-        self._crashes_in_a_row_N[row] += 1
+        self.crashes.count(row)
         told = self.told(row)
         _log.warning("simulator of %s lost in %s: it %s", told, method, lost.reason)
-        if self._crashes_in_a_row_N[row] > self._max_crashes:
+        if self.crashes.in_a_row_N[row] > self.crashes.most:
             raise WorkerError(
                 f"ProcessVectorEnv: a worker must not be lost more than max_crashes="
-                f"{self._max_crashes} times in a row, but the simulator of {told} {lost.brief}. "
+                f"{self.crashes.most} times in a row, but the simulator of {told} {lost.brief}. "
                 "Correct the simulator, or raise max_crashes."
             )
 
@@ -170,6 +163,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         if len(lost):
             self.pool.restart([int(row) for row in lost])
             self.lost_N[lost] = False
+            self.crashes.crashed_N[lost] = False
         return lost
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
@@ -185,17 +179,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
                 truncated_K[k], self.last_info[row] = True, {}
             else:
                 reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, answer)
-                if terminated_K[k] or truncated_K[k]:
-                    self.forgive(row)
         return reward_K, terminated_K, truncated_K
-
-    def forgive(self, rows: int | Rows) -> None:
-        """Count lost workers of these rows from 0 again, as their episodes have ended well."""
-        self._crashes_in_a_row_N[rows] = 0
-
-    def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Add whether the worker was lost."""
-        return {**super().record_rows(rows), "crashed": self.lost_N[rows]}
 
     def ask_expert(self) -> NDArray[Any]:
         """Ask the simulators; a row without a worker does nothing."""

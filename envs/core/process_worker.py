@@ -193,6 +193,10 @@ class Host:
             )
         for name, slot in self.slots.items():
             array = np.asarray(observation[name])
+            if array.dtype.kind == slot.dtype.kind == "f":
+                # What is too large becomes infinite, for the parent to count it as a crash.
+                with np.errstate(over="ignore"):
+                    array = array.astype(slot.dtype)
             fault = misfit(array, slot.shape, slot.dtype)
             if fault:
                 raise ShowError(f"observation[{name!r}] {fault}")

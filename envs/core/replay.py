@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.core.answers import AnswerError, ObservationForm, check_outcome
+from envs.core.answers import AnswerError, BrokenNumberError, ObservationForm, check_outcome
 from envs.core.validation import check_actions, check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
@@ -91,13 +91,15 @@ class ReplayVectorEnv(TrialVectorEnv):
         raise NotImplementedError
 
     def show(self, row: int, observation: Any) -> None:
-        """Keep what a row sees until it is asked for.
+        """Keep what a row sees until it is asked for; what cannot be meant is a crash.
 
         Raises:
             AnswerError: It does not fit the space.
         """
         try:
             self._form.copy(observation, self.shown, row)
+        except BrokenNumberError as error:
+            self.watch.note(int(row), str(error))
         except AnswerError as error:
             raise AnswerError(f"{self.told(row)}: {error}") from None
 
@@ -126,13 +128,6 @@ class ReplayVectorEnv(TrialVectorEnv):
         """
         where = f"{type(self).__name__}.expert_actions"
         return check_actions(where, actions, self.single_action_space, self.num_envs)
-
-    def told(self, row: int) -> str:
-        """Return the name of this environment and where a row is in it, for messages."""
-        return (
-            f"{type(self).__name__} {self.dataset_name}, row {row}, trial {self.trial[row]}, "
-            f"episode {self.episode[row]}"
-        )
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Do nothing: each episode begins with its task's number."""

@@ -76,15 +76,14 @@ class SingleTrialEnv(gymnasium.Env[Observation, Any]):
                 "end. Call reset()."
             )
         # Not `step`, which would begin the next episode by itself.
-        reward_N, terminated_N, truncated_N = self.vector.transition(np.asarray(action)[None])
+        seen, reward_N, terminated_N, truncated_N = self.vector.transition(np.asarray(action)[None])
         self._ended = bool(terminated_N[0] or truncated_N[0])
         info: dict[str, Any] = {}
         if self._ended:
             records = self.vector.episode_records(np.zeros(1, dtype=np.int64))
             info["episode_record"] = {name: value[0].item() for name, value in records.items()}
-        observation = self.vector.unbatch(self.vector.observe(), 0)
         return (
-            observation,
+            self.vector.unbatch(seen, 0),
             float(reward_N[0]),
             bool(terminated_N[0]),
             bool(truncated_N[0]),

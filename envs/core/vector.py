@@ -11,7 +11,7 @@ Shapes: N rows, K some of the rows, A action dimensions. Rows are int64 indices 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 import gymnasium
 import numpy as np
@@ -20,9 +20,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
-from envs.core.answers import CategoryWatch
+from envs.core.answers import Crashes, RowWatch
 from envs.core.draws import draw_trials
-from envs.core.hooks import Observation, Rows, State, Transition, TrialHooks
+from envs.core.hooks import Observation, Rows, State, Transition, TrialHooks, final_infos
 from envs.core.options import refuse_options
 from envs.core.validation import (
     ResetRequest,
@@ -58,19 +58,12 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
     `infos` is empty on steps in which no episode ends. Else it holds, with `final_obs` and
     `final_info`, `episode_record`: a dict of (N,) arrays, meaningful where `_episode_record`.
-    Every record has `trial`, `episode` (index in the trial), `length` and `return`.
-    """
+    Every record has `trial`, `episode` (index in the trial), `length`, `return` and `crashed`.
 
-    goal_categories: ClassVar[tuple[str, ...]] = ()
-    """What the records' `goal` counts, by name; empty where goals have no categories."""
-    privileged: Sequence[str] = ()
-    """Observations that an agent must not know, if they are shown."""
-    kinds: Mapping[str, str] = {}
-    """What arrays hold (`KINDS`), by the observation's name, where the space does not say it."""
-    kernel_parts: ClassVar[Mapping[str, str]] = {}
-    """What can be compiled before it is called; see `envs.core.kernels.compile_ahead`."""
-    state_version: ClassVar[int] = 1
-    """Raise it in a subclass whenever the meaning of its saved state changes."""
+    A row with a number that cannot be meant (NaN, infinity, beyond `envs.core.answers.SANE`) has
+    crashed: its episode is truncated, with such a reward as 0 and such a `final_obs` as None, and
+    other rows go on.
+    """
 
     def __init__(
         self,
@@ -88,6 +81,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         seed: int = 0,
         first_row: int = 0,
         copy: bool = True,
+        max_crashes: int = 20,
         **unknown: Any,
     ) -> None:
         """Set up rows that wait for the first `reset`.
@@ -107,6 +101,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
                 observation is overwritten by the second call after it.
+            max_crashes: a row that crashes more often than this, with no episode that ended well
+                in between, stops the run with an error.
             unknown: what neither this class nor a subclass knows; refused, with the nearest name.
 
         Raises:
@@ -122,6 +118,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         check_count(where, "first_row", first_row, least=0)
         check_count(where, "max_episode_steps", max_episode_steps, least=1)
         check_count(where, "num_trials", num_trials, least=1)
+        check_count(where, "max_crashes", max_crashes, least=0)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.num_envs = int(num_envs)
         self.single_observation_space = single_observation_space
@@ -133,7 +130,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             self.privileged = check_privileged(where, privileged, self._single_spaces)
         if kinds is not None:
             self.kinds = check_kinds(where, kinds, self._single_spaces)
-        self._watch = CategoryWatch(single_observation_space)
+        self.crashes = Crashes(self.num_envs, max_crashes)
+        self.watch = RowWatch(single_observation_space)
         self.dataset_name = dataset_name
         self.num_trials = int(num_trials)
         self.max_episode_steps = int(max_episode_steps)
@@ -193,8 +191,9 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             # Trials are named by (seed, row, count), so under a seed counting starts again.
             self._drawn[:] = 0
         self._apply(request)
-        self._started = True
-        return self.observe(), {}
+        observation, self._started = self.observe(), True
+        self._skip_broken(observation)
+        return observation, {}
 
     def step(self, actions: Any) -> tuple[Observation, *Transition, dict[str, Any]]:
         """Act in all rows; rows whose episode ends are already in the next one afterwards.
@@ -207,28 +206,34 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             observation of a row whose episode ended is the first of its next episode; the last
             one of the old episode is `infos["final_obs"][row]`.
         """
-        reward_N, terminated_N, truncated_N = self.transition(actions)
-        observation = self.observe()
-        ended_N = terminated_N | truncated_N
-        if not ended_N.any():
+        observation, reward_N, terminated_N, truncated_N = self.transition(actions)
+        rows = np.flatnonzero(terminated_N | truncated_N)
+        if not len(rows):
             return observation, reward_N, terminated_N, truncated_N, {}
-        rows = np.flatnonzero(ended_N)
-        # Before the rows move on, as records and last observations are of the episodes that ended.
+        # Before the rows move on: records and last observations are of the episodes that ended.
         infos = self._final_infos(rows, observation)
         self._begin(rows, self._episode[rows] + 1)
         # Overwrites these rows in the array that is handed out; `final_obs` holds copies of them.
         self._look(rows, observation)
+        self._skip_broken(observation)
         return observation, reward_N, terminated_N, truncated_N, infos
 
-    def transition(self, actions: Any) -> Transition:
+    def transition(self, actions: Any) -> tuple[Observation, *Transition]:
         """Act without autoreset, as single environments do. No row terminates and truncates."""
         where = self._check("step", running=True)
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
         reward_N, terminated_N, truncated_N = check_transition(where, self.advance(actions))
         self._elapsed += 1
+        observation = self.observe()
+        self.watch.pay(reward_N)
+        self._count_broken()
         self._return += reward_N
-        truncated_N = (truncated_N | (self._elapsed >= self.max_episode_steps)) & ~terminated_N
-        return reward_N, terminated_N, truncated_N
+        crashed_N = self.crashes.crashed_N
+        terminated_N = terminated_N & ~crashed_N
+        truncated_N = truncated_N | crashed_N | (self._elapsed >= self.max_episode_steps)
+        truncated_N &= ~terminated_N
+        self.crashes.forgive(terminated_N | truncated_N)
+        return observation, reward_N, terminated_N, truncated_N
 
     def observe(self) -> Observation:
         """Return what all rows see now: after `reset`, `step` or `load_state_dict`."""
@@ -241,7 +246,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
     def _look(self, rows: Rows | None, out: Observation) -> None:
         self.observe_rows(rows, out)
-        self._watch.check(type(self).__name__, out)
+        self.watch.look(type(self).__name__, out, range(self.num_envs) if rows is None else rows)
 
     def episode_records(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return records of these rows' current episodes, (K,) each: int64, float64 or bool."""
@@ -250,17 +255,11 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             "episode": self._episode[rows],
             "length": self._elapsed[rows],
             "return": self._return[rows],
+            "crashed": self.crashes.crashed_N[rows],
             **self.record_rows(rows),
         }
         kinds = {"i": np.int64, "u": np.int64, "f": np.float64}
         return {k: v.astype(kinds.get(v.dtype.kind, v.dtype)) for k, v in record.items()}
-
-    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
-        """Return which of these trials have a task that trials of another environment have, too.
-
-        Here: all, if both have the same dataset. An environment whose datasets overlap says more.
-        """
-        return list(trials) if self.dataset_name == other.dataset_name else []
 
     def expert_actions(self, kind: str = "full") -> NDArray[Any]:
         """Return the action that an expert would take now.
@@ -297,6 +296,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             **self._identity(),
             "seed": self._seed,
             **{name: getattr(self, f"_{name}").copy() for name in COUNTERS},
+            "crashes": self.crashes.in_a_row_N.copy(),
             "env": self.save_rows(),
         }
 
@@ -313,6 +313,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._seed = int(state["seed"])
         for name in COUNTERS:
             getattr(self, f"_{name}")[:] = state[name]
+        self.crashes.crashed_N[:] = False
+        self.crashes.in_a_row_N[:] = state.get("crashes", 0)  # states of older versions have none
         self.begin_trials(np.arange(self.num_envs), self._trial)
         self.load_rows(state["env"])
         self._started = True
@@ -340,32 +342,30 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         self._episode[rows] = episodes
         self._elapsed[rows] = 0
         self._return[rows] = 0.0
+        self.crashes.crashed_N[rows] = False
         self.begin_episodes(rows)
 
-    def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
-        """Return the infos of a step in which the episodes of `rows` ended.
+    def _skip_broken(self, out: Observation) -> None:
+        """Begin the next episode where what is seen first cannot be meant."""
+        while len(rows := self._count_broken()):
+            self._begin(rows, self._episode[rows] + 1)
+            self._look(rows, out)
 
-        They are as `SyncVectorEnv` builds them from single environments, plus the record at the
-        top, where `RecordEpisodeStatistics` and others put theirs.
-        """
-        ended_N = np.zeros(self.num_envs, dtype=bool)
-        ended_N[rows] = True
+    def _count_broken(self) -> Rows:
+        """Count a crash in the rows that have just shown what cannot be meant; return them."""
+        broken = self.watch.take_broken()
+        for row, what in broken.items():
+            self.crashes.add(row, self.told(row), what)
+        return np.array([*broken], np.int64)
+
+    def _final_infos(self, rows: Rows, observation: Observation) -> dict[str, Any]:
+        """Return the infos of a step in which the episodes of `rows` ended."""
+        crashed = rows[self.crashes.crashed_N[rows]]
+        broken = self.watch.broken_in(observation, crashed)
+        sound = [row for row in rows.tolist() if row not in broken]
         final_obs = np.full(self.num_envs, None, dtype=object)
-        final_obs[rows] = [self.unbatch(observation, row) for row in rows]
-        whole, nested = {}, {}
-        for name, value in self.episode_records(rows).items():
-            whole[name] = np.zeros(self.num_envs, value.dtype)
-            whole[name][rows] = value
-            # Copies, so that a wrapper that writes into one place changes no other.
-            nested[name], nested[f"_{name}"] = whole[name].copy(), ended_N.copy()
-        return {
-            "final_obs": final_obs,
-            "_final_obs": ended_N,
-            "final_info": {"episode_record": nested, "_episode_record": ended_N.copy()},
-            "_final_info": ended_N.copy(),
-            "episode_record": whole,
-            "_episode_record": ended_N.copy(),
-        }
+        final_obs[sound] = [self.unbatch(observation, row) for row in sound]
+        return final_infos(rows, final_obs, self.episode_records(rows))
 
     def unbatch(self, observation: Observation, row: int) -> Observation:
         """Return a copy of what one row sees, as an element of the single observation space."""

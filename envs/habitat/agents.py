@@ -1,7 +1,8 @@
 """N agents, each in a Habitat scene in its own process: their poses and observations.
 
 Goals, rewards and episodes are decided elsewhere; turns, tilts and steps are measured out here and
-carried out by the workers. A row whose worker is lost on the way stays where it was.
+carried out by the workers. A row whose worker is lost on the way stays where it was, and so does
+one whose worker says that it is nowhere.
 
 Shapes: N rows, K some of the rows, I goal instances.
 """
@@ -9,7 +10,7 @@ Shapes: N rows, K some of the rows, I goal instances.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,18 @@ from envs.objectnav.rules import EpisodePlan, Goal, Pose, near_instances, succee
 class HabitatAgents:
     """Moves N agents. Methods that name rows change only those."""
 
-    def __init__(self, num_rows: int, setting: Setting, call: Call) -> None:
-        """Allocate rows that wait for episodes."""
-        self._setting, self._call = setting, call
+    def __init__(
+        self, num_rows: int, setting: Setting, call: Call, note: Callable[[int, str], None]
+    ) -> None:
+        """Allocate rows that wait for episodes.
+
+        Args:
+            num_rows: N.
+            setting: how agents move and look.
+            call: reaches the workers.
+            note: is told of a row whose worker says what cannot be meant.
+        """
+        self._setting, self._call, self._note = setting, call, note
         self._rules, self._geometry = setting.rules, setting.geometry
         self.goal: list[Goal | None] = [None] * num_rows
         self._place: list[Place | None] = [None] * num_rows
@@ -137,7 +147,15 @@ class HabitatAgents:
 
     def _arrive(self, row: int, answer: Sequence[Any]) -> None:
         """Take over where a row's agent is, and how far it is from its goal."""
-        (x, y, z), self.distance_N[row] = answer
+        (x, y, z), distance = answer
+        if math.isnan(distance) or not all(map(math.isfinite, (x, y, z))):
+            self._note(
+                row,
+                "the simulator's position and distance must be finite, got "
+                f"{x:g}, {y:g}, {z:g} and {distance:g}",
+            )
+            return
+        self.distance_N[row] = distance
         old = self.pose_N4[row, [0, 1, 3]].tolist()
         self.path_N[row] += math.dist((x, y, z), old)
         # Not the heading, which is kept here and only carried out by the worker.

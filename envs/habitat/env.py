@@ -52,7 +52,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
 
     Observations, actions and records are those of the embedded houses (`envs.houses.env`), where
     `semantic` shows 100 + category for goal objects and the scene's own ids for all else. Records
-    have `scene` (its number in the dataset), `area` (of the free space) and `crashed`.
+    have `scene` (its number in the dataset), `area` (of the free space).
     """
 
     goal_categories = GOAL_CATEGORIES
@@ -151,7 +151,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         self._turn_before_NC = np.zeros((self.num_envs, len(GOAL_CATEGORIES)), np.int64)
         self._pictures = self._new_pictures()
         self._detections = self._new_detections()
-        self.agents = HabitatAgents(self.num_envs, setting, self.call_rows)
+        self.agents = HabitatAgents(self.num_envs, setting, self.call_rows, self.watch.note)
         self.places = Places(self.data, setting, self.call_rows)
 
     def _start(self, num_envs: int, python: str, options: Mapping[str, Any], **kwargs: Any) -> None:
@@ -285,7 +285,6 @@ class HabitatVectorEnv(ProcessVectorEnv):
         lost_K = self.lost_N[rows]
         # A worker that was lost while it counted pixels leaves the stop undecided: truncated.
         stopped_K &= ~lost_K
-        self.forgive(rows[stopped_K])
         reward_K = self._rows.act(
             rows,
             stopped_K=stopped_K,

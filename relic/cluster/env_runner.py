@@ -132,6 +132,7 @@ class ReLICEnvRunner(EnvRunner):
                 "value": rollout.value_NT[:, span],
                 "bootstrap": collector.bootstrap_value(),
                 "episodes": collector.take_episodes(),
+                "crashes": collector.take_crashes(),
                 "times": collector.take_times(),
                 "state": collector.state_dict(),
             }

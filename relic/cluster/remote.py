@@ -246,6 +246,7 @@ class RemoteCollector(RolloutSource):
         self._bootstrap_N[rows] = answer["bootstrap"]
         if answer["episodes"]:
             self._episodes.append(answer["episodes"])
+        self._crashes += answer["crashes"]
         link.state = answer["state"]
 
     def _append_to_memory(self, begin: int, end: int) -> None:

@@ -65,7 +65,7 @@ class Table:
 
 def measures(records: Sequence[Record]) -> list[str]:
     """Return the measures that the records have."""
-    return [name for name in MEASURES if records and name in records[0]]
+    return [name for name in MEASURES if any(name in record for record in records)]
 
 
 def tabulate(records: Sequence[Record], name: str) -> Table:
@@ -76,14 +76,14 @@ def tabulate(records: Sequence[Record], name: str) -> Table:
     """
     if not records:
         raise ValueError("records: must hold at least one episode, got none. Evaluate longer.")
-    choice(name, records[0], "measure")
+    choice(name, {key: None for record in records for key in record}, "measure")
     units = sorted({(r["repeat"], r["trial"]) for r in records})
     row_of = {unit: row for row, unit in enumerate(units)}
     value_UI = np.full((len(units), 1 + max(r["episode"] for r in records)), np.nan)
     house_of = {}
     for record in records:
         row = row_of[record["repeat"], record["trial"]]
-        value_UI[row, record["episode"]] = float(record[name])
+        value_UI[row, record["episode"]] = float(record.get(name, np.nan))
         house_of[row] = record.get("house", record.get("scene", record["trial"]))
     houses = np.array([house_of[row] for row in range(len(units))])
     return Table(value_UI, np.unique(houses, return_inverse=True)[1])

@@ -8,6 +8,7 @@ Shapes: N rows, K numbers per row.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -202,6 +203,8 @@ class _BlockRunner(ABC):
 
     def _record(self, infos: dict[str, Any], row: int) -> Record:
         fields = {k: v[row].item() for k, v in infos["episode_record"].items()}
+        # What an environment could not say is absent; JSON has no NaN.
+        fields = {k: v for k, v in fields.items() if math.isfinite(v)}
         unit = self._block.units[row]
         fields |= {"trial": unit.trial, "repeat": unit.repeat, "block": self._block.index}
         # The episode has been counted already.

@@ -38,6 +38,8 @@ class EnvGroup(RowGroup):
     demonstrates_N: Array = field(default_factory=lambda: np.zeros(0, bool))
     answer: Future[Any] | None = None
     """What the environment will say to the newest action."""
+    crashes: int = 0
+    """Crashes of its rows that have been counted."""
 
 
 class Collector(RolloutSource):
@@ -137,6 +139,7 @@ class Collector(RolloutSource):
         else:
             # Seeded once; later trials follow from it.
             group.observation, _ = group.env.reset(seed=self.seed)
+        self._count_crashes(group)
         self.policy.add_reward(group.observation, np.zeros(group.env.num_envs, np.float32))
         group.state.reset()
         self._draw_depth_mask(group)
@@ -217,12 +220,12 @@ class Collector(RolloutSource):
         with self.timed("simulate"):
             observation, reward_N, terminated_N, truncated_N, infos = group.answer.result()
         group.answer = None
+        self._count_crashes(group)
         rollout, rows = self.rollout, group.rows
         rollout.reward_NT[rows, column] = reward_N
         rollout.terminated_NT[rows, column] = terminated_N
         rollout.truncated_NT[rows, column] = truncated_N
-        crashed_N = infos.get("crashed", np.zeros_like(truncated_N))
-        rollout.crashed_NT[rows, column] = crashed_N
+        rollout.crashed_NT[rows, column] = infos.get("episode_record", {}).get("crashed", False)
         ended_N = terminated_N | truncated_N
         if ended_N.any():
             with self.timed("act"):
@@ -276,6 +279,11 @@ class Collector(RolloutSource):
         value_N = torch.where(known, value_N, rollout.value_NT[rows, column])
         wanted = torch.from_numpy(wanted_N).to(rollout.device)
         rollout.final_value_NT[rows, column] = torch.where(wanted, value_N, 0.0)
+
+    def _count_crashes(self, group: EnvGroup) -> None:
+        total = int(group.env.crashes.total_N.sum())
+        self._crashes += total - group.crashes
+        group.crashes = total
 
     def _keep_records(self, group: EnvGroup, infos: dict[str, Any]) -> None:
         has_N = infos.get("_episode_record")

@@ -37,6 +37,8 @@ class UpdateReport:
     metrics: dict[str, float]
     episodes: dict[str, np.ndarray[Any, Any]]
     """Records of this process's episodes that ended since the last report; empty if none did."""
+    crashes: int
+    """How often rows of this process have crashed since the last report."""
     times: dict[str, float]
     """Seconds since the last report: simulate, act, learn, refresh."""
 
@@ -89,7 +91,8 @@ def run_rollout(
                 final_values=needs_old_final_values(schedule, learner.updates, planned),
             )
             times["refresh"] = time.perf_counter() - began
-        yield UpdateReport(planned, collector.env_steps, metrics, collector.take_episodes(), times)
+        episodes, crashes = collector.take_episodes(), collector.take_crashes()
+        yield UpdateReport(planned, collector.env_steps, metrics, episodes, crashes, times)
 
 
 def renew_context(

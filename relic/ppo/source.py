@@ -95,6 +95,7 @@ class RolloutSource(ABC):
         self.restarts = 0
         """Actors that had to be started again; 0 where the environments are in this process."""
         self._episodes: list[dict[str, Array]] = []
+        self._crashes = 0
 
     @property
     @abstractmethod
@@ -162,6 +163,11 @@ class RolloutSource(ABC):
         if not records:
             return {}
         return {key: np.concatenate([r[key] for r in records]) for key in records[0]}
+
+    def take_crashes(self) -> int:
+        """Return how often rows of this process have crashed since the last call."""
+        crashes, self._crashes = self._crashes, 0
+        return crashes
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:

@@ -41,6 +41,14 @@ class Ranks:
             return flag
         return bool(self.reduction.max(torch.tensor([float(flag)], device=self.device)).item())
 
+    def total(self, count: int) -> int:
+        """Return the sum over all ranks, which must call this together."""
+        if self.world_size == 1:
+            return count
+        # As float64, which holds any count.
+        part = torch.tensor([count], dtype=torch.float64, device=self.device)
+        return int(self.reduction.sum(part).item())
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.reduction.barrier()

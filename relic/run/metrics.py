@@ -55,8 +55,10 @@ def summarise_episodes(
     sum_2MI = np.zeros((2, len(MEASURES), length))
     for i, name in enumerate(MEASURES):
         if name in episodes:
-            sum_2MI[0, i] = np.bincount(index, np.asarray(episodes[name]), length)
-            sum_2MI[1, i] = np.bincount(index, minlength=length)
+            value = np.asarray(episodes[name], float)
+            known = np.isfinite(value)  # a simulator that crashed may have said nothing
+            sum_2MI[0, i] = np.bincount(index[known], value[known], length)
+            sum_2MI[1, i] = np.bincount(index[known], minlength=length)
     sum_MI, count_MI = ranks.reduction.sum(torch.from_numpy(sum_2MI).to(ranks.device)).cpu()
     metrics: dict[str, Any] = {}
     for name, sum_I, count_I in zip(MEASURES, sum_MI, count_MI, strict=True):
@@ -66,7 +68,7 @@ def summarise_episodes(
         if name in CURVES:
             pairs = zip(sum_I.tolist(), count_I.tolist(), strict=True)
             metrics[f"{name}_by_episode"] = [s / c if c else None for s, c in pairs]
-    return int(count_MI[0].sum()), metrics
+    return int(ranks.total(len(index))), metrics
 
 
 class Mirror(Protocol):

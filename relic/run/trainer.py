@@ -55,6 +55,7 @@ class Counters:
     """Seconds spent in the run, over all its starts."""
     rollouts: int = 0
     episodes: int = 0
+    crashes: int = 0
     wandb_id: str = ""
 
 
@@ -250,6 +251,9 @@ class Trainer:
         if ended:
             self.counters.episodes += ended
             scores["episodes"] = self.counters.episodes
+        self.counters.crashes += self.ranks.total(report.crashes)
+        if self.counters.crashes:
+            scores["crashes"] = self.counters.crashes
         metrics: dict[str, Any] = {
             "env_steps": report.env_steps,
             "update": planned.kind.value,

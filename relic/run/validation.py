@@ -118,7 +118,7 @@ def summarise(records: Sequence[Record], *, from_episode: int = 0) -> dict[str, 
         curve = by_episode(records, name)
         if not curve:
             continue
-        late = [r[name] for r in records if r["episode"] >= from_episode]
+        late = [r[name] for r in records if name in r and r["episode"] >= from_episode]
         if late:
             metrics[f"val/{name}"] = float(np.mean(late))
         metrics[f"val/{name}_by_episode"] = curve

@@ -80,7 +80,7 @@ def test_values_stand_in_where_a_simulator_died(training):
 
     def dies(actions):
         *answer, infos = step(actions)
-        for row in np.flatnonzero(infos.get("crashed", ())):
+        for row in np.flatnonzero(infos.get("episode_record", {}).get("crashed", ())):
             infos["final_obs"][row] = None
         return *answer, infos
 

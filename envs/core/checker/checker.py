@@ -19,6 +19,7 @@ from envs.core.answers import AnswerError
 from envs.core.checker import behaviour
 from envs.core.checker.traces import Subject
 from envs.core.checker.writes import watched_writes
+from envs.core.vector import TrialVectorEnv
 
 CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
     behaviour.check_resets,
@@ -166,13 +167,14 @@ def check_formats(subject: Subject) -> Iterator[str]:
         yield "reset: it does not return an (observation, infos) pair"
         return
     yield from _observation_findings(subject, result[0], "reset")
+    yield from _crashes(subject)
     if not np.array_equal(subject.core.trial, subject.trials):
         yield "reset: options['trial'] without masks did not move all rows to the named trials"
         return
     books = _Books(subject)
     for actions in subject.tape:
         result = env.step(actions)
-        findings = [*_step_findings(subject, result), *books.enter(result)]
+        findings = [*_step_findings(subject, result), *_crashes(subject), *books.enter(result)]
         yield from findings
         if findings:
             return
@@ -180,6 +182,12 @@ def check_formats(subject: Subject) -> Iterator[str]:
         yield (
             f"step: row {row} did not end within max_episode_steps={subject.core.max_episode_steps}"
         )
+
+
+def _crashes(subject: Subject) -> Iterator[str]:
+    """What a row showed that cannot be meant; in training it would be counted as a crash."""
+    if isinstance(subject.core, TrialVectorEnv):
+        yield from subject.core.crashes.told.values()
 
 
 def _observation_findings(subject: Subject, observation: Any, where: str) -> Iterator[str]:

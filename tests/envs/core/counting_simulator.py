@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Simulator:
-    def __init__(self, fail="", at=(), marker="", **options):
+    def __init__(self, fail="", at=(), marker="", shown=None, paid=None, when=(), **options):
         self.observation_space = {
             "image": {"shape": [4, 4], "dtype": "uint8", "low": 0, "high": 255},
             "kind": {"n": 3},
@@ -20,6 +20,7 @@ class Simulator:
         }
         self.action_space = {"n": 4}
         self.fail, self.at, self.marker, self.options = fail, list(at), marker, options
+        self.shown, self.paid, self.when = shown, paid, when
 
     def begin(self, trial, episode):
         self.trial, self.episode, self.step_count = trial, episode, 0
@@ -29,11 +30,18 @@ class Simulator:
         return self.look(), {}
 
     def look(self):
+        place = np.array([self.value, self.step_count], dtype=np.float64)
+        if self.shown is not None and self.breaks():
+            place[0] = self.shown
         return {
             "image": np.full((4, 4), self.value % 256, dtype=np.uint8),
             "kind": self.trial % 3,
-            "place": np.array([self.value, self.step_count], dtype=np.float32),
+            "place": place,
         }
+
+    def breaks(self):
+        now = [self.trial, self.episode, self.step_count]
+        return now in self.when or now[:2] in self.when
 
     def step(self, action):
         self.step_count += 1
@@ -41,7 +49,8 @@ class Simulator:
             self.go_wrong()
         self.value += action
         done = self.value % 13 == 0
-        return self.look(), self.value % 5 / 4, done, False, {"value": self.value}
+        paid = self.paid if self.paid is not None and self.breaks() else self.value % 5 / 4
+        return self.look(), paid, done, False, {"value": self.value}
 
     def expert_action(self):
         if self.fail == "expert":

@@ -136,8 +136,8 @@ class InfiniteReward(ToyVectorEnv):
 
 class Endless(ToyVectorEnv):
     def transition(self, actions):
-        reward, terminated, truncated = super().transition(actions)
-        return reward, terminated & False, truncated & False
+        *seen, terminated, truncated = super().transition(actions)
+        return *seen, terminated & False, truncated & False
 
 
 class EndsEarly(ToyVectorEnv):
@@ -201,7 +201,7 @@ class LacksReturn(ToyVectorEnv):
         (OutsideSpace, "observation['position'] lies outside its space"),
         (MissingKey, "keys are not those of the observation space"),
         (WrongRewards, "rewards are not a numpy array of float32"),
-        (InfiniteReward, "a reward is not finite"),
+        (InfiniteReward, "the reward must be finite"),
         (Endless, "went on past max_episode_steps=20"),
         (EndsEarly, "fixed_horizon is true, but an episode ended before"),
         (MovesOn, "moved a row to another trial, which only reset may do"),

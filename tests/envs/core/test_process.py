@@ -132,7 +132,7 @@ def test_processes_equal_the_simulator_called_directly(build):
                 steps[row] = 0
                 direct[row] = sim.begin(row, episode[row])[0]
     assert min(episode) >= 2
-    assert env.crashes.tolist() == [0, 0, 0]
+    assert env.crashes.total_N.tolist() == [0, 0, 0]
 
 
 def test_calls_options_interpreter_and_environment(build, tmp_path):
@@ -181,7 +181,7 @@ def test_a_lost_worker_is_restarted_and_the_rest_goes_on(build, tmp_path, fail, 
     step = next(i for i, o in enumerate(seen) if o[1][-1] and o[1][-1]["crashed"])
     assert seen[step][1][3:6] == (0.0, False, True)  # no reward, not terminated, truncated
     assert seen[step][1][2][1] == 0.0  # and already at the start of the next episode
-    assert env.crashes.tolist() == [0, 1, 0]
+    assert env.crashes.total_N.tolist() == [0, 1, 0]
     after = env.call("pid")
     assert (after[0], after[2]) == (pids[0], pids[2])
     assert after[1] != pids[1]
@@ -217,7 +217,7 @@ def test_a_stopped_worker_counts_as_hung(build):
     os.kill(env.call("pid")[0], signal.SIGSTOP)
     *_, truncated, _ = env.step(np.zeros(3, int))
     assert truncated.tolist() == [True, False, False]
-    assert env.crashes.tolist() == [1, 0, 0]
+    assert env.crashes.total_N.tolist() == [1, 0, 0]
 
 
 def test_loss_while_an_episode_begins_is_repaired_at_once(build, tmp_path):
@@ -227,7 +227,7 @@ def test_loss_while_an_episode_begins_is_repaired_at_once(build, tmp_path):
     good = build()
     want, _ = good.reset(options=TRIALS)
     assert all(np.array_equal(obs[k], want[k]) for k in obs)
-    assert env.crashes.tolist() == [0, 0, 1]
+    assert env.crashes.total_N.tolist() == [0, 0, 1]
     assert play(env) == play(good)
 
 
@@ -248,7 +248,7 @@ def test_loss_while_the_expert_is_asked_ends_the_episode(build):
     *_, truncated, infos = bad.step(np.zeros(2, int))
     assert truncated.all()
     assert infos["episode_record"]["crashed"].all()
-    assert bad.crashes.tolist() == [1, 1]
+    assert bad.crashes.total_N.tolist() == [1, 1]
 
 
 def test_an_interrupted_call_does_not_confuse_the_next(build, monkeypatch):

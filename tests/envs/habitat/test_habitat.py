@@ -239,7 +239,7 @@ def test_a_killed_worker_ends_its_episode_and_nothing_else(build):
 
     _, calm = run(kill=False)
     env, seen = run(kill=True)
-    assert env.crashes.tolist() == [1, 0]
+    assert env.crashes.total_N.tolist() == [1, 0]
     for step, (a, b) in enumerate(zip(calm, seen, strict=True)):
         for k in a[0]:
             assert np.array_equal(a[0][k][1], b[0][k][1])
@@ -249,6 +249,51 @@ def test_a_killed_worker_ends_its_episode_and_nothing_else(build):
     assert record["crashed"][0]
     assert not record["success"][0]
     assert (env.trial[0], env.episode[0]) == (0, 1)
+
+
+BROKEN = {
+    "depth": ("        return {name: images", "        images['depth'][0, 0] += {}\n"),
+    "distance": (
+        "        return lambda position: float(",
+        "        return lambda position: {} + (",
+    ),
+    "position": ("        return here\n", "        here = here + {}\n"),
+}
+ODD = """
+CALLS = []
+def odd():
+    CALLS.append(1)
+    return math.nan if len(CALLS) == 9 else 0.0
+"""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_simulator_that_gives_nan_has_crashed(build, tmp_path, what):
+    before, instead = BROKEN[what]
+    instead = instead.format("odd()") + ("" if what == "distance" else before)
+    text = PLAIN.read_text()
+    assert before in text
+    # Nowhere is at no distance, so that only the position tells.
+    text = text.replace("field[self.cell(self.snap(position))])", "0 if np.isnan(position).any() "
+                        "else field[self.cell(self.snap(position))])")  # fmt: skip
+    (tmp_path / "odd.py").write_text(
+        text.replace(before, instead).replace("FIRST_ID = ", ODD + "\nFIRST_ID = ", 1)
+    )
+    env = build(2, backend=tmp_path / "odd.py", sensors=["depth"])
+    env.reset(options={"trial": np.array([0, 2])})
+    records = []
+    for actions in [[1, 1]] * 12 + [[2, 2]] * 8:
+        observation, reward, *_, infos = env.step(actions)
+        assert np.isfinite(reward).all()
+        assert all(np.isfinite(value).all() for value in observation.values())
+        if infos:
+            records += [v for v in infos["episode_record"]["crashed"][infos["_episode_record"]]]
+            assert all(np.isfinite(infos["episode_record"][k]).all() for k in ("spl", "return"))
+    assert sum(records) >= 1  # the plan of an episode asks for distances, too
+    assert (env.crashes.total_N <= 1).all()
+    fresh = build(2, backend=tmp_path / "odd.py", sensors=["depth"])
+    fresh.load_state_dict(env.state_dict())
+    assert fresh.crashes.in_a_row_N.tolist() == env.crashes.in_a_row_N.tolist()
 
 
 @pytest.mark.parametrize("steps", [4, 47])

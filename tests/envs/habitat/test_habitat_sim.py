@@ -85,7 +85,7 @@ def test_the_expert_finds_everything(build):
             spl.append(infos["episode_record"]["spl"][row])
     assert np.mean(found) >= 0.95
     assert np.mean(spl) >= 0.9
-    assert not env.crashes.any()
+    assert not env.crashes.total_N.any()
 
 
 def embedded(**options):
@@ -184,7 +184,7 @@ def test_a_killed_worker_comes_back(build):
             env.pool.workers[1].process.kill()
         *_, truncated, infos = env.step([1, 2])
         assert truncated.tolist() == [False, step == 5]
-    assert env.crashes.tolist() == [0, 1]
+    assert env.crashes.total_N.tolist() == [0, 1]
     assert env.episode.tolist() == [0, 1]
     assert not infos
 
