@@ -173,13 +173,17 @@ def differences(
     Args:
         old: One configuration.
         new: The other.
-        free: Names at the top that may differ.
+        free: Dotted names of values and sections that may differ.
     """
     before, after = leaves(old), leaves(new)
+
+    def is_free(key: str) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in free)
+
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
-        if key.partition(".")[0] not in free and before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and not is_free(key)
     ]
 
 

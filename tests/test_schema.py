@@ -138,6 +138,7 @@ def test_differences_name_keys_and_both_values():
         "gone: 3 -> None",
         "ppo.clip: 2 -> 4",
     ]
+    assert differences(old, new, free=("seed", "ppo.clip", "added", "gon")) == ["gone: 3 -> None"]
     assert differences(old, old) == []
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from relic.files import changed_since_mark, complete_lines, read_sealed_text, write_json
+from relic.policy.memory.memories import unread_sections
 from relic.policy.origin import CONFIG_FILE
 from relic.policy.weights import CheckpointError, read_json
 from relic.schema import ConfigError, differences, leaves
@@ -208,7 +209,7 @@ def as_shipped(runs: Sequence[Run]) -> Shipped:
     """
     first = runs[0]
     for run in runs[1:]:
-        changes = differences(first.config, run.config, free=_FREE)
+        changes = differences(first.config, run.config, free=_free(run))
         if changes:
             raise ConfigError(
                 f"{run.name}: must have the configuration of {first.name}, got {changes[0]}. "
@@ -292,8 +293,13 @@ def judge(run: Run, shipped: Shipped) -> Verdict:
         standing = Standing.AHEAD if score > high else Standing.ON_TRACK
     steps = [s for s in (other.reached(score) for other in others) if s is not None]
     usual = float(np.mean(steps)) if steps else None
-    changes = tuple(differences(shipped.config, run.config, free=_FREE))
+    changes = tuple(differences(shipped.config, run.config, free=_free(run)))
     return Verdict(standing, name, step, score, low, high, usual, changes, shipped.experiment)
+
+
+def _free(run: Run) -> list[str]:
+    """Return what may differ between a run and those that it is compared with."""
+    return [*_FREE, *unread_sections(run.config)]
 
 
 def _check_same_task(run: Run, shipped: Shipped, score: str) -> None:

@@ -27,6 +27,7 @@ from relic.files import (
     write_sealed,
     write_sealed_text,
 )
+from relic.policy.memory.memories import unread_sections
 from relic.run.config import RunConfig
 from relic.schema import ConfigError, differences, to_plain
 from relic.upgrade import upgrade_config
@@ -92,7 +93,7 @@ class RunDirectory:
         plain = to_plain(config)
         make_directory(self.path, key="run_dir")
         if self.config.exists():
-            changes = differences(self._read(), plain, free=FREE_KEYS)
+            changes = differences(self._read(), plain, free=[*FREE_KEYS, *unread_sections(plain)])
             if changes:
                 listed = "; ".join(changes[:5]) + ("; ..." if len(changes) > 5 else "")
                 raise ConfigError(

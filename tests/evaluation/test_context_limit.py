@@ -23,6 +23,7 @@ from relic.policy.policy import Policy
 from relic.schema import build
 from tests.evaluation.conftest import HORIZON, small_protocol
 from tests.evaluation.test_cli import SMALL, refused
+from tests.memories import CHOICES
 
 SHORT = (*SMALL, "controls=[]")
 
@@ -231,7 +232,7 @@ def test_wrong_limits_are_refused_with_a_reason(run, capsys, arguments, message)
     assert not (run / "evaluations").exists()
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer_xl"])
+@pytest.mark.parametrize("memory", [m for m in CHOICES if m != "transformer"])
 def test_memories_without_such_a_cache_are_refused(policy, run, capsys, memory):
     save_policy(run / "checkpoints" / "step_000000000200", with_memory(policy, {"memory": memory}))
     said = refused(capsys, f"run={run}", *SMALL, "context_limits=[none, last:5]")

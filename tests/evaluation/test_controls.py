@@ -19,6 +19,7 @@ from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.schema import build
 from tests.evaluation.conftest import small_protocol
+from tests.memories import CHOICES, SMALL
 
 Episode = list[tuple[dict[str, np.ndarray], np.ndarray]]
 """What was seen and done at each step."""
@@ -107,7 +108,7 @@ def test_a_context_in_its_own_order_is_the_agents(policy, monkeypatch):
     assert evaluate(policy, protocol, control=ContextControl.SHUFFLED) == evaluate(policy, protocol)
 
 
-@pytest.mark.parametrize("memory", ["transformer", "gru", "transformer_xl"])
+@pytest.mark.parametrize("memory", CHOICES)
 def test_refilled_memories_go_on_as_ones_that_stepped(memory):
     policy = memory_policy(memory)
     log, stepped = TokenLog(2, 9), policy.initial_state(2, 11)
@@ -144,9 +145,7 @@ def test_rows_that_remember_nothing_are_as_new():
 
 
 def memory_policy(memory: str) -> Policy:
-    sizes = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 16}
-    parts = {"transformer": sizes, "transformer_xl": {**sizes, "memory_steps": 4}}
-    config = build(PolicyConfig, {"memory": memory, **parts})
+    config = build(PolicyConfig, {"memory": memory, **SMALL})
     torch.manual_seed(0)
     space = spaces.Dict({"zero": spaces.Box(-1.0, 1.0, (1,), np.float32)})
     return Policy(config, space, spaces.Discrete(2), max_episode_steps=9).eval()

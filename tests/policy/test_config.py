@@ -12,7 +12,7 @@ from relic.policy.memory.config import (
     TransformerXLConfig,
 )
 from relic.policy.memory.memories import make_memory
-from relic.policy.memory.recurrent import GRU, LSTM
+from relic.policy.memory.states.recurrent import GRU, LSTM
 from relic.policy.memory.transformer import Transformer
 from relic.policy.memory.transformer_xl import TransformerXL
 from relic.schema import ConfigError, build

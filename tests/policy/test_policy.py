@@ -9,10 +9,11 @@ from gymnasium import spaces
 
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig, VisualKind
-from relic.policy.memory.config import RecurrentConfig, TransformerConfig, TransformerXLConfig
 from relic.policy.memory.sequence_model import ContextOverflowError
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
+from relic.schema import build
+from tests.memories import CHOICES, SMALL
 
 ROWS, STEPS = 3, 14
 DISCRETE = spaces.Discrete(5)
@@ -25,19 +26,11 @@ PICTURES = spaces.Dict(
     gps=spaces.Box(-np.inf, np.inf, (2,), np.float32),
     goal=spaces.Discrete(4),
 )
-MEMORIES = ["transformer", "lstm", "gru", "transformer_xl"]
 
 
 def _config(memory="transformer", **encoder):
-    return PolicyConfig(
-        encoder=EncoderConfig(channels=4, **encoder),
-        memory=memory,
-        transformer=TransformerConfig(num_layers=2, num_heads=2, width=16, mlp_width=32),
-        recurrent=RecurrentConfig(width=16),
-        transformer_xl=TransformerXLConfig(
-            num_layers=2, num_heads=2, width=16, mlp_width=32, memory_steps=6
-        ),
-    )
+    config = build(PolicyConfig, {"memory": memory, **SMALL})
+    return dataclasses.replace(config, encoder=EncoderConfig(channels=4, **encoder))
 
 
 def _policy(config=None, observation_space=VECTORS, action_space=DISCRETE):
@@ -99,7 +92,7 @@ def _part(batch, rows=slice(None), steps=slice(None)):
     )
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 @pytest.mark.parametrize("action_space", [DISCRETE, VECTOR])
 def test_steps_equal_the_full_pass(memory, action_space):
     policy = _policy(_config(memory), VECTORS, action_space)
@@ -142,7 +135,7 @@ def test_slices_of_steps_change_neither_values_nor_gradients(space):
     torch.testing.assert_close(*seen, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 def test_rows_reset_in_the_middle_begin_anew(memory):
     """Rows whose trial restarts equal a full pass over the new trial alone."""
     policy = _policy(_config(memory))
@@ -158,7 +151,7 @@ def test_rows_reset_in_the_middle_begin_anew(memory):
     _assert_same(output, {k: v[fresh] for k, v in said.items()})
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 def test_a_chunk_after_a_prefix_equals_its_steps(memory):
     policy = _policy(_config(memory))
     observation, starts = _observations(VECTORS), _starts()
@@ -174,7 +167,7 @@ def test_a_chunk_after_a_prefix_equals_its_steps(memory):
     )
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 def test_replay_leaves_the_state_that_stepping_leaves(memory):
     policy = _policy(_config(memory))
     observation, starts, noise = _observations(VECTORS), _starts(), torch.rand(ROWS, STEPS, 1)
@@ -200,7 +193,7 @@ def test_replay_leaves_the_state_that_stepping_leaves(memory):
         torch.testing.assert_close(after[0][key], after[1][key], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 def test_looking_ahead_is_not_remembered(memory):
     policy = _policy(_config(memory))
     observation, starts, noise = _observations(VECTORS), _starts(), torch.rand(ROWS, STEPS, 1)
@@ -228,7 +221,7 @@ def test_looking_ahead_is_not_remembered(memory):
     assert torch.equal(values[0], values[1])
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", CHOICES)
 def test_a_restored_state_goes_on_as_if_nothing_had_happened(memory):
     policy = _policy(_config(memory))
     observation, starts, noise = _observations(VECTORS), _starts(), torch.rand(ROWS, STEPS, 1)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from envs.darkroom import DarkroomVectorEnv
 from envs.houses.env import HousesVectorEnv
 from relic.policy.config import PolicyConfig
 from relic.policy.encoders.config import EncoderConfig
-from relic.policy.memory.config import RecurrentConfig, TransformerConfig
+from relic.policy.memory.memories import MemorySections
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig
@@ -20,6 +20,8 @@ from relic.ppo.learner import Learner
 from relic.ppo.loop import run_rollout
 from relic.ppo.reduction import Reduction
 from relic.ppo.rollout import Rollout
+from relic.schema import build
+from tests.memories import SMALL
 
 # Tiny matrices gain nothing from threads, and lose much where cores are shared.
 torch.set_num_threads(1)
@@ -94,13 +96,12 @@ def make_policy(
     env, memory="transformer", seed=0, auxiliary=None, kind=PolicyConfig, keys=None, **transformer
 ):
     torch.manual_seed(seed)
-    sizes = {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32} | transformer
+    sizes = SMALL | {"transformer": SMALL["transformer"] | transformer}
+    sections = build(MemorySections, {"memory": memory, **sizes})
     config = kind(
         encoder=EncoderConfig(scale_vectors=False, keys=keys),
-        memory=memory,
         **(auxiliary or {}),
-        transformer=TransformerConfig(**sizes),
-        recurrent=RecurrentConfig(width=16),
+        **{one.name: getattr(sections, one.name) for one in fields(sections)},
     )
     policy = Policy(
         config,

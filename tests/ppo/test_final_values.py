@@ -12,6 +12,7 @@ from relic.ppo.final_values import needs_old_final_values
 from relic.ppo.loop import restore_memory, run_rollout
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import UpdateSchedule
+from tests.memories import CHOICES
 
 
 def run_until_last(built):
@@ -50,8 +51,7 @@ def value_in_context(built, row, column):
         ("transformer", {"inter_episode_attention": False}),
         ("transformer", {"attention_window": 7}),
         ("transformer", {"depth_dropout": 0.3}),
-        ("gru", {}),
-        ("transformer_xl", {}),
+        *((memory, {}) for memory in CHOICES if memory != "transformer"),
     ],
 )
 @pytest.mark.parametrize("tokens", [None, 70])

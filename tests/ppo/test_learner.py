@@ -11,6 +11,7 @@ from relic.ppo.loss import PARTS
 from relic.ppo.reduction import GradientBuffer, Reduction
 from relic.ppo.returns import Credit, TimeLimit
 from relic.ppo.schedule import PrefixGradient, UpdateKind
+from tests.memories import CHOICES
 
 PASSES_GRADIENT = [PrefixGradient.FULL, PrefixGradient.DETACHED]
 
@@ -49,11 +50,12 @@ def test_the_first_ratio_of_the_newest_chunk_is_one_with_a_loss_on_several(train
     built.collector.close()
 
 
-@pytest.mark.parametrize("memory", ["lstm", "gru"])
-def test_the_first_ratio_is_one_with_a_recurrent_memory(training, memory):
+@pytest.mark.parametrize("memory", CHOICES)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_the_first_ratio_is_one_with_every_memory(training, memory, shuffle):
     built = training(
-        {"lr": 3e-3, "credit": Credit.TRIAL},
-        {"shuffle": False, "full_per_rollout": 0},
+        {"lr": 3e-3, "credit": Credit.EPISODE if shuffle else Credit.TRIAL},
+        {"shuffle": shuffle},
         memory=memory,
     )
     assert max(r.metrics["ratio_drift_first"] for r in built.run(2)) <= 1e-5

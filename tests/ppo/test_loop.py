@@ -10,6 +10,7 @@ from relic.ppo.learner import Learner
 from relic.ppo.loop import refresh, restore_memory, run_rollout
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import UpdateKind
+from tests.memories import CHOICES
 
 
 def stop_after(built, updates):
@@ -166,7 +167,7 @@ def test_reports_cover_the_rollout(training):
     [
         ("transformer", {"depth_dropout": 0.2}),
         ("transformer", {"sink": SinkKind.TOKEN, "rotate_sink_query": False}),
-        ("gru", {}),
+        *((memory, {}) for memory in CHOICES if memory != "transformer"),
     ],
 )
 @pytest.mark.parametrize("half", [False, True])

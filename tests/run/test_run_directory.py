@@ -1,6 +1,8 @@
 import pytest
 
-from relic.run.run_directory import CheckpointStore
+from relic.run.compose import compose
+from relic.run.run_directory import CheckpointStore, RunDirectory
+from relic.schema import ConfigError
 
 
 def writer(text):
@@ -111,3 +113,13 @@ def test_a_replayed_step_replaces_its_checkpoint(tmp_path):
     store.save(1, writer("old"))
     store.save(1, writer("new"))
     assert (store.latest().path / "content").read_text() == "new"
+
+
+def test_what_no_memory_reads_makes_no_other_run(tmp_path):
+    """Else an experiment that names sizes of a new memory could not go on with its older runs."""
+    base = {"experiment": "darkroom", "policy.memory": "gru", "run_dir": str(tmp_path / "run")}
+    directory = RunDirectory(tmp_path / "run")
+    directory.open(compose(base))
+    directory.open(compose({**base, "policy.min_gru.width": 24}))
+    with pytest.raises(ConfigError, match=r"policy\.recurrent\.width: 128 -> 24"):
+        directory.open(compose({**base, "policy.recurrent.width": 24}))

@@ -222,6 +222,55 @@ class RecurrentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StackConfig:
+    """Layers that each mix steps and then transform every step by itself."""
+
+    num_layers: Annotated[int, POSITIVE] = 4
+    """Blocks of a mixer and an MLP."""
+    width: Annotated[int, POSITIVE] = 256
+    """Size of a token."""
+    mlp_width: Annotated[int, POSITIVE] = 1024
+    """Hidden size of the GeGLU."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        check_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MinGRUConfig(StackConfig):
+    """minGRU: a gated average of what steps are, the gates read from each step alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeltaRuleConfig(StackConfig):
+    """The gated delta rule: a matrix per head that maps keys to values and unlearns what it had."""
+
+    num_heads: Annotated[int, POSITIVE] = 8
+    """Matrices of a layer; must divide the width."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        StackConfig.__post_init__(self)
+        check_heads(self.num_heads, self.width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectiveConfig(StackConfig):
+    """A selective state space, as Mamba-2: a state per head that steps write to and decay."""
+
+    num_heads: Annotated[int, POSITIVE] = 8
+    """Heads of a layer, each with its own decay; must divide twice the width."""
+    state_size: Annotated[int, POSITIVE] = 64
+    """Numbers that each of a layer's 2 x width channels remembers."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        StackConfig.__post_init__(self)
+        check_heads(self.num_heads, 2 * self.width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerXLConfig:
     """The memory of Transformer-XL: relative positions, and layer inputs of recent steps."""
 

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from relic.policy.memory.config import (
     Capabilities,
+    DeltaRuleConfig,
     MemoryConfig,
+    MinGRUConfig,
     RecurrentConfig,
+    SelectiveConfig,
     TransformerConfig,
     TransformerXLConfig,
     capabilities_of,
@@ -54,13 +57,19 @@ class MemorySections:
     )
     """Read where memory is transformer."""
     recurrent: RecurrentConfig = section(
-        RecurrentConfig, lstm="recurrent:LSTM", gru="recurrent:GRU"
+        RecurrentConfig, lstm="states.recurrent:LSTM", gru="states.recurrent:GRU"
     )
     """Read where memory is lstm or gru."""
     transformer_xl: TransformerXLConfig = section(
         TransformerXLConfig, transformer_xl="transformer_xl:TransformerXL"
     )
     """Read where memory is transformer_xl."""
+    min_gru: MinGRUConfig = section(MinGRUConfig, min_gru="states.min_gru:MinGRU")
+    """Read where memory is min_gru."""
+    delta_rule: DeltaRuleConfig = section(DeltaRuleConfig, delta_rule="states.delta_rule:DeltaRule")
+    """Read where memory is delta_rule."""
+    selective: SelectiveConfig = section(SelectiveConfig, selective="states.selective:Selective")
+    """Read where memory is selective."""
 
     def __post_init__(self) -> None:
         """Refuse a memory that is not there, and options that it does not have."""
@@ -115,6 +124,17 @@ def make_memory(config: MemorySections, *, max_episode_steps: int) -> SequenceMo
         max_episode_steps: Longest episode; may size tables of positions.
     """
     return config.memory_class(config.memory_config, max_episode_steps=max_episode_steps)
+
+
+def unread_sections(config: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of sections that the memory of a plain configuration does not read.
+
+    Args:
+        config: Of a whole run; its `policy` may be of an older version.
+    """
+    chosen = dict(config.get("policy") or {}).get("memory", "transformer")
+    read = _choices().get(chosen, ("", ""))[0]
+    return [f"policy.{name}" for name in sorted({s for s, _ in _choices().values()} - {read})]
 
 
 @cache

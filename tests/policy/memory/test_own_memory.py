@@ -18,6 +18,7 @@ from relic.policy.memory.memories import MemorySections
 from relic.policy.policy import Policy
 from relic.run.metrics import is_clock, read_metrics
 from relic.schema import ConfigError, build
+from tests.memories import CHOICES
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "own_memory.md").read_text()
@@ -55,7 +56,7 @@ def test_it_keeps_what_memories_promise(folder, check_memory):
     module = importlib.import_module("my_memory")
     model = module.MovingAverage(module.MovingAverageConfig(width=8), max_episode_steps=9)
     check_memory(model)
-    assert model.bytes_per_row(10) == model.initial_state(1, 10).average_NE.nbytes
+    assert model.bytes_per_row(10) == model.initial_state(1, 10).parts["average"].nbytes
 
 
 def test_a_checkpoint_names_its_module_and_acts_alike(folder):
@@ -95,7 +96,7 @@ def test_what_is_wrong_is_said(folder, fields, message):
         build(PolicyConfig, fields, "policy")
 
 
-@pytest.mark.parametrize("choice", ["transformer", "lstm", "gru", "transformer_xl"])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_each_choice_reads_the_section_of_its_class(choice):
     sections = MemorySections(memory=choice)
     assert type(sections.memory_config) is sections.memory_class.Config

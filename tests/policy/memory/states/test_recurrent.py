@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from relic.policy.memory.config import RecurrentConfig
-from relic.policy.memory.recurrent import GRU, LSTM
+from relic.policy.memory.states.recurrent import GRU, LSTM
 
 CELLS = [LSTM, GRU]
 
@@ -25,9 +25,9 @@ def test_memory_crosses_episodes_and_ends_with_the_trial(cell, trials_of):
     torch.testing.assert_close(model(trials.x, none), trials.y)
     state = model.initial_state(4, 36)
     model.prefill(trials.x, trials.starts, state)
-    assert state.hidden_GLNE.abs().amax(dim=(0, 1, 3)).min() > 0
+    assert all(part.abs().amax(dim=(1, 2)).min() > 0 for part in state.parts.values())
     state.reset([2])
-    assert not state.hidden_GLNE[:, :, 2].any()
+    assert not any(part[2].any() for part in state.parts.values())
     assert state.lengths.tolist() == [36, 36, 0, 36]
 
 
@@ -49,14 +49,5 @@ def test_a_gru_is_the_equations_of_a_gru():
 def test_bytes_do_not_grow_with_the_trial(cell, parts):
     model = make(cell)
     assert model.bytes_per_row(10) == model.bytes_per_row(10_000) == parts * 2 * 16 * 4
-    assert model.initial_state(3, 10).hidden_GLNE.numel() * 4 == 3 * model.bytes_per_row(10)
-
-
-def test_states_that_do_not_fit_are_refused():
-    model = make(LSTM)
-    x, starts = torch.randn(2, 16), torch.zeros(2, dtype=torch.bool)
-    with pytest.raises(TypeError, match="must be a RecurrentState, got dict"):
-        model.step(x, starts, {})  # pyright: ignore[reportArgumentType]
-    saved = model.initial_state(3, 5).state_dict()
-    with pytest.raises(ValueError, match=r"hidden must have shape \(2, 2, 2, 16\)"):
-        model.initial_state(2, 5).load_state_dict(saved)
+    held = sum(part.nbytes for part in model.initial_state(3, 10).parts.values())
+    assert held == 3 * model.bytes_per_row(10)
