@@ -14,6 +14,7 @@ SMALL = {
     "transformer_xl": {**_STACK, "num_heads": 2, "memory_steps": 6},
     "min_gru": _STACK,
     "delta_rule": {**_STACK, "num_heads": 2},
+    "memo": {**_STACK, "num_heads": 2, "segment_steps": 5, "summary_tokens": 2},
     "selective": {**_STACK, "num_heads": 2, "state_size": 8},
 }
 """Sections of the policy's configuration."""

@@ -298,6 +298,42 @@ class TransformerXLConfig:
         return self.width // self.num_heads
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoConfig(StackConfig):
+    """Memo: a transformer over the newest steps, and learned summaries of those before."""
+
+    num_heads: Annotated[int, POSITIVE] = 8
+    """Attention heads; must divide the width and leave an even size."""
+    segment_steps: Annotated[int, POSITIVE] = 64
+    """Steps that a summary is made of; a step sees those of its own segment."""
+    summary_tokens: Annotated[int, POSITIVE] = 8
+    """Tokens that are left of a segment; fewer than its steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from."""
+        StackConfig.__post_init__(self)
+        check_heads(self.num_heads, self.width)
+        if self.head_dim % 2:
+            raise ValueError(
+                f"num_heads: must leave an even head size, got {self.head_dim} = width "
+                f"{self.width} / {self.num_heads}. Rotary positions turn pairs."
+            )
+        if self.summary_tokens >= self.segment_steps:
+            raise ValueError(
+                f"summary_tokens: must be below segment_steps {self.segment_steps}, got "
+                f"{self.summary_tokens}. A summary is to be shorter than what it stands for."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head."""
+        return self.width // self.num_heads
+
+    def slots_for(self, capacity: int) -> int:
+        """Return the cache's slots for trials of so many steps."""
+        return self.segment_steps + capacity // self.segment_steps * self.summary_tokens
+
+
 def check_heads(num_heads: int, width: int) -> None:
     """Check that heads share a width out evenly.
 

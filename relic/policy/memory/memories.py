@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from relic.policy.memory.config import (
     Capabilities,
     DeltaRuleConfig,
+    MemoConfig,
     MemoryConfig,
     MinGRUConfig,
     RecurrentConfig,
@@ -70,6 +71,8 @@ class MemorySections:
     """Read where memory is delta_rule."""
     selective: SelectiveConfig = section(SelectiveConfig, selective="states.selective:Selective")
     """Read where memory is selective."""
+    memo: MemoConfig = section(MemoConfig, memo="memo.memo:Memo")
+    """Read where memory is memo."""
 
     def __post_init__(self) -> None:
         """Refuse a memory that is not there, and options that it does not have."""

@@ -1,0 +1,1 @@
+"""Memo, a transformer that remembers summaries: `memo` is where to begin."""
