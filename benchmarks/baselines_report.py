@@ -246,7 +246,7 @@ def plot(lines: Sequence[Line], setting: Setting, path: Path) -> None:
         if "relic" in means:
             each.plot(means["relic"].curve_I, color=REFERENCE, ls="--", lw=1.2, label="ReLIC")
         index = range(len(line.curve_I))
-        draw_line(each, index, line.curve_I, LOOKS[0], label="the row", marked=False)
+        draw_line(each, index, line.curve_I, LOOKS[0], label="named above", marked=False)
         seeds = [seed.curve_I for seed in lines if seed.row == line.row and not seed.is_mean]
         if seeds:
             draw_band(each, index, np.min(seeds, axis=0), np.max(seeds, axis=0), LOOKS[0])

@@ -36,6 +36,7 @@ class Doors(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         """Begin an episode of the trial `options["trial"]`."""
         super().reset(seed=seed)
+        assert options is not None  # `by_option` below names the trial here
         self.prize = int(np.random.default_rng(options["trial"]).integers(NUM_DOORS))
         return {"found": 0}, {}
 

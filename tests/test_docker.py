@@ -1,6 +1,7 @@
 """The images: linted, pinned, not root, and what starts in them is what the project has.
 
-No test here builds one: that needs a Docker engine and a network.
+No test here builds one, which takes minutes and a network; `docs/DOCKER.md` says what was built by
+hand.
 """
 
 import importlib.util

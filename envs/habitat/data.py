@@ -44,7 +44,8 @@ KNOWN: Final = (
         Known(
             f"{name} episodes, {split}",
             f"data/datasets/ext_objnav/{folder}/{split}.json.gz",
-            "put the published file there, or python -m envs.habitat arrange ... (docs/HABITAT.md)",
+            "the paper's are on Hugging Face, aielawady/ExtObjNav; or make some: "
+            "python -m envs.habitat arrange ... (docs/HABITAT.md)",
         )
         for name, folder in (("HSSD", "hssd"), ("ReplicaCAD", "replica_cad"))
         for split in ("train", "val")
