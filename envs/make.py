@@ -41,6 +41,15 @@ def default_protocol(name: str) -> Any:
     return getattr(_factory(name), "default_protocol", None)
 
 
+def option_names(name: str) -> list[str]:
+    """Return the options that an environment names; none where it takes any.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return keywords(_factory(name), TrialVectorEnv) or []
+
+
 def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> TrialVectorEnv:
     """Build the vector environment `name` with `num_envs` rows.
 

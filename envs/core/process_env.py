@@ -205,13 +205,21 @@ def to_space(description: Mapping[str, Any]) -> gymnasium.Space[Any]:
     """Return the Gymnasium space that a simulator file describes.
 
     Args:
-        description: `{"n": 6}`, or `shape`, `dtype`, `low` and `high` of a Box.
+        description: `{"n": 6}` for one choice, `{"n": [3, 3]}` for several, or `shape`, `dtype`,
+            `low` and `high` of a Box.
 
     Raises:
         ValueError: It is neither, or a bound does not fit into the dtype.
     """
     if set(description) == {"n"}:
-        return spaces.Discrete(int(description["n"]))
+        count = np.asarray(description["n"])
+        if count.dtype.kind not in "iu" or count.ndim > 1 or not count.size or count.min() < 1:
+            raise ValueError(
+                "ProcessVectorEnv: n of a space of the simulator must be a whole number of at "
+                f"least 1, or a list of such, got {description['n']!r}. Correct "
+                "observation_space or action_space in its file."
+            )
+        return spaces.MultiDiscrete(count) if count.ndim else spaces.Discrete(int(count))
     if set(description) == {"shape", "dtype", "low", "high"}:
         low, high = (np.asarray(description[name]) for name in ("low", "high"))
         shape = tuple(description["shape"])

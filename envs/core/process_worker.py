@@ -7,8 +7,9 @@ nothing of this project, because the simulator's interpreter need not have it.
 A simulator file defines `make(**options)`, which returns an object with
 
     observation_space   {name: {"shape": [...], "dtype": "uint8", "low": 0, "high": 255}} or
-                        {name: {"n": 20}} for a category
-    action_space        {"n": 6} or {"shape": [2], "dtype": "float32", "low": -1, "high": 1}
+                        {name: {"n": 20}} for a category, {name: {"n": [20, 3]}} for several
+    action_space        {"n": 6}, {"n": [6, 2]} for several choices at once, or
+                        {"shape": [2], "dtype": "float32", "low": -1, "high": 1}
     begin(trial, episode) -> (observation, info)
     step(action) -> (observation, reward, terminated, truncated, info)
 

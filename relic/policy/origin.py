@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 from gymnasium import spaces
 
+from envs.core.options import keywords
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.files import read_sealed_text
@@ -86,9 +87,12 @@ def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> 
         if name in policy.encoder.targets and name not in (policy.config.encoder.keys or ()):
             continue  # learned from, but never looked at
         if shown.get(name) != space:
+            is_option = name not in shown and name in (keywords(type(env), TrialVectorEnv) or ())
+            advice = f"Set options.{name}=true; in Python, {name}=True" if is_option else ""
             raise ValueError(
                 f"{asked}options: must let the environment show {name} as {space}, which the "
-                f"policy was trained on, got {shown.get(name)}. Choose those of its task."
+                f"policy was trained on, got {shown.get(name, 'nothing')}. "
+                f"{advice or 'Choose those of its task'}."
             )
     if env.single_action_space != policy.action_space:
         raise ValueError(

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from envs.core.hooks import TrialHooks
 from envs.core.kernels import compile_ahead
 from envs.core.vector import TrialVectorEnv
-from envs.make import kernel_parts, make_trial_env
+from envs.make import kernel_parts, make_trial_env, option_names
 from relic.policy import load
 from relic.policy.config import PolicyConfig
 from relic.policy.loading import load_config
@@ -131,6 +131,7 @@ def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Po
     torch.manual_seed(config.seed)
     space = facts.single_observation_space
     assert isinstance(space, spaces.Dict)
+    _check_shown(config, space)
     policy = Policy(
         with_word_of(facts, config.policy),
         space,
@@ -140,6 +141,16 @@ def build_policy(config: RunConfig, facts: EnvFacts, device: torch.device) -> Po
     if config.init_from is not None:
         _copy_weights(policy, config.init_from)
     return policy.to(device)
+
+
+def _check_shown(config: RunConfig, space: spaces.Dict) -> None:
+    """Refuse inputs that the environment shows only if an option of the same name says so."""
+    for key in config.policy.encoder.keys or ():
+        if key not in space.spaces and key in option_names(config.env.id):
+            raise ConfigError(
+                f"policy.encoder.keys: must name what the environment shows, got {key!r}, which "
+                f"is an option of it. Set env.options.{key}=true."
+            )
 
 
 def with_word_of(facts: EnvFacts, policy: PolicyConfig) -> PolicyConfig:

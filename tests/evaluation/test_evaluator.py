@@ -208,7 +208,7 @@ def test_shown_actions_are_the_environments_and_are_remembered_in_the_policys_un
     ("name", "options", "message"),
     [
         ("relic/Darkroom-v0", {**OPTIONS, "horizon": 50}, "within the 12 steps.*got 50"),
-        ("relic/FourBoxes-v0", {}, "must let the environment show position.*got None"),
+        ("relic/FourBoxes-v0", {}, "must let the environment show position.*got nothing"),
     ],
 )
 def test_environments_that_do_not_fit_are_refused(policy, name, options, message):

@@ -56,3 +56,9 @@ def test_without_its_run_there_is_no_environment(tmp_path):
     )
     with pytest.raises(ValueError, match="loaded from a run"):
         built.make_env(1)
+
+
+def test_an_observation_that_an_option_shows_is_advised_by_it():
+    policy = load(PRETRAINED / "houses_small")
+    with pytest.raises(ValueError, match=r"show compass as .*, got nothing\. Set options\.compass"):
+        policy.make_env(1, compass=False)

@@ -13,13 +13,16 @@ import yaml
 from gymnasium import spaces
 
 from envs.core.trials import EpisodeTrials, by_option
+from envs.make import make_trial_env
 from relic.policy import load
 from relic.policy.loading import save_policy
 from relic.policy.policy import Policy
+from relic.run.components import build_policy
 from relic.run.compose import compose_arguments
 from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
 from relic.run.trainer import Trainer
+from relic.schema import ConfigError
 
 from .conftest import TINY
 
@@ -178,3 +181,15 @@ def test_policies_of_older_versions_keep_their_inputs(tmp_path):
         "small": "colour",
     }
     assert all(torch.equal(loaded.state_dict()[k], v) for k, v in policy.state_dict().items())
+
+
+def test_an_input_that_an_option_shows_is_advised_by_it():
+    hidden = ("env.options.compass=false", "policy.goal_location=null")
+    keys = ("experiment=houses_small", *hidden, "policy.encoder.keys=[goal,compass]")
+    config = compose_arguments(keys)
+    with closing(make_trial_env(config.env.id, 1, config.env.options)) as env:
+        with pytest.raises(ConfigError, match=r"Set env\.options\.compass=true\."):
+            build_policy(config, env, torch.device("cpu"))
+        unknown = compose_arguments([*keys, "policy.encoder.keys=[goal,rbg]"])
+        with pytest.raises(ValueError, match="got 'rbg'"):
+            build_policy(unknown, env, torch.device("cpu"))

@@ -1,6 +1,7 @@
 import ast
 import contextlib
 import copy
+import functools
 import os
 import signal
 import subprocess
@@ -310,6 +311,50 @@ def test_mistakes_are_named(build, tmp_path):
     with pytest.raises(WorkerError, match="gave no answer within 1 s"):
         build(simulator=mute, start_timeout=1.0)
     assert to_space({"shape": [2], "dtype": "float32", "low": [0, -1], "high": 1}).shape == (2,)
+
+
+DIALS = """
+import numpy as np
+
+
+class Dials:
+    observation_space = {"lamps": {"n": [2, 4]}}
+    action_space = {"n": [3, 5]}
+
+    def begin(self, trial, episode):
+        self.right = np.array([trial % 3, trial % 5])
+        return {"lamps": np.array([0, 0])}, {}
+
+    def step(self, action):
+        matches = int((np.asarray(action) == self.right).sum())
+        return {"lamps": np.array([matches // 2, matches])}, matches / 2, False, False, {}
+
+    def expert_action(self):
+        return self.right
+
+
+def make():
+    return Dials()
+"""
+
+
+def test_several_choices_at_once_go_through_processes(build, tmp_path):
+    simulator = tmp_path / "dials.py"
+    simulator.write_text(DIALS)
+    make = functools.partial(build, simulator=simulator, num_trials=15)
+    env = make(2)
+    check_trial_env(env, make=make)
+    env.reset(options={"new_trial": np.ones(2, bool), "trial": np.array([4, 7])})
+    assert env.expert_actions().tolist() == [[1, 4], [1, 2]]
+    observation, reward, *_ = env.step(np.array([[1, 4], [1, 0]]))
+    assert observation["lamps"].tolist() == [[1, 2], [0, 1]]
+    assert reward.tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("count", [0, 2.5, [], [2, 0], [[2]], "4", None])
+def test_numbers_of_choices_that_are_none_are_refused(count):
+    with pytest.raises(ValueError, match="n of a space of the simulator must be a whole number"):
+        to_space({"n": count})
 
 
 def test_close_ends_everything_even_what_hangs(build):
