@@ -201,7 +201,7 @@ class ValidationConfig:
     """`val/return` and `val/success` average the episodes from this index in the context on."""
     final_trials: Annotated[int, at_least(0)] = 0
     """Trials on which a finished run's agent and the untrained one are measured; they follow those
-    of the validation. 0: neither is."""
+    of the validation, so that there must be as many. 0: neither is."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

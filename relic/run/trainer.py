@@ -92,7 +92,7 @@ class Trainer:
                 metric=config.checkpoint.best_metric,
             )
             self.parts = build(with_saved_inputs(config, self.store.latest()), ranks)
-            if ranks.is_first and config.validation.every_rollouts is not None:
+            if ranks.is_first:
                 check_validation(config, self.parts.policy)
         self.saver = RunSaver(self.store, self.parts, ranks)
         self.counters = Counters(wandb_id=new_wandb_id())

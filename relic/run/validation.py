@@ -32,6 +32,7 @@ from relic.run.components import build_policy
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.run_directory import RunDirectory
+from relic.schema import ConfigError
 from relic.stops import refusals
 
 MEASURES = ("return", "success", "spl")
@@ -55,15 +56,25 @@ def check_validation(config: RunConfig, policy: Policy) -> None:
     """Check, before anything is trained, that the policy can act in the validation's environment.
 
     Raises:
-        ConfigError: If it cannot be built, or does not fit.
+        ConfigError: If it cannot be built, does not fit, or has too few trials for the final one.
     """
-    protocol = validation_protocol(config)
+    part, protocol = config.validation, validation_protocol(config)
+    if part.every_rollouts is None and not part.final_trials:
+        return
     with refusals():
         env = make_trial_env(protocol.env, 1, protocol.options)
         try:
             check_fit(policy, env)
+            number = env.num_trials
         finally:
             env.close()
+    # Those of a validation may come round again; final ones would no longer be new.
+    if part.final_trials and part.trials + part.final_trials > number:
+        raise ConfigError(
+            f"validation.final_trials: must leave validation.trials others of the {number} that "
+            f"{env.dataset_name} has, got {part.final_trials} after {part.trials}. Use fewer of "
+            "either, or set final_trials=0."
+        )
 
 
 class Validator:

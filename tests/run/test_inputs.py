@@ -193,3 +193,14 @@ def test_an_input_that_an_option_shows_is_advised_by_it():
         unknown = compose_arguments([*keys, "policy.encoder.keys=[goal,rbg]"])
         with pytest.raises(ValueError, match="got 'rbg'"):
             build_policy(unknown, env, torch.device("cpu"))
+
+
+def test_final_trials_must_be_others_than_those_of_the_validation(tmp_path):
+    """Beyond the last number the first come again, which the validation may have picked by."""
+    off = ("validation.every_rollouts=null", "checkpoint.best_metric=null")
+    keys = (*TINY, f"run_dir={tmp_path}", *off, "validation.trials=8")
+    refused = compose_arguments([*keys, "validation.final_trials=3"])
+    message = r"validation\.final_trials: must leave .* of the 10 that .*val.* got 3 after 8\."
+    with pytest.raises(ConfigError, match=message):
+        Trainer(refused, join_ranks("cpu"))
+    Trainer(compose_arguments([*keys, "validation.final_trials=2"]), join_ranks("cpu")).close()
