@@ -69,7 +69,7 @@ def compile_ahead(parts: Mapping[str, str]) -> None:
     """
     if _compiles_a_part or _setting("DISABLE_JIT"):
         return
-    stamps = {name: _stamp(name, path) for name, path in parts.items()}
+    stamps = {name: stamp_of(name, path) for name, path in parts.items()}
     if all(stamp.exists() for stamp in stamps.values()):
         return
     folder = _cache_folder()
@@ -131,7 +131,7 @@ def _in_process(name: str, path: str, stamp: Path) -> str | None:
     return None
 
 
-def _stamp(name: str, path: str) -> Path:
+def stamp_of(name: str, path: str) -> Path:
     """Return the file that is there when a part is in the cache."""
     cpu = llvmlite.binding.get_host_cpu_name()
     versions = f"{path} {sys.version} {numba.__version__} {_setting('CPU_NAME') or cpu}"

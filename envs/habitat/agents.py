@@ -41,7 +41,7 @@ class HabitatAgents:
         self._setting, self._call, self._note = setting, call, note
         self._rules, self._geometry = setting.rules, setting.geometry
         self.goal: list[Goal | None] = [None] * num_rows
-        self._place: list[Place | None] = [None] * num_rows
+        self.place: list[Place | None] = [None] * num_rows
         self.tilt_N = np.full(num_rows, setting.geometry.start)
         self.pose_N4 = np.zeros((num_rows, 4))
         """Each row's x, y, heading and height of the floor."""
@@ -62,7 +62,7 @@ class HabitatAgents:
 
     def area(self, row: int) -> float:
         """Return the square metres of free space that a row's agent has."""
-        place = self._place[row]
+        place = self.place[row]
         return 0.0 if place is None else place.area
 
     def distance(
@@ -95,7 +95,7 @@ class HabitatAgents:
         for row, answer in zip(rows.tolist(), answers, strict=True):
             if not isinstance(answer, Lost):
                 begun.append(row)
-                self._place[row], self.goal[row] = places[row], plans[row].goal
+                self.place[row], self.goal[row] = places[row], plans[row].goal
                 self.tilt_N[row] = self._geometry.start
                 self.pose_N4[row, 2] = plans[row].start.heading
                 self._arrive(row, answer)
@@ -163,7 +163,7 @@ class HabitatAgents:
 
     def near_goals(self, row: int) -> NDArray[np.bool_]:
         """Tell which of the goal's instances are near."""
-        place = self._place[row]
+        place = self.place[row]
         assert place is not None
         x, y = self.pose_N4[row, :2].tolist()
         centers_I2 = place.centers_I3[list(self._goal_of(row).instances), :2]

@@ -146,11 +146,11 @@ class HabitatVectorEnv(ProcessVectorEnv):
         if backend is not None:
             options["backend"] = str(Path(backend).absolute())
         self._start(num_envs, python or sys.executable, options, timeout=timeout, **kwargs)
-        self._rows = TaskRows(self.rules, self.num_envs, len(GOAL_CATEGORIES))
-        self._before = [history.state_dict() for history in self._rows.history]
+        self.task_rows = TaskRows(self.rules, self.num_envs, len(GOAL_CATEGORIES))
+        self._before = [history.state_dict() for history in self.task_rows.history]
         self._turn_before_NC = np.zeros((self.num_envs, len(GOAL_CATEGORIES)), np.int64)
         self._pictures = self._new_pictures()
-        self._detections = self._new_detections()
+        self.detections = self._new_detections()
         self.agents = HabitatAgents(self.num_envs, setting, self.call_rows, self.watch.note)
         self.places = Places(self.data, setting, self.call_rows)
 
@@ -215,18 +215,18 @@ class HabitatVectorEnv(ProcessVectorEnv):
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Forget what happened in the trials before."""
         for row in rows.tolist():
-            self._rows.begin_trial(row)
-            if self._detections is not None:
-                self._detections.begin_trial(row)
+            self.task_rows.begin_trial(row)
+            if self.detections is not None:
+                self.detections.begin_trial(row)
 
     def begin_episodes(self, rows: Rows) -> None:
         """Close the episodes before, and begin the next."""
         for row in rows.tolist():
-            self._rows.close_episode(row, self.agents.base_pose(row))
+            self.task_rows.close_episode(row, self.agents.base_pose(row))
             # As it was before the episode, since loading a state plays the episode again.
-            self._before[row] = self._rows.history[row].state_dict()
-        if self._detections is not None:
-            self._turn_before_NC[rows] = self._detections.turn_NC[rows]
+            self._before[row] = self.task_rows.history[row].state_dict()
+        if self.detections is not None:
+            self._turn_before_NC[rows] = self.detections.turn_NC[rows]
         self.begin_rows(rows)
 
     def begin_rows(self, rows: Rows) -> None:
@@ -240,7 +240,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             plans = {row: plan for row, plan in drawn.items() if plan is not None}
             begun = self.agents.begin(plans, places)
             for row in begun.tolist():
-                self._rows.begin_episode(row, plans[row])
+                self.task_rows.begin_episode(row, plans[row])
             self._note(begun)
             waiting = np.setdiff1d(waiting, begun)
 
@@ -249,7 +249,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         plan = rules.plan_episode(
             self.rules,
             RowScene(place, partial(self.agents.distance, row, place)),
-            self._rows.history[row],
+            self.task_rows.history[row],
             dataset=self.dataset_name,
             trial=int(self.trial[row]),
         )
@@ -257,10 +257,10 @@ class HabitatVectorEnv(ProcessVectorEnv):
 
     def _note(self, rows: Rows) -> None:
         """Keep what rows see beside pictures."""
-        self._rows.observe(rows, self.agents.pose_N4, self.shown)
-        if self._detections is not None:
-            turned_K = self._rows.turned(rows, self.agents.pose_N4)
-            self._detections.observe(
+        self.task_rows.observe(rows, self.agents.pose_N4, self.shown)
+        if self.detections is not None:
+            turned_K = self.task_rows.turned(rows, self.agents.pose_N4)
+            self.detections.observe(
                 rows,
                 self._pictures,
                 pitch_N=self.agents.pitch_N,
@@ -275,8 +275,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
 
     def step_rows(self, rows: Rows, actions: NDArray[Any]) -> Transition:
         """Move in the scenes; the rules say what that earns."""
-        if self._detections is not None:
-            self._detections.act(rows)
+        if self.detections is not None:
+            self.detections.act(rows)
         before_K = self.agents.distance_N[rows]
         stopped_K = actions == Action.STOP
         success_K = np.zeros(len(rows), bool)
@@ -285,7 +285,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         lost_K = self.lost_N[rows]
         # A worker that was lost while it counted pixels leaves the stop undecided: truncated.
         stopped_K &= ~lost_K
-        reward_K = self._rows.act(
+        reward_K = self.task_rows.act(
             rows,
             stopped_K=stopped_K,
             success_K=success_K,
@@ -299,7 +299,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Add the entries of the task, the scene and its area."""
         return {
             **super().record_rows(rows),
-            **self._rows.record(rows, self.agents.distance_N, self.agents.path_N),
+            **self.task_rows.record(rows, self.agents.distance_N, self.agents.path_N),
             "scene": np.array([self.data.scene_number(self.task(row)) for row in rows.tolist()]),
             "area": np.array([self.agents.area(row) for row in rows.tolist()]),
         }
@@ -312,8 +312,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Add the task, and what was known of each trial before its running episode."""
         histories = {str(n): before for n, before in enumerate(self._before)}
         state = {**super().save_rows(), "task": task_text(self.rules), "before": histories}
-        if self._detections is not None:
-            state |= self._detections.state() | {"named_turn": self._turn_before_NC.copy()}
+        if self.detections is not None:
+            state |= self.detections.state() | {"named_turn": self._turn_before_NC.copy()}
         return state
 
     def load_rows(self, state: State) -> None:
@@ -322,10 +322,10 @@ class HabitatVectorEnv(ProcessVectorEnv):
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
             # The replay draws the running episode again, out of the history before it.
-            self._rows.history[row] = rules.TrialHistory.from_state(self._before[row])
-        if self._detections is not None:
-            self._detections.load_state(state)
-            self._turn_before_NC[:] = self._detections.turn_NC
+            self.task_rows.history[row] = rules.TrialHistory.from_state(self._before[row])
+        if self.detections is not None:
+            self.detections.load_state(state)
+            self._turn_before_NC[:] = self.detections.turn_NC
         super().load_rows(state)
 
 

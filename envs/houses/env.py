@@ -176,8 +176,8 @@ class HousesVectorEnv(TrialVectorEnv):
             field_bytes=field_bytes,
             renderer=renderer,
         )
-        self._rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
-        self._detections = self._new_detections()
+        self.task_rows = TaskRows(self.task, self.num_envs, len(GOAL_CATEGORIES))
+        self.detections = self._new_detections()
         check_flag("Houses.sightings", sightings)
         self._sightings = Sightings(self.simulator) if sightings else None
         self._unobserved = self._new_pictures(shape)
@@ -218,9 +218,9 @@ class HousesVectorEnv(TrialVectorEnv):
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):
             house, arrangement = self.dataset.locate(trial)
             self._house_N[row] = house
-            self._rows.begin_trial(row)
-            if self._detections is not None:
-                self._detections.begin_trial(row)
+            self.task_rows.begin_trial(row)
+            if self.detections is not None:
+                self.detections.begin_trial(row)
             if self._sightings is not None:
                 self._sightings.begin_trial(row)
             scene, grid = self.dataset.scene(house, arrangement), self.dataset.grid(house)
@@ -232,15 +232,15 @@ class HousesVectorEnv(TrialVectorEnv):
         if "episode" in self.memory_experts:
             self.memory_experts["episode"].forget(rows)
         for row in rows.tolist():
-            self._rows.close_episode(row, self.simulator.base_pose(row))
+            self.task_rows.close_episode(row, self.simulator.base_pose(row))
             plan = rules.plan_episode(
                 self.task,
                 self.simulator.task_scene(row),
-                self._rows.history[row],
+                self.task_rows.history[row],
                 dataset=self.dataset_name,
                 trial=int(self.trial[row]),
             )
-            self._rows.begin_episode(row, plan)
+            self.task_rows.begin_episode(row, plan)
             self.simulator.begin(row, plan)
             if self._sightings is not None:
                 self._sightings.begin_episode(row, plan.goal.instances)
@@ -248,8 +248,8 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def advance(self, actions: NDArray[Any]) -> Transition:
         """Move in the houses; the rules say what that earns."""
-        if self._detections is not None:
-            self._detections.act(np.arange(self.num_envs))
+        if self.detections is not None:
+            self.detections.act(np.arange(self.num_envs))
         if self._sightings is not None:
             self._sightings.look()
         before_N = self.simulator.distance_N.copy()
@@ -258,7 +258,7 @@ class HousesVectorEnv(TrialVectorEnv):
         success_N = np.zeros(self.num_envs, bool)
         stopped = np.flatnonzero(stopped_N)
         success_N[stopped] = self.simulator.would_succeed(stopped)
-        reward_N = self._rows.act(
+        reward_N = self.task_rows.act(
             np.arange(self.num_envs),
             stopped_K=stopped_N,
             success_K=success_N,
@@ -274,10 +274,10 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.render(rows, pictures)
             out |= {name: pictures[name] for name in observed_images(self._sensors)}
         pose_N4 = self.simulator.pose_N4
-        self._rows.observe(rows, pose_N4, out)
-        if self._detections is not None:
-            turned_K = self._rows.turned(rows, pose_N4)
-            self._detections.observe(
+        self.task_rows.observe(rows, pose_N4, out)
+        if self.detections is not None:
+            turned_K = self.task_rows.turned(rows, pose_N4)
+            self.detections.observe(
                 rows, pictures, pitch_N=pose_N4[:, 3], turned_K=turned_K, out=out
             )
         if "goal_places" in out:
@@ -288,7 +288,7 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def _observe_critic_state(self, rows: Rows, out: Observation) -> None:
         """Write the way to the goal, as seen from where the agents stand, and the time left."""
-        turned_K = self._rows.turned(rows, self.simulator.pose_N4)
+        turned_K = self.task_rows.turned(rows, self.simulator.pose_N4)
         away_KP2 = self._goal_places_NK2[rows] - out["gps"][rows][:, None]
         nearest_K = np.hypot(away_KP2[..., 0], away_KP2[..., 1]).argmin(axis=1)
         seen_K2 = rules.into_view(away_KP2[np.arange(len(rows)), nearest_K], turned_K)
@@ -301,7 +301,7 @@ class HousesVectorEnv(TrialVectorEnv):
         if not self._notes_goal_places:
             return
         xy_I2 = self.simulator.task_scene(row).instance_xy(self.simulator.goal(row))
-        origin = self._rows.history[row].origin
+        origin = self.task_rows.history[row].origin
         x, y, heading = (np.full(len(xy_I2), value) for value in origin[:3])
         places_I2 = rules.gps(xy_I2[:, 0], xy_I2[:, 1], (x, y, heading))
         self._goal_places_NK2[row] = np.resize(places_I2, (MAX_PLACES, 2))
@@ -309,7 +309,7 @@ class HousesVectorEnv(TrialVectorEnv):
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Add the entries of the task, the house and its area."""
         return {
-            **self._rows.record(rows, self.simulator.distance_N, self.simulator.path_N),
+            **self.task_rows.record(rows, self.simulator.distance_N, self.simulator.path_N),
             "house": self._house_N[rows],
             "area": self._area_N[rows],
             **({} if self._sightings is None else self._sightings.record(rows)),
@@ -338,26 +338,26 @@ class HousesVectorEnv(TrialVectorEnv):
             "path": self.simulator.path_N.copy(),
             "distance": self.simulator.distance_N.copy(),
             "instances": np.array([g + (-1,) * (width - len(g)) for g in goals], np.int64),
-            **({} if self._detections is None else self._detections.state()),
+            **({} if self.detections is None else self.detections.state()),
             **({} if self._sightings is None else {"sightings": self._sightings.state()}),
             "memory_experts": {k: expert.state() for k, expert in self.memory_experts.items()},
-            **self._rows.state(),
+            **self.task_rows.state(),
         }
 
     def load_rows(self, state: State) -> None:
         """Take it over; distance fields are computed again."""
         known: Mapping[str, Any] = state.get("memory_experts", {})  # older states have none
         check_same_task("HousesVectorEnv", self.task, state["task"])
-        self._rows.load_state(state)
-        if self._detections is not None:
-            self._detections.load_state(state)
+        self.task_rows.load_state(state)
+        if self.detections is not None:
+            self.detections.load_state(state)
         if self._sightings is not None:
             self._sightings.load_state(state.get("sightings"))
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]
         for row in range(self.num_envs):
             instances = tuple(int(i) for i in state["instances"][row] if i >= 0)
-            self.simulator.set_goal(row, Goal(int(self._rows.category_N[row]), instances))
+            self.simulator.set_goal(row, Goal(int(self.task_rows.category_N[row]), instances))
             self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
         self.memory_experts = {kind: self._new_memory_expert() for kind in known}

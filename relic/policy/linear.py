@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias, (..., O); `torch.nn.functional.linear` within rounding."""
-    if not _pays(x, weight_OI):
+    if not pays(x, weight_OI):
         return F.linear(x, weight_OI, bias_O)
     if not torch.is_grad_enabled():
         return _product(x, weight_OI, bias_O)
@@ -56,7 +56,8 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_weight, grad_BO.sum(0) if needs_bias else None
 
 
-def _pays(x: Tensor, weight_OI: Tensor) -> bool:
+def pays(x: Tensor, weight_OI: Tensor) -> bool:
+    """Say whether a product goes to oneDNN, which is faster where there is enough to do."""
     plain = x.device.type == "cpu" and x.dtype is weight_OI.dtype is torch.float32
     outputs = weight_OI.shape[0]
     if not plain or x.ndim < 2 or outputs * x.numel() < _SMALL:

@@ -113,7 +113,7 @@ def test_nothing_is_said_where_nothing_can_be_kept(start, tmp_path):
 
 
 def test_stamps_follow_what_kernels_are_made_of(monkeypatch):
-    before = kernels._stamp("one", "parts:first")
-    assert kernels._stamp("one", "parts:second") != before
+    before = kernels.stamp_of("one", "parts:first")
+    assert kernels.stamp_of("one", "parts:second") != before
     monkeypatch.setattr(kernels, "_sources_of_kernels", lambda: 1)
-    assert kernels._stamp("one", "parts:first") != before
+    assert kernels.stamp_of("one", "parts:first") != before

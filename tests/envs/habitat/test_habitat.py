@@ -106,8 +106,8 @@ def test_detections_are_what_the_pictures_show(build, geometry):
             np.testing.assert_allclose(told["depth_scan"][n], slow_scan(images[0]), 1e-6)
             if told["goal_detection"][n, 0]:
                 # Where the scene's file puts an instance of what is asked for, but its near side.
-                origin = both._rows.history[n].origin
-                goal, place = both.agents.goal[n], both.agents._place[n]
+                origin = both.task_rows.history[n].origin
+                goal, place = both.agents.goal[n], both.agents.place[n]
                 x, y = place.centers_I3[list(goal.instances), :2].T
                 where = gps(x, y, [np.full(len(x), o) for o in origin[:3]])
                 assert np.linalg.norm(where - told["goal_detection"][n, 3:], axis=1).min() < 0.2
@@ -122,8 +122,8 @@ def test_a_state_goes_on_with_who_was_named(build):
     env.reset()
     play(env, 50)
     other.load_state_dict(env.state_dict())
-    assert env._detections.turn_NC.max() > 3
-    np.testing.assert_array_equal(env._detections.turn_NC, other._detections.turn_NC)
+    assert env.detections.turn_NC.max() > 3
+    np.testing.assert_array_equal(env.detections.turn_NC, other.detections.turn_NC)
     for one, two in zip(play(env, 40, seed=1), play(other, 40, seed=1), strict=True):
         for name, value in one[0].items():
             np.testing.assert_array_equal(value, two[0][name])

@@ -40,7 +40,7 @@ def test_what_is_seen_is_what_the_pictures_show(hfov_deg) -> None:
             facing = np.array([math.cos(heading), math.sin(heading)])
             right = np.array([math.sin(heading), -math.cos(heading)])
             xy_C2 = np.array([x, y]) + slow_C4[:, 2:3] * facing + slow_C4[:, 3:] * right
-            place_C2 = gps(*xy_C2.T, env._rows.history[n].origin[:3])
+            place_C2 = gps(*xy_C2.T, env.task_rows.history[n].origin[:3])
             goal, named = told["goal"][n], told["named"][n]
             goal_told = np.zeros(5)
             if slow_C4[goal, 0]:
@@ -116,9 +116,9 @@ def test_a_new_trial_forgets_who_was_named() -> None:
     play(env, random_actions(60, 2))
     told = env.reset(options={"new_trial": np.array([True, False]), "trial": np.array([3, 3])})[0]
     fresh = make(2, **ALONE).reset(options={"trial": np.array([3, 3])})[0]
-    assert env._detections is not None
-    assert not env._detections.turn_NC[0].any()
-    assert env._detections.turn_NC[1].any()
+    assert env.detections is not None
+    assert not env.detections.turn_NC[0].any()
+    assert env.detections.turn_NC[1].any()
     for name, value in fresh.items():
         np.testing.assert_array_equal(told[name][0], value[0])
 

@@ -27,7 +27,7 @@ def test_norm_and_its_gradients(shape, size):
     torch.nn.init.normal_(norm.weight, 1.0, 0.3)
     x = (size * torch.randn(shape)).requires_grad_()
     grad = torch.randn(shape)
-    assert layers._fits(x)
+    assert layers.fits(x)
     out = norm(x)
     out.backward(grad)
     x64 = x.detach().double().requires_grad_()
@@ -44,7 +44,7 @@ def test_norm_and_its_gradients(shape, size):
 def test_gate_and_its_gradient(shape, size):
     x = (size * torch.randn(*shape[:2], 2 * shape[2])).requires_grad_()
     grad = torch.randn(shape)
-    assert layers._fits(x)
+    assert layers.fits(x)
     out = gated(x)
     out.backward(grad)
     x64 = x.detach().double().requires_grad_()
@@ -92,6 +92,6 @@ def test_a_nan_is_not_hidden():
 @pytest.mark.parametrize("shape", [(64,), (4, 64), (2, 3, 64)])
 def test_few_numbers_stay_with_pytorch(shape):
     x = torch.randn(shape)
-    assert not layers._fits(x)
+    assert not layers.fits(x)
     _close(gated(x), (F.gelu(x[..., :32].double(), approximate="tanh") * x[..., 32:].double()))
-    assert not layers._fits(torch.randn(2, 600, 64).double())
+    assert not layers.fits(torch.randn(2, 600, 64).double())

@@ -24,7 +24,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the norm of (..., E)."""
-        if not _fits(x):
+        if not fits(x):
             return super().forward(x)
         assert self.eps is not None
         out = _Norm.apply(x.contiguous(), self.weight, self.eps)
@@ -34,7 +34,7 @@ class RMSNorm(nn.RMSNorm):
 
 def gated(gate_up: Tensor) -> Tensor:
     """Return gelu(gate) * up, (..., M), of gate and up side by side, (..., 2 M)."""
-    if not _fits(gate_up):
+    if not fits(gate_up):
         gate, up = gate_up.chunk(2, dim=-1)
         return F.gelu(gate, approximate="tanh") * up
     out = _Gated.apply(gate_up.contiguous())
@@ -42,7 +42,8 @@ def gated(gate_up: Tensor) -> Tensor:
     return out
 
 
-def _fits(x_NTE: Tensor) -> bool:
+def fits(x_NTE: Tensor) -> bool:
+    """Say whether the kernels take a pass, and are worth calling for it."""
     plain = x_NTE.device.type == "cpu" and x_NTE.dtype is torch.float32
     large = x_NTE.ndim == 3 and x_NTE.numel() >= _SMALL
     return plain and large and not torch.is_autocast_enabled("cpu")
