@@ -66,6 +66,11 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
     factory = _factory(name)
     valid = keywords(factory, TrialVectorEnv)
     for option in options:
+        if valid == []:
+            raise ValueError(
+                f"env.options.{option}: must not be given, as {name} takes no options, got "
+                f"{options[option]!r}. Let it take them, as docs/own_environment.md shows."
+            )
         if valid is not None and option not in valid:
             raise unknown_name(f"env.options.{option}", f"an option of {name}", option, valid)
     env = factory(num_envs=num_envs, **options)
@@ -83,7 +88,8 @@ def _factory(name: str) -> Callable[..., Any]:
 
 def _registered_factory(name: str) -> Callable[..., Any]:
     if name not in known_ids():
-        raise unknown_name("env.id", "the environment", name, known_ids())
+        error = unknown_name("env.id", "the environment", name, known_ids())
+        raise ValueError(f"{error} One of your own is MODULE:FUNCTION.")
     return _load(str(gymnasium.spec(name).vector_entry_point))
 
 

@@ -23,12 +23,15 @@ def test_own_factories_are_built(monkeypatch, tmp_path):
         make_trial_env("my_rooms:wrong", 2, {})
     with pytest.raises(ValueError, match="must name a function as module:function"):
         make_trial_env("my_rooms:absent", 2, {})
+    with pytest.raises(ValueError, match=r"env\.options\.split: .* takes no options, got 'val'"):
+        make_trial_env("my_rooms:wrong", 2, {"split": "val"})
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("relic/Darkrom-v0", {}, r"env\.id: .*Did you mean 'relic/Darkroom-v0'"),
+        ("my_rooms", {}, r"env\.id: .*got 'my_rooms'\. One of your own is MODULE:FUNCTION\."),
         ("relic/Darkroom-v0", {"splt": "val"}, r"env\.options\.splt: .*Did you mean 'split'"),
         ("relic/Darkroom-v0", {"num_trials": 3}, r"env\.options\.num_trials"),
         ("no_such_module:make", {}, r"No module named 'no_such_module'"),
