@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
+from relic.bounded_yaml import parse_yaml
 from relic.schema import ConfigError, without_none
 
 _QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
@@ -159,7 +160,7 @@ def merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 def _load(key: str, text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
     try:
-        return yaml.load(_spaced(text), loader)
+        return parse_yaml(_spaced(text), loader)
     except yaml.YAMLError:
         raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
 

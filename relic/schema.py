@@ -42,6 +42,16 @@ def at_least(least: float) -> Bound:
     return Bound(f"be at least {least}", lambda v: v >= least, f"Use {least} or more.")
 
 
+LARGEST = 2**63
+"""What no whole number may reach, as arrays and PyTorch have none that is larger."""
+
+
+def within(least: int, most: int) -> Bound:
+    """Return the bound of sizes: what is larger cannot be meant, and would never end."""
+    rule = f"be from {least} to {most}"
+    return Bound(rule, lambda v: least <= v <= most, "Use a number in between.")
+
+
 POSITIVE = Bound("be positive", lambda v: v > 0, "Choose a larger one.")
 FRACTION = Bound("be in [0, 1]", lambda v: 0 <= v <= 1, "Use a number from 0 to 1.")
 
@@ -265,6 +275,8 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
         return value
     # To Python, true and false are whole numbers too.
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) >= LARGEST and (hint is int or isinstance(value, int)):
+            raise ConfigError(f"{path}: must be less than 2^63, got {_short(value)}. Use less.")
         # 1e6 is how people write a million steps.
         if hint is float or float(value).is_integer():
             return hint(value)
@@ -289,6 +301,12 @@ def choice(value: Any, valid: Iterable[Any], path: str) -> Any:
     listed = ", ".join(str(o) for o in options)
     tail = "" if hint.startswith("Choose") else f" {hint}"
     raise ConfigError(f"{path}: unknown {value!r}. Choose one of: {listed}.{tail}")
+
+
+def _short(value: float) -> str:
+    """Return a number in few characters, which all others can be told from."""
+    short = isinstance(value, float) or abs(value) < 10**40
+    return str(value) if short else "a number of more than 40 digits"
 
 
 @cache

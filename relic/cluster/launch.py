@@ -6,17 +6,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import psutil
 import ray
+from ray._private import services
 
 from relic.cluster.algorithm import LostLearnerError, ReLIC
 from relic.cluster.config import ReLICConfig
 from relic.run.config import ClusterConfig, Placement, RunConfig
-from relic.run.progress import Progress, StopRequest, tell, verdict
+from relic.run.progress import Progress, StopRequest, plan_line, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory
 from relic.run.trainer import Outcome
 from relic.schema import ConfigError
@@ -56,7 +59,7 @@ def _attempt(config: RunConfig, stop: StopRequest) -> Outcome:
     algorithm = ReLIC(config=ReLICConfig.of(config))
     try:
         progress = Progress(
-            total=config.total_steps,
+            total=config.planned_steps,
             done=_steps_done(config),
             enabled=config.logging.progress,
         )
@@ -72,7 +75,7 @@ def _attempt(config: RunConfig, stop: StopRequest) -> Outcome:
         algorithm.on_update = show
         algorithm.stopping = lambda: stop.requested
         try:
-            for line in algorithm.describe():
+            for line in (*algorithm.describe(), plan_line(config, _steps_done(config))):
                 progress.say(line)
             return _train(algorithm, stop, progress, times, config)
         finally:
@@ -119,7 +122,8 @@ def joined(cluster: ClusterConfig) -> Iterator[None]:
         yield
         return
     if address is None:
-        _start_here(cpus=max(needed(cluster)["CPU"], psutil.cpu_count() or 1))
+        cpus = max(needed(cluster)["CPU"], psutil.cpu_count() or 1)
+        _start_here(cpus=cpus, limit_s=cluster.start_timeout_s)
     else:
         _check_reachable(address)
         try:
@@ -135,16 +139,53 @@ def joined(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_here(cpus: int) -> None:
+def _start_here(cpus: int, limit_s: float) -> None:
+    tell(f"starting Ray on this machine: waiting for its node, {limit_s:g} s at most")
     try:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=True)
+        with patient_start(limit_s):
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=True)
     except Exception as error:  # Ray raises bare ones, and others of what it runs on
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"cluster: must be able to start Ray on this machine, got: {reason} Its logs are in "
-            "/tmp/ray, or in RAY_TMPDIR. Start again when the machine is less busy, start Ray by "
-            "hand (ray start --head, then cluster.address=auto), or leave out cluster=ray."
+            "/tmp/ray, or in RAY_TMPDIR. Raise cluster.start_timeout_s where the machine is busy, "
+            "start Ray by hand (ray start --head, then cluster.address=auto), or leave out "
+            "cluster=ray."
         ) from error
+
+
+@contextmanager
+def patient_start(limit_s: float) -> Iterator[None]:
+    """Let Ray's own node take so long to start, which Ray gives 30 seconds a part.
+
+    Some of these limits are settings, which its processes inherit. That of the node's registration
+    is written into Ray's code, which asks for the node until then: here one question waits.
+    """
+    longest = max(limit_s, 30.0)
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(int(longest)))
+    os.environ.setdefault("RAY_agent_register_timeout_ms", str(int(1000 * longest)))
+    ask = services.get_node
+    services.get_node = partial(until_it_answers, ask, longest)
+    try:
+        yield
+    finally:
+        services.get_node = ask
+
+
+def until_it_answers(ask: Callable[..., Any], limit_s: float, *arguments: Any) -> Any:
+    """Ask Ray until it answers, so many seconds at most.
+
+    Raises:
+        RuntimeError: What Ray said last.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return ask(*arguments)
+        except RuntimeError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.5)
 
 
 def needed(cluster: ClusterConfig) -> dict[str, int]:

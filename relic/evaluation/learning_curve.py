@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from relic.bounded_yaml import parse_yaml
 from relic.files import changed_since_mark, complete_lines, read_sealed_text, write_json
 from relic.policy.memory.memories import unread_sections
 from relic.policy.origin import CONFIG_FILE
@@ -349,7 +350,7 @@ def expected(curves: Sequence[Curve], step: float, name: str = "") -> tuple[floa
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = upgrade_config(yaml.safe_load(read_sealed_text(file)))
+        config = upgrade_config(parse_yaml(read_sealed_text(file)))
         config["experiment"]
         return config
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import yaml
 
+from relic.bounded_yaml import parse_yaml
 from relic.schema import ConfigError, at_least, build, check_bounds, nearest, to_plain
 from relic.shipped import CONFIGS
 
@@ -152,7 +153,7 @@ def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Pro
             f"{name}.yaml."
         )
     try:
-        data = yaml.safe_load(path.read_text())
+        data = parse_yaml(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: must be YAML, got {reason:.200}. Repair it.") from None

@@ -25,7 +25,13 @@ from relic.policy.loading import (
     load,
     read_meta,
 )
-from relic.policy.origin import check_fit, find_origin
+from relic.policy.origin import (
+    check_fit,
+    check_programs,
+    find_origin,
+    programs_in,
+    remember_programs,
+)
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, build, choice
 from relic.shipped import outside
@@ -212,6 +218,8 @@ def fit_protocol(
             f"protocol: must be of the run's environment {agent.env}, got {protocol.name} of "
             f"{protocol.env}. Choose another protocol."
         )
+    check_programs(agent.root, agent.options, protocol.options)
+    remember_programs(protocol.options)
     # The protocol's options come last: they say what the task is.
     fitted = replace(protocol, options={**agent.options, **protocol.options})
     env = make_trial_env(fitted.env, 1, fitted.options)
@@ -310,7 +318,8 @@ def trained_on(agent: TrainedAgent | Expert, protocol: Protocol) -> list[int]:
         make_trial_env(name, 1, options)
         for name, options in (
             (protocol.env, protocol.options),
-            (agent.env, agent.options),
+            # Not by programs that only the run names.
+            (agent.env, {**agent.options, **programs_in(protocol.options)}),
         )
     )
     try:

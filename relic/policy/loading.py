@@ -7,7 +7,8 @@ encoders: frozen weights are saved with the others. What else a training run sav
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,13 +21,15 @@ from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import (
     CheckpointError,
+    SizeGuard,
+    count_weights,
     load_weights,
     naming,
     read_json,
     read_weights,
     write_weights,
 )
-from relic.schema import ConfigError, build, choice, nearest, to_plain
+from relic.schema import ConfigError, build, choice, convert, nearest, to_plain
 from relic.shipped import located
 from relic.upgrade import upgrade_policy, upgrade_weights
 
@@ -81,7 +84,7 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
         # Pairs keep their order, a plain dict would be sorted.
         return spaces.Dict([(k, space_from_json(s)) for k, s in data["spaces"].items()])
     if kind == "Box":
-        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        shape, dtype = _bounded(data["shape"]), np.dtype(data["dtype"])
         low = _bound_from_json(data["low"], shape, dtype)
         high = _bound_from_json(data["high"], shape, dtype)
         return spaces.Box(low, high, shape, dtype.type)
@@ -92,11 +95,26 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
         dtype = np.dtype(data["dtype"]).type
         return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=dtype, start=data["start"])
     if kind == "MultiBinary":
+        _bounded(np.atleast_1d(data["n"]).tolist())
         return spaces.MultiBinary(data["n"])
     raise ValueError(
         f"space: type must be Dict, Box, Discrete, MultiDiscrete or MultiBinary, got {kind!r}. "
         "The file is damaged."
     )
+
+
+def _bounded(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape that arrays may have.
+
+    Raises:
+        ValueError: If they would be larger than anything that is observed.
+    """
+    if math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(
+            f"space: must have at most {MOST_NUMBERS} numbers, got shape {list(shape)}. The file "
+            "is damaged."
+        )
+    return tuple(shape)
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
@@ -122,6 +140,8 @@ def _number_from_json(value: float | int | str) -> float | int:
 
 
 _DEVICES = ("cpu", "cuda")
+MOST_NUMBERS = 2**28
+"""Of one observation or action."""
 FORMAT = 1
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
@@ -176,13 +196,15 @@ def load(
     content = read_json(file, FORMAT)
     with naming(file):
         content = upgrade_policy(content)
-        policy = Policy(
-            build(PolicyConfig, content["config"], "config"),
-            cast("spaces.Dict", space_from_json(content["observation_space"])),
-            space_from_json(content["action_space"]),
-            max_episode_steps=content["max_episode_steps"],
-            pretrained=False,
-        )
+        config = build(PolicyConfig, content["config"], "config")
+        observations = cast("spaces.Dict", space_from_json(content["observation_space"]))
+        actions = space_from_json(content["action_space"])
+        limit = convert(int, content["max_episode_steps"], "max_episode_steps")
+        # Before anything is allocated: what a file says may be of any size.
+        with SizeGuard(count_weights(directory / WEIGHTS_FILE), directory / WEIGHTS_FILE):
+            policy = Policy(
+                config, observations, actions, max_episode_steps=limit, pretrained=False
+            )
         checksums = content["checksums"]
     load_policy_weights(policy, directory, checksums)
     policy.checkpoint = directory.absolute()
@@ -268,7 +290,10 @@ def find_checkpoint(path: str | Path, *, which: Literal["latest", "best"] = "lat
             content = json.loads(pointer.read_text())
             if not is_intact(pointer, content):
                 raise ValueError("its checksum is another")
-            found = store / content["name"]
+            name = content["name"]
+            if name in (".", "..") or Path(name).name != name:
+                raise ValueError(f"{name} is no directory beside it")
+            found = store / name
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{pointer}: must name a checkpoint, got a damaged file ({error}). "

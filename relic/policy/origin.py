@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,8 @@ from gymnasium import spaces
 from envs.core.options import keywords
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
-from relic.files import read_sealed_text
+from relic.bounded_yaml import parse_yaml
+from relic.files import read_sealed_text, write_json
 from relic.schema import ConfigError
 from relic.upgrade import upgrade_config
 
@@ -37,17 +42,23 @@ class Origin:
     """Steps of a rollout, which is one trial; None where the run does not say it."""
 
 
+PROGRAMS = ("python", "backend", "simulator")
+"""Options of environments that name what is started."""
+
+
 def find_origin(checkpoint: Path) -> Origin:
     """Return what is known of the run of a checkpoint.
 
     Raises:
         FileNotFoundError: If no configuration comes with it.
-        ConfigError: If the configuration is damaged.
+        ConfigError: If the configuration is damaged, or names code that came with it.
     """
     # A run keeps checkpoints two levels down; one that is shipped has all files together.
     for root in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
         if (root / CONFIG_FILE).is_file():
-            return Origin(root, *_read(root / CONFIG_FILE))
+            origin = Origin(root, *_read(root / CONFIG_FILE))
+            _refuse_code_inside(origin)
+            return origin
     raise FileNotFoundError(
         f"{checkpoint}: must have the {CONFIG_FILE} of its run beside it or two levels up, found "
         "none. Name the run directory, or copy the file there."
@@ -62,6 +73,7 @@ def make_env(policy: Policy, num_envs: int, options: Mapping[str, Any]) -> Trial
             "built. Use envs.make.make_trial_env."
         )
     origin = find_origin(policy.checkpoint)
+    check_programs(origin.root, origin.options, options)
     env = make_trial_env(origin.env, num_envs, {**origin.options, **options})
     try:
         check_fit(policy, env, "make_env: ")
@@ -69,6 +81,70 @@ def make_env(policy: Policy, num_envs: int, options: Mapping[str, Any]) -> Trial
         env.close()
         raise
     return env
+
+
+def remember_programs(options: Mapping[str, Any]) -> None:
+    """Note the programs of an environment that this user trains in, to be started again later."""
+    file, named = _known_programs(), {str(p) for p in programs_in(options).values() if p}
+    if not named:
+        return
+    with contextlib.suppress(OSError):  # evaluation then asks
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, sorted(named | _read_known(file)))
+
+
+def programs_in(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that name programs."""
+    return {name: options[name] for name in PROGRAMS if name in options}
+
+
+def check_programs(root: Path, options: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to start a program that only the configuration of a run names.
+
+    Args:
+        root: The run.
+        options: Of its environment.
+        asked: What the user has said of them.
+
+    Raises:
+        ConfigError: If it names one that this user has neither trained with nor asked for now.
+    """
+    known = {sys.executable} | _read_known(_known_programs())
+    for name in PROGRAMS:
+        value = options.get(name)
+        if value is not None and name not in asked and str(value) not in known:
+            raise ConfigError(
+                f"options.{name}: must be asked for where a run names a program that was not "
+                f"trained with here, got {value} in {root / CONFIG_FILE}. If you trust it, set "
+                f"options.{name}={value}."
+            )
+
+
+def _known_programs() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "relic" / "programs.json"
+
+
+def _read_known(file: Path) -> set[str]:
+    try:
+        return set(map(str, json.loads(file.read_bytes())))
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def _refuse_code_inside(origin: Origin) -> None:
+    """Refuse an environment whose module lies in the run's own folder, before it is imported."""
+    module, colon, _ = origin.env.partition(":")
+    parts = module.split(".")
+    for base in (os.getcwd(), *sys.path) if colon else ():
+        place, root = Path(base, *parts).resolve(), origin.root.resolve()
+        there = place.is_dir() or place.with_name(f"{parts[-1]}.py").exists()
+        if there and place.is_relative_to(root):
+            raise ConfigError(
+                f"env.id: must not be a module inside the run's own folder, got {origin.env} in "
+                f"{root}, which would run code that came with the run. If you trust it, move "
+                f"{parts[-1]}.py elsewhere."
+            )
 
 
 def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> None:
@@ -109,7 +185,7 @@ def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> 
 def _read(file: Path) -> tuple[str, dict[str, Any], int | None]:
     """Return the environment's id and options, and the steps of a rollout."""
     try:
-        content = upgrade_config(yaml.safe_load(read_sealed_text(file)))
+        content = upgrade_config(parse_yaml(read_sealed_text(file)))
         steps = (content.get("rollout") or {}).get("num_steps")
         env = content["env"]
         return str(env["id"]), dict(env.get("options") or {}), None if steps is None else int(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from relic.files import CheckpointError, is_intact, publish
 
@@ -40,12 +42,8 @@ def read_weights(path: Path, checksums: Mapping[str, int] | None = None) -> dict
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: must hold the weights, found no file. Check the path.")
-    try:
+    with _reading(path):
         tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path}: must be a safetensors file, got a damaged one ({error}). Use another copy."
-        ) from None
     for key, wanted in (checksums or {}).items():
         if key in tensors and _checksum(tensors[key]) != wanted:
             raise CheckpointError(
@@ -53,6 +51,59 @@ def read_weights(path: Path, checksums: Mapping[str, int] | None = None) -> dict
                 f"{_checksum(tensors[key])}. The file is damaged or of another checkpoint."
             )
     return tensors
+
+
+def count_weights(path: Path) -> int:
+    """Return how many numbers a safetensors file holds, by its header alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: must hold the weights, found no file. Check the path.")
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+
+
+class SizeGuard(TorchFunctionMode):
+    """While entered, refuses to make a module that is much larger than the weights for it.
+
+    Shapes are compared later, one by one; this stops before memory is asked for.
+    """
+
+    def __init__(self, numbers: int, path: Path) -> None:
+        """Allow what a module of so many numbers may take while it is made."""
+        super().__init__()
+        # Initialising makes arrays besides, and buffers are not all saved.
+        self._left = 4 * numbers + 2**22
+        self._told = f"{path}: holds {numbers} numbers"
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count the size that is asked for, then run the function."""
+        kwargs = kwargs or {}
+        size = kwargs.get("size", args[0] if args else ())
+        size = size if isinstance(size, list | tuple) else args
+        if size and all(type(n) is int for n in size):
+            self._left -= math.prod(size) if func is not torch.arange else max(size)
+        if self._left < 0:
+            raise CheckpointError(
+                f"{self._told}, many fewer than what its description asks for. The files are "
+                "damaged or of two checkpoints."
+            )
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: must be a safetensors file, got a damaged one ({error}). Use another copy."
+        ) from None
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -100,7 +151,7 @@ def read_json(path: Path, newest_format: int) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: must describe the weights, found no file.")
     try:
         content = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: must be JSON, got a damaged file ({error}). Use another copy."
         ) from None

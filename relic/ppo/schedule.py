@@ -129,6 +129,9 @@ class UpdateSchedule:
         return tuple(u for u in self.table if u.at_step > size)
 
 
+_LOOKED_AT = 10_000
+
+
 def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     """Refuse a divisor that leaves a rest, and name the nearest ones that do not.
 
@@ -137,7 +140,10 @@ def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     """
     if divisor >= 1 and whole % divisor == 0:
         return
-    fitting = [d for d in range(1, whole + 1) if whole % d == 0]
+    # Not all are looked at: of a number with twenty digits that would take for ever.
+    middle = min(max(divisor, 1), whole)
+    around = range(max(1, middle - _LOOKED_AT), min(whole, middle + _LOOKED_AT) + 1)
+    fitting = {1, whole, *(d for d in around if whole % d == 0)}
     nearest = sorted(fitting, key=lambda d: abs(d - divisor))[:4]
     near = ", ".join(str(d) for d in sorted(nearest))
     raise ValueError(

@@ -23,6 +23,7 @@ from relic.schema import (
     check_bounds,
     nearest,
     to_plain,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class ClusterConfig:
     cpus_per_env_runner: Annotated[int, at_least(1)] = 1
     """Cores that Ray keeps for each EnvRunner."""
     start_timeout_s: Annotated[float, at_least(1)] = 60.0
-    """Longest wait for a cluster's resources, or for an actor to come back."""
+    """Longest wait for Ray to start on this machine, for a cluster's resources, or for an actor to
+    come back."""
     timeout_s: Annotated[float, at_least(1)] = 1800.0
     """An actor or exchange that takes longer for one update counts as dead."""
     max_failures: Annotated[int, at_least(0)] = 3
@@ -107,9 +109,9 @@ class EnvConfig:
 class RolloutConfig:
     """How much is collected between two full updates."""
 
-    num_envs: Annotated[int, at_least(1)] = 128
+    num_envs: Annotated[int, within(1, 2**20)] = 128
     """Rows of the vector environment, over all ranks."""
-    num_steps: Annotated[int, at_least(1)] = 512
+    num_steps: Annotated[int, within(1, 2**31)] = 512
     """Steps of one row in a rollout: the length of the context that is trained."""
     device: Literal["auto", "host", "policy"] = "auto"
     """Where the rollout is stored; auto stores it with the policy if the memory plan allows it."""
@@ -347,6 +349,11 @@ class RunConfig:
             ranks=self.cluster.num_learners,
             name="cluster.num_learners",
         )
+
+    @property
+    def planned_steps(self) -> int:
+        """Environment steps that the run does: `total_steps` up to the end of a rollout."""
+        return -(-self.total_steps // self.steps_per_rollout) * self.steps_per_rollout
 
     @property
     def steps_per_rollout(self) -> int:

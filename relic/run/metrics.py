@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import queue
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +27,13 @@ import torch
 from relic.extras import install_command
 from relic.files import changed_since_mark, complete_lines, mark_file, write_mark, write_text
 from relic.run.distributed import Ranks
+from relic.schema import in_lines
 from relic.upgrade import upgrade_metrics
 
 _log = logging.getLogger(__name__)
 CLOCK_KEYS = ("wall_s", "sps")
 """Keys without the prefix `time/` that differ between two equal runs."""
+_CLOSING_S = 30.0
 MEASURES = ("return", "length", "success", "spl")
 CURVES = ("return", "success")
 """Measures that are also averaged by the episode's index in its trial."""
@@ -104,16 +108,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class MetricsLog:
     """Appends to `metrics.jsonl` and hands each line to the mirrors in the background."""
 
-    def __init__(self, path: Path, mirrors: Mapping[str, Mirror] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        mirrors: Mapping[str, Callable[[], Mirror]] | None = None,
+        *,
+        patience_s: float = 60.0,
+    ):
         """Open the log for appending.
 
         Args:
             path: The file, usually `<run_dir>/metrics.jsonl`.
-            mirrors: Further loggers by name.
+            mirrors: What opens further loggers, by name. Each is called in a thread of its own.
+            patience_s: How long that may take before the run goes on without it.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._mirrors = [_Background(name, mirror) for name, mirror in (mirrors or {}).items()]
+        named = (mirrors or {}).items()
+        self._mirrors = [_Background(name, opened, patience_s) for name, opened in named]
 
     def write(self, metrics: Mapping[str, Any]) -> None:
         """Append one object. It must hold `env_steps`; non-finite numbers are left out."""
@@ -153,9 +165,13 @@ class MetricsLog:
         write_mark(self.path)
 
     def close(self) -> None:
-        """Give the mirrors a few seconds to finish."""
+        """Give the mirrors a few seconds, all together, to finish."""
         for mirror in self._mirrors:
-            mirror.close()
+            mirror.end()
+        # Not for ever: the run is over, and its own file is complete.
+        deadline = time.monotonic() + _CLOSING_S
+        for mirror in self._mirrors:
+            mirror.wait(deadline)
 
 
 class TensorBoardMirror:
@@ -195,6 +211,9 @@ class WandbMirror:
         Raises:
             ImportError: If wandb is not installed, with the command that installs it.
         """
+        # wandb takes an empty WANDB_MODE, say, for a mode of that name.
+        for name in [n for n, value in os.environ.items() if n.startswith("WANDB_") and not value]:
+            del os.environ[name]
         try:
             import wandb
         except ImportError:
@@ -202,9 +221,10 @@ class WandbMirror:
                 "logging.wandb: needs the package wandb. "
                 f"Install it with: {install_command('logging')}"
             ) from None
+        impatient = wandb.Settings(login_timeout=1)  # or it would ask for a key on a terminal
         self._run = wandb.init(
             id=run_id, project=project, mode=mode, dir=str(directory), config=config,  # type: ignore[arg-type]
-            resume="allow",
+            resume="allow", settings=impatient,
         )  # fmt: skip
         self._run.define_metric("*", step_metric="env_steps")
 
@@ -223,53 +243,70 @@ def new_wandb_id() -> str:
 
 
 class _Background:
-    """Feeds one mirror from a bounded queue, so that a stalled one never stops the run."""
+    """Opens one mirror and feeds it from a bounded queue, so that nothing in it stops the run."""
 
-    def __init__(self, name: str, mirror: Mirror, *, capacity: int = 1000, patience_s: float = 10):
+    def __init__(
+        self, name: str, opened: Callable[[], Mirror], patience_s: float, *, capacity: int = 1000
+    ):
         self._name = name
-        self._mirror = mirror
+        self._open = opened
         self._patience_s = patience_s
+        self._began = time.monotonic()
+        self._is_open = threading.Event()
         self._queue: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(capacity)
         self._failed = False
+        self._failing = threading.Lock()
         # A daemon: a mirror that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=f"mirror-{name}", daemon=True)
         self._thread.start()
 
     def send(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
+        """Hand over the numbers among some metrics."""
         numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+        waited = time.monotonic() - self._began
+        if not self._failed and not self._is_open.is_set() and waited > self._patience_s:
+            self._fail(f"it did not open within {self._patience_s:g} s")
+        self._put((env_steps, numbers))
+
+    def end(self) -> None:
+        """Say that nothing follows."""
+        self._put(None)
+
+    def wait(self, deadline: float) -> None:
+        """Wait for what was handed over, until a time of the monotonic clock."""
+        if self._failed:
+            return
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self._fail("it did not take the last lines in time")
+
+    def _put(self, item: tuple[int, dict[str, float]] | None) -> None:
         if self._failed:
             return
         try:
-            self._queue.put_nowait((env_steps, numbers))
+            self._queue.put_nowait(item)
         except queue.Full:
             self._fail("its queue is full")
 
-    def close(self) -> None:
-        if self._failed:
-            return
-        try:
-            self._queue.put(None, timeout=self._patience_s)
-        except queue.Full:
-            return
-        # Not for ever: the run is over, and its own file is complete.
-        self._thread.join(self._patience_s)
-
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            try:
-                self._mirror.write(*item)
-            except Exception as error:  # a mirror may fail in any way; the run must not
-                self._fail(repr(error))
-                return
         try:
-            self._mirror.close()
-        except Exception as error:
-            self._fail(repr(error))
+            mirror = self._open()
+            self._is_open.set()
+            while not self._failed and (item := self._queue.get()) is not None:
+                mirror.write(*item)
+            mirror.close()
+        # It may fail in any way, and libraries raise SystemExit, too; the run must not.
+        except BaseException as error:
+            self._fail(in_lines(error, 1) or repr(error))
 
     def _fail(self, reason: str) -> None:
-        self._failed = True
-        _log.warning("%s is switched off for this run: %s. metrics.jsonl goes on.",
-                     self._name, reason)  # fmt: skip
+        with self._failing:  # of the two threads one speaks
+            if not self._failed:
+                _log.warning(
+                    "%s is switched off for this run: %s. metrics.jsonl goes on.",
+                    self._name, reason.rstrip("."),
+                )  # fmt: skip
+            self._failed = True
 
 
 def _env_steps(line: bytes) -> int | None:

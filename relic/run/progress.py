@@ -24,6 +24,8 @@ from relic.stops import in_main_thread
 _log = logging.getLogger(__name__)
 PARTS = ("simulate", "act", "learn", "refresh")
 _LINE_EVERY_S = 30.0
+_ESTIMATED_FROM_S = 5.0
+"""Seconds that a speed is measured over before it is told."""
 
 
 def verdict(times: Mapping[str, float], config: RunConfig) -> str:
@@ -57,6 +59,32 @@ def _advice(config: RunConfig) -> dict[str, str]:
     }
 
 
+def plan_line(config: RunConfig, done: int) -> str:
+    """Say what a start will run.
+
+    Args:
+        config: The run.
+        done: Environment steps that it has done already.
+    """
+    each, planned = config.steps_per_rollout, config.planned_steps
+    left = -(-max(planned - done, 0) // each)
+    rounded = ""
+    if planned != config.total_steps:
+        rounded = f"; total_steps={config.total_steps:,} ends inside a rollout, which is done whole"
+    before = f"{done:,} to " if done else ""
+    rollouts = "rollout" if left == 1 else "rollouts"
+    return f"steps: {before}{planned:,}, {left:,} {rollouts} of {each:,}{rounded}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, to about a tenth."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * unit:
+            count = seconds / unit
+            return f"{count:.0f} {name}" if count >= 10 else f"{count:.1f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
 def tell(text: str) -> None:
     """Print a line without breaking a bar."""
     tqdm.write(text, file=sys.stderr)
@@ -71,6 +99,9 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._total = total
         self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        """When, and at how many steps, the first update was done: what starts take is over then."""
+        self._estimated = False
         self._bar = tqdm(
             total=total, initial=done, unit=" steps", unit_scale=True, smoothing=0.1,
             disable=not (enabled and self._terminal), dynamic_ncols=True,
@@ -80,6 +111,7 @@ class Progress:
         """Show the newest metrics."""
         if not self._enabled:
             return
+        self._estimate(metrics["env_steps"])
         shown = {
             label: f"{metrics[key]:.3g}"
             for label, key in (("return", "return_mean"), ("success", "success_mean"))
@@ -94,6 +126,18 @@ class Progress:
             scores = ", ".join(f"{k} {v}" for k, v in shown.items())
             steps = f"{metrics['env_steps']:,} of {self._total:,} steps"
             self.say(f"{steps}, {metrics['sps']:,.0f}/s, {scores}")
+
+    def _estimate(self, steps: int) -> None:
+        """Say once how long the rest will take about."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, steps
+        took, did = now - self._first[0], steps - self._first[1]
+        if self._estimated or took < _ESTIMATED_FROM_S or not did or steps >= self._total:
+            return
+        self._estimated = True
+        left = (self._total - steps) * took / did
+        self.say(f"about {duration(left)} to go, at {did / took:,.0f} steps/s")
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import yaml
 
+from relic.bounded_yaml import parse_yaml
 from relic.files import (
     hold,
     is_intact,
@@ -106,7 +107,7 @@ class RunDirectory:
     def _read(self) -> dict[str, Any]:
         """Return the run's configuration, with fields that it was made without at their default."""
         try:
-            content = dict(yaml.safe_load(read_sealed_text(self.config)))
+            content = dict(parse_yaml(read_sealed_text(self.config)))
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self.config}: must be the configuration of a run, got a damaged file "
@@ -310,7 +311,8 @@ class CheckpointStore:
         content = _read_object(self.directory / f"{name}.json") or {}
         kinds = {"name": str} if name == "latest" else {"name": str, "score": float | int}
         whole = all(isinstance(content.get(key), kind) for key, kind in kinds.items())
-        return content if whole else None
+        # It may name nothing outside of this directory.
+        return content if whole and _is_name(content["name"]) else None
 
     def _point(self, name: str, content: dict[str, Any]) -> None:
         write_sealed(self.directory / f"{name}.json", content)
@@ -326,4 +328,8 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix(_PREFIX).isdigit()
+    return path.is_dir() and _is_name(path.name)
+
+
+def _is_name(name: str) -> bool:
+    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdecimal()

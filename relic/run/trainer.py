@@ -10,12 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import torch
 
 from relic.files import DamagedError, StateError
 from relic.policy.encoders.told import input_lines, narrow_inputs
+from relic.policy.origin import remember_programs
 from relic.ppo.loop import UpdateReport, run_rollout
 from relic.pretraining.pretrain import with_encoder
 from relic.run.checkpoint import RunSaver
@@ -33,7 +35,7 @@ from relic.run.metrics import (
     read_metrics,
     summarise_episodes,
 )
-from relic.run.progress import Progress, StopRequest, tell, verdict
+from relic.run.progress import Progress, StopRequest, plan_line, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
 from relic.run.validation import Validator, check_validation
 from relic.schema import to_plain
@@ -83,6 +85,8 @@ class Trainer:
         self.directory = RunDirectory(config.directory)
         with self.directory.opened(config) if ranks.is_first else nullcontext():
             ranks.barrier()
+            if ranks.is_first:
+                remember_programs(config.env.options)
             prepare_process(config)
             config = with_encoder(config, self.directory, ranks)
             self.store = CheckpointStore(
@@ -121,7 +125,7 @@ class Trainer:
                 live.close()  # an earlier start may have been killed before its last page
             return Outcome.ALREADY_FINISHED
         progress = Progress(
-            total=self.config.total_steps,
+            total=self.config.planned_steps,
             done=self.env_steps,
             enabled=self.config.logging.progress and self.ranks.is_first,
         )
@@ -129,6 +133,7 @@ class Trainer:
             encoder = self.parts.policy.encoder
             for line in (*input_lines(encoder), *self.parts.plan.lines()):
                 progress.say(line)
+            progress.say(plan_line(self.config, self.env_steps))
             with StopRequest(supervised=self.ranks.supervised) as stop:
                 for metrics in self.updates(lambda: stop.requested):
                     progress.update(metrics)
@@ -308,20 +313,23 @@ class Trainer:
         # What lies beyond the checkpoint comes again.
         lines = read_metrics(self.directory.metrics)
         earlier = [line for line in lines if line["env_steps"] <= self.env_steps]
-        return LivePage(self.directory.path / "live.html", self.config.total_steps, earlier)
+        return LivePage(self.directory.path / "live.html", self.config.planned_steps, earlier)
 
     def _open_log(self) -> MetricsLog | None:
         """Open the metrics on the first rank, without what lies beyond the checkpoint."""
         if not self.ranks.is_first:
             return None
         logging = self.config.logging
-        mirrors: dict[str, Mirror] = {}
+        mirrors: dict[str, Callable[[], Mirror]] = {}
         if logging.tensorboard:
-            mirrors["tensorboard"] = TensorBoardMirror(
-                self.directory.path / "tensorboard", purge_step=self.env_steps + 1
+            mirrors["tensorboard"] = partial(
+                TensorBoardMirror,
+                self.directory.path / "tensorboard",
+                purge_step=self.env_steps + 1,
             )
         if logging.wandb != "disabled":
-            mirrors["wandb"] = WandbMirror(
+            mirrors["wandb"] = partial(
+                WandbMirror,
                 run_id=self.counters.wandb_id,
                 project=logging.wandb_project,
                 mode=logging.wandb,

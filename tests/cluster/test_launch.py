@@ -1,13 +1,15 @@
 """What `train.py cluster=ray` refuses before any cluster is started."""
 
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ray._private import node, services
 
-from relic.cluster.launch import joined, needed
+from relic.cluster.launch import joined, needed, patient_start, until_it_answers
 from relic.extras import install_command
 from relic.run.config import ClusterConfig, Placement
 from relic.schema import ConfigError
@@ -73,3 +75,36 @@ def test_a_ray_that_does_not_start_is_one_sentence(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "cluster: must be able to start Ray on this machine, got: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_start_may_take_longer_than_ray_gives_it(monkeypatch, capsys):
+    for name in ("RAY_gcs_server_port_wait_time_s", "RAY_agent_register_timeout_ms"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    before = services.get_node
+    with patient_start(90.0):
+        assert os.environ["RAY_gcs_server_port_wait_time_s"] == "90"
+        assert os.environ["RAY_agent_register_timeout_ms"] == "90000"
+        assert services.get_node is not before
+    assert services.get_node is before
+    # Ray asks this function for the node, for 30 seconds which no setting changes.
+    assert "ray._private.services.get_node(" in inspect.getsource(node.Node.__init__)
+
+
+def test_a_node_is_asked_for_until_it_answers():
+    answers = iter([RuntimeError("no node"), RuntimeError("no node"), {"labels": {}}])
+
+    def ask(address, name):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return {**answer, "asked": (address, name)}
+
+    found = until_it_answers(ask, 60.0, "address", "node")
+    assert found == {"labels": {}, "asked": ("address", "node")}
+
+    def silent():
+        raise RuntimeError("no node")
+
+    with pytest.raises(RuntimeError, match="no node"):
+        until_it_answers(silent, 0.0)

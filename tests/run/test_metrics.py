@@ -1,8 +1,10 @@
 import json
 import logging
 import threading
+from functools import partial
 
 import numpy as np
+import pytest
 import torch
 
 from relic.run.metrics import MetricsLog, TensorBoardMirror, WandbMirror, is_clock, read_metrics
@@ -51,7 +53,7 @@ def test_a_resumed_run_drops_what_it_writes_again(tmp_path):
 
 def test_a_broken_mirror_is_switched_off_and_the_run_goes_on(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        log = MetricsLog(tmp_path / "m.jsonl", {"wandb": Broken()})
+        log = MetricsLog(tmp_path / "m.jsonl", {"wandb": Broken})
         for step in range(5):
             log.write({"env_steps": step})
         log.close()
@@ -61,7 +63,7 @@ def test_a_broken_mirror_is_switched_off_and_the_run_goes_on(tmp_path, caplog):
 
 def test_a_stalled_mirror_does_not_stall_the_run(tmp_path, caplog):
     stalled = Stalled()
-    log = MetricsLog(tmp_path / "m.jsonl", {"slow": stalled})
+    log = MetricsLog(tmp_path / "m.jsonl", {"slow": lambda: stalled})
     with caplog.at_level(logging.WARNING):
         for step in range(1100):
             log.write({"env_steps": step})
@@ -71,11 +73,71 @@ def test_a_stalled_mirror_does_not_stall_the_run(tmp_path, caplog):
     log.close()
 
 
-def test_tensorboard_and_offline_wandb_mirror(tmp_path):
-    wandb = WandbMirror(
-        run_id="abc", project="relic", mode="offline", directory=tmp_path / "w", config={"a": 1}
+def refuse(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("logging.wandb: needs it"),
+        AttributeError("init"),
+        OSError(13, "no"),
+        SystemExit(1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_mirror_that_does_not_open_is_switched_off(tmp_path, caplog, error):
+    log = MetricsLog(tmp_path / "m.jsonl", {"wandb": lambda: refuse(error)})
+    for step in range(3):
+        log.write({"env_steps": step})
+    log.close()
+    assert len(read_metrics(log.path)) == 3
+    (said,) = (r.getMessage() for r in caplog.records if r.name == "relic.run.metrics")
+    assert said == f"wandb is switched off for this run: {error}. metrics.jsonl goes on."
+
+
+def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path, caplog):
+    (tmp_path / "tb").touch()
+    log = MetricsLog(tmp_path / "m.jsonl", {"tb": lambda: TensorBoardMirror(tmp_path / "tb")})
+    log.write({"env_steps": 1})
+    log.close()
+    assert len(read_metrics(log.path)) == 1
+    assert "tb is switched off for this run" in caplog.text
+
+
+def test_a_mirror_that_hangs_while_it_opens_is_given_up(tmp_path, caplog):
+    stalled = Stalled()
+    release, closed = threading.Event(), threading.Event()
+    stalled.close = closed.set
+
+    def hang():
+        release.wait(60)
+        return stalled
+
+    log = MetricsLog(tmp_path / "m.jsonl", {"slow": hang}, patience_s=0)
+    for step in range(3):
+        log.write({"env_steps": step})
+    log.close()  # which waits for none that was given up
+    assert len(read_metrics(log.path)) == 3
+    (said,) = (r.getMessage() for r in caplog.records if r.name == "relic.run.metrics")
+    assert "slow is switched off for this run: it did not open within 0 s" in said
+    release.set()
+    assert closed.wait(60)  # one that opens after all is not left open
+
+
+def test_tensorboard_and_offline_wandb_mirror(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_PROJECT"):
+        monkeypatch.setenv(name, "")  # as unset
+    wandb = partial(
+        WandbMirror,
+        run_id="abc",
+        project="relic",
+        mode="offline",
+        directory=tmp_path / "w",
+        config={"a": 1},
     )
-    mirrors = {"tensorboard": TensorBoardMirror(tmp_path / "tb"), "wandb": wandb}
+    mirrors = {"tensorboard": partial(TensorBoardMirror, tmp_path / "tb"), "wandb": wandb}
     log = MetricsLog(tmp_path / "m.jsonl", mirrors)
     log.write({"env_steps": 7, "loss": 0.25, "note": "text stays here"})
     log.close()

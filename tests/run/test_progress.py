@@ -3,7 +3,11 @@
 import pytest
 
 from relic.run.compose import compose
-from relic.run.progress import verdict
+from relic.run.distributed import ALONE
+from relic.run.progress import duration, plan_line, verdict
+from relic.run.trainer import Trainer
+
+from .conftest import TINY
 
 FULL = {"updates.prefix_gradient": "full"}
 
@@ -25,3 +29,42 @@ def test_the_advice_is_of_what_is_not_so_already(slowest, keys, told, not_told):
     said = verdict({"act": 1.0, slowest: 9.0}, compose({"experiment": "darkroom", **keys}))
     assert told in said
     assert not_told not in said
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "told"),
+    [
+        ("40000", 0, "steps: 65,536, 1 rollout of 65,536; total_steps=40,000 ends inside"),
+        ("65536", 0, "steps: 65,536, 1 rollout of 65,536"),
+        ("131073", 70000, "steps: 70,000 to 196,608, 2 rollouts of 65,536; total_steps=131,073"),
+    ],
+)
+def test_a_start_says_what_will_run(total, done, told):
+    rows = {"rollout.num_envs": "128", "rollout.num_steps": "512"}
+    config = compose({"experiment": "darkroom", "total_steps": total, **rows})
+    said = plan_line(config, done)
+    assert said.startswith(told)
+    assert ("inside" in said) == (config.total_steps % 65536 != 0)
+
+
+def test_durations_are_short():
+    assert [duration(s) for s in (4, 100, 1000, 7200, 90_000, 10**6)] == [
+        "4 seconds",
+        "1.7 minutes",
+        "17 minutes",
+        "2.0 hours",
+        "25 hours",
+        "12 days",
+    ]
+
+
+def test_the_bar_ends_where_the_run_ends(tmp_path, capsys):
+    keys = {key: value for key, _, value in (k.partition("=") for k in TINY)}
+    keys |= {"total_steps": "600", "logging.progress": "true", "run_dir": str(tmp_path)}
+    keys |= {"validation.every_rollouts": "null", "checkpoint.best_metric": "null"}
+    trainer = Trainer(compose(keys), ALONE)
+    trainer.run()
+    trainer.close()
+    assert "steps: 1,024, 2 rollouts of 512; total_steps=600 ends inside" in capsys.readouterr().err
+    assert trainer.env_steps == 1024
+    assert "1,024 of 1,024 (100 %)" in (tmp_path / "live.html").read_text()
