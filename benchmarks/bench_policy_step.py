@@ -5,6 +5,7 @@ step copies all keys and values to a place one step longer. Both see random cach
 64k steps takes longer than measuring them.
 `acting` takes a cached step with the heads of action and value and a draw, as it is in small houses
 and in Darkroom, and compares it with the same step by PyTorch's operations and attention, in turns.
+`memories` takes a step of every memory, and learning from 512 steps.
 Run: python benchmarks/bench_policy_step.py [--device cuda] [--quick]
 """
 
@@ -27,7 +28,10 @@ from relic.policy.heads import CategoricalHead, ValueHead
 from relic.policy.memory.blocks import Block
 from relic.policy.memory.config import TRANSFORMER_SIZES, TransformerConfig
 from relic.policy.memory.kv_cache import KVCache
+from relic.policy.memory.memories import MemorySections, make_memory
+from relic.policy.memory.sequence_model import SequenceModel, SequenceState
 from relic.policy.memory.transformer import Transformer
+from relic.schema import build
 
 CONTEXTS = (256, 1024, 4096, 16_384, 65_536)
 EPISODE_STEPS = 500
@@ -292,7 +296,80 @@ def acting_rows(args: argparse.Namespace, device: torch.device, repeats: int) ->
     return results
 
 
-PARTS = {"decode": decode_rows, "sizes": size_rows, "acting": acting_rows}
+def state_after(model: SequenceModel, num_rows: int, steps: int) -> SequenceState:
+    """Return a state of rows that have seen so many steps, of random content."""
+    if isinstance(model, Transformer):
+        return filled_state(model, num_rows, steps, torch.float32)
+    state = model.initial_state(num_rows, steps + ROOM)
+    content = state.state_dict()
+    for name, part in content.items():
+        if isinstance(part, Tensor) and part.is_floating_point():
+            content[name] = torch.randn_like(part)
+    state.load_state_dict(content | {"lengths": torch.full((num_rows,), steps)})
+    return state
+
+
+LAYERS = {"num_layers": 4, "width": 128, "mlp_width": 256}
+HEADS = {**LAYERS, "num_heads": 4}
+MEMORIES = {
+    "transformer": {"transformer": HEADS},
+    "transformer_xl": {"transformer_xl": HEADS},
+    "memo": {"memo": HEADS},
+    "delta_rule": {"delta_rule": HEADS},
+    "selective": {"selective": {**HEADS, "state_size": 32}},
+    "min_gru": {"min_gru": LAYERS},
+    "gru": {"recurrent": {"width": 256}},
+}
+"""Memories of one width and depth, but for the GRU of RL², and their sections."""
+
+
+def memory_rows(args: argparse.Namespace, device: torch.device, repeats: int) -> list[dict]:
+    """Measure a step of each memory at each context, and learning from 512 steps."""
+    contexts, learned = ((256,), 64) if args.quick else (args.contexts, 512)
+    print(f"memories of width 128 and 4 layers (gru: one of 256), {args.rows} rows")
+    print(f"{'memory':15} {'context':>8} {'step':>11} {'bytes/row':>13} {'learning, steps/s':>18}")
+    results = []
+    for name, sections in MEMORIES.items():
+        config = build(MemorySections, {"memory": name, **sections})
+        model = make_memory(config, max_episode_steps=EPISODE_STEPS).to(device)
+        learn, rate = _learning(model, args.rows, learned, device), args.rows * learned * 1e3
+        rate /= measure(learn, device, repeats)["ms"]
+        for steps in contexts:
+            state = state_after(model, args.rows, steps)
+            took = measure(_stepping(model, state, device), device, repeats)
+            size = model.bytes_per_row(steps)
+            row = {"memory": name, "context": steps, "step": took, "bytes_per_row": size}
+            results.append({**row, "learned_per_s": rate})
+            print(f"{name:15} {steps:8} {took['ms']:8.3f} ms {size:13,} {rate:18,.0f}")
+    return results
+
+
+def _learning(
+    model: SequenceModel, num_rows: int, steps: int, device: torch.device
+) -> Callable[[], None]:
+    x_NTE = torch.randn(num_rows, steps, model.width, device=device)
+    starts_NT = (torch.arange(steps, device=device) % EPISODE_STEPS == 0).expand(num_rows, -1)
+
+    def learn() -> None:
+        model(x_NTE, starts_NT).square().mean().backward()
+
+    return learn
+
+
+def _stepping(
+    model: SequenceModel, state: SequenceState, device: torch.device
+) -> Callable[[], Tensor]:
+    x_NE = torch.randn(state.num_rows, model.width, device=device)
+    starts_N = torch.zeros(state.num_rows, dtype=torch.bool, device=device)
+
+    @torch.inference_mode()
+    def act() -> Tensor:
+        return model.step(x_NE, starts_N, state, write=False)
+
+    return act
+
+
+PARTS = {"decode": decode_rows, "sizes": size_rows, "acting": acting_rows, "memories": memory_rows}
 
 
 def main() -> None:

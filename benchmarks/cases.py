@@ -114,8 +114,8 @@ class Children:
             process.terminate()
 
 
-def train(case: Case, total_steps: int, limit_s: float, children: Children) -> bool:
-    """Train a case to its end, or until its seconds are used up: it saves and leaves.
+def train(case: Case, total_steps: int, limit_s: float | None, children: Children) -> bool:
+    """Train a case to its end, or until its seconds, if any, are used up: it saves and leaves.
 
     Returns:
         Whether nothing went wrong.

@@ -1,4 +1,4 @@
-"""Environments whose rows live in trials: houses, Habitat, Darkroom, FourBoxes, any Gymnasium env.
+"""Environments whose rows live in trials: houses, Habitat, Darkroom, MiniGrid, any Gymnasium env.
 
 Importing this package registers them with Gymnasium. Nothing here imports `relic`.
 """
@@ -24,6 +24,16 @@ register(
     id="relic/FourBoxes-v0",
     entry_point="envs.four_boxes:FourBoxesEnv",
     vector_entry_point="envs.four_boxes:FourBoxesVectorEnv",
+)
+register(
+    id="relic/MiniGrid-v0",
+    entry_point="envs.minigrid_rooms:make_one",
+    vector_entry_point="envs.minigrid_rooms:make",
+)
+register(
+    id="relic/POPGym-v0",
+    entry_point="envs.popgym_tasks:make_one",
+    vector_entry_point="envs.popgym_tasks:make",
 )
 register(
     id="relic/Habitat-v0",

@@ -2,7 +2,8 @@
 
 `configs/config.yaml` names the groups, in the order in which they are laid over each other, with
 what is chosen where nothing is said. A choice is a file `configs/GROUP/NAME.yaml`, a part of the
-configuration; its key `base` names another of the group, over which it is laid.
+configuration; NAME may have folders, and its key `base` names another of the group, over which it
+is laid.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ OLDER_LONGEST_NAME = 200
 
 def groups() -> dict[str, list[str]]:
     """Return the config groups and the choices in each."""
-    return {g: sorted(p.stem for p in (CONFIGS / g).glob("*.yaml")) for g in _chosen_by_default()}
+    found = {}
+    for group in _chosen_by_default():
+        files = [p.relative_to(CONFIGS / group) for p in (CONFIGS / group).rglob("*.yaml")]
+        found[group] = sorted(p.with_suffix("").as_posix() for p in files)
+    return found
 
 
 def describe_choice(group: str, name: str) -> str:

@@ -1,0 +1,216 @@
+"""What cells of `memories.py` came to: numbers, the file that keeps them, and the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from threading import Lock
+
+import numpy as np
+from cases import Case, cpu_seconds
+from memories_tables import MEMORIES, Table, Task
+
+from relic.evaluation.controls import ContextControl
+from relic.evaluation.records import RECORDS_FILES, read_records
+from relic.evaluation.worth import FROM_EPISODE, context_worth
+from relic.files import complete_lines
+from relic.policy.memory.memories import make_memory
+from relic.run.compose import compose_arguments
+from relic.run.metrics import read_metrics
+
+POINTS = 20
+"""Points of a learning curve that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A task trained with a memory and a seed."""
+
+    task: Task
+    memory: str
+    seed: int
+    case: Case
+
+    @property
+    def evaluation(self) -> Path:
+        """Where its records are, which need not exist yet."""
+        return self.case.directory / "measured"
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"{self.task.name} with {self.memory} (seed {self.seed})"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a cell came to."""
+
+    task: str
+    memory: str
+    seed: int
+    asked: list[str]
+    """What train.py and eval.py were told: a cell of another call is another cell."""
+    kept: float | None
+    """Mean over late episodes with the memory."""
+    cleared: float | None
+    """The same with the memory emptied before each episode."""
+    worth: list[float | None]
+    """Kept minus cleared, and its 95 % interval over trials."""
+    curve: list[list[float]]
+    """Training steps and what episodes of training scored then."""
+    steps_per_cpu_s: float
+    bytes_per_row: int
+    parameters: int
+    """Of the memory alone."""
+
+
+def asked_of(cell: Cell) -> list[str]:
+    """Return what tells a cell from one of the same name in another call."""
+    return [*cell.task.keys, f"total_steps={cell.task.total_steps}", *cell.task.evaluation]
+
+
+def result_of(cell: Cell) -> Result:
+    """Return what a trained and evaluated cell came to."""
+    records = {
+        control: read_records(cell.evaluation / RECORDS_FILES[control])
+        for control in (ContextControl.KEPT, ContextControl.CLEARED)
+    }
+    worth = context_worth(records)[cell.task.measure]
+    config = compose_arguments([*cell.case.overrides])
+    memory = make_memory(config.policy, max_episode_steps=max(config.rollout.num_steps, 1))
+    return Result(
+        cell.task.name,
+        cell.memory,
+        cell.seed,
+        asked_of(cell),
+        worth["kept"],
+        worth["cleared"],
+        [worth[key] for key in ("mean", "low", "high")],
+        _learning_curve(cell),
+        round(cell.case.reached / cpu_seconds(cell.case), 1),
+        memory.bytes_per_row(config.rollout.num_steps),
+        sum(p.numel() for p in memory.parameters()),
+    )
+
+
+def _learning_curve(cell: Cell) -> list[list[float]]:
+    """Return steps and scores of training, thinned out; what is no number has no point."""
+    name = f"{cell.task.measure}_mean"
+    lines = read_metrics(cell.case.directory / "metrics.jsonl")
+    points = [(m["env_steps"], m[name]) for m in lines if m.get(name) is not None]
+    if not points:
+        return []
+    parts = np.array_split(np.array(points), min(POINTS, len(points)))
+    return [[float(part[-1, 0]), float(part[:, 1].mean())] for part in parts]
+
+
+class Results:
+    """Lines of a file, one a cell, to which several machines can add in turn."""
+
+    def __init__(self, path: Path, table: str) -> None:
+        self._path, self._table = path, table
+        self._lock = Lock()
+        self._found: dict[str, Result] = {}
+        if path.exists():
+            for line in complete_lines(path):
+                if line.pop("table") == table:
+                    result = Result(**line)
+                    self._keep(result)
+
+    def get(self, cell: Cell) -> Result | None:
+        """Return what a cell came to; None if it is not known."""
+        return self._found.get(self._key(cell.task.name, cell.memory, cell.seed, asked_of(cell)))
+
+    def add(self, result: Result) -> None:
+        """Add a line."""
+        with self._lock:
+            self._keep(result)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                file.write(json.dumps({"table": self._table, **asdict(result)}) + "\n")
+
+    def _keep(self, result: Result) -> None:
+        key = self._key(result.task, result.memory, result.seed, result.asked)
+        self._found[key] = result
+
+    @staticmethod
+    def _key(task: str, memory: str, seed: int, asked: Sequence[str]) -> str:
+        return json.dumps([task, memory, seed, list(asked)])
+
+
+def page(table: Table, found: Sequence[Result], notes: Sequence[str], *, command: str) -> str:
+    """Return the page of a comparison."""
+    lines = [
+        "# Memories compared\n\n"
+        f"Written by `python benchmarks/memories.py runs/memories {command}`.\n",
+        f"Scores are means over episodes from index {FROM_EPISODE} on, of trials that no agent "
+        "trains on. `kept - cleared` is what the context is worth: the same agent on the same "
+        "trials, with its memory and with the memory emptied before each episode. Of one seed the "
+        "interval is 95 % over trials, of several the lowest and highest seed. `at equal seconds` "
+        "is the training score when the fastest memory was done. CPU time is of one thread. Bytes "
+        "are those of a row's memory at the end of a rollout.\n",
+    ]
+    for task in table.tasks:
+        own = [result for result in found if result.task == task.name]
+        if own:
+            lines += [_task_part(task, own)]
+    if notes:
+        lines += ["## Left out\n", *(f"- {note}" for note in notes), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _task_part(task: Task, found: Sequence[Result]) -> str:
+    seconds = min(task.total_steps / r.steps_per_cpu_s for r in found)
+    rows = [
+        f"## {task.name}\n\n{task.measure} after {task.total_steps:,} steps; "
+        f"`{' '.join(task.keys)}`, measured by `{' '.join(task.evaluation)}`.\n",
+        f"| memory | seeds | {task.measure} | kept - cleared | at equal seconds ({seconds:,.0f} s) "
+        "| steps per CPU second | bytes per row | parameters |",
+        "|" + "---|" * 8,
+    ]
+    for memory in MEMORIES:
+        own = [result for result in found if result.memory == memory]
+        if own:
+            rows.append(_row(own, seconds))
+    return "\n".join(rows) + "\n"
+
+
+def _row(own: Sequence[Result], seconds: float) -> str:
+    cells = [
+        MEMORIES[own[0].memory].title,
+        str(len(own)),
+        _span([r.kept for r in own]),
+        _worth(own),
+        _span([_at_seconds(r, seconds) for r in own]),
+        f"{fmean(r.steps_per_cpu_s for r in own):,.0f}",
+        f"{own[0].bytes_per_row:,}",
+        f"{own[0].parameters:,}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _worth(own: Sequence[Result]) -> str:
+    if len(own) > 1:
+        return _span([r.worth[0] for r in own])
+    mean, low, high = own[0].worth
+    return "" if None in (mean, low, high) else f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _at_seconds(result: Result, seconds: float) -> float | None:
+    """Return the training score after so many CPU seconds, on a straight line between points."""
+    if not result.curve:
+        return None
+    steps, scores = np.array(result.curve).T
+    return float(np.interp(seconds * result.steps_per_cpu_s, steps, scores))
+
+
+def _span(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if len(known) == 1:
+        return f"{known[0]:.3f}"
+    return f"{fmean(known):.3f} ({min(known):.3f} to {max(known):.3f})"

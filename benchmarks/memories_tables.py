@@ -1,0 +1,120 @@
+"""What `memories.py` compares: tasks, memories, and the tables of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A row of the comparison."""
+
+    title: str
+    ablation: str
+    """The file of `configs/ablation` that chooses it, with what such a memory needs."""
+
+
+MEMORIES = {
+    "transformer": Memory("ReLIC's transformer", "none"),
+    "transformer_xl": Memory("Transformer-XL", "transformer_xl"),
+    "memo": Memory("Memo", "memo"),
+    "delta_rule": Memory("gated delta rule", "delta_rule"),
+    "selective": Memory("selective state space", "selective"),
+    "min_gru": Memory("minGRU", "min_gru"),
+    "lstm": Memory("LSTM (RL²)", "rl2"),
+    "gru": Memory("GRU (RL²)", "rl2_gru"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is learned, and how it is measured."""
+
+    name: str
+    total_steps: int
+    keys: tuple[str, ...]
+    """What `train.py` is told."""
+    evaluation: tuple[str, ...]
+    """What `eval.py` is told."""
+    measure: str
+    """Of the records: success or return."""
+    package: str | None = None
+    """What has to be installed for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Tasks x memories x seeds."""
+
+    tasks: tuple[Task, ...]
+    memories: tuple[str, ...] = tuple(MEMORIES)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+ALIKE = (
+    "threads=1",
+    "logging.progress=false",
+    "validation.every_rollouts=null",
+    "checkpoint.best_metric=null",
+)
+"""Of all cells: one thread, and the last weights are measured, after equally many steps."""
+
+
+def _task(name: str, experiment: str, steps: int, evaluation: str, measure: str) -> Task:
+    keys = (f"experiment={experiment}", *ALIKE)
+    package = experiment.partition("/")[0] if "/" in experiment else None
+    return Task(name, steps, keys, tuple(evaluation.split()), measure, package)
+
+
+_OWN = "options.split=val trials=64 block=32"
+_BALLS = f"{_OWN} episodes=24 options.level=Balls options.size=11 options.max_episode_steps=60"
+_ROOMS = f"{_OWN} episodes=24 options.level=MiniGrid-FourRooms-v0 options.max_episode_steps=100"
+DARKROOM = _task("darkroom", "darkroom", 3_000_000, "protocol=darkroom_test", "return")
+HOUSES = _task("houses", "houses_small", 1_000_000, "protocol=houses_small_val", "success")
+_FRESH = "protocol=houses_small_changing first_trial=500 trials=300"
+DETECTIONS = _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success")
+BALLS = _task("minigrid_balls", "minigrid/balls", 3_000_000, _BALLS, "success")
+ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 3_000_000, _ROOMS, "success")
+_GAMES = {
+    "repeat_previous": "RepeatPreviousEasy",
+    "repeat_first": "RepeatFirstEasy",
+    "autoencode": "AutoencodeEasy",
+    "concentration": "ConcentrationEasy",
+    "higher_lower": "HigherLowerEasy",
+    "count_recall": "CountRecallEasy",
+}
+POPGYM = tuple(
+    _task(
+        f"popgym_{name}",
+        f"popgym/{name}",
+        2_000_000,
+        f"{_OWN} episodes=12 options.task={game}",
+        "return",
+    )
+    for name, game in _GAMES.items()
+)
+_TINY = (
+    "rollout.num_envs=8", "rollout.num_steps=64", "updates.per_rollout=2",
+    "ppo.num_minibatches=2", "ppo.update_epochs=1",
+)  # fmt: skip
+
+
+def _tiny(task: Task, **options: int) -> Task:
+    keys = tuple(f"env.options.{name}={value}" for name, value in options.items())
+    own = tuple(f"options.{name}={value}" for name, value in options.items())
+    measured = ("trials=2", "episodes=7", "block=2", "options.split=val", *own)
+    return replace(task, total_steps=1024, keys=(*task.keys, *_TINY, *keys), evaluation=measured)
+
+
+TABLES = {
+    "smoke": Table(
+        (
+            _tiny(DARKROOM, size=5, horizon=8),
+            _tiny(BALLS, max_episode_steps=8),
+            _tiny(POPGYM[0]),
+        ),
+        memories=("transformer", "memo", "min_gru"),
+        seeds=(0,),
+    ),
+    "cpu": Table((DARKROOM, BALLS, ROOMS, *POPGYM, HOUSES, DETECTIONS)),
+}
