@@ -50,7 +50,7 @@ except ImportError:
 LEARNED_ENCODER = {
     "policy.encoder.frozen": False,
     "policy.encoder.checkpoint": None,
-    "policy.encoder.read_outs": None,
+    "policy.encoder.sightings": None,
 }
 TASKS: dict[str, dict[str, Any]] = {
     "darkroom": {"experiment": "darkroom"},

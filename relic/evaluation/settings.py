@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from relic.arguments import read, section_of, split
@@ -134,6 +134,8 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
 
 def _key_of(argument: str) -> str:
     """Return which key a value alone was meant for: a run is what people name first."""
+    if "=" in argument:  # it may be longer than any path
+        return "key"
     if argument in protocol_names():
         return "protocol"
     return "run" if located(argument).is_dir() else "key"
@@ -147,7 +149,7 @@ def _runs(text: str) -> list[str]:
         return read_as
     while pieces:
         ends = range(len(pieces), 0, -1)
-        whole = (end for end in ends if Path(",".join(pieces[:end]).strip()).exists())
+        whole = (end for end in ends if os.path.exists(",".join(pieces[:end]).strip()))
         end = next(whole, 1)
         found.append(",".join(pieces[:end]).strip())
         pieces = pieces[end:]

@@ -135,6 +135,9 @@ class RecallConfig(PlaceConfig):
     category that was in view before in the trial; 0: no such pass. It needs the observations of
     `sensors=[detections]` and no word from the environment: hundreds of places are asked for in a
     trial instead of one an episode."""
+    least_pixels: Annotated[int, at_least(1)] = 1
+    """Pixels from which a category counts as in view for such questions: an encoder of pictures
+    does not make out the smallest, and what cannot be known teaches nothing."""
     goal: str = "goal"
     """Observed category that is asked for."""
     seen: str = "detections"

@@ -160,8 +160,8 @@ def check_fit(policy: Policy, env: TrialVectorEnv, asked: str = "protocol.") -> 
     """
     shown = dict(cast("spaces.Dict", env.single_observation_space).spaces)
     for name, space in policy.observation_space.spaces.items():
-        if name in policy.encoder.targets and name not in (policy.config.encoder.keys or ()):
-            continue  # learned from, but never looked at
+        if name not in policy.encoder.plan.inputs:
+            continue  # perhaps learned from, but never looked at
         if shown.get(name) != space:
             is_option = name not in shown and name in (keywords(type(env), TrialVectorEnv) or ())
             advice = f"Set options.{name}=true; in Python, {name}=True" if is_option else ""

@@ -38,7 +38,8 @@ class RecallHead(GoalLocationHead):
         """
         config, observation = self.config, batch.observation
         seen_NTC4 = observation[config.seen].float().unflatten(-1, (-1, 4))
-        in_view_NTC = seen_NTC4[..., 0] > 0.5
+        shown_NTC = seen_NTC4[..., 0] > 0.5
+        in_view_NTC = shown_NTC & (seen_NTC4[..., 1] >= config.least_pixels)
         heading_NT11 = observation[config.heading].float().unsqueeze(-2)
         offset_NTC2 = into_frame(seen_NTC4[..., 2:], heading_NT11)
         place_NTC2 = observation[config.position].float().unsqueeze(-2) + offset_NTC2
@@ -58,9 +59,9 @@ class RecallHead(GoalLocationHead):
             config.target: torch.cat(answer, -1),
         }
         if config.goal_seen is not None:
-            in_view_NT1 = _pick(in_view_NTC[..., None], asked_NT).float()
-            shown_NT4 = _pick(torch.cat([seen_NTC4[..., 2:], place_NTC2], -1), asked_NT)
-            changed[config.goal_seen] = torch.cat([in_view_NT1, in_view_NT1 * shown_NT4], -1)
+            shown_NT1 = _pick(shown_NTC[..., None], asked_NT).float()
+            where_NT4 = _pick(torch.cat([seen_NTC4[..., 2:], place_NTC2], -1), asked_NT)
+            changed[config.goal_seen] = torch.cat([shown_NT1, shown_NT1 * where_NT4], -1)
         return replace(batch, observation={**observation, **changed})
 
     def auxiliary_losses(self, output: GoalGuess, batch: SequenceBatch) -> AuxiliaryLosses:

@@ -1,8 +1,7 @@
 """Labelled pictures of houses, to train an encoder on before it is frozen.
 
 Labels are which goal categories are in view and where: by cell of a grid, and by column of the
-picture, there also which of them are near and how far things are. All houses are those of the
-training split.
+picture, there also in which direction and how far. All houses are those of the training split.
 
 Shapes: B pictures, G goal categories, Y and X cells of a grid, C columns, 2 depths.
 """
@@ -21,13 +20,14 @@ from envs.houses.navigation.grid import NavGrid
 from envs.houses.rendering.renderer import BatchRenderer
 from envs.houses.scene import Scene
 from envs.objectnav.goals import GOAL_CATEGORIES, GOAL_SEMANTIC
+from relic.policy.encoders.sightings import BEARING_SHIFT, MIN_DISTANCE
 
 CELLS = 8
 """Cells of the grid along a side."""
 COLUMNS = 4
 DEPTHS = 2
 """Labels of depth in a column: the nearest and the mean of its middle rows."""
-MIN_DEPTH, MAX_DEPTH = 0.1, 10.0
+MAX_DISTANCE = 10.0
 VISIBLE_PIXELS = 10
 _SENSORS = ("rgb", "depth", "semantic")
 _PITCHES_DEG = (0.0, -30.0, -60.0, 30.0)
@@ -47,10 +47,13 @@ class Pictures:
     """Whether a category has enough pixels in a cell."""
     columns_BGC: NDArray[np.bool_]
     """Whether a category has enough pixels in a column."""
-    near_BGC: NDArray[np.bool_]
-    """The same for what is near enough to stop at."""
+    distance_BGC: NDArray[np.float32]
+    """Logarithm of the distance along the ground to the middle of what shows of a category in a
+    column, in units of `MIN_DISTANCE`; 0 where nothing shows."""
+    bearing_BGC: NDArray[np.float32]
+    """Its direction in radians, growing to the right, plus `BEARING_SHIFT`."""
     depth_B2C: NDArray[np.float32]
-    """How much farther than `MIN_DEPTH` things are, as a logarithm, at least 0."""
+    """Logarithm of depths in units of `MIN_DISTANCE`."""
     visible_BG: NDArray[np.bool_]
     """Whether a category has more than `VISIBLE_PIXELS` pixels in the whole picture."""
 
@@ -66,7 +69,6 @@ def label_pictures(
     resolution: int,
     seed: int | Sequence[int],
     per_house: int = 64,
-    near_m: float = 2.0,
     min_pixels: int = 3,
 ) -> Pictures:
     """Draw and label pictures of train houses.
@@ -78,7 +80,6 @@ def label_pictures(
         resolution: Side of the pictures.
         seed: Of houses and poses.
         per_house: Pictures of each house.
-        near_m: Depth up to which an object counts as near.
         min_pixels: Pixels from which a category counts as in view.
     """
     rng = np.random.default_rng([*np.atleast_1d(seed), 0x1AB])
@@ -87,9 +88,7 @@ def label_pictures(
     renderer = BatchRenderer(1, width=resolution, height=resolution, sensors=_SENSORS)
     try:
         parts = [
-            label_images(
-                draw_images(renderer, dataset, int(house), per_house, rng), near_m, min_pixels
-            )
+            label_images(*draw_images(renderer, dataset, int(house), per_house, rng), min_pixels)
             for house in houses
         ]
     finally:
@@ -104,12 +103,12 @@ def draw_images(
     house: int,
     count: int,
     rng: np.random.Generator,
-) -> dict[str, NDArray]:
-    """Render one house from `count` poses: the images of each sensor, by its name."""
+) -> tuple[dict[str, NDArray], NDArray[np.float64]]:
+    """Render one house from `count` poses: the images of each sensor by its name, and pitches."""
     scene = dataset.scene(house, int(rng.integers(dataset.num_arrangements)))
     poses = np.array(list(_poses(scene, dataset.grid(house), count, rng)))
     renderer.set_scene(0, scene)
-    return renderer.render(*poses.T, rows=np.zeros(count, np.int64))
+    return renderer.render(*poses.T, rows=np.zeros(count, np.int64)), poses[:, 3]
 
 
 def _poses(
@@ -132,18 +131,45 @@ def _poses(
         yield float(x), float(y), heading, pitch
 
 
-def label_images(images: dict[str, NDArray], near_m: float, min_pixels: int) -> Pictures:
-    """Count what rendered images show; see `label_pictures`."""
+def label_images(
+    images: dict[str, NDArray], pitch_B: NDArray[np.float64], min_pixels: int
+) -> Pictures:
+    """Label rendered images of a field of view of 90 degrees; see `label_pictures`."""
     category = images["semantic"] - GOAL_SEMANTIC
-    near = np.where(images["depth"] <= near_m, category, -1)
+    columns_BGC = _counts(category, 1, COLUMNS)[:, :, 0] >= min_pixels
+    ahead_BGC, right_BGC = _middles(images["depth"], category, pitch_B)
     return Pictures(
         rgb_BHW3=images["rgb"],
         cells_BGYX=_counts(category, CELLS, CELLS) >= min_pixels,
-        columns_BGC=_counts(category, 1, COLUMNS)[:, :, 0] >= min_pixels,
-        near_BGC=_counts(near, 1, COLUMNS)[:, :, 0] >= min_pixels,
+        columns_BGC=columns_BGC,
+        distance_BGC=_logarithm(np.hypot(ahead_BGC, right_BGC)),
+        bearing_BGC=(np.arctan2(right_BGC, ahead_BGC) + BEARING_SHIFT).astype(np.float32),
         depth_B2C=_depths(images["depth"]),
         visible_BG=_counts(category, 1, 1)[:, :, 0, 0] > VISIBLE_PIXELS,
     )
+
+
+def _middles(
+    depth_BHW: NDArray[np.float32], category_BHW: NDArray, pitch_B: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return metres ahead and to the right of each category's pixels in each column, (B, G, C)."""
+    batch, height, width = depth_BHW.shape
+    up_H = (0.5 * (height - 1) - np.arange(height)) * (2.0 / width)
+    right_W = (np.arange(width) - 0.5 * (width - 1)) * (2.0 / width)
+    forward_BH = np.cos(pitch_B)[:, None] - np.sin(pitch_B)[:, None] * up_H
+    num = len(GOAL_CATEGORIES)
+    b, y, x = np.nonzero((category_BHW >= 0) & (category_BHW < num))
+    cell = (b * num + category_BHW[b, y, x]) * COLUMNS + x * COLUMNS // width
+    depth, size = depth_BHW[b, y, x], batch * num * COLUMNS
+    count = np.maximum(np.bincount(cell, minlength=size), 1)
+    ahead = np.bincount(cell, depth * forward_BH[b, y], size) / count
+    right = np.bincount(cell, depth * right_W[x], size) / count
+    return ahead.reshape(batch, num, COLUMNS), right.reshape(batch, num, COLUMNS)
+
+
+def _logarithm(metres: NDArray) -> NDArray[np.float32]:
+    scaled = np.clip(metres, MIN_DISTANCE, MAX_DISTANCE) / MIN_DISTANCE
+    return np.log(scaled).astype(np.float32)
 
 
 def _counts(category_BHW: NDArray, rows: int, columns: int) -> NDArray[np.int64]:
@@ -160,8 +186,7 @@ def _counts(category_BHW: NDArray, rows: int, columns: int) -> NDArray[np.int64]
 
 def _depths(depth_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
     height = depth_BHW.shape[1]
-    logarithm = np.log(np.clip(depth_BHW, MIN_DEPTH, MAX_DEPTH) / MIN_DEPTH)
-    band = logarithm[:, height // 3 : 2 * height // 3]
+    band = _logarithm(depth_BHW[:, height // 3 : 2 * height // 3])
     parts = np.array_split(band, COLUMNS, axis=2)
     columns = [[part.min(axis=(1, 2)), part.mean(axis=(1, 2))] for part in parts]
     return np.array(columns, np.float32).transpose(2, 1, 0).copy()

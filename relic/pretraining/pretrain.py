@@ -1,9 +1,9 @@
 """Trains a picture encoder on labelled pictures of train houses, before it is frozen.
 
 The paper does this with VC-1 and a 20-way object-visibility target; here the encoder is small, so
-that minutes on a CPU are enough, and the target also says where and how near an object is. Each
-feature is a read-out of one label: a category in a column of the picture, a category near enough
-to stop at, or a depth. A policy then need not find out what a picture shows, only what to do.
+that minutes on a CPU are enough, and the target also says where an object is. Each feature is a
+read-out of one label: whether a category shows in a column of the picture, in which direction and
+how far it is, or a depth. A policy then need not find out what a picture shows, only what to do.
 
 Shapes: B pictures, K read-outs, G goal categories, Y and X cells, C columns.
 """
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from relic.policy.encoders.config import VisualKind
 from relic.policy.encoders.images import ImageEncoder, image_spec, resolve_kind, save_image_encoder
+from relic.policy.encoders.sightings import BEARING_SHIFT, TABLES
 from relic.pretraining.pictures import Pictures, label_pictures
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
 from relic.run.config import PretrainConfig, RunConfig
@@ -41,6 +42,8 @@ _VISIBLE_WEIGHT = 3.0
 """How much more an object that is there counts than one that is not."""
 _CROSS_ENTROPY_WEIGHT = 20.0
 """Brings the mean over many absent objects to the size of the other losses."""
+_SURE = 0.1
+"""Errors of distance (as a logarithm) and bearing up to this count by their square."""
 _WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 _SIDES = (32, 64, 128)
@@ -50,8 +53,10 @@ class Labels(NamedTuple):
     """Labels of a batch, as the losses take them."""
 
     cells_BGYX: Tensor
-    columns_BKC: Tensor
-    """Visibility, then nearness, of every category."""
+    columns_BGC: Tensor
+    """Whether a category shows, then how far it is and in which direction."""
+    distance_BGC: Tensor
+    bearing_BGC: Tensor
     depth_B2C: Tensor
 
 
@@ -204,7 +209,7 @@ def fit(network: ReadOutNetwork, config: RunConfig, parts: Iterable[Pictures]) -
     network.train()
     for pictures in parts:
         for index_B in _batches(len(pictures), settings, rng):
-            rgb, labels = _batch(pictures, index_B, mirrored=bool(rng.integers(2)))
+            rgb, labels = batch(pictures, index_B, mirrored=bool(rng.integers(2)))
             cells_BGYX, columns_BKC = network(rgb)
             loss = _loss(cells_BGYX, columns_BKC, labels)
             optimizer.zero_grad()
@@ -223,25 +228,36 @@ def _batches(
             yield order[first : first + settings.batch]
 
 
-def _batch(pictures: Pictures, index_B: np.ndarray, *, mirrored: bool) -> tuple[Tensor, Labels]:
+def batch(pictures: Pictures, index_B: np.ndarray, *, mirrored: bool) -> tuple[Tensor, Labels]:
+    """Return pictures and what the losses compare with, mirrored or not."""
     rgb = torch.from_numpy(pictures.rgb_BHW3[index_B])
-    columns = np.concatenate([pictures.columns_BGC[index_B], pictures.near_BGC[index_B]], axis=1)
     labels = Labels(
         torch.from_numpy(pictures.cells_BGYX[index_B]).float(),
-        torch.from_numpy(columns).float(),
+        torch.from_numpy(pictures.columns_BGC[index_B]).float(),
+        torch.from_numpy(pictures.distance_BGC[index_B]),
+        torch.from_numpy(pictures.bearing_BGC[index_B]),
         torch.from_numpy(pictures.depth_B2C[index_B]),
     )
     if mirrored:
-        cells_BGYX, columns_BKC, depth_B2C = (label.flip(-1) for label in labels)
-        return rgb.flip(2), Labels(cells_BGYX, columns_BKC, depth_B2C)
+        flipped = Labels(*(label.flip(-1) for label in labels))
+        # What was to the left is to the right.
+        bearing_BGC = 2 * BEARING_SHIFT - flipped.bearing_BGC
+        return rgb.flip(2), flipped._replace(bearing_BGC=bearing_BGC)
     return rgb, labels
 
 
 def _loss(cells_BGYX: Tensor, columns_BKC: Tensor, labels: Labels) -> Tensor:
-    known = 2 * NUM_CATEGORIES
-    depth = F.mse_loss(columns_BKC[:, known:], labels.depth_B2C)
+    told_BGC, distance_BGC, bearing_BGC = columns_BKC[:, : TABLES * NUM_CATEGORIES].split(
+        NUM_CATEGORIES, 1
+    )
+    shown_BGC = labels.columns_BGC
+    offset_BGC = F.smooth_l1_loss(
+        distance_BGC, labels.distance_BGC, reduction="none", beta=_SURE
+    ) + F.smooth_l1_loss(bearing_BGC, labels.bearing_BGC, reduction="none", beta=_SURE)
+    place = (offset_BGC * shown_BGC).sum() / shown_BGC.sum().clamp(min=1)
+    depth = F.mse_loss(columns_BKC[:, TABLES * NUM_CATEGORIES :], labels.depth_B2C)
     cells = _detection_loss(cells_BGYX, labels.cells_BGYX)
-    return cells + _detection_loss(columns_BKC[:, :known], labels.columns_BKC) + depth
+    return cells + _detection_loss(told_BGC, shown_BGC) + place + depth
 
 
 def _detection_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:

@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.policy.encoders.backbones import SmallCNN
 from relic.policy.encoders.images import ImageEncoder
+from relic.policy.encoders.sightings import EVIDENCE, TABLES
 from relic.pretraining.pictures import COLUMNS, DEPTHS
 
 NUM_CATEGORIES = len(GOAL_CATEGORIES)
-READ_OUTS = 2 * NUM_CATEGORIES + DEPTHS
-"""Of each column: visibility and nearness of each category, and depths."""
+READ_OUTS = TABLES * NUM_CATEGORIES + DEPTHS
+"""Of each column: evidence, distance and bearing of each category, and depths."""
 FEATURE_WIDTH = READ_OUTS * COLUMNS
 """What `policy.encoder.feature_width` must be."""
 _RARE = -4.0
 """Logit of objects before anything is known; most are not in view."""
-_EVIDENCE = 2.0
-"""Features are max(0, logit + this): doubtful objects leave a trace too."""
 
 
 class ReadOutNetwork(nn.Module):
@@ -47,7 +46,7 @@ class ReadOutNetwork(nn.Module):
         assert self.columns.bias is not None
         with torch.no_grad():
             self.cells.bias.fill_(_RARE)
-            self.columns.bias[: 2 * NUM_CATEGORIES].fill_(_RARE)
+            self.columns.bias[:NUM_CATEGORIES].fill_(_RARE)
 
     def forward(self, rgb_BHW3: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, G, Y, X) of the cells and read-outs (B, K, C) of the columns."""
@@ -73,6 +72,6 @@ class ReadOutNetwork(nn.Module):
             "kpy,cx->kcpyx", self.columns.weight[..., 0], torch.eye(COLUMNS)
         )
         shift = torch.zeros(READ_OUTS)
-        shift[: 2 * NUM_CATEGORIES] = _EVIDENCE
+        shift[:NUM_CATEGORIES] = EVIDENCE
         linear.weight.copy_(weight_KCPYX.flatten(0, 1).flatten(1))
         linear.bias.copy_((self.columns.bias + shift).repeat_interleave(COLUMNS))

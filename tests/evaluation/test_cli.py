@@ -280,6 +280,9 @@ def test_controls_can_be_added_to_an_evaluation_that_is_done(run, tmp_path):
 def test_names_stay_text_and_null_swaps_limits():
     settings, changes = parse(["run=12", "episodes=null", "steps=8192", "options.task.x=1"])
     assert settings.run == ("12",)
+    many = ",".join(map(str, range(200)))  # longer than any path
+    assert len(parse(["run=12", f"replay=[{many}]"])[0].replay) == 200
+    assert len(parse([f"run=[{many}]"])[0].run) == 200
     settings, _ = parse(["run=[runs/a b, 12]", "out=x=y, #1", "controls=foreign"])
     assert (settings.run, settings.out) == (("runs/a b", "12"), "x=y, #1")
     assert settings.controls == ("foreign",)

@@ -217,7 +217,7 @@ def test_environments_that_do_not_fit_are_refused(policy, name, options, message
 
 
 def test_what_is_only_learned_from_need_not_be_shown():
-    options = {"split": "val", "compass": True, "task": {"max_episode_steps": 100}}
+    options = {"split": "val", "compass": True, "outcome": True, "task": {"max_episode_steps": 100}}
     check_fit(load("pretrained/houses_small"), make_trial_env("relic/Houses-v0", 1, options))
 
 

@@ -113,6 +113,7 @@ def detecting_batch():
     batch, shape = make_batch(targets()), (ROWS, STEPS)
     seen = 4 * torch.randn((*shape, CATEGORIES, 4), generator=draw)
     seen[..., 0] = torch.rand(seen.shape[:-1], generator=draw) < 0.15
+    seen[..., 1] = seen[..., 1].abs().ceil()
     observation = {
         **batch.observation,
         "detections": (seen * seen[..., :1]).flatten(-2),
@@ -121,10 +122,12 @@ def detecting_batch():
     return SequenceBatch(observation, batch.action, batch.prev_action, batch.episode_starts)
 
 
-def test_the_lesson_asks_for_what_was_in_view_and_answers_as_a_slow_loop_does() -> None:
+@pytest.mark.parametrize("least", [1, 4])
+def test_the_lesson_asks_for_what_was_in_view_and_answers_as_a_slow_loop_does(least) -> None:
     batch = detecting_batch()
     uniform = torch.rand((ROWS, STEPS), generator=torch.Generator().manual_seed(4))
-    lesson = make_teacher().auxiliary["recall"].lesson(batch, uniform).observation  # pyright: ignore
+    head = make_teacher(least_pixels=least).auxiliary["recall"]
+    lesson = head.lesson(batch, uniform).observation  # pyright: ignore
     asked_for = set()
     for n in range(ROWS):
         last: dict[int, tuple[float, float]] = {}
@@ -132,11 +135,14 @@ def test_the_lesson_asks_for_what_was_in_view_and_answers_as_a_slow_loop_does() 
             seen = batch.observation["detections"][n, t].view(CATEGORIES, 4).tolist()
             forward, right = batch.observation["gps"][n, t].tolist()
             heading = float(batch.observation["compass"][n, t])
-            for c, (flag, _, ahead, aside) in enumerate(seen):
+            now: dict[int, tuple[float, float]] = {}
+            for c, (flag, pixels, ahead, aside) in enumerate(seen):
                 if flag:
                     # Counter-clockwise, with right the negative of left.
                     at = complex(forward, -right) + complex(ahead, -aside) * np.exp(1j * heading)
-                    last[c] = (at.real, -at.imag)
+                    now[c] = (at.real, -at.imag)
+                    if pixels >= least:
+                        last[c] = now[c]
             goal, told = int(lesson["goal"][n, t]), lesson["goal_recall"][n, t].tolist()
             if not last:
                 assert goal == int(batch.observation["goal"][n, t])
@@ -145,7 +151,7 @@ def test_the_lesson_asks_for_what_was_in_view_and_answers_as_a_slow_loop_does() 
             known = sorted(last)
             assert goal == known[int(float(uniform[n, t]) * len(known))]
             assert told == pytest.approx([1.0, *last[goal]], abs=1e-4)
-            shown = [*seen[goal][2:], *last[goal]] if seen[goal][0] else [0.0] * 4
+            shown = [*seen[goal][2:], *now[goal]] if seen[goal][0] else [0.0] * 4
             assert lesson["goal_detection"][n, t].tolist() == pytest.approx(
                 [float(seen[goal][0]), *shown], abs=1e-4
             )

@@ -42,9 +42,9 @@ def test_visibility_is_more_than_ten_pixels_of_the_whole_picture(monkeypatch):
     draw = pictures_module.draw_images
 
     def remember(*arguments):
-        images = draw(*arguments)
+        images, pitch_B = draw(*arguments)
         seen.append(images["semantic"].copy())
-        return images
+        return images, pitch_B
 
     monkeypatch.setattr(pictures_module, "draw_images", remember)
     pictures = label_pictures(60, size="small", scale="real", resolution=64, seed=5, per_house=20)

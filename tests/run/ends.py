@@ -19,7 +19,7 @@ SMALLER = {
     "rollout.num_steps": "32",
     "updates.per_rollout": "2",
     "env.options.horizon": "8",
-    "env.options.size": "4",
+    "env.options.size": "8",
     "policy.transformer.width": "8",
     "policy.transformer.mlp_width": "8",
     "validation.score_from_episode": "0",

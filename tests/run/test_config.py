@@ -305,7 +305,7 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
         (["updates.per_rollout=3"], r"updates\.per_rollout"),
         (["policy.transformer.sink=kv1"], r"policy\.transformer\.sink: unknown 'kv1'"),
         (["ppo.gamma=2"], r"ppo\.gamma: must be in \[0, 1\], got 2"),
-        (["rollout.num_envs=0"], r"rollout\.num_envs: must be at least 1"),
+        (["rollout.num_envs=0"], r"rollout\.num_envs: must be from 1 to"),
         (["rollout.groups=5"], r"rollout\.groups: must divide num_envs"),
         (["checkpoint.best_metric=val/retrun"], r"Did you mean 'val/return'"),
         (["validation.every_rollouts=null"], r"best_metric: must come with a validation"),

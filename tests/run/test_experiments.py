@@ -83,6 +83,7 @@ def test_every_experiment_trains_for_two_rollouts(experiment, tmp_path):
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert lines[-1]["env_steps"] == 640
     assert lines[-1]["update"] == "full"
-    assert all(line["grad_norm"] > 0 for line in lines)
+    # In so few steps nothing may have been in view that a lesson can ask for.
+    assert all(line["grad_norm"] > 0 or line["lesson_recall_share"] == 0 for line in lines)
     assert any("val/return" in line for line in lines)
     assert "finished: run" in said.stdout

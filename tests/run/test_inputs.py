@@ -184,7 +184,12 @@ def test_policies_of_older_versions_keep_their_inputs(tmp_path):
 
 
 def test_an_input_that_an_option_shows_is_advised_by_it():
-    hidden = ("env.options.compass=false", "policy.goal_location=null")
+    hidden = (
+        "env.options.compass=false",
+        "policy.recall=null",
+        "policy.encoder.sightings=null",
+        "policy.critic.privileged=[]",
+    )
     keys = ("experiment=houses_small", *hidden, "policy.encoder.keys=[goal,compass]")
     config = compose_arguments(keys)
     with closing(make_trial_env(config.env.id, 1, config.env.options)) as env:

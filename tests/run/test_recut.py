@@ -41,7 +41,7 @@ HOUSES = {
     "env.options.task.max_episode_steps": 12,
     "policy.encoder.visual": "blind",
     "policy.encoder.checkpoint": None,
-    "policy.encoder.read_outs": None,
+    "policy.encoder.sightings": None,
     "ppo.clone_steps": 768,
 }
 

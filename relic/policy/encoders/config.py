@@ -89,6 +89,39 @@ class ReadOutConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SightingsConfig:
+    """Features that say of each category of an observation whether it shows, and where.
+
+    The first 3 x categories x `columns` features of `source` are evidence, distance and bearing, as
+    `pretrain.pictures` trains an encoder to say.
+    """
+
+    source: str = "rgb"
+    """Pictures whose features they are."""
+    category: str = "goal"
+    """Observation that names the category that is asked for."""
+    position: str = "gps"
+    """Observation of the agent's place in the trial's frame, in metres forward and to the right."""
+    heading: str = "compass"
+    """Observation of its heading in that frame, in radians, counter-clockwise."""
+    columns: Annotated[int, POSITIVE] = 4
+    """Columns of the picture."""
+    least_evidence: Annotated[float, POSITIVE] = 3.0
+    """Evidence from which an object is named; 2 is as likely as not. What the goal's evidence says
+    is told in any case."""
+    units: tuple[float, float] = (3.0, 5.0)
+    """Metres that offsets and places are divided by."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_bounds(self)
+        if not all(map(_is_unit, self.units)):
+            raise ValueError(
+                f"units: must be two positive numbers, got {self.units!r}. Use [3.0, 5.0]."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """The encoders of a policy's observation."""
 
@@ -154,6 +187,9 @@ class EncoderConfig:
     """Features of which the rows of the category that is asked for enter the token once more, and
     with them what is in view, as a sum of the embeddings that also name what is asked for.
     None: no features are read like that."""
+    sightings: SightingsConfig | None = None
+    """Features from which the token says where the goal shows, and names one object in view with
+    its place. They enter the token by that alone. None: no features are read like that."""
     prev_action: bool = True
     """The previous action is an input, a symbol of its own at an episode's start."""
     prev_reward: bool = False

@@ -28,6 +28,7 @@ from relic.policy.encoders.config import (
     PREV_REWARD,
     EncoderConfig,
     ReadOutConfig,
+    SightingsConfig,
     VisualKind,
 )
 from relic.policy.encoders.images import ImageEncoder, load_pretrained
@@ -40,11 +41,19 @@ from relic.policy.encoders.inputs import (
     vector_size,
 )
 from relic.policy.encoders.plan import ObservationPlan, plan_observations
+from relic.policy.encoders.sightings import Sightings
 from relic.policy.linear import Linear
 from relic.schema import nearest
 from relic.shipped import located
 
 Observation = Mapping[str, Tensor | np.ndarray]
+
+_SIGHTED = {
+    "source": "observed pictures",
+    "category": "an observed category",
+    "position": "an observed vector of 2 numbers",
+    "heading": "an observed vector of 1 number",
+}
 
 
 def module_names(keys: Iterable[str]) -> dict[str, str]:
@@ -119,6 +128,7 @@ class ObservationEncoder(nn.Module):
         embeddings = embed_categories(plan.categories, embedded, config.same_categories)
         self.categories = nn.ModuleDict({self._names[key]: e for key, e in embeddings.items()})
         self.read_outs = self._read_outs(config.read_outs)
+        self.sightings = self._sightings(config.sightings, width)
         self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
         self.num_features = self._count(width)
         self.stored_space, self.stored_dtypes = self._stored(observation_space)
@@ -177,8 +187,31 @@ class ObservationEncoder(nn.Module):
         categories = self._category_encoder(config.category)
         return ReadOuts(config, categories, sources[config.source])
 
+    def _sightings(self, config: SightingsConfig | None, width: int) -> Sightings | None:
+        if config is None:
+            return None
+        vectors = {k: s for k, s in self.plan.vectors.items() if isinstance(s, spaces.Box)}
+        for name, fitting in (
+            ("source", self.plan.images),
+            ("category", self.plan.categories),
+            ("position", [key for key, space in vectors.items() if vector_size(space) == 2]),
+            ("heading", [key for key, space in vectors.items() if vector_size(space) == 1]),
+        ):
+            key = getattr(config, name)
+            if key not in fitting:
+                raise ValueError(
+                    f"encoder.sightings.{name}: must be {_SIGHTED[name]}, got {key!r}. "
+                    f"{nearest(key, fitting)}"
+                )
+        num_source = self.image_encoder(config.source).num_features
+        sightings = Sightings(config, self._category_encoder(config.category), num_source)
+        # What sightings read enters by them alone: as many numbers more would drown them.
+        rest = Linear(num_source - sightings.num_used, width)
+        self.projections[self._names[config.source]] = rest
+        return sightings
+
     def _count(self, width: int) -> int:
-        own = (self.prev_action, self.read_outs)
+        own = (self.prev_action, self.read_outs, self.sightings)
         parts = [*self.vectors.values(), *self.categories.values(), *own]
         total = sum(int(part.num_features) for part in parts if part is not None)
         total += width * len(self.projections) + self.plan.adds_reward
@@ -263,7 +296,7 @@ class ObservationEncoder(nn.Module):
         """
         plan, device, leading = self.plan, episode_starts.device, episode_starts.shape
         features = {key: self._features(key, observation, device) for key in plan.images}
-        parts = [F.relu(self.projections[self._names[key]](x)) for key, x in features.items()]
+        parts = [self._project(key, x) for key, x in features.items()]
         for key in plan.vectors:
             vector = _get(observation, key, device).reshape(*leading, -1)
             parts.append(self.vectors[self._names[key]](vector))
@@ -276,9 +309,17 @@ class ObservationEncoder(nn.Module):
         if self.read_outs is not None:
             source = features.get(self.read_outs.config.source)
             parts.append(self._read(self.read_outs, source, observation, episode_starts))
+        if self.sightings is not None:
+            source = features[self.sightings.config.source]
+            parts.append(self._sight(self.sightings, source, observation, device))
         if self.prev_action is not None:
             parts.append(self.prev_action(prev_action, episode_starts))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _project(self, key: str, features: Tensor) -> Tensor:
+        if self.sightings is not None and key == self.sightings.config.source:
+            features = features[..., self.sightings.num_used :]
+        return F.relu(self.projections[self._names[key]](features))
 
     def _read(
         self,
@@ -294,6 +335,17 @@ class ObservationEncoder(nn.Module):
         encoder = self._category_encoder(config.category)
         row = encoder.rows(category).squeeze(-1)
         return read_outs(features, row, encoder.table.weight)
+
+    def _sight(
+        self, sightings: Sightings, features: Tensor, observation: Observation, device: torch.device
+    ) -> Tensor:
+        config, leading = sightings.config, features.shape[:-1]
+        category = _get(observation, config.category, device).reshape(*leading, 1)
+        encoder = self._category_encoder(config.category)
+        position_2 = _get(observation, config.position, device).reshape(*leading, 2).float()
+        heading_1 = _get(observation, config.heading, device).reshape(*leading, 1).float()
+        asked = encoder.rows(category).squeeze(-1)
+        return sightings(features, asked, encoder.table.weight, position_2, heading_1)
 
     def _category_encoder(self, key: str) -> CategoryEncoder:
         encoder = self.categories[self._names[key]]

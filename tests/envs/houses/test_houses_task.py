@@ -56,7 +56,7 @@ def test_rewards_and_records_by_a_slow_derivation() -> None:
         action[stray] = rng.integers(0, len(Action), 2)[stray]
         would = [slow_success(env, n, int(goal[n]), observation["instance"][n]) for n in range(2)]
         # Where the agent is and how far it then is cannot be read after an autoreset.
-        reward_N, terminated, truncated = env.transition(action)
+        _, reward_N, terminated, truncated = env.transition(action)
         after = np.array([slow_distance(env, n, int(goal[n])) for n in range(2)])
         success = np.array(would) & (action == Action.STOP)
         path += np.hypot(*(env.simulator.pose_N4 - pose)[:, :2].T)
