@@ -107,10 +107,12 @@ def _check_known(path: str, key: str, space: spaces.Dict) -> None:
 
 def _reason_against(config: EncoderConfig, key: str, targets: Sequence[str]) -> str | None:
     """Return why an observation is no input, None if it is one."""
-    if config.keys is not None:
-        return None if key in config.keys else "left out, as policy.encoder.keys does not name it"
+    if config.keys is not None and key in config.keys:
+        return None
     if key in targets:
         return "left out, as it is learned from"
+    if config.keys is not None:
+        return "left out, as policy.encoder.keys does not name it"
     if key in (*LESSONS, *config.privileged):
         return "left out, as the agent must not know it (policy.encoder.keys can name it)"
     return None
