@@ -241,6 +241,7 @@ class Detections:
             "named_turn": self.turn_NC.copy(),
             "named": self.named_N.copy(),
             "last_seen": self._last_NC3.copy(),
+            "now_seen": self._now_NC3.copy(),
         }
 
     def load_state(self, state: State) -> None:
@@ -253,6 +254,8 @@ class Detections:
         self.turn_NC[:] = state["named_turn"]
         self.named_N[:] = state["named"]
         self._last_NC3[:] = state.get("last_seen", 0.0)
+        # Rows may act next without looking again.
+        self._now_NC3[:] = state.get("now_seen", self._last_NC3)
 
 
 def _pick(seen_KC4: NDArray[np.float32], category_K: NDArray[np.int64]) -> NDArray[np.float32]:

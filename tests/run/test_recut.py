@@ -37,11 +37,13 @@ MEMORIES = {
 }
 HOUSES = {
     "experiment": "houses_small",
-    "env.options.sensors": [],
+    "env.options.sensors": ["detections"],
     "env.options.task.max_episode_steps": 12,
+    "policy.encoder.keys": ["gps", "compass", "goal", "outcome"],
     "policy.encoder.visual": "blind",
     "policy.encoder.checkpoint": None,
     "policy.encoder.sightings": None,
+    "ppo.lesson_steps": 256,
     "ppo.clone_steps": 768,
 }
 

@@ -158,12 +158,19 @@ def test_recall_is_where_the_goal_was_last_in_view_in_the_trial() -> None:
             continue
         told = env.step(action_N)[0]
     assert remembered > 50
-    other = make(4, **ALONE, resolution=32, task=SHORT, compass=True, goal_recall=True)
-    other.load_state_dict(env.state_dict())
-    np.testing.assert_array_equal(other.observe()["goal_recall"], told["goal_recall"])
-    np.testing.assert_array_equal(
-        other.step(action_N)[0]["goal_recall"], env.step(action_N)[0]["goal_recall"]
+    state = env.state_dict()
+    looked, blind = (
+        make(4, **ALONE, resolution=32, task=SHORT, compass=True, goal_recall=True)
+        for _ in range(2)
     )
+    looked.load_state_dict(state)
+    blind.load_state_dict(state)
+    np.testing.assert_array_equal(looked.observe()["goal_recall"], told["goal_recall"])
+    for action_N in random_actions(60, 4, seed=10):
+        expected = env.step(action_N)[0]["goal_recall"]
+        np.testing.assert_array_equal(looked.step(action_N)[0]["goal_recall"], expected)
+        # Who has seen what stands before may act without looking again.
+        np.testing.assert_array_equal(blind.step(action_N)[0]["goal_recall"], expected)
 
 
 def test_recall_needs_detections() -> None:
