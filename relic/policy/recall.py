@@ -20,6 +20,7 @@ from torch import Tensor
 
 from relic.policy.auxiliary import AuxiliaryLosses
 from relic.policy.auxiliary_config import RecallConfig
+from relic.policy.encoders.inputs import picked
 from relic.policy.goal_location import GoalGuess, GoalLocationHead, guess_errors, into_frame
 from relic.policy.steps import SequenceBatch
 
@@ -53,14 +54,14 @@ class RecallHead(GoalLocationHead):
             known_NTC.any(-1), chosen_NTC.long().argmax(-1), observation[config.goal].long()
         )
         recalled_NTC2 = place_NTC2.gather(1, last_NTC.clamp(min=0)[..., None].expand_as(place_NTC2))
-        answer = [_pick(known_NTC[..., None], asked_NT).float(), _pick(recalled_NTC2, asked_NT)]
+        answer = [picked(known_NTC[..., None], asked_NT).float(), picked(recalled_NTC2, asked_NT)]
         changed = {
             config.goal: asked_NT.to(observation[config.goal].dtype),
             config.target: torch.cat(answer, -1),
         }
         if config.goal_seen is not None:
-            shown_NT1 = _pick(shown_NTC[..., None], asked_NT).float()
-            where_NT4 = _pick(torch.cat([seen_NTC4[..., 2:], place_NTC2], -1), asked_NT)
+            shown_NT1 = picked(shown_NTC[..., None], asked_NT).float()
+            where_NT4 = picked(torch.cat([seen_NTC4[..., 2:], place_NTC2], -1), asked_NT)
             changed[config.goal_seen] = torch.cat([shown_NT1, shown_NT1 * where_NT4], -1)
         return replace(batch, observation={**observation, **changed})
 
@@ -76,9 +77,3 @@ class RecallHead(GoalLocationHead):
         return AuxiliaryLosses(
             {"recall_loss": loss * seen}, {"recall_share": seen, "recall_error": error * seen}
         )
-
-
-def _pick(column_NTCX: Tensor, category_NT: Tensor) -> Tensor:
-    """Return one category's entry at each step, (N, T, X)."""
-    index = category_NT[..., None, None].expand(*category_NT.shape, 1, column_NTCX.shape[-1])
-    return column_NTCX.gather(2, index)[:, :, 0]

@@ -331,21 +331,25 @@ class ObservationEncoder(nn.Module):
         config, device, leading = read_outs.config, episode_starts.device, episode_starts.shape
         if features is None:
             features = _get(observation, config.source, device).reshape(*leading, -1).float()
-        category = _get(observation, config.category, device).reshape(*leading, 1)
-        encoder = self._category_encoder(config.category)
-        row = encoder.rows(category).squeeze(-1)
-        return read_outs(features, row, encoder.table.weight)
+        row, embeddings = self._asked(config.category, observation, device, leading)
+        return read_outs(features, row, embeddings)
 
     def _sight(
         self, sightings: Sightings, features: Tensor, observation: Observation, device: torch.device
     ) -> Tensor:
         config, leading = sightings.config, features.shape[:-1]
-        category = _get(observation, config.category, device).reshape(*leading, 1)
-        encoder = self._category_encoder(config.category)
+        asked, embeddings_GE = self._asked(config.category, observation, device, leading)
         position_2 = _get(observation, config.position, device).reshape(*leading, 2).float()
         heading_1 = _get(observation, config.heading, device).reshape(*leading, 1).float()
-        asked = encoder.rows(category).squeeze(-1)
-        return sightings(features, asked, encoder.table.weight, position_2, heading_1)
+        return sightings(features, asked, embeddings_GE, position_2, heading_1)
+
+    def _asked(
+        self, key: str, observation: Observation, device: torch.device, leading: torch.Size
+    ) -> tuple[Tensor, Tensor]:
+        """Return the row of the category that is asked for, (...,), and the table of all."""
+        category = _get(observation, key, device).reshape(*leading, 1)
+        encoder = self._category_encoder(key)
+        return encoder.rows(category).squeeze(-1), encoder.table.weight
 
     def _category_encoder(self, key: str) -> CategoryEncoder:
         encoder = self.categories[self._names[key]]

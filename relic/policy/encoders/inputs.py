@@ -174,6 +174,17 @@ class SameCategoryEncoder(nn.Module):
         return F.embedding(category.long().squeeze(-1) - self._start, table)
 
 
+def picked(rows_GX: Tensor, category: Tensor) -> Tensor:
+    """Return the row of one category at each step, (..., X).
+
+    Args:
+        rows_GX: A row for each of G categories, (..., G, X).
+        category: Which, int64 (...,).
+    """
+    index = category[..., None, None].expand(*category.shape, 1, rows_GX.shape[-1])
+    return rows_GX.gather(-2, index)[..., 0, :]
+
+
 def embed_categories(
     categories: Mapping[str, CategorySpace], width: int, same: Mapping[str, str]
 ) -> dict[str, nn.Module]:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relic.policy.encoders.config import SightingsConfig
-from relic.policy.encoders.inputs import CategoryEncoder
+from relic.policy.encoders.inputs import CategoryEncoder, picked
+from relic.policy.goal_location import into_frame
 
 TABLES = 3
 """Tables of G x C features: evidence, distance, bearing."""
@@ -108,9 +109,9 @@ class Sightings(nn.Module):
         # A row of zeros after the last category's names nothing.
         none = self.num_categories
         named_row = torch.where(shown_G.any(-1), named, none)
-        named_5 = _pick(numbers_G5, named) * shown_G.any(-1, keepdim=True)
+        named_5 = picked(numbers_G5, named) * shown_G.any(-1, keepdim=True)
         embedded_E = F.embedding(named_row, F.pad(embeddings_GE, (0, 0, 0, 1)))
-        return torch.cat([_pick(numbers_G5, asked), named_5, embedded_E], -1)
+        return torch.cat([picked(numbers_G5, asked), named_5, embedded_E], -1)
 
     def _found(self, features: Tensor, position_2: Tensor, heading_1: Tensor) -> _Found:
         shape = (TABLES, self.num_categories, self.config.columns)
@@ -120,15 +121,8 @@ class Sightings(nn.Module):
         evidence_G, column_G = evidence_GC.max(-1)
         distance_G = MIN_DISTANCE * distance_GC.gather(-1, column_G[..., None])[..., 0].exp()
         bearing_G = bearing_GC.gather(-1, column_G[..., None])[..., 0] - BEARING_SHIFT
-        ahead_G, right_G = distance_G * bearing_G.cos(), distance_G * bearing_G.sin()
-        cos_1, sin_1 = heading_1.cos(), heading_1.sin()
-        # The frame's axes are forward and right, and a heading turns to the left.
-        forward_G = position_2[..., :1] + ahead_G * cos_1 + right_G * sin_1
-        aside_G = position_2[..., 1:] + right_G * cos_1 - ahead_G * sin_1
-        offset_G2, place_G2 = (
-            torch.stack([ahead_G, right_G], -1),
-            torch.stack([forward_G, aside_G], -1),
-        )
+        offset_G2 = distance_G[..., None] * torch.stack([bearing_G.cos(), bearing_G.sin()], -1)
+        place_G2 = position_2[..., None, :] + into_frame(offset_G2, heading_1[..., None, :])
         return _Found(evidence_G, offset_G2, place_G2)
 
     def _turns(self, position_2: Tensor, heading_1: Tensor) -> Tensor:
@@ -140,9 +134,3 @@ class Sightings(nn.Module):
         mixed = (cell_3 * torch.tensor(_HASH, device=cell_3.device)).sum(-1, keepdim=True)
         number_G = torch.arange(self.num_categories, device=cell_3.device)
         return ((mixed * (2 * number_G + 1) + number_G * 40_503) * 2_654_435_761) % (1 << 32)
-
-
-def _pick(numbers_G5: Tensor, category: Tensor) -> Tensor:
-    """Return one category's numbers, (..., 5)."""
-    index = category[..., None, None].expand(*category.shape, 1, numbers_G5.shape[-1])
-    return numbers_G5.gather(-2, index)[..., 0, :]

@@ -277,6 +277,19 @@ def _refuse(method: str, ability: str, owner: object) -> NoReturn:
     )
 
 
+def check_sizes(state: SequenceState, own: tuple[Any, ...], got: tuple[Any, ...]) -> None:
+    """Refuse a saved state whose (shape, capacity) are not those of the state that takes it over.
+
+    Raises:
+        ValueError: If they are others.
+    """
+    if got != own:
+        raise ValueError(
+            f"{type(state).__name__}.load_state_dict: shape and capacity must be {own}, got {got}. "
+            "Make the state with the saved sizes."
+        )
+
+
 def row_indices(rows: Rows | None, num_rows: int) -> np.ndarray:
     """Return chosen rows as int64 indices on the host.
 

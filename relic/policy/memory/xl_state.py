@@ -19,6 +19,7 @@ from relic.policy.memory.sequence_model import (
     ContextOverflowError,
     Rows,
     SequenceState,
+    check_sizes,
     row_indices,
 )
 
@@ -162,11 +163,7 @@ class XLState(SequenceState):
         """
         got = (tuple(state["inputs"].shape), state["capacity"])
         own = (tuple(self.inputs_LNCE.shape), self.capacity)
-        if got != own:
-            raise ValueError(
-                f"XLState.load_state_dict: shape and capacity must be {own}, got {got}. Make the "
-                "state with the saved sizes."
-            )
+        check_sizes(self, own, got)
         self.inputs_LNCE.copy_(state["inputs"])
         self.kv.copy_(state["kv"])
         self.lengths.copy_(state["lengths"])

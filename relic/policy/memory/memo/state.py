@@ -15,6 +15,7 @@ from relic.policy.memory.sequence_model import (
     ContextOverflowError,
     Rows,
     SequenceState,
+    check_sizes,
     row_indices,
 )
 
@@ -109,11 +110,7 @@ class MemoState(SequenceState):
         """
         got = (tuple(state["kv"].shape), state["capacity"])
         own = (tuple(self.kv.shape), self.capacity)
-        if got != own:
-            raise ValueError(
-                f"MemoState.load_state_dict: shape and capacity must be {own}, got {got}. Make the "
-                "state with the saved sizes."
-            )
+        check_sizes(self, own, got)
         self.kv.copy_(state["kv"])
         self.lengths.copy_(state["lengths"])
         self.host_lengths = state["lengths"].cpu().numpy().copy()
