@@ -61,14 +61,8 @@ class PartForm:
         self.dtype: np.dtype[Any] = np.dtype(space.dtype)
         low, high = bounds(space)
         self._low, self._high = _one_if_equal(low), _one_if_equal(high)
-        self._has_bounds = not self._covers_dtype()
+        self._has_bounds = not covers_dtype(space)
         self._sane = sane_limit(space)
-
-    def _covers_dtype(self) -> bool:
-        if self.dtype.kind not in "iu":
-            return self.dtype.kind == "b"
-        limits = np.iinfo(self.dtype.type)
-        return bool(np.all(self._low <= limits.min) and np.all(self._high >= limits.max))
 
     def read(self, value: Any) -> NDArray[Any]:
         """Return a value as an array that can be copied without being bent.
@@ -141,20 +135,19 @@ class ObservationForm:
 class RowWatch:
     """Watches batched observations, and rewards, for what would break a learner.
 
-    Categories outside their spaces are errors: embeddings are looked up by number, and one that is
-    too large ends in an error of indexing far from its cause, or silently in the embedding of its
-    neighbour. Numbers that cannot be meant are noted, for their rows to count as crashed. Nothing
-    else is looked at here, as the rows of vectorised environments are trusted once
-    `envs.check_trial_env` has passed.
+    Whole numbers outside their spaces are errors: they may name classes, whose embeddings are looked
+    up by number, and one that is too large ends in an error of indexing far from its cause, or
+    silently in the embedding of its neighbour. Numbers that cannot be meant are noted, for their
+    rows to count as crashed. Nothing else is looked at here, as the rows of vectorised environments
+    are trusted once `envs.check_trial_env` has passed.
     """
 
     def __init__(self, space: spaces.Dict) -> None:
-        """Note the bounds of categories, and how large floats may be."""
-        kinds = spaces.Discrete | spaces.MultiDiscrete
+        """Note the bounds of whole numbers, and how large floats may be."""
         self._bounds = [
             (name, part, *(_one_if_equal(bound) for bound in bounds(part)))
             for name, part in space.spaces.items()
-            if isinstance(part, kinds)
+            if np.dtype(part.dtype).kind in "iu" and not covers_dtype(part)
         ]
         limits = {name: sane_limit(part) for name, part in space.spaces.items()}
         self._limits = {name: limit for name, limit in limits.items() if limit is not None}
@@ -171,9 +164,9 @@ class RowWatch:
             rows_K: Those in which it is new.
 
         Raises:
-            AnswerError: A category lies outside its space; it names the key, row and value.
+            AnswerError: A whole number lies outside its space; it names the key, row and value.
         """
-        self._check_categories(where, observation)
+        self._check_bounds(where, observation)
         self._broken |= self.broken_in(observation, rows_K)
 
     def pay(self, reward_N: NDArray[Any]) -> None:
@@ -209,18 +202,22 @@ class RowWatch:
                     found[row] = _insane(f"observation[{name!r}]", value[row], limit)
         return found
 
-    def _check_categories(self, where: str, observation: Mapping[str, NDArray[Any]]) -> None:
+    def _check_bounds(self, where: str, observation: Mapping[str, NDArray[Any]]) -> None:
         for name, space, low, high in self._bounds:
             value = observation[name]
+            # Pictures on a GPU are from our own renderer.
+            if not isinstance(value, np.ndarray) or not value.size:
+                continue
             if np.ndim(low) == 0 and np.ndim(high) == 0:
                 if value.min() >= low and value.max() <= high:
                     continue
             elif (value >= low).all() and (value <= high).all():
                 continue
-            row = int(np.argwhere((value < low) | (value > high))[0][0])
+            wrong = (value < low) | (value > high)
             raise AnswerError(
-                f"{where}: observation[{name!r}] must lie in {space}, got {value[row]} in row "
-                f"{row}. Correct the environment or its space; envs.check_trial_env helps."
+                f"{where}: observation[{name!r}] must lie in {space}, got {value[wrong][0]} in row "
+                f"{np.argwhere(wrong)[0][0]}. Correct the environment or its space; "
+                "envs.check_trial_env helps."
             )
 
 
@@ -312,6 +309,15 @@ def bounds(space: spaces.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     count = space.n if isinstance(space, spaces.Discrete) else space.nvec
     return np.asarray(space.start), np.asarray(space.start + count - 1)
+
+
+def covers_dtype(space: spaces.Space[Any]) -> bool:
+    """Say whether all that a space's dtype can hold lies within its bounds."""
+    dtype = np.dtype(space.dtype)
+    if dtype.kind not in "iu":
+        return dtype.kind == "b"
+    (low, high), limits = bounds(space), np.iinfo(dtype.type)
+    return bool(np.all(low <= limits.min) and np.all(high >= limits.max))
 
 
 def _one_if_equal(bound: NDArray[Any]) -> Any:

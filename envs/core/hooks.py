@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from envs.core.vector import TrialVectorEnv
@@ -82,13 +82,13 @@ class TrialHooks:
             f"{self._trial[row]}, episode {self._episode[row]}"
         )
 
-    def ask_expert(self) -> NDArray[Any]:
-        """Return expert actions, (N,) or (N, A)."""
+    def ask_expert(self) -> ArrayLike:
+        """Return expert actions, (N,) or (N, A); the caller checks that the space allows them."""
         raise NotImplementedError(
             f"{type(self).__name__}.expert_actions: this environment has no expert."
         )
 
-    def ask_memory_expert(self, kind: str) -> NDArray[Any]:
+    def ask_memory_expert(self, kind: str) -> ArrayLike:
         """Return actions of an expert that knows only what it was shown in the trial.
 
         Args:

@@ -19,9 +19,9 @@ from typing import Any, Final
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from envs.core.answers import AnswerError
+from envs.core.answers import AnswerError, bounds
 from envs.core.process_pool import Lost, Refused, SimulatorSpec, WorkerError, WorkerPool
 from envs.core.process_worker import misfit
 from envs.core.replay import ReplayVectorEnv
@@ -181,14 +181,14 @@ class ProcessVectorEnv(ReplayVectorEnv):
                 reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, answer)
         return reward_K, terminated_K, truncated_K
 
-    def ask_expert(self) -> NDArray[Any]:
+    def ask_expert(self) -> ArrayLike:
         """Ask the simulators; a row without a worker does nothing."""
         if "expert_action" not in self.pool.description["methods"]:
             return super().ask_expert()
         space = self.single_action_space
-        nothing = np.full(space.shape or (), getattr(space, "start", 0), dtype=space.dtype)
+        nothing = np.clip(np.zeros(space.shape or ()), *bounds(space)).astype(space.dtype)
         answers = self.call("expert_action")
-        return self.check_expert([nothing if answer is None else answer for answer in answers])
+        return [nothing if answer is None else answer for answer in answers]
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers."""

@@ -19,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.core.answers import AnswerError, BrokenNumberError, ObservationForm, check_outcome
-from envs.core.validation import check_actions, check_count
+from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
 
@@ -118,16 +118,6 @@ class ReplayVectorEnv(TrialVectorEnv):
         except AnswerError as error:
             raise AnswerError(f"{self.told(row)}: {error}") from None
         return reward, terminated, truncated
-
-    def check_expert(self, actions: Sequence[Any]) -> NDArray[Any]:
-        """Return an expert's actions, one a row, as one array.
-
-        Raises:
-            ValueError: One lies outside the action space, or is of another shape.
-            TypeError: One is of another kind.
-        """
-        where = f"{type(self).__name__}.expert_actions"
-        return check_actions(where, actions, self.single_action_space, self.num_envs)
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Do nothing: each episode begins with its task's number."""

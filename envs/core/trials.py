@@ -11,13 +11,13 @@ Shape suffix: K some of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from envs.core.answers import AnswerError
 from envs.core.draws import keyed_generator
@@ -101,7 +101,7 @@ class EpisodeTrials(ReplayVectorEnv):
                 `copy` of `TrialVectorEnv`.
 
         Raises:
-            ValueError: No time limit is known.
+            ValueError: No time limit is known, or two copies are one.
             TypeError: The observation space cannot be batched as arrays.
         """
         # One at first, which tells the spaces. The others follow once all arguments are accepted.
@@ -127,6 +127,11 @@ class EpisodeTrials(ReplayVectorEnv):
             **kwargs,
         )
         self.envs += [make_env() for _ in range(1, self.num_envs)]
+        if len({id(env.unwrapped) for env in self.envs}) < self.num_envs:
+            raise ValueError(
+                "EpisodeTrials: make_env must build another environment at each call, got one "
+                "again: rows would move each other. Build it inside the function."
+            )
 
     def begin_rows(self, rows: Rows) -> None:
         """Reset the environments into their episodes."""
@@ -145,16 +150,17 @@ class EpisodeTrials(ReplayVectorEnv):
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         for k, row in enumerate(rows):
-            observation, *rest = self.envs[row].step(actions[k])
+            answer = self.envs[row].step(actions[k])
+            observation, *rest = answer if isinstance(answer, Sequence) else (answer,)
             reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, rest)
             self.show(row, {"observation": observation} if self._bare else observation)
         return reward_K, terminated_K, truncated_K
 
-    def ask_expert(self) -> NDArray[Any]:
+    def ask_expert(self) -> ArrayLike:
         """Ask the expert about each environment."""
         if self._expert is None:
             return super().ask_expert()
-        return self.check_expert([self._expert(env) for env in self.envs])
+        return [self._expert(env) for env in self.envs]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the copies."""

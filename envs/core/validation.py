@@ -336,14 +336,14 @@ def check_actions(where: str, actions: Any, space: Space[Any], num_envs: int) ->
     return array.astype(space.dtype, copy=False)
 
 
-def check_transition(where: str, transition: Any) -> tuple[NDArray[Any], ...]:
+def check_transition(where: str, transition: Any, num_envs: int) -> tuple[NDArray[Any], ...]:
     """Return what all rows got from a step, if it is what the trial contract says.
 
     Of a wrong shape it would be broadcast, and of a wrong kind be added up or taken for true.
 
     Raises:
         TypeError: The parts are not arrays of numbers, bool and bool.
-        ValueError: They differ in shape.
+        ValueError: They do not have one entry a row.
     """
     reward_N, terminated_N, truncated_N = transition
     kinds = [getattr(part, "dtype", _NO_DTYPE).kind for part in transition]
@@ -352,10 +352,10 @@ def check_transition(where: str, transition: Any) -> tuple[NDArray[Any], ...]:
             f"{where}: advance() must return arrays of float32 rewards, bool terminations and bool "
             f"truncations, got {', '.join(repr(part) for part in transition):.200}. Correct it."
         )
-    if not reward_N.shape == terminated_N.shape == truncated_N.shape:
+    if any(part.shape != (num_envs,) for part in transition):
         raise ValueError(
-            f"{where}: advance() must return one reward, termination and truncation a row, got the "
-            f"shapes {[part.shape for part in transition]}. Correct it."
+            f"{where}: advance() must return one reward, termination and truncation for each of "
+            f"{num_envs} rows, got the shapes {[part.shape for part in transition]}. Correct it."
         )
     return reward_N, terminated_N, truncated_N
 

@@ -37,7 +37,6 @@ from envs.core.validation import (
     check_seed,
     check_state,
     check_transition,
-    unknown_name,
 )
 
 TIME_LIMITS: Final = ("terminal", "bootstrap")
@@ -95,8 +94,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             max_episode_steps: an episode that lasts this long is truncated.
             fixed_horizon: every episode lasts exactly that long.
             time_limit_default: `terminal` or `bootstrap`: how a learner should see time limits.
-            privileged: sets the attribute; for classes that do not set it themselves.
-            kinds: likewise.
+            privileged, kinds: set the attributes; for classes that do not set them themselves.
             seed: names the sequence of trials until `reset(seed=...)`.
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
@@ -222,7 +220,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """Act without autoreset, as single environments do. No row terminates and truncates."""
         where = self._check("step", running=True)
         actions = check_actions(where, actions, self.single_action_space, self.num_envs)
-        reward_N, terminated_N, truncated_N = check_transition(where, self.advance(actions))
+        transition = check_transition(where, self.advance(actions), self.num_envs)
+        reward_N, terminated_N, truncated_N = transition
         self._elapsed += 1
         observation = self.observe()
         self.watch.pay(reward_N)
@@ -271,12 +270,13 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
         Raises:
             NotImplementedError: This environment has no such expert.
-            ValueError: There is no such kind.
+            ValueError: There is no such kind, or an action lies outside the space.
+            TypeError: An action is of another kind.
         """
-        self._check("expert_actions", running=True)
-        if kind not in EXPERTS:
-            raise unknown_name(f"{type(self).__name__}.expert_actions", "kind", kind, EXPERTS)
-        return self.ask_expert() if kind == "full" else self.ask_memory_expert(kind)
+        where = self._check("expert_actions", running=True)
+        check_choice(where, "kind", kind, EXPERTS)
+        actions = self.ask_expert() if kind == "full" else self.ask_memory_expert(kind)
+        return check_actions(where, actions, self.single_action_space, self.num_envs)
 
     def skip_trials(self, seed: int, count: int) -> None:
         """Draw the next trials as if every row had drawn so many under this seed already.

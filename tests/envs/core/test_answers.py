@@ -1,5 +1,7 @@
 """What environments hand out is never bent in silence: not by the checker, not in training."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -156,10 +158,9 @@ def test_what_vectorised_environments_write_is_watched(env_class, message):
 
 
 class Categories(ToyVectorEnv):
-    """Its categories leave their spaces in the second row after a few steps."""
+    """Its last category leaves its space in the second row after a few steps."""
 
     def __init__(self, num_envs, space):
-        self.several = isinstance(space, spaces.MultiDiscrete)
         super().__init__(num_envs)
         parts = spaces.Dict({**self.single_observation_space.spaces, "goal": space})
         super(ToyVectorEnv, self).__init__(
@@ -176,13 +177,20 @@ class Categories(ToyVectorEnv):
         wrong = (self.elapsed_steps > 3) & (everything == 1)
         rows = everything if rows is None else rows
         out["image"][rows], out["position"][rows] = 0, 0.0
-        column = out["goal"][:, 1] if self.several else out["goal"]
-        if self.several:
-            out["goal"][rows, 0] = 0
-        column[rows] = 4 * wrong[rows]
+        out["goal"][rows] = 0
+        out["goal"].reshape(self.num_envs, -1)[rows, -1] = 4 * wrong[rows]
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([6, 4])])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(4),
+        spaces.MultiDiscrete([6, 4]),
+        spaces.MultiBinary(2),
+        spaces.Box(0, 3, (5, 5), np.uint8),  # class numbers of a picture
+        spaces.Box(np.array([0, 0]), np.array([9, 3]), dtype=np.int64),
+    ],
+)
 def test_training_names_the_key_of_a_category_outside_its_space(space):
     env = Categories(2, space)
     env.reset(seed=0)
@@ -202,15 +210,60 @@ class OneReward(ToyVectorEnv):
         return reward[:1], terminated, truncated
 
 
+class OneOfEach(ToyVectorEnv):
+    def advance(self, actions):
+        return tuple(part[:1] for part in super().advance(actions))
+
+
+class ColumnOfEach(ToyVectorEnv):
+    def advance(self, actions):
+        return tuple(part[:, None] for part in super().advance(actions))
+
+
 @pytest.mark.parametrize(
     ("env_class", "error", "message"),
-    [(BadFlags, TypeError, "bool terminations"), (OneReward, ValueError, "one reward")],
+    [
+        (BadFlags, TypeError, "bool terminations"),
+        (OneReward, ValueError, "one reward"),
+        (OneOfEach, ValueError, "for each of 3 rows"),
+        (ColumnOfEach, ValueError, "for each of 3 rows"),
+    ],
 )
 def test_vectorised_transitions_are_not_bent(env_class, error, message):
     env = env_class(3)
     env.reset()
     with pytest.raises(error, match=message):
         env.step(np.zeros(3, int))
+
+
+@pytest.mark.parametrize(
+    ("actions", "error", "message"),
+    [
+        (np.full(3, 1.7), TypeError, "actions must be integers, got float64"),
+        (np.full(3, 4), ValueError, r"actions must lie in Discrete\(4\), got 4 in row 0"),
+        (np.zeros(1, int), ValueError, r"actions must have shape \(3,\)"),
+    ],
+)
+def test_experts_of_vectorised_environments_are_not_bent(actions, error, message, monkeypatch):
+    env = ToyVectorEnv(3)
+    env.reset()
+    monkeypatch.setattr(env, "ask_expert", lambda: actions)
+    with pytest.raises(error, match=rf"ToyVectorEnv\.expert_actions: {message}"):
+        env.expert_actions()
+
+
+def test_rows_that_share_an_environment_are_refused():
+    one = Answers(UNIT, [0, 0], [0, 0])
+    with pytest.raises(ValueError, match="make_env must build another environment at each call"):
+        trials(lambda: gymnasium.wrappers.OrderEnforcing(one))
+
+
+def test_a_step_that_returns_nothing_is_told():
+    env = trials(lambda: Answers(UNIT, [0, 0], [0, 0]), 1)
+    env.reset()
+    env.envs[0] = SimpleNamespace(step=lambda action: None, close=lambda: None)
+    with pytest.raises(AnswerError, match=r"row 0, trial .*step\(\) must return \(observation"):
+        env.step(np.zeros(1, int))
 
 
 SIMULATOR = """

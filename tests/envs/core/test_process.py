@@ -252,6 +252,32 @@ def test_loss_while_the_expert_is_asked_ends_the_episode(build):
     assert bad.crashes.total_N.tolist() == [1, 1]
 
 
+LOST = """
+import os
+
+class Lever:
+    observation_space = {"place": {"n": 2}}
+    action_space = {"shape": [1], "dtype": "float32", "low": 10, "high": 20}
+
+    def begin(self, trial, episode):
+        return {"place": 0}, {}
+
+    def expert_action(self):
+        os._exit(3)
+
+def make():
+    return Lever()
+"""
+
+
+def test_a_row_whose_worker_is_lost_takes_an_action_that_is_allowed(build, tmp_path):
+    simulator = tmp_path / "lever.py"
+    simulator.write_text(LOST)
+    env = build(2, simulator=simulator)
+    env.reset()
+    assert env.expert_actions().tolist() == [[10.0], [10.0]]
+
+
 def test_an_interrupted_call_does_not_confuse_the_next(build, monkeypatch):
     env = build()
     env.reset(options=TRIALS)
