@@ -23,6 +23,7 @@ from relic.figures import (
     draw_band,
     draw_line,
     legend_above,
+    lower_edge,
     panels,
     save_figure,
 )
@@ -251,11 +252,9 @@ def plot(lines: Sequence[Line], setting: Setting, path: Path) -> None:
         if seeds:
             draw_band(each, index, np.min(seeds, axis=0), np.max(seeds, axis=0), LOOKS[0])
         each.set_title(ROWS[line.row], fontsize=9)
-    for each in axes.flat[len(others) :]:
-        each.set_visible(False)
     for each in axes[:, 0]:
         each.set(ylabel=setting.unit, ylim=(0, None))
-    for each in axes[-1]:
+    for each in lower_edge(axes, len(others)):
         each.set_xlabel("episodes in context")
     legend_above(figure, axes[0, 0])
     save_figure(figure, path)

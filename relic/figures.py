@@ -51,6 +51,8 @@ LOOKS = tuple(
 )
 """One a line, in order."""
 MOST_LINES = len(LOOKS)
+MOST_MARKERS = 20
+"""On a line; more would hide the lines below."""
 
 
 def ordered_looks(count: int) -> list[Look]:
@@ -87,6 +89,22 @@ def panel(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
     return figure, axes[0, 0]
 
 
+def lower_edge(grid: NDArray[Any], count: int) -> list[Axes]:
+    """Hide the panels after the first `count`; return the lowest of each column, with its numbers.
+
+    Args:
+        grid: Panels that share their horizontal axis, as `panels` returns them.
+        count: Panels that are drawn into.
+    """
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    columns = grid.shape[1]
+    lowest = [grid.flat[place] for place in range(max(count - columns, 0), count)]
+    for axes in lowest:
+        axes.tick_params(labelbottom=True)
+    return lowest
+
+
 def tidy(axes: Axes) -> None:
     """Give a panel the look of the others."""
     axes.grid(color=GRID, lw=0.7)
@@ -106,8 +124,9 @@ def draw_line(
 ) -> None:
     """Draw a line; without markers only where it has more than one point to be seen by."""
     marker = look.marker if marked or len(x) == 1 else ""
+    every = -(-len(x) // MOST_MARKERS) or 1
     axes.plot(x, y, color=look.colour, linestyle=look.line, marker=marker, markersize=4,
-              lw=width, label=label)  # fmt: skip
+              markevery=every, lw=width, label=label)  # fmt: skip
 
 
 def draw_band(axes: Axes, x: Sequence[float] | np.ndarray, low: Any, high: Any, look: Look) -> None:
@@ -150,9 +169,11 @@ def legend_beside(axes: Axes, **options: Any) -> None:
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
-def legend_above(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
+def legend_above(figure: Figure, axes: Axes) -> None:
     """Write the legend of a panel above the figure, which leaves the panel its width."""
     handles, texts = axes.get_legend_handles_labels()
+    widest = 0.6 + 0.08 * max(map(len, texts))  # inches of an entry, by the size of the font
+    columns = min(max(int(figure.get_figwidth() / widest), 1), 3)
     figure.legend(handles, texts, loc="outside upper left", ncols=columns, frameon=False)
 
 

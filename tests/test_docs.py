@@ -9,6 +9,11 @@ from relic.files import PROJECT
 
 DOCS = PROJECT / "docs"
 PAGES = [path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md"))]
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "pretrained/*.md", ".github/**/*.md")
+    for path in PROJECT.glob(pattern)
+)
 ADDED = {"index.md", "contributing.md", "changelog.md"}
 """Pages that `docs/tools/site_hooks.py` makes of files outside of `docs/`."""
 
@@ -37,8 +42,20 @@ def test_a_page_begins_with_a_sentence_that_says_what_it_is_for(page):
     assert 20 < len(sentence.group()) < 300
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_between_pages_lead_somewhere(page):
-    folder = (DOCS / page).parent
-    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
-        assert (folder / target).exists(), target
+def anchors(path):
+    """What GitHub names the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        yield re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in link or link.startswith("../../actions/"):  # pages of GitHub's own
+            continue
+        target, _, anchor = link.partition("#")
+        page = path.parent / target if target else path
+        assert page.exists(), link
+        assert not anchor or anchor in anchors(page), link

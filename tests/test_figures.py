@@ -5,8 +5,11 @@ from relic.figures import (
     MOST_LINES,
     draw_line,
     episodes_axis,
+    legend_above,
+    lower_edge,
     ordered_looks,
     panel,
+    panels,
     save_figure,
     score_axis,
     steps_axis,
@@ -66,3 +69,27 @@ def test_a_figure_drawn_again_has_the_same_bytes(tmp_path):
         assert one == other
         assert len(one) > 1000
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pdf", ".pdf", ".png", ".png"]
+
+
+def test_the_lowest_panel_of_each_column_has_numbers():
+    figure, grid = panels(2, 3, width=6, height=4, sharex=True)
+    for axes in grid.flat:
+        axes.plot([0, 1], [0, 1])
+    lowest = lower_edge(grid, 4)
+    figure.canvas.draw()
+    assert {*lowest} == {grid[0, 1], grid[0, 2], grid[1, 0]}
+    for axes in grid.flat[:4]:
+        shown = any(t.label1.get_visible() for t in axes.xaxis.get_major_ticks())
+        assert shown == (axes in lowest)
+    assert not any(axes.get_visible() for axes in grid.flat[4:])
+
+
+def test_a_legend_of_long_names_stays_in_the_figure():
+    figure, axes = panel()
+    for look in LOOKS:
+        draw_line(axes, [0, 1], [0, 1], look, label="runs/partial_houses/4096_no_shuffle")
+    legend_above(figure, axes)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0
+    assert box.x1 <= figure.bbox.x1

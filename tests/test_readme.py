@@ -44,10 +44,3 @@ def test_training_commands_are_accepted(keys):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout
-
-
-def test_links_lead_to_files():
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGE)
-    assert len(links) > 20
-    links = [link for link in links if not link.startswith("../../actions/")]  # GitHub's own pages
-    assert [link for link in links if not (PROJECT / link).exists()] == []

@@ -29,7 +29,9 @@ from relic.figures import (
     LOOKS,
     MOST_LINES,
     episodes_axis,
+    legend_above,
     legend_beside,
+    lower_edge,
     ordered_looks,
     panel,
     panels,
@@ -159,7 +161,7 @@ def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
             band(axes, curve, look, label=entry["name"])
         mark_trained(axes, trained)
         score_axis(axes, name)
-        legend_beside(axes)
+        legend_above(figure, axes)
         episodes_axis(axes)
         return figure
     figure, grid = _grid(len(entries))
@@ -169,7 +171,7 @@ def plot_curves(comparison: Mapping[str, Any], name: str) -> Figure:
         band(axes, curve, LOOKS[0], label=entry["name"])
         mark_trained(axes, trained)
         axes.set_title(entry["name"], fontsize=9)
-    _name_axes(grid, name, episodes_axis)
+    _name_axes(grid, len(entries), name, episodes_axis)
     return figure
 
 
@@ -194,7 +196,7 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
             band(axes, curve, look, label=text, index=steps)
         if len(runs) > 1:
             axes.set_title(run, fontsize=9)
-    _name_axes(grid, name, steps_axis)
+    _name_axes(grid, len(runs), name, steps_axis)
     legend_beside(grid[0, -1], handles=grid[0, 0].get_legend_handles_labels()[0])
     return figure
 
@@ -207,16 +209,16 @@ def _grid(count: int) -> tuple[Figure, NDArray[Any]]:
         rows, columns, width=max(8.0, 3.6 * columns), height=max(4.5, 2.6 * rows),
         sharex=True, sharey=True,
     )  # fmt: skip
-    for axes in grid.flat[count:]:
-        axes.set_visible(False)
     return figure, grid
 
 
-def _name_axes(grid: NDArray[Any], measure: str, name_x: Callable[[Axes], object]) -> None:
-    """Name the axes of panels at the left and the lower edge."""
+def _name_axes(
+    grid: NDArray[Any], count: int, measure: str, name_x: Callable[[Axes], object]
+) -> None:
+    """Name the axes of the first panels, at the left and the lower edge; hide the others."""
     for axes in grid[:, 0]:
         score_axis(axes, measure)
-    for axes in grid[-1]:
+    for axes in lower_edge(grid, count):
         name_x(axes)
 
 
