@@ -135,9 +135,9 @@ class ObservationForm:
 class RowWatch:
     """Watches batched observations, and rewards, for what would break a learner.
 
-    Whole numbers outside their spaces are errors: they may name classes, whose embeddings are looked
-    up by number, and one that is too large ends in an error of indexing far from its cause, or
-    silently in the embedding of its neighbour. Numbers that cannot be meant are noted, for their
+    Whole numbers outside their spaces are errors: they may name classes, whose embeddings are
+    looked up by number, and one that is too large ends in an error of indexing far from its cause,
+    or silently in the embedding of its neighbour. Numbers that cannot be meant are noted, for their
     rows to count as crashed. Nothing else is looked at here, as the rows of vectorised environments
     are trusted once `envs.check_trial_env` has passed.
     """
@@ -278,14 +278,14 @@ class Crashes:
 def sane_limit(space: spaces.Space[Any]) -> float | None:
     """Return how large numbers of a space may be; None where they are whole numbers.
 
-    Finite bounds allow what lies within them. The largest float is no bound: people write it where
-    they mean none.
+    Finite bounds allow what lies within them, as far as learners, which compute in float32, have
+    numbers for it. The largest float is no bound: people write it where they mean none.
     """
     if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
         return None
     size = np.abs(np.concatenate([space.low.reshape(-1), space.high.reshape(-1)]), dtype=float)
     meant = size[size < 0.99 * float(np.finfo(space.low.dtype).max)]
-    return max(SANE, float(meant.max(initial=0.0)))
+    return min(max(SANE, float(meant.max(initial=0.0))), _LARGEST)
 
 
 def is_sane(value: NDArray[Any], limit: float) -> bool:
@@ -309,6 +309,11 @@ def bounds(space: spaces.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     count = space.n if isinstance(space, spaces.Discrete) else space.nvec
     return np.asarray(space.start), np.asarray(space.start + count - 1)
+
+
+def nothing_in(space: spaces.Space[Any]) -> NDArray[Any]:
+    """Return 0, or the number nearest to it that a space of arrays allows."""
+    return np.clip(np.zeros(space.shape or ()), *bounds(space)).astype(space.dtype)
 
 
 def covers_dtype(space: spaces.Space[Any]) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from envs.core.answers import AnswerError, bounds
+from envs.core.answers import AnswerError, nothing_in
 from envs.core.process_pool import Lost, Refused, SimulatorSpec, WorkerError, WorkerPool
 from envs.core.process_worker import misfit
 from envs.core.replay import ReplayVectorEnv
@@ -185,8 +185,7 @@ class ProcessVectorEnv(ReplayVectorEnv):
         """Ask the simulators; a row without a worker does nothing."""
         if "expert_action" not in self.pool.description["methods"]:
             return super().ask_expert()
-        space = self.single_action_space
-        nothing = np.clip(np.zeros(space.shape or ()), *bounds(space)).astype(space.dtype)
+        nothing = nothing_in(self.single_action_space)
         answers = self.call("expert_action")
         return [nothing if answer is None else answer for answer in answers]
 

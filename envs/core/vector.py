@@ -94,7 +94,8 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
             max_episode_steps: an episode that lasts this long is truncated.
             fixed_horizon: every episode lasts exactly that long.
             time_limit_default: `terminal` or `bootstrap`: how a learner should see time limits.
-            privileged, kinds: set the attributes; for classes that do not set them themselves.
+            privileged: sets the attribute; for classes that do not set it themselves.
+            kinds: likewise.
             seed: names the sequence of trials until `reset(seed=...)`.
             first_row: global number of row 0.
             copy: hand out fresh observation arrays; else two buffers take turns, and an
@@ -270,8 +271,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
 
         Raises:
             NotImplementedError: This environment has no such expert.
-            ValueError: There is no such kind, or an action lies outside the space.
-            TypeError: An action is of another kind.
+            ValueError, TypeError: There is no such kind, or an action that the space lacks.
         """
         where = self._check("expert_actions", running=True)
         check_choice(where, "kind", kind, EXPERTS)

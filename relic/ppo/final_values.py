@@ -119,9 +119,9 @@ def _part(batch: SequenceBatch, begun_K: Array, until_K: Array) -> SequenceBatch
 def _look(policy: Policy, rollout: Rollout, group: RowGroup, places: list[tuple[int, int]]) -> None:
     """Value one final observation of each row that has one, behind what its memory holds."""
     count = len(group.rows_N)
+    # What the other rows see does not matter, but must be something that can be seen.
     observation = {
-        name: column.new_zeros((count, *column.shape[2:]))
-        for name, column in rollout.observation.items()
+        name: column[group.rows, 0].clone() for name, column in rollout.observation.items()
     }
     for row, column in places:
         for name, value in (rollout.finals.kept[row, column] or {}).items():

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from envs.core.answers import nothing_in
 from relic.policy.policy import Policy
 from relic.policy.steps import SequenceBatch
 
@@ -116,16 +119,18 @@ def _batch(policy: Policy, length: int) -> SequenceBatch:
     """Return steps of one row in which nothing happens."""
     device = policy.device
 
-    def zeros(shape: Sequence[int] | None, dtype: torch.dtype) -> Tensor:
-        return torch.zeros((1, length, *(shape or ())), dtype=dtype, device=device)
+    def repeated(value: ArrayLike, dtype: torch.dtype) -> Tensor:
+        one = torch.as_tensor(value, dtype=dtype, device=device)
+        return one.expand(1, length, *one.shape).clone(memory_format=torch.contiguous_format)
 
     observation = {
-        key: zeros(space.shape, policy.stored_dtypes[key])
+        # Zero names no category where a space begins elsewhere.
+        key: repeated(nothing_in(space), policy.stored_dtypes[key])
         for key, space in policy.stored_space.spaces.items()
     }
     is_index = policy.action_space.dtype is not None and policy.action_space.dtype.kind in "iu"
     kind = torch.int64 if is_index else torch.float32
-    action = zeros(policy.action_space.shape, kind)
+    action = repeated(np.zeros(policy.action_space.shape or ()), kind)
     starts = torch.arange(length, device=device) % policy.max_episode_steps == 0
     return SequenceBatch(observation, action, action.clone(), starts[None])
 

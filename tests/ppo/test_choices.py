@@ -23,6 +23,7 @@ SPACES = {
     "dials": (spaces.MultiDiscrete([3, 5, 2]), np.int64([2, 3, 0])),
     "shifted dials": (spaces.MultiDiscrete([3, 5], start=[1, -2]), np.int64([3, -2])),
     "shifted": (spaces.Discrete(4, start=-1), np.int64(2)),
+    "bytes": (spaces.Discrete(4, dtype=np.uint8), np.uint8(2)),
 }
 
 

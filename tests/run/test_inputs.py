@@ -27,6 +27,48 @@ from relic.schema import ConfigError
 from .conftest import TINY
 
 
+class Rare(gymnasium.Env):
+    """Categories that begin elsewhere than at 0, and a depth camera of millimetres."""
+
+    action_space = spaces.Discrete(3, start=5, dtype=np.uint8)
+    observation_space = spaces.Dict(
+        {
+            "floor": spaces.Discrete(4, start=7),
+            "dials": spaces.MultiDiscrete([3, 4], start=[-2, 10]),
+            "metres": spaces.Box(0, 65535, (8, 8, 1), np.uint16),
+        }
+    )
+
+    def observe(self):
+        return {
+            "floor": 7 + self.steps % 4,
+            "dials": np.array([-2 + self.steps % 3, 10 + self.steps % 4]),
+            "metres": np.full((8, 8, 1), 40_000 + self.steps, np.uint16),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.last = 0, 5 + options["task"] % 7  # so that rows end at different times
+        return self.observe(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.steps += 1
+        return self.observe(), float(action == 6), False, self.steps == self.last, {}
+
+
+def make_rare(num_envs, *, split="train", **options):
+    del split
+    return EpisodeTrials(
+        Rare,
+        num_envs,
+        dataset_name="rare-v1",
+        start=by_option("task"),
+        max_episode_steps=20,
+        **options,
+    )
+
+
 class Field(gymnasium.Env):
     """Shows arrays of which type and bounds do not say what they hold."""
 
@@ -112,6 +154,20 @@ def test_a_run_says_what_each_observation_becomes(tmp_path, capfd):
     other = _config(tmp_path / "other", "policy.encoder.kinds.metres=numbers")
     with closing(Trainer(other, join_ranks("cpu"))) as trainer:
         assert trainer.parts.policy.encoder.plan.images["metres"].role == "numbers"
+
+
+def test_rare_spaces_are_trained_on(tmp_path, capfd):
+    """Also where a pass is measured before there are observations, and where episodes are cut."""
+    rare = (
+        f"env.id={__name__}:make_rare",
+        "logging.progress=true",
+        "policy.encoder.prev_reward=true",
+    )
+    _train(_config(tmp_path, "total_steps=512", "ppo.time_limit=bootstrap", *rare))
+    said = capfd.readouterr().err
+    assert "observation dials: 2 categories of 3, 4, embedded" in said
+    assert "warning: observation metres: uses 0.0" in said
+    assert load(tmp_path).action_space == Rare.action_space
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_inputs_that_it_had(tmp_path):

@@ -281,7 +281,7 @@ class PrevActionEncoder(nn.Module):
     def forward(self, prev_action: Tensor, episode_starts: Tensor) -> Tensor:
         """Return (..., width); `prev_action` is not looked at where an episode starts."""
         if self.is_discrete and not self.is_vector:
-            return self.table((prev_action + 1).masked_fill(episode_starts, 0))
+            return self.table((prev_action.long() + 1).masked_fill(episode_starts, 0))
         none = episode_starts.unsqueeze(-1)
         if self.is_discrete:
             return self.table((prev_action.long() + self.firsts_D).masked_fill(none, 0)).sum(-2)

@@ -107,8 +107,8 @@ def _used(encoder: ObservationEncoder, key: str, stored_NT: Tensor) -> Tensor:
     if key not in encoder.plan.images:
         return torch.zeros(0)
     spec = encoder.plan.images[key]
-    seen = stored_NT.reshape(-1, spec.channels)
-    span_C = seen.amax(0).float() - seen.amin(0).float()
+    seen = stored_NT.reshape(-1, spec.channels).float()  # uint16, say, knows no maximum
+    span_C = seen.amax(0) - seen.amin(0)
     if spec.role == "colour":
         return span_C / 255
     scaled_C = torch.tensor([scale != (0.0, 1.0) for scale in spec.scale], device=seen.device)

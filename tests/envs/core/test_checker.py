@@ -488,7 +488,7 @@ class Crashes(ToyVectorEnv):
         (StateByPosition, "a part of its rows does not continue"),
         (TakesAnyState, "a state of another dataset was loaded"),
         (ExpertActs, "asking the expert changed"),
-        (ExpertOutside, "an action outside the action space"),
+        (ExpertOutside, "actions must lie in Discrete(4), got 1"),
         (ExpertWavers, "do not agree"),
         (Lenient, "an action outside the action space was accepted"),
         (Lenient, "actions for too few rows was accepted"),
