@@ -29,3 +29,11 @@ _NAMES = {
 def label(name: str) -> str:
     """Return what a measure or metric is called in figures and tables."""
     return _NAMES.get(name, name.replace("_", " "))
+
+
+def number(value: float | None, measure: str = "") -> str:
+    """Return a number as it is shown: shares in per cent, a dash where there is none."""
+    if value is None:
+        return "-"
+    # Adding 0.0 turns -0.0 into 0.0.
+    return f"{round(100 * value, 1) + 0.0:.1f} %" if measure in SHARES else f"{value:.3f}"

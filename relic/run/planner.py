@@ -70,11 +70,11 @@ class MemoryPlan:
             f"parameters and optimiser {human(self.parameters)}, rollout {human(self.rollout)}, "
             f"cache {human(self.cache)}, activations {human(self.activations)}"
         )
-        where = "host" if self.device.type == "cpu" else str(self.device)
-        each = f" for each of {self.processes} ranks" if self.processes > 1 else ""
+        where = "" if self.device.type == "cpu" else f" on {self.device}"
+        who = f"each of {self.processes} ranks" if self.processes > 1 else "the run"
         return [
             f"memory: {parts}; {human(per_row)} a row.",
-            f"memory: {human(self.on_device)} of {human(self._free)} free on {where}{each}.",
+            f"memory: {who} needs {human(self.on_device)}{where}; {human(self._free)} are free.",
         ]
 
     def check(self, config: RunConfig) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relic import measures
 from relic.ppo.schedule import PrefixGradient
 from relic.run.config import RunConfig
 from relic.run.ranks.supervisor import ASKING, asked_to_stop
@@ -70,10 +71,10 @@ def plan_line(config: RunConfig, done: int) -> str:
     left = -(-max(planned - done, 0) // each)
     rounded = ""
     if planned != config.total_steps:
-        rounded = f"; total_steps={config.total_steps:,} ends inside a rollout, which is done whole"
+        rounded = f" (total_steps={config.total_steps:,}, rounded up to whole rollouts)"
     before = f"{done:,} to " if done else ""
     rollouts = "rollout" if left == 1 else "rollouts"
-    return f"steps: {before}{planned:,}, {left:,} {rollouts} of {each:,}{rounded}"
+    return f"steps: {before}{planned:,}, in {left:,} {rollouts} of {each:,}{rounded}"
 
 
 def duration(seconds: float) -> str:
@@ -113,7 +114,7 @@ class Progress:
             return
         self._estimate(metrics["env_steps"])
         shown = {
-            label: f"{metrics[key]:.3g}"
+            label: measures.number(metrics[key], label)
             for label, key in (("return", "return_mean"), ("success", "success_mean"))
             if key in metrics
         }

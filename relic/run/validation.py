@@ -23,6 +23,7 @@ from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record, in_order, policy_digest
 from relic.files import is_intact, write_sealed
+from relic.measures import number
 from relic.policy import load
 from relic.policy.loading import find_checkpoint
 from relic.policy.origin import check_fit
@@ -211,10 +212,11 @@ def _score(policy: Policy, protocol: Protocol, ranks: Ranks) -> str:
     records = of_all(own, ranks)
     name = "success" if "success" in records[0] else "return"
     interval = area(tabulate(records, name))
+    mean, low, high = (number(interval[part], name) for part in ("mean", "low", "high"))
     shown = "unknown interval"
     if interval["low"] is not None:
-        shown = f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}"
+        shown = f"95 % interval {low.removesuffix(' %')} to {high}"
     return (
-        f"mean {name} {interval['mean']:.3f} ({shown}) in {len(records)} episodes of "
+        f"mean {name} {mean} ({shown}) in {len(records)} episodes of "
         f"{protocol.trials} unseen trials"
     )

@@ -186,7 +186,7 @@ def test_with_pictures_what_is_in_view_only_answers() -> None:
     policy = make_teacher(keys=("gps", "compass", "goal"), goal_seen=None)
     assert "detections" in policy.stored_space.spaces
     assert "goal_detection" not in policy.stored_space.spaces
-    assert policy.encoder.plan.left_out["detections"] == "left out, as it is learned from"
+    assert policy.encoder.plan.left_out["detections"] == "left out, as it is for learning only"
     batch = detecting_batch()
     uniform = torch.rand((ROWS, STEPS), generator=torch.Generator().manual_seed(4))
     lesson = policy.auxiliary["recall"].lesson(batch, uniform)  # pyright: ignore

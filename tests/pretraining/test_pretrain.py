@@ -218,7 +218,9 @@ def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, caps
     ]
     assert train(arguments) == 0
     said = capsys.readouterr().out
-    assert re.search(r"^trained: mean success .* in 2 episodes of 2 unseen trials", said, re.M)
+    assert re.search(
+        r"^trained: mean success [\d.]+ % .* in 2 episodes of 2 unseen trials", said, re.M
+    )
     assert re.search(r"^untrained: mean success ", said, re.M)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["env_steps"] == 256

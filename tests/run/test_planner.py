@@ -116,7 +116,7 @@ def test_ranks_share_the_memory_of_the_machine(policy, monkeypatch):
     monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     planner.plan_memory(config, policy(), rows=32).check(config)
     shared = planner.plan_memory(config, policy(), rows=32, processes=4)
-    assert "for each of 4 ranks" in shared.lines()[1]
+    assert "each of 4 ranks needs " in shared.lines()[1]
     with pytest.raises(ConfigError, match="rollout: must fit into memory"):
         shared.check(config)
 

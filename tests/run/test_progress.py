@@ -34,9 +34,9 @@ def test_the_advice_is_of_what_is_not_so_already(slowest, keys, told, not_told):
 @pytest.mark.parametrize(
     ("total", "done", "told"),
     [
-        ("40000", 0, "steps: 65,536, 1 rollout of 65,536; total_steps=40,000 ends inside"),
-        ("65536", 0, "steps: 65,536, 1 rollout of 65,536"),
-        ("131073", 70000, "steps: 70,000 to 196,608, 2 rollouts of 65,536; total_steps=131,073"),
+        ("40000", 0, "steps: 65,536, in 1 rollout of 65,536 (total_steps=40,000, rounded"),
+        ("65536", 0, "steps: 65,536, in 1 rollout of 65,536"),
+        ("131073", 70000, "steps: 70,000 to 196,608, in 2 rollouts of 65,536 (total_steps=131,073"),
     ],
 )
 def test_a_start_says_what_will_run(total, done, told):
@@ -44,7 +44,7 @@ def test_a_start_says_what_will_run(total, done, told):
     config = compose({"experiment": "darkroom", "total_steps": total, **rows})
     said = plan_line(config, done)
     assert said.startswith(told)
-    assert ("inside" in said) == (config.total_steps % 65536 != 0)
+    assert ("rounded" in said) == (config.total_steps % 65536 != 0)
 
 
 def test_durations_are_short():
@@ -65,6 +65,6 @@ def test_the_bar_ends_where_the_run_ends(tmp_path, capsys):
     trainer = Trainer(compose(keys), ALONE)
     trainer.run()
     trainer.close()
-    assert "steps: 1,024, 2 rollouts of 512; total_steps=600 ends inside" in capsys.readouterr().err
+    assert "steps: 1,024, in 2 rollouts of 512 (total_steps=600, rounded" in capsys.readouterr().err
     assert trainer.env_steps == 1024
     assert "1,024 of 1,024 (100 %)" in (tmp_path / "live.html").read_text()

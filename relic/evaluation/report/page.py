@@ -11,10 +11,10 @@ from typing import Any
 from relic.evaluation.curves import varies
 from relic.evaluation.report.html import details, document, picture, table
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
-from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, number
+from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate
 from relic.evaluation.worth import PARTS
 from relic.files import write_text
-from relic.measures import label
+from relic.measures import label, number
 from relic.schema import leaves
 
 _PARTS = ("mean", "low", "high")

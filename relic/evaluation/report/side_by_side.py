@@ -23,7 +23,7 @@ from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.html import document, picture, table
 from relic.evaluation.report.plots import band, mark_trained, numbers, trained_context
-from relic.evaluation.report.text import aligned, estimate, number
+from relic.evaluation.report.text import aligned, estimate
 from relic.figures import (
     GREY,
     LOOKS,
@@ -40,7 +40,7 @@ from relic.figures import (
     steps_axis,
 )
 from relic.files import write_json, write_text
-from relic.measures import label
+from relic.measures import label, number
 
 TABLE_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relic.evaluation.controls import ContextControl
-from relic.measures import SHARES, label
+from relic.measures import label, number
 
 CONTROL_WORDS = {
     ContextControl.CLEARED.value: "context cleared",
@@ -61,14 +61,6 @@ def controls_of(values: Mapping[str, Any]) -> list[str]:
 def at(values: list[float | None], index: int) -> float | None:
     """Return an entry of a curve; None where it has none."""
     return values[index] if index < len(values) else None
-
-
-def number(value: float | None, measure: str = "") -> str:
-    """Return a number as it is shown: shares in per cent, a dash where there is none."""
-    if value is None:
-        return "-"
-    # Adding 0.0 turns -0.0 into 0.0.
-    return f"{round(100 * value, 1) + 0.0:.1f} %" if measure in SHARES else f"{value:.3f}"
 
 
 def estimate(value: Mapping[str, float | None], measure: str = "") -> str:

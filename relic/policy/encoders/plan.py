@@ -110,7 +110,7 @@ def _reason_against(config: EncoderConfig, key: str, targets: Sequence[str]) -> 
     if config.keys is not None and key in config.keys:
         return None
     if key in targets:
-        return "left out, as it is learned from"
+        return "left out, as it is for learning only"
     if config.keys is not None:
         return "left out, as policy.encoder.keys does not name it"
     if key in (*LESSONS, *config.privileged):

@@ -137,7 +137,7 @@ def test_a_policy_without_input_is_refused():
     ):
         with pytest.raises(ValueError, match=r"keys: must leave an observation as input, got none"):
             _encoder(space, prev_action=True, **fields)
-    with pytest.raises(ValueError, match="map is left out, as it is learned from"):
+    with pytest.raises(ValueError, match="map is left out, as it is for learning only"):
         _encoder(spaces.Dict(map=space["map"]), targets=["map"], prev_action=True)
     # Said outright, it is an experiment.
     assert _encoder(space, keys=(), prev_action=True).num_features == 64
