@@ -159,10 +159,19 @@ def merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _load(key: str, text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
+    spaced = _spaced(text)
     try:
-        return parse_yaml(_spaced(text), loader)
-    except yaml.YAMLError:
+        value = parse_yaml(spaced, loader)
+        kept = sum(t.value.count("#") for t in yaml.scan(spaced) if isinstance(t, yaml.ScalarToken))
+    except yaml.MarkedYAMLError:
         raise ConfigError(f"{key}: must be a YAML value, got {text!r}. Quote it.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: must be a YAML value, got {text!r:.200}, but {error}.") from None
+    if kept < text.count("#"):
+        raise ConfigError(
+            f"{key}: must be a YAML value, got {text!r}, which a comment ends. Quote what has a #."
+        )
+    return value
 
 
 def _spaced(text: str) -> str:

@@ -16,7 +16,8 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml
     """Parse YAML that stays small: aliases can make a short text a tree without end.
 
     Raises:
-        yaml.YAMLError: If it is no YAML, or too large.
+        yaml.YAMLError: If it is no YAML, too large, or says a key twice, of which YAML itself drops
+            one.
     """
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"it has {len(text)} characters, more than {MOST_BYTES}")
@@ -38,7 +39,20 @@ def _size_of(node: yaml.Node, known: dict[int, int]) -> int:
     """Return how many values a node stands for."""
     if id(node) not in known:
         known[id(node)] = MOST_NODES + 1  # of one that holds itself
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         nodes = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(_size_of(n, known) for n in nodes)
     return known[id(node)]
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Refuse a mapping that has a key twice."""
+    seen = set()
+    for key, _ in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else None
+        if name in seen:
+            raise yaml.YAMLError(f"the key {name!r} stands in it twice")
+        if name not in (None, "<<"):  # several mappings may be laid over
+            seen.add(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -52,6 +53,7 @@ def within(least: int, most: int) -> Bound:
     return Bound(rule, lambda v: least <= v <= most, "Use a number in between.")
 
 
+FINITE = Bound("be at least 0 and finite", lambda v: 0 <= v < math.inf, "Use 0 or more.")
 POSITIVE = Bound("be positive", lambda v: v > 0, "Choose a larger one.")
 FRACTION = Bound("be in [0, 1]", lambda v: 0 <= v <= 1, "Use a number from 0 to 1.")
 
@@ -131,7 +133,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     """
     origin = get_origin(hint)
     if hint is Any:
-        return value
+        return _convert_plain(value, path)
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(hint), value, path)
     if origin is Literal:
@@ -142,7 +144,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: must be a mapping, got {value!r}.")
         *_, kind = get_args(hint) or (Any,)
-        return {key: convert(kind, part, _join(path, str(key))) for key, part in value.items()}
+        _check_keys(value, path)
+        return {key: convert(kind, part, _join(path, key)) for key, part in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else build(hint, value, path)
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -161,7 +164,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {str(k): to_plain(v) for k, v in value.items()}
+        return {k: to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(v) for v in value]
     return value
@@ -236,6 +239,29 @@ def without_none(hint: Any) -> Any:
     options = [o for o in get_args(hint) if o is not type(None)]
     is_union = get_origin(hint) in (Union, types.UnionType)
     return options[0] if is_union and len(options) == 1 else hint
+
+
+def _convert_plain(value: Any, path: str) -> Any:
+    """Return a value of any type that files can hold."""
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # a number of NumPy's
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_convert_plain(part, f"{path}[{i}]") for i, part in enumerate(value)]
+    if isinstance(value, Mapping):
+        _check_keys(value, path)
+        return {key: _convert_plain(part, _join(path, key)) for key, part in value.items()}
+    raise ConfigError(
+        f"{path}: must be a number, text, true, false or null, or a list or mapping of these, got "
+        f"{value!r:.200}. Files can hold nothing else."
+    )
+
+
+def _check_keys(value: Mapping[Any, Any], path: str) -> None:
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: must have keys of text, got {key!r}. Quote it.")
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:

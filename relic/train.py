@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,12 @@ def _train(arguments: Sequence[str]) -> int:
         raise ConfigError("--cfg: shows the configuration of one run, got --multirun. Drop one.")
     # All are composed first: a mistake in the last is refused before the first trains.
     configs = [in_sweep(compose_arguments(run.arguments), run) for run in sweep(said.keys)]
+    directories = Counter(config.directory.absolute() for config in configs)
+    if shared := next((path for path, count in directories.items() if count > 1), None):
+        raise ConfigError(
+            f"run_dir: must be another in each run of a sweep, got {shared} in several. Leave it "
+            "out, or name one for each."
+        )
     statuses = []
     for config in configs:
         statuses.append(guarded(lambda c=config: train_run(c)))

@@ -17,7 +17,7 @@ from relic.ppo.schedule import (
     UpdateSchedule,
     check_divides,
 )
-from relic.schema import FRACTION, POSITIVE, Bound, at_least, check_bounds
+from relic.schema import FINITE, FRACTION, POSITIVE, Bound, at_least, check_bounds
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ class PPOConfig:
     expert: ExpertKind = ExpertKind.FULL
     """Which expert is cloned."""
 
-    lr: Annotated[float, at_least(0)] = 2e-4
+    lr: Annotated[float, FINITE] = 2e-4
     """Learning rate after the warm-up."""
     lr_anneal: Anneal = Anneal.COSINE
     """How the learning rate changes after the warm-up."""
@@ -142,7 +142,7 @@ class PPOConfig:
     """Which optimiser."""
     adam_eps: Annotated[float, POSITIVE] = 1e-5
     """Added to the denominator of Adam's step."""
-    weight_decay: Annotated[float, at_least(0)] = 0.0
+    weight_decay: Annotated[float, FINITE] = 0.0
     """Decoupled weight decay; needs adamw."""
     max_grad_norm: Annotated[float, POSITIVE] = 0.2
     """The norm of the gradient over all parameters is clipped to this."""
@@ -172,11 +172,11 @@ class PPOConfig:
     """Half-width of the trusted interval of the ratio."""
     clip_value: bool = True
     """Clip moves of the value by clip_coef too."""
-    vf_coef: Annotated[float, at_least(0)] = 0.5
+    vf_coef: Annotated[float, FINITE] = 0.5
     """Weight of the value loss."""
-    ent_coef: Annotated[float, at_least(0)] = 0.1
+    ent_coef: Annotated[float, FINITE] = 0.1
     """Weight of the entropy bonus."""
-    ent_coef_end: Annotated[float | None, at_least(0)] = None
+    ent_coef_end: Annotated[float | None, FINITE] = None
     """Its weight at the end; null keeps it. The move is linear."""
     target_kl: Annotated[float | None, POSITIVE] = None
     """An update ends before an optimiser step whose minibatch has an approx_kl above 1.5 times

@@ -19,6 +19,7 @@ from typing import Any, get_origin
 import yaml
 
 from relic.arguments import Loader, alternatives, is_text, merge, read, section_of, split
+from relic.bounded_yaml import parse_yaml
 from relic.help import comment_of
 from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS
@@ -67,6 +68,11 @@ def compose(overrides: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If anything is refused.
     """
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f"overrides: must be a dict of keys and values, got {overrides!r:.200}.")
+    for key in overrides:
+        if not isinstance(key, str):
+            raise ConfigError(f"overrides: keys must be text, got {key!r}. Name a field.")
     return _composed(overrides.items())
 
 
@@ -100,7 +106,12 @@ def sweep(arguments: Sequence[str]) -> list[SweepRun]:
 
     The same command gives the same names, also with more values.
     """
-    keys = [(key, alternatives(text)) for key, text in map(_split, arguments)]
+    said: dict[str, list[str]] = {}
+    for key, text in map(_split, arguments):
+        said.pop(key, None)  # the last counts, in its place
+        said[key] = alternatives(text)
+        _refuse_twins(key, said[key])
+    keys = list(said.items())
     swept = sorted({key for key, values in keys if len(values) > 1})
     ends = [key.rpartition(".")[2] for key in swept]
     short = {k: end if ends.count(end) == 1 else k for k, end in zip(swept, ends, strict=True)}
@@ -114,6 +125,16 @@ def sweep(arguments: Sequence[str]) -> list[SweepRun]:
         own = [f"{key}={value}" for key, value in job.items()]
         runs.append(SweepRun(own, f"{folder}/{values}" if swept else folder))
     return runs
+
+
+def _refuse_twins(key: str, values: Sequence[str]) -> None:
+    """Refuse a value that would be trained twice."""
+    typed = [repr(_typed(key, value)) for value in values] if len(values) > 1 else []
+    if len(set(typed)) < len(typed):
+        raise ConfigError(
+            f"{key}: must be another value in each run of a sweep, got {','.join(values)}. Name "
+            "each once."
+        )
 
 
 def _of_fixed(keys: Sequence[tuple[str, list[str]]]) -> str:
@@ -233,7 +254,7 @@ def _value(key: str, value: Any) -> Any:
     hint = _hint(key)
     if not isinstance(value, str):
         # Sweepers hand over NumPy's numbers; to import it only to ask would cost a start its time.
-        return value.item() if hasattr(value, "item") else to_plain(value)
+        return value.item() if getattr(value, "ndim", None) == 0 else to_plain(value)
     if not is_text(hint):
         _refuse_several(key, value)
     return read(key, value, hint)
@@ -272,7 +293,7 @@ def _chosen_by_default() -> dict[str, str]:
 
 def _load(group: str, name: str) -> dict[str, Any]:
     try:
-        content = yaml.load(_file(f"{group}/{name}.yaml"), Loader) or {}
+        content = parse_yaml(_file(f"{group}/{name}.yaml"), Loader) or {}
     except yaml.YAMLError as error:
         reason = str(error).replace("\n", " ")
         raise ConfigError(f"{group}/{name}.yaml: must be YAML, got {reason}. Repair it.") from None

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from relic.ppo.config import OptimizerKind, PPOConfig, UpdatesConfig
@@ -8,7 +10,8 @@ from relic.schema import ConfigError, build
     ("cls", "data", "message"),
     [
         (PPOConfig, {"gamma": 1.5}, r"ppo\.gamma: must be in \[0, 1\], got 1.5"),
-        (PPOConfig, {"lr": -1.0}, r"ppo\.lr: must be at least 0, got -1.0"),
+        (PPOConfig, {"lr": -1.0}, r"ppo\.lr: must be at least 0 and finite, got -1.0"),
+        (PPOConfig, {"vf_coef": math.inf}, r"ppo\.vf_coef: must be at least 0 and finite, got inf"),
         (PPOConfig, {"update_epochs": 0}, r"ppo\.update_epochs: must be at least 1, got 0"),
         (PPOConfig, {"clip_coef": 0.0}, r"ppo\.clip_coef: must be positive, got 0.0"),
         (PPOConfig, {"weight_decay": 0.1}, r"ppo\.weight_decay: must be 0 with optimizer=adam"),

@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,8 +21,9 @@ from relic.run.config import RunConfig
 from relic.run.run_directory import FREE_KEYS, RunDirectory
 from relic.schema import Bound, ConfigError, build, differences, to_plain
 from relic.train import in_sweep
+from relic.train import train as train_command
 
-ROOT = Path(__file__).resolve().parents[2]
+from .conftest import ROOT, TINY
 
 
 def composed(*overrides):
@@ -156,6 +158,48 @@ def test_free_options_are_yaml(argument, options):
     assert composed("experiment=darkroom", argument).env.options == {**before, **options}
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("env.options.name=a #1", r"env\.options\.name: .*'a #1', which a comment ends\. Quote"),
+        ("ppo.lr=1e-3 # new", r"ppo\.lr: .* which a comment ends"),
+        ("env.options={a: 'x # y', b: 2} #", r"which a comment ends"),
+        ("ppo={lr: 1e-3, lr: 2e-3}", r"ppo: .* but the key 'lr' stands in it twice\."),
+        ("env.options={a: {b: 1, b: 2}}", r"the key 'b' stands in it twice"),
+        ("env.options.x=!!set {a}", r"env\.options\.x: must be a number, text, .* got \{'a'\}"),
+        ("env.options.x=!!binary aGk=", r"env\.options\.x: must be a number, text, .* got b'hi'"),
+        ("env.options={1: 2}", r"env\.options: must have keys of text, got 1\. Quote it\."),
+        ("env.options.x={1: 2}", r"env\.options\.x: must have keys of text, got 1\. Quote it\."),
+    ],
+)
+def test_nothing_that_was_typed_is_dropped_or_bent(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        composed(argument)
+    quoted = composed("env.options.a='x # y'", "env.options.b=['#1', 2#]", "env.options.c=d#e")
+    assert {key: quoted.env.options[key] for key in "abc"} == {
+        "a": "x # y",
+        "b": ["#1", "2#"],
+        "c": "d#e",
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"env.options.x": np.arange(2)}, r"env\.options\.x: must be a number, text, .*array"),
+        ({"env.options": {"x": {1}}}, r"env\.options\.x: must be a number, text"),
+        ({"env.options": {"x": [{2: 1}]}}, r"env\.options\.x\[0\]: must have keys of text, got 2"),
+        ({"seed": np.arange(2)}, "seed: must be a whole number, got array"),
+        ({None: 1}, "overrides: keys must be text, got None"),
+        ([("seed", 1)], "overrides: must be a dict"),
+    ],
+)
+def test_in_python_what_no_file_can_hold_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(overrides)
+    assert compose({"env.options": {"x": np.float32(0.5)}}).env.options["x"] == 0.5
+
+
 def test_fields_take_the_type_that_they_have():
     config = composed("ppo.lr=1e-3", "total_steps=1_000", "policy.encoder.keys=[gps, 12]")
     assert (config.ppo.lr, config.total_steps) == (1e-3, 1000)
@@ -235,6 +279,29 @@ def test_sweeps_that_differ_in_what_they_do_not_sweep_share_no_directory():
     # The same sweep with more values, in another order, or with more steps goes on in its own.
     assert names("ppo.lr=0.001", "seed=0,1,2", "total_steps=5e6")[:2] == first
     assert names("seed=3", "ppo.lr=1e-3") != names("seed=4", "ppo.lr=1e-3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=0,1,0"], "seed: must be another value in each run of a sweep, got 0,1,0"),
+        (["ppo.lr=1e-3,0.001"], r"ppo\.lr: must be another value in each run"),
+    ],
+)
+def test_no_run_of_a_sweep_is_another_one_again(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep(arguments)
+    (only,) = sweep(["seed=0,1", "ppo.lr=1e-3", "seed=5"])  # the last counts
+    assert only.arguments == ["ppo.lr=1e-3", "seed=5"]
+
+
+def test_runs_of_a_sweep_that_share_a_directory_are_refused(tmp_path, capsys):
+    shared = tmp_path / "shared"
+    assert train_command(["-m", "seed=0,1", f"run_dir={shared}", *TINY]) == 2
+    assert (
+        f"run_dir: must be another in each run of a sweep, got {shared}" in capsys.readouterr().err
+    )
+    assert not shared.exists()
 
 
 def test_a_sweep_trains_each_in_a_directory_of_its_own(train, tmp_path):
