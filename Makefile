@@ -13,8 +13,11 @@ ARGS ?=
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# An environment without pip is one whose making failed, as it does where Debian's python3-venv is missing.
 $(VENV)/.core: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit( \
+		"ReLIC needs Python 3.11 or newer, $(PYTHON) is %d.%d. Select one: make $(MAKECMDGOALS) PYTHON=python3.12" % v)'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	@touch $@
 
@@ -73,8 +76,8 @@ format: setup  ## Format the code and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheel: $(VENV)/.test  ## Build the package into dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+wheel: $(VENV)/.core  ## Build the package into dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache dist

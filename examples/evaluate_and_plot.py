@@ -1,6 +1,6 @@
 """Evaluate an agent from Python and draw how it gets better with every episode.
 
-    python examples/evaluate_and_plot.py
+    .venv/bin/python examples/evaluate_and_plot.py
 
 The agent ships trained; a run directory of your own goes in its place.
 """
@@ -15,7 +15,7 @@ from relic.evaluation.report.plots import plot_curve, save_figures
 from relic.policy import load
 
 
-def main(run: str = "pretrained/darkroom", out: str = "plots", **changes: object) -> list[Path]:
+def main(run: str = "pretrained/darkroom", out: str = "runs/out", **changes: object) -> list[Path]:
     """Evaluate with the context kept and cleared, and return the files that were drawn."""
     policy = load(run)
     protocol = load_protocol("darkroom_test", **{"repeats": 1, "episodes": 11, **changes})

@@ -1,6 +1,6 @@
 """Bring an environment of your own: check it, train in it, and evaluate what was learned.
 
-    python examples/own_environment.py
+    .venv/bin/python examples/own_environment.py
 
 Behind one of eight doors is a prize, the same door in all episodes of a trial. Whoever never tries
 a door twice opens 4.5 of them, whoever remembers the prize opens one. After the 400,000 steps of

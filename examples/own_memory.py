@@ -1,6 +1,6 @@
 """Bring a memory of your own, and train an agent that has it.
 
-    python examples/own_memory.py
+    .venv/bin/python examples/own_memory.py
 
 The memory keeps the mean of all tokens of a trial. It is small on purpose: `docs/own_memory.md`
 says what is promised, and what a memory may offer beyond.

@@ -1,6 +1,6 @@
 """Does the agent learn from an expert's episodes? Put some into its context, and compare.
 
-    python examples/probe.py
+    .venv/bin/python examples/probe.py
 
 `difference` is what the demonstrations add to the agent's own episode of the same trial and index.
 """

@@ -1,6 +1,6 @@
 """Train an agent from Python: compose a configuration, train it, read its learning curve.
 
-    python examples/train.py
+    .venv/bin/python examples/train.py
 
 Any key of the command line is a key of `compose`, with the same checks. Started again, a run that
 was stopped goes on, and one that is finished says so.

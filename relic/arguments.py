@@ -62,6 +62,9 @@ def split(argument: str, meant: str = "key") -> tuple[str, str]:
         ConfigError: If it has none, or if the key or a part of it is empty.
     """
     key, equals, text = argument.partition("=")
+    if key.startswith("-"):
+        wanted = f"{key.lstrip('-')}={text or 'VALUE'}"
+        raise ConfigError(f"{argument}: must be a key without dashes. Write {wanted}.")
     key = key.lstrip("+")
     if not equals or not all(key.split(".")):
         wanted = "key=value" if meant == "key" or equals else f"{meant}={argument}"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from importlib import import_module
 from pathlib import Path
 
+OLDEST = (3, 11)
+"""As `requires-python` in pyproject.toml, which cannot be read where nothing is installed."""
+
 
 def train() -> int:
     """Train, as `train.py` does."""
-    return _run("relic.train", "train")
+    return _refused() or _run("relic.train", "train")
 
 
 def evaluate() -> int:
     """Evaluate, as `eval.py` does."""
-    return _run("relic.evaluate", "evaluate")
+    return _refused() or _run("relic.evaluate", "evaluate")
 
 
 def doctor() -> int:
@@ -33,12 +37,24 @@ def started_as(script: str) -> str:
     return name if name.startswith("relic-") else script
 
 
+def _refused() -> int:
+    """Say so and return 2 if this Python is too old; the doctor runs under older ones, too."""
+    if sys.version_info >= OLDEST:
+        return 0
+    now, oldest = platform.python_version(), ".".join(map(str, OLDEST))
+    print(
+        f"Python: must be {oldest} or newer, got {now} ({sys.executable}). "
+        "Use .venv/bin/python, or select another one: make core PYTHON=python3.12",
+        file=sys.stderr,
+    )
+    return 2
+
+
 def _run(module: str, function: str) -> int:
     # Modules of the user's own are found from the working directory, as by `python -m`. Behind all
     # others, as many have a folder `envs` or `configs` there.
     sys.path.append(os.getcwd())
-    try:
-        return getattr(import_module(module), function)(sys.argv[1:])
-    except KeyboardInterrupt:  # while it is imported; later it is told by `relic.stops`
-        print("Interrupted.", file=sys.stderr)
-        return 130
+    from relic.stops import guarded  # here, as Pythons that are refused above cannot read it
+
+    # For what stops a command while it is imported; later it does so itself.
+    return guarded(lambda: getattr(import_module(module), function)(sys.argv[1:]))

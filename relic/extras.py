@@ -1,4 +1,4 @@
-"""The commands that install the project and its optional packages, which no index holds by name."""
+"""Commands that a user is told to run: those that install what is missing, and modules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from relic.files import PROJECT
 DISTRIBUTION = "relic-rl"
 
 
+def module(name: str, *arguments: str, python: str = sys.executable) -> str:
+    """Return the command that runs a module under an interpreter."""
+    return shlex.join([python, "-m", name, *arguments])
+
+
 def pip(*arguments: str, python: str = sys.executable) -> str:
     """Return the command that installs something for an interpreter."""
-    return shlex.join([python, "-m", "pip", "install", *arguments])
+    return module("pip", "install", *arguments, python=python)
 
 
 def install_command(

@@ -62,6 +62,10 @@ _ADVICE: Final = {
 _OF_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of writing, which do not say where."""
 _GOES_ON: Final = "it goes on from what is on disk."
+_OTHER_PYTHON: Final = (
+    f"This is {sys.executable}: start with the Python that ReLIC is installed for (`make core` "
+    f"makes .venv/bin/python), or see what is missing: {sys.executable} -m relic.doctor"
+)
 _OF_RUST: Final = re.compile(r"\(os error (\d+)\)")
 """How errors of safetensors, which are no `OSError`, tell the number."""
 _NO_MEMORY: Final = re.compile(r"DefaultCPUAllocator: (can't allocate memory[^.]*)|out of memory")
@@ -142,6 +146,8 @@ def stop_of(error: BaseException) -> Stop | None:
     """Return how an error is told; None if it is not foreseen."""
     if isinstance(error, KeyboardInterrupt):
         return Stop(f"Interrupted. Start again: {_GOES_ON}", INTERRUPTED)
+    if isinstance(error, ModuleNotFoundError):
+        return Stop(f"{error}. {_OTHER_PYTHON}", REFUSED)
     if isinstance(error, REFUSALS) and getattr(error, "errno", None) is None:
         return Stop(in_lines(error, _MOST_LINES), REFUSED)
     if getattr(error, "foreseen", False):

@@ -34,7 +34,12 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    said = _parser().parse_intermixed_args(arguments)
+    said, others = _parser().parse_known_intermixed_args(arguments)
+    if others:
+        raise ConfigError(
+            f"{others[0]}: unknown option, those are --multirun, --cfg job and --help. "
+            f"Keys have no dashes: {others[0].lstrip('-').partition('=')[0]}=VALUE."
+        )
     if said.help is not None:
         asked = [said.help] if "=" in said.help else []  # a key, where no page is named
         text = help_page("" if asked else said.help, [*said.keys, *asked])

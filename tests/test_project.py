@@ -1,6 +1,9 @@
 """What stands beside the code agrees with it: versions, workflows, extras."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -61,3 +64,17 @@ def test_workflows_run_what_the_project_has(path):
         tried = job.get("strategy", {}).get("matrix", {}).get("python", [])
         oldest = PROJECT["requires-python"].removeprefix(">=")
         assert not tried or tried[0] == oldest
+
+
+def test_make_leaves_no_environment_of_a_python_that_is_too_old(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "old_python"
+    program = "import sys; sys.version_info = (3, 10, 2); exec(sys.argv[2])"
+    old.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{program}' \"$@\"\n")
+    old.chmod(0o755)
+    command = ["make", ".venv/.core", f"PYTHON={old}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"ReLIC needs Python 3.11 or newer, {old} is 3.10." in done.stderr
+    assert not (tmp_path / ".venv").exists()

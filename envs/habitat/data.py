@@ -6,6 +6,7 @@ Nothing is downloaded. `KNOWN` lists the paper's data sets and says how to get t
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -124,7 +125,7 @@ class HabitatData:
                 raise
             raise DataError(
                 f"Habitat: scenes and episodes must be there and whole, but {error}. See what is "
-                "missing, and how to get it, with: python -m envs.habitat check"
+                f"missing, and how to get it, with: {sys.executable} -m envs.habitat check"
             ) from None
         self._scenes = sorted(self.dataset.scenes)
         self._objects = tuple(Path(p).expanduser().absolute() for p in objects)
@@ -136,7 +137,7 @@ class HabitatData:
             raise DataError(
                 f"Habitat: all files of {self.episodes.name} must be there and whole, but "
                 f"{listed}. "
-                f"List all with: python -m envs.habitat check {self.dataset.config} "
+                f"List all with: {sys.executable} -m envs.habitat check {self.dataset.config} "
                 f"{self.episodes}"
             )
 

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from relic.extras import install_command, pip
+from relic.extras import install_command, module, pip
 from relic.files import PROJECT
 
 
@@ -64,6 +64,10 @@ class World:
     environment: dict[str, str] = field(default_factory=dict)
     """Variables as the trainer would see them."""
 
+    def module(self, name: str, *arguments: str) -> str:
+        """Return the command that runs a module as the trainer would."""
+        return module(name, *arguments, python=self.python)
+
     def pip(self, *arguments: str) -> str:
         """Return the command that installs something for the trainer."""
         return pip(*arguments, python=self.python)
@@ -92,7 +96,7 @@ class TooSlow(NoAnswer):
 
     def finding(self, part: str, repair: str, *, found: str = "{}") -> Finding:
         """Return that nothing is known, and that asking again is what helps."""
-        again = "python -m relic.doctor  # again, when less runs on this machine"
+        again = f"{module('relic.doctor')}  # again, when less runs on this machine"
         return Finding(part, State.UNKNOWN, str(self), again)
 
 

@@ -20,7 +20,8 @@ def check_simulator(world: World) -> list[Finding]:
     python = world.habitat_python
     if python is None:
         found = "no interpreter named; only scenes of Habitat need it"
-        repair = f"{make} && python -m relic.doctor --habitat-python habitat-sim/bin/python"
+        again = world.module("relic.doctor", "--habitat-python", "habitat-sim/bin/python")
+        repair = f"{make} && {again}"
         return [Finding("simulator", State.ABSENT, found, repair)]
     try:
         answer = ask_probe(world, "habitat_probe", "simulator", python, timeout=_START_S)
@@ -59,7 +60,7 @@ def check_data(world: World) -> list[Finding]:
     wrong = [item for item in items if item["problem"]]
     if not wrong:
         return [Finding("datasets", State.OK, f"all of the paper's are in {folder}/data")]
-    listing = f"python -m envs.habitat check --folder {shlex.quote(folder)}"
+    listing = world.module("envs.habitat", "check", "--folder", folder)
     if len(wrong) == len(items):
         found = f"none of the paper's in {folder}/data; the project's own houses need none"
         return [Finding("datasets", State.ABSENT, found, f"{listing}  # says how to get each")]

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from relic.console import OLDEST
 from relic.doctor.check import Finding, NoAnswer, State, World, ask
 from relic.extras import DISTRIBUTION
 
@@ -128,10 +129,6 @@ def _why_no_files(place: Path) -> str | None:
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GIB:.1f} GiB" if num_bytes >= _GIB else f"{num_bytes / 2**20:.0f} MiB"
-
-
-OLDEST = (3, 11)
-"""As `requires-python` in pyproject.toml, which cannot be read where nothing is installed."""
 
 
 def check_python(world: World) -> list[Finding]:

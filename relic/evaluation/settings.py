@@ -138,7 +138,7 @@ def _key_of(argument: str) -> str:
         return "key"
     if argument in protocol_names():
         return "protocol"
-    return "run" if located(argument).is_dir() else "key"
+    return "run" if "/" in argument or located(argument).is_dir() else "key"
 
 
 def _runs(text: str) -> list[str]:

@@ -134,6 +134,8 @@ def refused(capsys, *arguments) -> str:
         (["workers=0"], "workers: must be at least 1, got 0"),
         (["workers"], "workers: must be of the form key=value. Write key=value."),
         (["pretrained/darkroom"], "Write run=pretrained/darkroom."),
+        (["runs/not_there"], "Write run=runs/not_there."),
+        (["--run", "x"], "--run: must be a key without dashes. Write run=VALUE."),
         (["darkroom_test"], "Write protocol=darkroom_test."),
         (["videos=[7]"], "videos: must name episodes as TRIAL/EPISODE, got '7'. Write 7/0"),
         (["videos=[x/1]"], "got 'x/1'. Write 3/0"),

@@ -348,7 +348,9 @@ def test_flags_may_stand_anywhere(train):
     assert yaml.safe_load(shown.stdout)["ppo"]["lr"] == 0.25
     listed = train("--help").stdout
     assert "experiment  darkroom, darkroom_64k" in listed
-    assert "unrecognized arguments: --cgf" in train("--cgf", check=2).stderr
+    said = train("--experiment", "darkroom", check=2).stderr
+    assert "--experiment: unknown option, those are --multirun, --cfg job and --help." in said
+    assert "Keys have no dashes: experiment=VALUE." in said
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from relic import console
+
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = ("torch", "numba", "numpy", "gymnasium", "matplotlib", "scipy", "safetensors", "envs")
 """Each takes from a tenth of a second to several seconds to import."""
@@ -56,3 +58,25 @@ def test_what_they_import(command, status):
 def test_a_rank_imports_no_plots():
     program = "import sys, relic.run.ranks.rank; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_a_python_without_the_packages_is_told_which_one_to_use(script):
+    done = subprocess.run(
+        [sys.executable, "-S", script, "run=x"],  # -S: without the installed packages
+        cwd=ROOT,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"No module named 'yaml'. This is {sys.executable}: start with")
+    assert said.endswith(f"{sys.executable} -m relic.doctor")
+
+
+def test_a_python_that_is_too_old_is_told_so(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 2, "final", 0))
+    assert console.train() == console.evaluate() == 2
+    assert capsys.readouterr().err.count("Python: must be 3.11 or newer, got ") == 2
