@@ -52,10 +52,10 @@ class Protocol:
     deterministic: bool = False
     """Take the most likely action; the paper samples."""
     seed: int = 0
-    """Of the acting noise."""
+    """Seed of the acting noise."""
     context_limit: str = NO_LIMIT
     """What the agent remembers of its trial: `last:N` steps, all but the first N from step N on
-    (`drop_first:N`), or `none`: all that it was built to see."""
+    (`drop_first:N`), or `none`: all that its policy allows."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -29,16 +29,16 @@ class Settings:
     run: tuple[str, ...] = ()
     """Run directories or checkpoints; several are compared."""
     expert: Literal["full", "memory"] | None = None
-    """Evaluate the environment's expert, too, and compare; alone where no run is named. `full`
-    knows where all goals are, `memory` what was in its view in the trial."""
+    """Evaluate the environment's expert, too, and compare; without a run, evaluate it alone. `full`
+    knows where all goals are, `memory` only what was in its view in the trial."""
     protocol: str | None = None
-    """What is measured: a name of configs/protocol, or a file, as `PATH.yaml`. Default: that of the
-    run's environment; where it has none, what the keys of a protocol say."""
+    """Which trials, episodes and noise: a name of configs/protocol, or a file, as `PATH.yaml`.
+    Default: that of the run's environment, or else one that the keys below define."""
     out: str | None = None
-    """Where to. Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run directory. With
-    several runs or checkpoints, each has a directory in it, beside the comparison."""
+    """Folder of results. Default: `evaluations/<protocol>-<hash>/<checkpoint>` in the run's. With
+    several runs or checkpoints, each has a folder in it, beside the comparison."""
     checkpoint: Literal["latest", "best", "all"] = "latest"
-    """Which one of a run directory. With `all` they are compared."""
+    """Which one of a run directory; `all` evaluates all and compares them."""
     workers: Annotated[int | None, at_least(1)] = None
     """Processes that share the blocks; records do not depend on it. None: one a core on a CPU, as
     far as blocks and memory suffice for them."""
@@ -47,7 +47,9 @@ class Settings:
     device: str = "cpu"
     """Where the policy acts, such as cuda:0."""
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
-    """Other contexts that the same trials are evaluated with, see `controls.ContextControl`."""
+    """Evaluate the same trials once more for each, with another context at each episode's start:
+    `cleared` is empty, `shuffled` has the earlier episodes in another order, `foreign` has episodes
+    of another trial."""
     context_limits: tuple[str, ...] = ()
     """Values of the protocol's `context_limit` that are evaluated one by one and compared."""
     replay: tuple[int, ...] | None = None

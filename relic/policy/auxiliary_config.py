@@ -76,7 +76,7 @@ class PlaceConfig(AuxiliaryConfig):
 
     weight: Annotated[float, at_least(0)] = 0.03
     """Weight of its loss. At this weight the norm of the gradient of `goal_location` is about that
-    of the others; at 0.2 it is ten times as large, and drowns them."""
+    of all other losses; at 0.2 it is ten times as large."""
     target: str
     """Observation of the place; it is never an input."""
     position: str = "gps"
@@ -84,7 +84,7 @@ class PlaceConfig(AuxiliaryConfig):
     heading: str = "compass"
     """Observed heading in radians, counter-clockwise in that frame."""
     scale: Annotated[float, POSITIVE] = 5.0
-    """Distance that is far, in the unit of the places."""
+    """A large distance, in the unit of the places; predicted distances are scaled by it."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -125,26 +125,25 @@ class GoalLocationConfig(PlaceConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecallConfig(PlaceConfig):
-    """The recall of where the goal was last in view."""
+    """The head that predicts where the goal was last in view."""
 
     target: str = GOAL_RECALL
-    """Observation, (3,), of whether the goal was in view in this trial, and where last; it is never
-    an input."""
+    """Observation, (3,): whether the goal was in view in this trial, and where it was last. It is
+    never an input."""
     relabelled: Annotated[float, at_least(0)] = 0.0
-    """Weight of the same loss in one more pass of full updates, where each step asks for another
-    category that was in view before in the trial; 0: no such pass. It needs the observations of
-    `sensors=[detections]` and no word from the environment: hundreds of places are asked for in a
-    trial instead of one an episode."""
+    """Weight of the same loss in one more pass of full updates, in which each step asks for another
+    category that was in view before in the trial. A trial then asks for hundreds of places instead
+    of one an episode. Needs the observations of `sensors=[detections]`. 0: no such pass."""
     least_pixels: Annotated[int, at_least(1)] = 1
-    """Pixels from which a category counts as in view for such questions: an encoder of pictures
-    does not make out the smallest, and what cannot be known teaches nothing."""
+    """Pixels from which a category counts as in view for such questions. An encoder of pictures
+    cannot see the smallest objects, and questions about them teach nothing."""
     goal: str = "goal"
     """Observed category that is asked for."""
     seen: str = "detections"
-    """Observation of what is in view of each category: a flag, pixels, metres ahead and right."""
+    """Observation of what is in view: of each category a flag, pixels, metres ahead and right."""
     goal_seen: str | None = GOAL_SEEN
-    """The goal's part of it: the flag, metres ahead and right, and the place. Null where the agent
-    sees pictures instead: then what is in view answers questions only, and is never an input."""
+    """Observation of the goal alone: a flag, metres ahead and right, and its place. Null where the
+    agent sees pictures: what is in view then only answers questions, and is never an input."""
 
     @property
     def lesson_weight(self) -> float:

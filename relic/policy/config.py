@@ -16,8 +16,8 @@ class CriticConfig:
     """Inputs of the critic."""
 
     privileged: tuple[str, ...] = ()
-    """Observed vectors that the critic alone sees, while training; acting does without them. With
-    none, the critic is one linear layer."""
+    """Observed vectors that only the critic sees, and only in training. With none, the critic is
+    one linear layer."""
     hidden: Annotated[int, POSITIVE] = 128
     """Width of the hidden layer of a critic that sees them."""
 
@@ -36,13 +36,13 @@ class PolicyConfig(MemorySections):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """How an observation becomes a token."""
     log_std: float = 0.0
-    """Initial logarithm of the standard deviation of continuous actions."""
+    """Logarithm of the standard deviation of continuous actions, at the start."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    """Inputs of the critic."""
+    """What the critic sees beside the actor's inputs."""
     goal_location: GoalLocationConfig | None = None
-    """Auxiliary head whose prediction the actor gets. null: none."""
+    """It is an auxiliary head; the actor gets its prediction. null: no such head."""
     recall: RecallConfig | None = None
-    """Head that predicts where the goal was last in view; the actor gets it, too. null: none."""
+    """It is an auxiliary head; the actor gets its prediction. null: no such head."""
 
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:

@@ -44,15 +44,15 @@ class ClusterConfig:
     """The same training as a Ray RLlib job."""
 
     backend: Literal["none", "ray"] = "none"
-    """Of which kind. none: the run is of this machine, or of the ranks that torchrun starts."""
+    """Whether Ray runs the job. none: this machine, or the ranks that torchrun starts."""
     placement: Placement = Placement.COLOCATED
-    """Where it simulates."""
+    """Where the environments are."""
     num_learners: Annotated[int, at_least(1)] = 1
     """Ranks that learn; the rows are cut evenly among them."""
     num_env_runners: Annotated[int, at_least(1)] = 1
     """Actors that simulate for the learners, as many for each; only with placement=split."""
     address: str | None = None
-    """Cluster to join, as host:port or auto. None: the one of RAY_ADDRESS, or one of its own."""
+    """Cluster to join, as host:port or auto. None: that of RAY_ADDRESS, or a new one."""
     cpus_per_learner: Annotated[int, at_least(1)] = 1
     """Cores that Ray keeps for each learner."""
     gpus_per_learner: Annotated[int | None, at_least(0)] = None
@@ -173,7 +173,7 @@ class CheckpointConfig:
     interval_s: Annotated[float, at_least(0)] = 600.0
     """Seconds between two checkpoints, taken at the next update boundary."""
     keep: Annotated[int, at_least(1)] = 2
-    """How many of the newest stay."""
+    """How many of the newest checkpoints are kept."""
     milestone_steps: Annotated[int | None, at_least(1)] = None
     """Keep one checkpoint for good for each so many environment steps."""
     best_metric: str | None = None

@@ -115,7 +115,7 @@ def _fields(cls, path=""):
 def test_all_pages_show_every_field_with_the_value_of_the_run():
     keys = ["experiment=darkroom", "ppo.lr=0.25", "policy.goal_location={}"]
     shown = help_page("all", keys)
-    assert "ppo.lr=0.25    (number, at least 0)" in shown
+    assert "ppo.lr=0.25    (number, at least 0 and finite)" in shown
     for key in _fields(RunConfig):
         assert f"\n{key}=" in shown or f"\n{key}: " in shown, key
     assert "policy.encoder.read_outs.source=rgb" in shown

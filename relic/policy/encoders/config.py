@@ -68,16 +68,16 @@ class VitConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadOutConfig:
-    """Features that say of each category of an observation how much of it is in view.
+    """Which features of pictures hold a row of numbers for each category.
 
     The first `tables` x categories x `columns` features of `source` are tables with a row for each
-    category, as a pretrained encoder makes them; the first table says what is in view.
+    category, as a pretrained encoder makes them; the first table is how much of it is in view.
     """
 
     source: str = "rgb"
-    """Pictures, or a vector, whose features they are."""
+    """Pictures, or a vector, that have these features."""
     category: str = "goal"
-    """Observation that names the category that is asked for."""
+    """Observation of the category that is asked for."""
     tables: Annotated[int, POSITIVE] = 2
     """Tables that the features begin with."""
     columns: Annotated[int, POSITIVE] = 4
@@ -90,16 +90,16 @@ class ReadOutConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SightingsConfig:
-    """Features that say of each category of an observation whether it shows, and where.
+    """Which features of pictures say whether a category is in view, and where.
 
     The first 3 x categories x `columns` features of `source` are evidence, distance and bearing, as
-    `pretrain.pictures` trains an encoder to say.
+    `pretrain.pictures` trains an encoder to predict.
     """
 
     source: str = "rgb"
-    """Pictures whose features they are."""
+    """Pictures that have these features."""
     category: str = "goal"
-    """Observation that names the category that is asked for."""
+    """Observation of the category that is asked for."""
     position: str = "gps"
     """Observation of the agent's place in the trial's frame, in metres forward and to the right."""
     heading: str = "compass"
@@ -107,8 +107,8 @@ class SightingsConfig:
     columns: Annotated[int, POSITIVE] = 4
     """Columns of the picture."""
     least_evidence: Annotated[float, POSITIVE] = 3.0
-    """Evidence from which an object is named; 2 is as likely as not. What the goal's evidence says
-    is told in any case."""
+    """Evidence from which an object is named; at 2 it is as likely there as not. The evidence of
+    the goal enters the token in any case."""
     units: tuple[float, float] = (3.0, 5.0)
     """Metres that offsets and places are divided by."""
 
@@ -128,12 +128,12 @@ class EncoderConfig:
     visual: VisualKind = VisualKind.AUTO
     """How pictures are encoded."""
     frozen: bool | None = None
-    """Pictures' encoders do not learn; their features are stored instead of pixels.
+    """The encoders of pictures do not learn, and features are stored instead of pixels.
     None: a ViT is frozen, others learn."""
     checkpoint: str | None = None
-    """Weights that the pictures' encoders start from: a directory that `save_image_encoder` wrote,
-    or for a ViT a file with the names of timm, MAE or VC-1. A relative path that leads nowhere from
-    the working directory is taken from the project's folder."""
+    """Weights that encoders of pictures start from: a directory that `save_image_encoder` wrote, or
+    for a ViT a file with the names of timm, MAE or VC-1. A relative path is looked up in the
+    working directory, then in the project."""
     feature_width: Annotated[int | None, POSITIVE] = None
     """Features per picture, by a layer of their own. None: as many as the encoder has."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
@@ -147,11 +147,11 @@ class EncoderConfig:
     keys: tuple[str, ...] | None = None
     """Observations to use. None: all but those that are privileged."""
     privileged: tuple[str, ...] = ()
-    """Observations that the agent must not know, beside those that the environment says are
-    privileged: left out unless `keys` names them."""
+    """Observations that the agent must not know, beside those that the environment declares. They
+    are no inputs unless `keys` names them."""
     kinds: dict[str, Kind] = field(default_factory=dict)
-    """What arrays hold, by the observation's name, where the environment does not say it and their
-    type and bounds say it wrongly. `colour`: whole numbers up to 255. `depth`: metres, up to
+    """What an observation's array holds, where its type and bounds are misleading and the
+    environment does not declare it. `colour`: whole numbers up to 255. `depth`: metres, up to
     `depth_max`. `classes`: whole numbers that name something, each with an embedding. `numbers`:
     any others, scaled by their bounds. These four are pictures (but a vector of `classes` is
     categories). `flat`: numbers that are no picture and enter as a vector."""
@@ -159,10 +159,9 @@ class EncoderConfig:
     """Steps of a row that become tokens at once. Where there are more, each slice is computed again
     in the backward pass, so that the memory which it takes does not grow with the context."""
     vector_widths: dict[str, int] = field(default_factory=lambda: {"gps": 32})
-    """Vectors that get a linear layer, and its width; other vectors enter as they are."""
+    """Width of the linear layer of a vector; vectors that are not named have none."""
     angles: tuple[str, ...] = ("compass",)
-    """Vectors of angles in radians, which enter as their cosines and sines: a turn by a full circle
-    then changes nothing, and places can be turned into directions by products."""
+    """Vectors of angles in radians; they enter as cosines and sines."""
     scale_vectors: bool = True
     """Scale vectors whose finite bounds leave [-1, 1] to [-1, 1]."""
     vector_units: dict[str, tuple[float, ...]] = field(
@@ -174,27 +173,26 @@ class EncoderConfig:
             "critic_state": (5.0, 5.0, 5.0, 1.0),
         }
     )
-    """Vectors that are divided by units of their own instead of scaled by their bounds, and these
-    units, over and over: of `detections` a flag, pixels, and metres ahead and to the right."""
+    """Units that a vector's numbers are divided by, instead of being scaled by their bounds. A
+    shorter list is repeated: `detections` are 20 times a flag, pixels, metres ahead and right."""
     same_categories: dict[str, str] = field(default_factory=lambda: {"named": "goal"})
-    """Categories that are embedded by the table of another observation's, so that what is learned
-    of one is learned of both. One number more than that has stands for none, and is all zeros."""
+    """Categories that share the embedding table of another observation, so that learning about one
+    is learning about both. One number more than the other has means none, and is all zeros."""
     category_width: Annotated[int | None, POSITIVE] = None
     """Width of embedded categories and of the previous action. None: the model's."""
     depth_max: Annotated[float, POSITIVE] = 10.0
-    """Metres of depth that stand for all that is farther."""
+    """Depth in metres at which larger ones are cut off."""
     read_outs: ReadOutConfig | None = None
-    """Features of which the rows of the category that is asked for enter the token once more, and
-    with them what is in view, as a sum of the embeddings that also name what is asked for.
-    None: no features are read like that."""
+    """The rows of the category that is asked for enter the token once more, and so does a sum of
+    the embeddings of all categories in view. None: features are not read like this."""
     sightings: SightingsConfig | None = None
-    """Features from which the token says where the goal shows, and names one object in view with
-    its place. They enter the token by that alone. None: no features are read like that."""
+    """The token gets the place of the goal, if it is in view, and the name and place of one object
+    in view, instead of the features. None: features are not read like this."""
     prev_action: bool = True
-    """The previous action is an input, a symbol of its own at an episode's start."""
+    """The previous action is an input; at an episode's start, a symbol for none."""
     prev_reward: bool = False
-    """The previous reward is an input, given as the observation `prev_reward`, zero at an
-    episode's start. Needless where the environment observes `prev_reward` itself."""
+    """The previous reward is an input, zero at an episode's start. Not needed where the environment
+    observes `prev_reward` itself."""
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
