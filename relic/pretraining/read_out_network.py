@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.policy.encoders.backbones import SmallCNN
-from relic.policy.encoders.images import ImageEncoder
+from relic.policy.encoders.images import ImageEncoder, multiplies_bfloat16
 from relic.policy.encoders.sightings import EVIDENCE, TABLES
 from relic.pretraining.pictures import COLUMNS, DEPTHS
 
@@ -51,8 +51,11 @@ class ReadOutNetwork(nn.Module):
     def forward(self, rgb_BHW3: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, G, Y, X) of the cells and read-outs (B, K, C) of the columns."""
         x = (rgb_BHW3 * (1 / 255)).movedim(-1, 1)
-        early = self.early(x.contiguous(memory_format=torch.channels_last))
-        return self.cells(early), self.columns(self.late(early))[:, :, 0]
+        # As the frozen encoder will compute, which takes half of the time where it is native.
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+            early = self.early(x.contiguous(memory_format=torch.channels_last))
+            late = self.late(early)
+        return self.cells(early.float()), self.columns(late.float())[:, :, 0]
 
     @torch.no_grad()
     def write_into(self, encoder: ImageEncoder) -> None:

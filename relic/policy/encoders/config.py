@@ -137,7 +137,8 @@ class EncoderConfig:
     feature_width: Annotated[int | None, POSITIVE] = None
     """Features per picture, by a layer of their own. None: as many as the encoder has."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """How features of frozen encoders are stored, and on CUDA computed."""
+    """How features of frozen encoders are stored. In half precision they are also computed so: on
+    CUDA, and in bfloat16 on a CPU that multiplies it natively."""
     channels: Annotated[int | None, POSITIVE] = None
     """Channels of a CNN's first layer. None: 16, for ResNet-18 32."""
     vit: VitConfig = field(default_factory=VitConfig)

@@ -11,6 +11,7 @@ from relic.policy.encoders.images import (
     ImageEncoder,
     ImageSpec,
     image_spec,
+    lean_dtype,
     load_image_encoder,
     load_pretrained,
     save_image_encoder,
@@ -78,6 +79,26 @@ def test_frozen_features_are_those_of_convolutions_written_as_products(count):
     expected = (x.flatten(1) @ linear.weight.double().T + linear.bias.double()).clamp(min=0)
     features = encoder.frozen(pictures, torch.float32)
     torch.testing.assert_close(features.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_features_in_half_precision_are_near_the_full_ones_and_the_same_in_any_company():
+    encoder = ImageEncoder(_config("small_cnn", feature_width=10), COLOUR)
+    pictures = _pictures(70)
+    full = encoder.frozen(pictures, torch.float32)
+    half = encoder.frozen(pictures, torch.float16)
+    assert half.dtype == torch.float16
+    # A bfloat16 keeps 8 bits; several layers round.
+    torch.testing.assert_close(half.float(), full, atol=0.02 * full.max().item(), rtol=0.02)
+    for size in (1, 7, 32):
+        parts = [encoder.frozen(part, torch.float16) for part in pictures.split(size)]
+        assert torch.equal(torch.cat(parts), half)
+
+
+def test_only_what_is_kept_in_half_precision_is_computed_so():
+    assert lean_dtype(torch.float32, "cpu") is None
+    assert lean_dtype(torch.float32, "cuda") is None
+    assert lean_dtype(torch.float16, "cuda") == ("cuda", torch.float16)
+    assert lean_dtype(torch.float16, "cpu") in (None, ("cpu", torch.bfloat16))
 
 
 def test_recomputing_slices_keeps_one_slice_of_activations():
