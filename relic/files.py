@@ -66,9 +66,36 @@ def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield _parsed(line, f"{path}: line {number}")
 
 
+def measured_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the lines of a file of metrics, see `complete_lines`.
+
+    Raises:
+        StateError: If a line is damaged, or says nothing of the steps after which it was measured.
+    """
+    for number, line in enumerate(complete_lines(path), 1):
+        if not isinstance(line.get("env_steps"), int):
+            raise StateError(
+                f"{path}: line {number}: must hold env_steps, a whole number, got "
+                f"{line.get('env_steps')!r:.60}. Delete the line."
+            )
+        yield line
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise StateError(
             f"{where}: must be a JSON object, but it is damaged ({error}). Delete the line."
@@ -200,13 +227,28 @@ def mark_file(path: Path) -> Path:
     return path.with_suffix(".mark.json")
 
 
-def write_mark(path: Path) -> None:
-    """Bring a growing file of lines to the disk, and note beside it what it holds so far."""
-    if path.exists():
-        sync(path)
-        content = path.read_bytes()
-        seen = {"bytes": len(content), "lines": content.count(b"\n"), "content": _hash(content)}
-        write_sealed(mark_file(path), seen)
+class Mark:
+    """What a growing file of lines holds so far, noted beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; nothing is read yet."""
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._bytes = self._lines = 0
+
+    def write(self) -> None:
+        """Bring the file to the disk, and note what it holds; only what is new to it is read."""
+        if not self._path.exists():
+            return
+        sync(self._path)
+        with self._path.open("rb") as file:
+            file.seek(self._bytes)
+            new = file.read()
+        self._hash.update(new)
+        self._bytes += len(new)
+        self._lines += new.count(b"\n")
+        seen = {"bytes": self._bytes, "lines": self._lines, "content": self._hash.hexdigest()}
+        write_sealed(mark_file(self._path), seen)
 
 
 def changed_since_mark(path: Path) -> str | None:
@@ -218,7 +260,7 @@ def changed_since_mark(path: Path) -> str | None:
     if not mark.exists():
         return None
     try:
-        noted = json.loads(mark.read_bytes())
+        noted = parse_json(mark.read_bytes())
         if not is_intact(mark, noted):
             raise ValueError("its checksum is another")
         size, lines, wanted = (noted[key] for key in ("bytes", "lines", "content"))

@@ -44,8 +44,9 @@ from relic.figures import (
 from relic.files import make_directory
 from relic.measures import label
 from relic.run.config import RunConfig
-from relic.schema import in_lines
+from relic.schema import ConfigError
 from relic.shipped import located, outside
+from relic.stops import guarded
 
 T = TypeVar("T", Run, Shipped)
 _SHOWN_CHANGES = 5
@@ -56,23 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0; 1 if a run is behind the shipped ones; 2 if something is refused.
+        0; 1 if a run is behind the shipped ones, or the disk refuses; 2 if something else does.
     """
-    options = parse(arguments)
-    try:
-        runs = [_completed(read_run(path)) for path in options.runs]
-        if options.save is not None:
-            write_shipped(as_shipped(runs), options.save)
-            print(options.save)
-            return 0
-        shipped = [_shipped_for(run, options.reference) for run in runs]
-        verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
-        out = options.out or outside(located(options.runs[0])) / "plots"
-        make_directory(out, key="--out")
-        (drawn,) = save_figures({"learning_curve": plot(runs, shipped[0])}, out)
-    except (ValueError, OSError) as error:
-        print(in_lines(error, 3), file=sys.stderr)
-        return 2
+    return guarded(lambda: _main(parse(arguments)))
+
+
+def _main(options: argparse.Namespace) -> int:
+    runs = [_completed(read_run(path)) for path in options.runs]
+    if options.save is not None:
+        make_directory(options.save.parent, key="--save")
+        write_shipped(as_shipped(runs), options.save)
+        print(options.save)
+        return 0
+    shipped = [_shipped_for(run, options.reference) for run in runs]
+    verdicts = [s and judge(run, s) for run, s in zip(runs, shipped, strict=True)]
+    out = options.out or outside(located(options.runs[0])) / "plots"
+    make_directory(out, key="--out")
+    (drawn,) = save_figures({"learning_curve": plot(runs, shipped[0])}, out)
     for run, verdict in zip(runs, verdicts, strict=True):
         print(sentence(run, verdict))
     if len(runs) > 1:
@@ -149,13 +150,13 @@ def plot(runs: Sequence[Run], shipped: Shipped | None) -> Figure:
     """Draw the runs' scores against environment steps, over what is on track.
 
     Raises:
-        ValueError: If the runs have no score in common.
+        ConfigError: If the runs have no score in common.
     """
     preferred = runs[0].score if shipped is None else shipped.score_for(runs[0])
     candidates = (preferred, *runs[0].curves)
     shared = [name for name in candidates if all(name in run.curves for run in runs)]
     if not shared:
-        raise ValueError(
+        raise ConfigError(
             f"{runs[0].name}: must have a score in common with the other runs, got "
             f"{'; '.join(', '.join(run.curves) for run in runs)}. Compare runs of one task."
         )

@@ -26,7 +26,13 @@ import numpy as np
 import yaml
 
 from relic.bounded_yaml import parse_yaml
-from relic.files import changed_since_mark, complete_lines, read_sealed_text, write_json
+from relic.files import (
+    StateError,
+    changed_since_mark,
+    measured_lines,
+    read_sealed_text,
+    write_json,
+)
 from relic.policy.memory.memories import unread_sections
 from relic.policy.origin import CONFIG_FILE
 from relic.policy.weights import CheckpointError, read_json
@@ -173,7 +179,7 @@ def read_run(directory: str | Path) -> Run:
     config = _read_config(file)
     if said := changed_since_mark(metrics):
         _log.warning(said)
-    lines = list(complete_lines(metrics))
+    lines = list(measured_lines(metrics))
     curves = {}
     for name in SCORES:
         points = _validated(lines, name) if name.startswith("val/") else _by_rollout(lines, name)
@@ -188,14 +194,23 @@ def read_run(directory: str | Path) -> Run:
 
 
 def _validated(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
-    return [(line["env_steps"], line[name]) for line in lines if name in line]
+    return [(line["env_steps"], _score(line, name)) for line in lines if name in line]
+
+
+def _score(line: Mapping[str, Any], name: str) -> float:
+    if not isinstance(line[name], int | float):
+        raise StateError(
+            f"{METRICS_FILE}: {name} after {line['env_steps']} steps must be a number, got "
+            f"{line[name]!r:.60}. Delete the line."
+        )
+    return float(line[name])
 
 
 def _by_rollout(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
     """Return one point per rollout: in it, scores rise with the context and then fall back."""
     points, values = [], []
     for line in lines:
-        values += [line[name]] if name in line else []
+        values += [_score(line, name)] if name in line else []
         if line.get("update") == "full" and values:
             points.append((line["env_steps"], float(np.mean(values))))
             values = []
@@ -256,18 +271,28 @@ def read_shipped(path: Path) -> Shipped:
     content = read_json(path, _FORMAT)
     try:
         curves = {
-            name: tuple(
-                Curve(np.array(c["env_steps"], float), np.array(c["score"], float)) for c in runs
-            )
+            name: tuple(_curve(c["env_steps"], c["score"]) for c in runs)
             for name, runs in content["curves"].items()
         }
+        if not curves or not all(curves.values()):
+            raise ValueError("a score without a curve")
         config = upgrade_config(content["config"])
-        return Shipped(content["experiment"], config, content["score"], curves)
-    except KeyError as error:
+        return Shipped(str(content["experiment"]), config, str(content["score"]), curves)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        said = f"one without {error}" if isinstance(error, KeyError) else f"another ({error})"
         raise CheckpointError(
-            f"{path}: must be a file of learning curves, got one without {error}. "
-            "Write one by --save, or name a run directory."
+            f"{path}: must be a file of learning curves, got {said}. Write one by --save, or name "
+            "a run directory."
         ) from None
+
+
+def _curve(steps: Any, scores: Any) -> Curve:
+    step_P, score_P = np.array(steps, float), np.array(scores, float)
+    if step_P.ndim != 1 or step_P.shape != score_P.shape or not step_P.size:
+        raise ValueError(f"{step_P.shape} steps for {score_P.shape} scores")
+    if not (np.diff(step_P) > 0).all() or not np.isfinite(score_P).all():
+        raise ValueError("steps must grow and scores be finite")
+    return Curve(step_P, score_P)
 
 
 def shipped_file(experiment: str) -> Path:

@@ -22,6 +22,7 @@ from relic.files import (
     Seal,
     complete_lines,
     make_directory,
+    parse_json,
     publish,
     read_sealed,
     write_json,
@@ -70,7 +71,7 @@ def identity(
 
 def policy_digest(checkpoint: Path) -> str:
     """Return twelve hexadecimal digits that change with a policy's configuration or weights."""
-    description = json.loads((checkpoint / DESCRIPTION_FILE).read_text())
+    description = parse_json((checkpoint / DESCRIPTION_FILE).read_bytes())
     # Not what else is noted there, such as steps: the same weights are the same policy.
     weights = json.dumps([description["config"], description["checksums"]], sort_keys=True)
     return hashlib.sha256(weights.encode()).hexdigest()[:12]
@@ -172,7 +173,7 @@ def _line(record: Record) -> str:
 
 def _check_same(file: Path, identity: dict[str, Any]) -> None:
     try:
-        found = leaves(json.loads(file.read_text()))
+        found = leaves(parse_json(file.read_bytes()))
     except ValueError as error:
         raise ConfigError(
             f"{file}: must say what was evaluated, got a damaged file ({error}). "

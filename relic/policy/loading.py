@@ -6,7 +6,6 @@ encoders: frozen weights are saved with the others. What else a training run sav
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from relic.files import is_intact, write_sealed
+from relic.files import is_intact, parse_json, write_sealed
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
 from relic.policy.weights import (
@@ -287,7 +286,7 @@ def find_checkpoint(path: str | Path, *, which: Literal["latest", "best"] = "lat
         if not pointer.is_file():
             continue
         try:
-            content = json.loads(pointer.read_text())
+            content = parse_json(pointer.read_bytes())
             if not is_intact(pointer, content):
                 raise ValueError("its checksum is another")
             name = content["name"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from envs.core.options import keywords
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.bounded_yaml import parse_yaml
-from relic.files import read_sealed_text, write_json
+from relic.files import parse_json, read_sealed_text, write_json
 from relic.schema import ConfigError
 from relic.upgrade import upgrade_config
 
@@ -127,7 +126,7 @@ def _known_programs() -> Path:
 
 def _read_known(file: Path) -> set[str]:
     try:
-        return set(map(str, json.loads(file.read_bytes())))
+        return set(map(str, parse_json(file.read_bytes())))
     except (OSError, ValueError, TypeError):
         return set()
 

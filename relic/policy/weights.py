@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relic.files import CheckpointError, is_intact, publish
+from relic.files import CheckpointError, is_intact, parse_json, publish
 
 
 def write_weights(path: Path, module: nn.Module) -> dict[str, int]:
@@ -150,8 +149,8 @@ def read_json(path: Path, newest_format: int) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: must describe the weights, found no file.")
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: must be JSON, got a damaged file ({error}). Use another copy."
         ) from None

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from relic.pretraining.pictures import label_pictures
 from relic.pretraining.pretrain import dice_loss, found_and_right
 from relic.run.progress import tell
 from relic.schema import POSITIVE, at_least, check_bounds
+from relic.stops import guarded, refusals
 
 WEIGHTS_FILE = "vit.safetensors"
 RECORD_FILE = "vit.json"
@@ -301,19 +302,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = vars(parse(arguments))
+    return guarded(lambda: _main(vars(parse(arguments))))
+
+
+def _main(options: dict[str, Any]) -> int:
     checkpoint, directory, device = (options.pop(k) for k in ("checkpoint", "directory", "device"))
     sizes = {f.name: options.pop(f"vit_{f.name}") for f in fields(VitConfig)}
-    try:
+    with refusals():
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 "finetune_vit: --device must be there, got cuda without any. Use --device cpu."
             )
         settings = FinetuneSettings(vit=VitConfig(**sizes), **options)
         finetune(checkpoint, directory, settings, device=device)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
     sys.stdout.write(
         f"Wrote {directory / WEIGHTS_FILE}. Use it with policy.encoder.visual=vit "
         f"policy.encoder.checkpoint={directory / WEIGHTS_FILE}\n"

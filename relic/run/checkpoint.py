@@ -12,7 +12,6 @@ never changes a result.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,15 @@ from typing import Any
 
 import torch
 
-from relic.files import DamagedError, StateError, check_file, checksum, sync, write_sealed
+from relic.files import (
+    DamagedError,
+    StateError,
+    check_file,
+    checksum,
+    parse_json,
+    sync,
+    write_sealed,
+)
 from relic.policy.loading import DESCRIPTION_FILE, WEIGHTS_FILE, load_policy_weights, save_policy
 from relic.policy.weights import CheckpointError
 from relic.ppo.loop import restore_memory
@@ -271,7 +278,7 @@ class RunSaver:
         for saved in self._store.all():
             for part in saved.path.glob("rank*.json"):  # of as many ranks as saved it
                 try:
-                    used.update(json.loads(part.read_bytes())["chunks"])
+                    used.update(parse_json(part.read_bytes())["chunks"])
                 except (ValueError, LookupError, TypeError):
                     return  # who cannot be asked may need any; they cost space only
         for path in self._chunk_root.iterdir():

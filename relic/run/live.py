@@ -113,7 +113,7 @@ def page(
         ("environment steps", f"{steps:,} of {total_steps:,} ({100 * steps / total_steps:.0f} %)"),
         ("written", time.strftime("%Y-%m-%d %H:%M:%S")),
     ]
-    if refresh_s and newest.get("sps") and steps < total_steps:
+    if refresh_s and _is_number(newest.get("sps")) and newest["sps"] > 0 and steps < total_steps:
         left_min = (total_steps - steps) / newest["sps"] / 60
         facts.append(("time left at this speed", f"{left_min:,.0f} min"))
     charts = (_chart(title, lines, metrics) for title, lines in _CHARTS.items())
@@ -124,7 +124,7 @@ def page(
 def _chart(title: str, lines: Mapping[str, str], metrics: Sequence[Mapping[str, Any]]) -> str:
     """Return a figure with the lines that there are; nothing if there are none."""
     points = {
-        text: [(m["env_steps"], m[key]) for m in metrics if math.isfinite(m.get(key, math.nan))]
+        text: [(m["env_steps"], m[key]) for m in metrics if _is_number(m.get(key))]
         for key, text in lines.items()
     }
     points = {text: _thinned(line) for text, line in points.items() if line}
@@ -155,6 +155,10 @@ def _chart(title: str, lines: Mapping[str, str], metrics: Sequence[Mapping[str, 
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name} against steps">'
         f"{frame}{drawn}</svg></figure>"
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _line(

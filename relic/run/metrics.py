@@ -25,7 +25,14 @@ import numpy as np
 import torch
 
 from relic.extras import install_command
-from relic.files import changed_since_mark, complete_lines, mark_file, write_mark, write_text
+from relic.files import (
+    Mark,
+    changed_since_mark,
+    mark_file,
+    measured_lines,
+    parse_json,
+    write_text,
+)
 from relic.run.distributed import Ranks
 from relic.schema import in_lines
 from relic.upgrade import upgrade_metrics
@@ -102,7 +109,33 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     if said := changed_since_mark(path):
         _log.warning(said)
-    return [upgrade_metrics(line) for line in complete_lines(path)] if path.exists() else []
+    return [upgrade_metrics(line) for line in measured_lines(path)] if path.exists() else []
+
+
+def cut_metrics(path: Path, env_steps: int) -> None:
+    """Drop lines beyond a checkpoint, which the resumed run will write again, and damaged ones.
+
+    Args:
+        path: A `metrics.jsonl`, which may not be there.
+        env_steps: Of the checkpoint.
+    """
+    if said := changed_since_mark(path):
+        _log.warning("%s The run goes on; its weights do not depend on it.", said)
+    if not path.exists():
+        return
+    kept = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            steps = _env_steps(line)
+            if steps is None and line.endswith(b"\n"):
+                _log.warning("%s: line %d is damaged and left out.", path, number)
+            elif steps is not None and steps <= env_steps:
+                kept.append(line.decode())
+    # What is noted is of the longer file. Without it a kill in between raises no false alarm; and
+    # it leaves the longer file, or the whole shorter one, which the next start cuts again.
+    mark_file(path).unlink(missing_ok=True)
+    write_text(path, "".join(kept))
+    Mark(path).write()
 
 
 class MetricsLog:
@@ -123,6 +156,7 @@ class MetricsLog:
             patience_s: How long that may take before the run goes on without it.
         """
         self.path = path
+        self._mark = Mark(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         named = (mirrors or {}).items()
         self._mirrors = [_Background(name, opened, patience_s) for name, opened in named]
@@ -142,27 +176,7 @@ class MetricsLog:
 
         What is missing when the run goes on from there, or has changed, is then said.
         """
-        write_mark(self.path)
-
-    def truncate_after(self, env_steps: int) -> None:
-        """Drop lines beyond a checkpoint, which the resumed run will write again."""
-        if said := changed_since_mark(self.path):
-            _log.warning("%s The run goes on; its weights do not depend on it.", said)
-        if not self.path.exists():
-            return
-        kept = []
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                steps = _env_steps(line)
-                if steps is None and line.endswith(b"\n"):
-                    _log.warning("%s: line %d is damaged and left out.", self.path, number)
-                elif steps is not None and steps <= env_steps:
-                    kept.append(line.decode())
-        # What is noted is of the longer file. Without it a kill in between raises no false alarm;
-        # and it leaves the longer file, or the whole shorter one, which the next start cuts again.
-        mark_file(self.path).unlink(missing_ok=True)
-        write_text(self.path, "".join(kept))
-        write_mark(self.path)
+        self._mark.write()
 
     def close(self) -> None:
         """Give the mirrors a few seconds, all together, to finish."""
@@ -312,9 +326,10 @@ class _Background:
 def _env_steps(line: bytes) -> int | None:
     """Return the steps of a line; None if it is cut or damaged."""
     try:
-        return int(json.loads(line)["env_steps"]) if line.endswith(b"\n") else None
+        steps = parse_json(line)["env_steps"] if line.endswith(b"\n") else None
     except (ValueError, TypeError, LookupError):
         return None
+    return steps if isinstance(steps, int) else None
 
 
 def _is_defined(value: Any) -> bool:

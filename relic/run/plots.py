@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from relic.figures import (
 )
 from relic.measures import label
 from relic.run.metrics import read_metrics
+from relic.stops import guarded
 
 Metrics = Sequence[dict[str, Any]]
 
@@ -146,14 +148,15 @@ PLOTS: dict[str, Callable[[Metrics], Figure | None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the plots of the run directory named on the command line."""
+    """Draw the plots of the run directory named on the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Draw the plots of a run.")
     parser.add_argument("run_dir", type=Path)
-    try:
-        written = plot_run(parser.parse_args(argv).run_dir)
-    except FileNotFoundError as error:
-        parser.exit(2, f"{error}\n")
-    parser.exit(0, "".join(f"{path}\n" for path in written))
+    options = parser.parse_args(argv)
+
+    def draw() -> None:
+        print(*plot_run(options.run_dir), sep="\n")
+
+    return guarded(draw)
 
 
 def _series(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
@@ -208,4 +211,4 @@ def _panels(metrics: Metrics, keys: Sequence[str]) -> Figure | None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

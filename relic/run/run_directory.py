@@ -8,7 +8,6 @@ whenever a save was interrupted. What else one contains is `relic.run.checkpoint
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from relic.files import (
     hold,
     is_intact,
     make_directory,
+    parse_json,
     read_sealed_text,
     sync,
     write_sealed,
@@ -321,7 +321,7 @@ class CheckpointStore:
 def _read_object(path: Path) -> dict[str, Any] | None:
     """Return what a small file says; None where it is missing or damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) and is_intact(path, content) else None

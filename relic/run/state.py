@@ -19,7 +19,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from relic.files import DamagedError, check_file, checksum, is_intact, sync
+from relic.files import DamagedError, check_file, checksum, is_intact, parse_json, sync
 
 CHECKSUMS_FILE = "checksums.json"
 Checksums = Mapping[str, str]
@@ -81,12 +81,12 @@ def load_state(directory: Path, name: str, checksums: Checksums | None = None) -
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DamagedError(
             f"{path}: must exist, found nothing. The checkpoint is incomplete."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DamagedError(f"{path}: must be JSON, but it is damaged ({error}).") from None
 
 

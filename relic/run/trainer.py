@@ -31,6 +31,7 @@ from relic.run.metrics import (
     Mirror,
     TensorBoardMirror,
     WandbMirror,
+    cut_metrics,
     new_wandb_id,
     read_metrics,
     summarise_episodes,
@@ -164,6 +165,7 @@ class Trainer:
         if self.ranks.is_first:
             self.store.tidy(self.env_steps)
             self.saver.drop_unused_chunks()
+            cut_metrics(self.directory.metrics, self.env_steps)
 
     def _restore(self, saved: Saved) -> dict[str, Any]:
         try:
@@ -310,13 +312,11 @@ class Trainer:
     def _live_page(self) -> LivePage | None:
         if not self.ranks.is_first:
             return None
-        # What lies beyond the checkpoint comes again.
-        lines = read_metrics(self.directory.metrics)
-        earlier = [line for line in lines if line["env_steps"] <= self.env_steps]
+        earlier = read_metrics(self.directory.metrics)
         return LivePage(self.directory.path / "live.html", self.config.planned_steps, earlier)
 
     def _open_log(self) -> MetricsLog | None:
-        """Open the metrics on the first rank, without what lies beyond the checkpoint."""
+        """Open the metrics on the first rank."""
         if not self.ranks.is_first:
             return None
         logging = self.config.logging
@@ -336,9 +336,7 @@ class Trainer:
                 directory=self.directory.path,
                 config=to_plain(self.config),
             )
-        log = MetricsLog(self.directory.metrics, mirrors)
-        log.truncate_after(self.env_steps)
-        return log
+        return MetricsLog(self.directory.metrics, mirrors)
 
 
 def prepare_process(config: RunConfig) -> None:

@@ -6,7 +6,6 @@ the newest agent is worth beside the untrained one, on fresh trials.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -22,7 +21,7 @@ from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record, in_order, policy_digest
-from relic.files import is_intact, write_sealed
+from relic.files import is_intact, parse_json, write_sealed
 from relic.measures import number
 from relic.policy import load
 from relic.policy.loading import find_checkpoint
@@ -175,7 +174,7 @@ def final_scores(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> st
 def _kept_scores(path: Path, agent: str) -> str | None:
     """Return the scores of an agent that were measured before, if they were and are whole."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         known = is_intact(path, content) and content["policy"] == agent
         return "\n".join(content["scores"]) if known else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

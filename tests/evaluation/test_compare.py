@@ -289,3 +289,40 @@ def test_runs_of_two_versions_are_saved_as_one_curve(tmp_path):
     saved = tmp_path / "curve.json"
     assert main([str(tmp_path / "older"), str(tmp_path / "newer"), f"--save={saved}"]) == 0
     assert read_shipped(saved).config["ppo"]["target_kl"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", "line 51: must hold env_steps"),
+        ('{"env_steps": 1020, "val/return": "high"}', "val/return after 1020 steps must be"),
+        ("[" * 100_000, "line 51: must be a JSON object, but it is damaged"),
+    ],
+)
+def test_a_line_of_another_kind_is_told(tmp_path, capsys, line, message):
+    make_run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    assert main([str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"curves": []},
+        {"curves": {"val/return": []}, "score": "val/success"},
+        {"curves": {"val/return": [{"env_steps": [], "score": []}]}},
+        {"curves": {"val/return": [{"env_steps": [1, 2], "score": [1.0]}]}},
+        {"curves": {"val/return": [{"env_steps": [2, 1], "score": [1.0, 2.0]}]}},
+        {"curves": {"val/return": [{"env_steps": [1], "score": ["x"]}]}},
+        {"curves": {"val/return": [3]}},
+        {"config": None},
+    ],
+)
+def test_a_damaged_file_of_curves_is_told(shipped, tmp_path, capsys, damaged):
+    content = json.loads((tmp_path / "curve.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(content | damaged))
+    reference = ["--reference", str(tmp_path / "other.json")]
+    assert main([str(tmp_path / "s0"), *reference, "--out", str(tmp_path)]) == 2
+    assert "must" in capsys.readouterr().err

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from relic.run.metrics import MetricsLog, TensorBoardMirror, WandbMirror, is_clock, read_metrics
+from relic.files import StateError, changed_since_mark
+from relic.run.live import LivePage
+from relic.run.metrics import (
+    MetricsLog,
+    TensorBoardMirror,
+    WandbMirror,
+    cut_metrics,
+    is_clock,
+    read_metrics,
+)
 
 
 class Broken:
@@ -42,7 +51,7 @@ def test_a_resumed_run_drops_what_it_writes_again(tmp_path):
     with log.path.open("a") as file:
         file.write('{"env_steps": 4, "lo')  # a kill in the middle of a line
     assert len(read_metrics(log.path)) == 3
-    log.truncate_after(2)
+    cut_metrics(log.path, 2)
     log.write({"env_steps": 3, "again": True})
     assert [json.loads(line)["env_steps"] for line in log.path.read_text().splitlines()] == [
         1,
@@ -71,6 +80,38 @@ def test_a_stalled_mirror_does_not_stall_the_run(tmp_path, caplog):
     assert "queue is full" in caplog.text
     stalled.released.set()
     log.close()
+
+
+NOT_MEASURED = ("{}", "[1]", '{"env_steps": null}', '{"env_steps": "2"}', "[" * 100_000)
+"""Lines that say nothing of a step; the last is nested more deeply than a parser goes."""
+
+
+@pytest.mark.parametrize("line", NOT_MEASURED)
+def test_a_line_that_says_no_steps_is_told_and_stops_no_run(tmp_path, caplog, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"env_steps": 1, "sps": "fast", "entropy": "high"}}\n{line}\n')
+    with pytest.raises(StateError, match=r"metrics\.jsonl: line 2: must .* Delete the line\."):
+        read_metrics(path)
+    cut_metrics(path, 5)  # as a run does that goes on
+    assert "line 2 is damaged and left out" in caplog.text
+    (kept,) = read_metrics(path)
+    LivePage(tmp_path / "live.html", 10, [kept]).add({"env_steps": 2, "entropy": 0.5})
+    assert "2 of 10" in (tmp_path / "live.html").read_text()
+
+
+def test_what_is_noted_of_a_growing_file_is_read_once_and_covers_all_of_it(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl")
+    for step in range(4):
+        log.write({"env_steps": step})
+        log.secure()
+        assert changed_since_mark(log.path) is None
+    content = log.path.read_bytes()
+    log.path.write_bytes(content.replace(b"1", b"7"))
+    assert "one of its first 4 lines has changed" in str(changed_since_mark(log.path))
+    log.secure()  # lines that were noted are not read again
+    assert "one of its first 4 lines has changed" in str(changed_since_mark(log.path))
+    log.path.write_bytes(content[: len(content) // 2])
+    assert "holds 2 of the first 4 lines" in str(changed_since_mark(log.path))
 
 
 def refuse(error):

@@ -1,6 +1,6 @@
 import pytest
 
-from relic.run.plots import PLOTS
+from relic.run.plots import PLOTS, main
 
 
 def updates(kinds):
@@ -20,3 +20,10 @@ def test_each_line_can_be_seen(name, kinds):
     assert lines
     for line in lines:
         assert (line.get_marker() in ("", "None")) == (len(line.get_xdata()) > 1)
+
+
+def test_a_damaged_file_is_told_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"env_steps": 1}\n{"entropy": 2}\n')
+    assert main([str(tmp_path)]) == 2
+    assert "metrics.jsonl: line 2: must hold env_steps" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 2
