@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help setup core train test test-slow test-cluster bench check docs format wheel clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # An environment without pip is one whose making failed, as it does where Debian's python3-venv is missing.
 $(VENV)/.core: pyproject.toml constraints.txt

@@ -37,11 +37,11 @@ def verdict(times: Mapping[str, float], config: RunConfig) -> str:
     shares = {p: times.get(p, 0.0) / total for p in PARTS}
     split = ", ".join(f"{p} {100 * s:.0f} %" for p, s in shares.items())
     slowest = max(shares, key=lambda p: shares[p])
-    return f"{split}: {_advice(config)[slowest]}"
+    return f"{split}. Faster with {_advice(config)[slowest]}."
 
 
 def _advice(config: RunConfig) -> dict[str, str]:
-    """Return what would make each part faster."""
+    """Return with what each part would be faster."""
     rollout, updates = config.rollout, config.updates
     partial = updates.per_rollout > updates.full_per_rollout
     simulate = ["more env threads"]
@@ -53,10 +53,10 @@ def _advice(config: RunConfig) -> dict[str, str]:
     if partial and updates.prefix_gradient is PrefixGradient.FULL:
         learn.append("updates.prefix_gradient=detached")
     return {
-        "simulate": f"simulator-bound: {', or '.join(simulate)}",
-        "act": f"acting-bound: more rows (rollout.num_envs, {rollout.num_envs} now) share a step",
-        "learn": f"learner-bound: {', or '.join(learn)}",
-        "refresh": f"refresh-bound: fewer updates.per_rollout ({updates.per_rollout} now)",
+        "simulate": ", or ".join(simulate),
+        "act": f"more rows (rollout.num_envs, {rollout.num_envs} now)",
+        "learn": ", or ".join(learn),
+        "refresh": f"fewer updates.per_rollout ({updates.per_rollout} now)",
     }
 
 
