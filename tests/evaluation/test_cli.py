@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,7 @@ def test_evaluation_of_a_run_writes_the_fixed_names(run, tmp_path, capsys):
     assert "CHANGED: episodes=4 instead of 40" in said
     assert summary["protocol_hash"] in said
     assert "gain at 3" in said
+    assert re.search(r"^length: [\d.]+ in all episodes$", said, re.MULTILINE)
 
 
 def test_evaluating_twice_gives_the_same_bytes(run, tmp_path):

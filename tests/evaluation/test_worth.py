@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -114,7 +116,8 @@ def test_page_and_text_show_it():
         "context_limit": "none", "trained_steps": None, "trained_episodes": None,
     }  # fmt: skip
     whole = {**facts, **summary, "context": context_worth(records)}
-    assert "25.0 % [25.0, 25.0]" in page(whole, [], run="r")
-    assert "kept minus cleared, episodes from 5 on: 25.0 % [25.0, 25.0]" in describe(whole)
+    assert "25.0 points [25.0, 25.0]" in page(whole, [], run="r")
+    assert "kept minus cleared, episodes from 5 on: 25.0 points [25.0, 25.0]" in describe(whole)
+    assert re.search(r"gain at \d+: -?[\d.]+ points \[", describe(whole))
     without = {**facts, **summary, "context": {}}
     assert "What the context is worth" not in page(without, [], run="r")

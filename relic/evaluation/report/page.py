@@ -11,7 +11,7 @@ from typing import Any
 from relic.evaluation.curves import varies
 from relic.evaluation.report.html import details, document, picture, table
 from relic.evaluation.report.replay import SCRIPT, STYLE, replay_section
-from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate
+from relic.evaluation.report.text import CONTROL_WORDS, at, controls_of, estimate, points
 from relic.evaluation.worth import PARTS
 from relic.files import write_text
 from relic.measures import label, number
@@ -132,7 +132,7 @@ def _worth(summary: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, entry in worth.items():
         against = [{k: entry.get(f"{c}_{k}") for k in ("mean", "low", "high")} for c in others]
-        shown = [estimate(part, name) if part else "-" for part in (entry, *against)]
+        shown = [points(estimate(part, name)) if part else "-" for part in (entry, *against)]
         kept, cleared = (number(entry[k], name) for k in ("kept", "cleared"))
         oracle = []
         if "oracle" in entry:
@@ -165,7 +165,7 @@ def _worth_by_goal(worth: Mapping[str, Any]) -> str:
             label(name),
             part.replace("_", " "),
             *(number(entry[part][k], name) for k in ("kept", "cleared")),
-            estimate(entry[part], name),
+            points(estimate(entry[part], name)),
         ]
         for name, entry in worth.items()
         for parts in PARTS.values()
@@ -187,8 +187,8 @@ def _gains(summary: Mapping[str, Any]) -> str:
             [
                 label(name),
                 f"{gain['from_episode']} to {gain['to_episode']}",
-                estimate(gain, name),
-                *(number(gain.get(f"{control}_mean"), name) for control in controls),
+                points(estimate(gain, name)),
+                *(points(number(gain.get(f"{control}_mean"), name)) for control in controls),
                 number(summary["area"][name]["mean"], name),
                 "-" if competence is None else str(competence),
             ]

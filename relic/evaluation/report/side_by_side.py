@@ -23,7 +23,7 @@ from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.html import document, picture, table
 from relic.evaluation.report.plots import band, mark_trained, numbers, trained_context
-from relic.evaluation.report.text import aligned, estimate
+from relic.evaluation.report.text import aligned, estimate, points
 from relic.figures import (
     GREY,
     LOOKS,
@@ -307,7 +307,8 @@ def _row(entry: Mapping[str, Any], name: str) -> Iterator[str]:
     yield number(values["first"]["mean"], name)
     yield number(values["late"]["mean"], name)
     for part in ("gain", "tail", "area", "difference"):
-        yield "-" if values[part] is None else estimate(values[part], name)
+        shown = "-" if values[part] is None else estimate(values[part], name)
+        yield points(shown) if part in ("gain", "difference") else shown
 
 
 def _is_sweep(comparison: Mapping[str, Any]) -> bool:

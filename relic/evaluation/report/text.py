@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relic.evaluation.controls import ContextControl
+from relic.evaluation.curves import varies
 from relic.measures import label, number
 
 CONTROL_WORDS = {
@@ -25,6 +26,10 @@ def describe(summary: Mapping[str, Any]) -> str:
         f"{summary['trials']} trials x {summary['repeats']}"
     ]
     for name, curve in summary["metrics"].items():
+        worth = summary.get("context", {}).get(name, {})
+        if not varies([curve]) and "oracle" not in worth:
+            lines.append(f"{label(name)}: {number(curve['mean'][0], name)} in all episodes")
+            continue
         controls = controls_of(curve)
         words = "".join(f", {CONTROL_WORDS[control]}" for control in controls)
         lines.append(f"{label(name)} after 0, 1, ... episodes (mean, 95 % interval{words})")
@@ -35,14 +40,14 @@ def describe(summary: Mapping[str, Any]) -> str:
                 lines.append(f"  {i:3d}  {own}{others}")
         gain = summary["gain"][name]
         others = "".join(
-            f", {CONTROL_WORDS[control]} {number(gain.get(f'{control}_mean'), name)}"
+            f", {CONTROL_WORDS[control]} {points(number(gain.get(f'{control}_mean'), name))}"
             for control in controls
         )
-        lines.append(f"  gain at {gain['to_episode']}: {estimate(gain, name)}{others}")
-        if worth := summary.get("context", {}).get(name):
+        lines.append(f"  gain at {gain['to_episode']}: {points(estimate(gain, name))}{others}")
+        if worth:
             lines.append(
                 f"  context kept minus cleared, episodes from {worth['from_episode']} on: "
-                f"{estimate(worth, name)} (kept {number(worth['kept'], name)}, cleared "
+                f"{points(estimate(worth, name))} (kept {number(worth['kept'], name)}, cleared "
                 f"{number(worth['cleared'], name)})"
             )
             if "oracle" in worth:
@@ -67,6 +72,11 @@ def estimate(value: Mapping[str, float | None], measure: str = "") -> str:
     """Return a mean with its interval, as it is shown."""
     mean, low, high = (number(value[part], measure) for part in ("mean", "low", "high"))
     return f"{mean} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+
+
+def points(shown: str) -> str:
+    """Turn a number as it is shown into a difference: those of shares are points, not per cent."""
+    return shown.replace(" %", " points")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
