@@ -23,17 +23,12 @@ import torch
 from torch import Tensor
 
 from relic.policy.memory.config import TransformerConfig
+from relic.policy.memory.counted_state import CountedState
 from relic.policy.memory.positions import Positions, positions
-from relic.policy.memory.sequence_model import (
-    ContextOverflowError,
-    Rows,
-    SequenceState,
-    StaleStateError,
-    row_indices,
-)
+from relic.policy.memory.sequence_model import Rows, StaleStateError, row_indices
 
 
-class KVCache(SequenceState):
+class KVCache(CountedState):
     """Keys, values and positions of N rows, each at its own length.
 
     Args:
@@ -57,13 +52,9 @@ class KVCache(SequenceState):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        if num_rows < 1 or capacity < 1:
-            raise ValueError(
-                f"initial_state: num_rows and capacity must be at least 1, got {num_rows} and "
-                f"{capacity}. Pass the rows of the environment and the steps of a trial."
-            )
+        device = torch.device(device)
+        super().__init__(num_rows, capacity, device)
         self.config = config
-        self.capacity = capacity
         self.max_episode_steps = max_episode_steps
         self.num_sinks = config.sink_slots
         self.slots = config.slots_for(capacity, max_episode_steps)
@@ -74,12 +65,10 @@ class KVCache(SequenceState):
         """Runs the device's part of a step that is written (`CUDAGraphSteps`). None: the model."""
         self.step_views: object = None
         """Arrays that compiled steps keep of this cache and of the weights (`cpu/step.py`)."""
-        device = torch.device(device)
         # Tensors made in inference mode could not stand before a forward pass with gradient.
         with torch.inference_mode(False):
             self.kv = _allocate(config, num_rows, self.num_sinks + self.slots, device, dtype)
             zeros = torch.zeros(num_rows, dtype=torch.long, device=device)
-            self.lengths = zeros.clone()
             self.segment_steps = zeros.clone()
             """Steps of the running segment so far, (N,)."""
             self.last = Positions(zeros - 1, zeros.clone())
@@ -90,16 +79,9 @@ class KVCache(SequenceState):
         """What the sinks in the cache were made from."""
         self.sink_key: Tensor | None = None
         """Sink keys as made, (L, 1 or N, H, K, D), where queries against them are not rotated."""
-        self.host_lengths = np.zeros(num_rows, np.int64)
-        """`lengths` as the host knows them without asking the device."""
         # Counts each row's resets: by it a snapshot notices that its slots hold another trial.
         self._generation = np.zeros(num_rows, np.int64)
         self._source: tuple[KVCache, np.ndarray, np.ndarray] | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the state."""
-        return len(self.host_lengths)
 
     @property
     def is_linear(self) -> bool:
@@ -126,33 +108,9 @@ class KVCache(SequenceState):
         """Return a bound on the steps of any running segment; never asks the device."""
         return min(int(self.host_lengths.max()), self.slots)
 
-    def make_room(self, more: int | np.ndarray, rows: np.ndarray | None = None, look: int = 0):
-        """Check that steps fit before anything is written.
-
-        Args:
-            more: Steps to come, per row or for all.
-            rows: Rows they come to; None: all.
-            look: Steps beyond the capacity that are allowed because they will not be kept.
-
-        Raises:
-            ContextOverflowError: If a row would hold more than the capacity.
-        """
-        wanted = (self.host_lengths if rows is None else self.host_lengths[rows]) + more
-        if wanted.max(initial=0) > self.capacity + look:
-            worst = int(wanted.argmax())
-            row = worst if rows is None else int(rows[worst])
-            raise ContextOverflowError(
-                f"KVCache: a trial must have at most capacity={self.capacity} steps, got step "
-                f"{int(wanted[worst])} in row {row}. Reset the row, or ask for more "
-                "in initial_state."
-            )
-
     def note_steps(self, more: int | np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Advances the host's knowledge of the lengths."""
-        if rows is None:
-            self.host_lengths += more
-        else:
-            self.host_lengths[rows] += more
+        """Advances the host's lengths; the device's are counted by what runs there."""
+        self.host_lengths[slice(None) if rows is None else rows] += more
 
     def release(self) -> None:
         """Drop captured graphs: graph and cache refer to each other, so no count frees them."""
@@ -308,20 +266,15 @@ class KVCache(SequenceState):
             ValueError: If it is of another shape.
         """
         kv = state["kv"]
-        got = (kv.shape[:4], kv.shape[5], state["capacity"])
-        own = (self.kv.shape[:4], self.kv.shape[5], self.capacity)
-        if got != own:
-            raise ValueError(
-                f"KVCache.load_state_dict: must have (layers, 2, rows, heads), head size and "
-                f"capacity {own}, got {got}. Make the state with the saved sizes."
-            )
+        # A saved state ends with the longest trial.
+        own, got = ([*sizes[:4], sizes[5]] for sizes in (self.kv.shape, kv.shape))
+        self.check_sizes(own, got, state["capacity"])
         self.reset()
         self.kv[..., : kv.shape[4], :] = kv
-        self.lengths.copy_(state["lengths"])
+        self.take_lengths(state["lengths"])
         self.segment_steps.copy_(state["segment_steps"])
         self.last.in_episode.copy_(state["in_episode"])
         self.last.episode.copy_(state["episode"])
-        self.host_lengths = state["lengths"].cpu().numpy().copy()
         depth = state.get("depth_mask")
         self.set_depth_mask(None if depth is None else depth.to(self.kv.device))
 

@@ -55,17 +55,9 @@ def plan_pass(
         episode_starts_NT: Where episodes begin.
         prefix: The steps before; None: there are none.
         counts: Steps of each row that are no padding; None: all.
-
-    Raises:
-        ValueError: If the prefix has other rows.
     """
     num_rows, num_steps = episode_starts_NT.shape
     device = episode_starts_NT.device
-    if prefix is not None and prefix.num_rows != num_rows:
-        raise ValueError(
-            f"Transformer: state must have the {num_rows} rows of x, got {prefix.num_rows}. Use "
-            "state.select(rows)."
-        )
     facts = positions(episode_starts_NT, None if prefix is None else prefix.last)
     index_T = torch.arange(num_steps, device=device)
     trial_NT = index_T if prefix is None else prefix.lengths[:, None] + index_T

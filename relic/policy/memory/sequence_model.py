@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from relic.policy.memory.config import Capabilities, capabilities_of
 
 Rows = Sequence[int] | np.ndarray | Tensor
 """Chosen rows: a bool mask over all of them, or their indices."""
+StateT = TypeVar("StateT", bound="SequenceState")
 
 
 class ContextOverflowError(RuntimeError):
@@ -81,6 +82,20 @@ class SequenceState(ABC):
         """Set the layer factors of all rows; to be kept from a trial's first step to its last."""
         self.depth_mask_NL = mask_NL
 
+    def make_room(  # noqa: B027 - a state of one size has room for any trial
+        self, more: int | np.ndarray, rows: np.ndarray | None = None, look: int = 0
+    ) -> None:
+        """Check that steps fit before anything is written.
+
+        Args:
+            more: Steps to come, per row or for all.
+            rows: Rows they come to; None: all.
+            look: Steps beyond the capacity that are allowed because they will not be kept.
+
+        Raises:
+            ContextOverflowError: If a row would hold more than the capacity.
+        """
+
     @abstractmethod
     def reset(self, rows: Rows | None = None) -> None:
         """Empties rows: their next step is the first of a new trial.
@@ -89,13 +104,13 @@ class SequenceState(ABC):
             rows: A bool mask or indices; None empties all.
         """
 
-    @abstractmethod
     def snapshot(self) -> SequenceState:
         """Return the state as it is now, for use as the constant prefix of a `forward`.
 
-        It stays as it is while this state goes on stepping, and is void once its rows are reset.
-        Nothing that grows with the context is copied.
+        It stays as it is while this state goes on stepping, and is void once its rows are reset. By
+        default it is what `select` returns of all rows, which is right where that is a copy.
         """
+        return self.select(np.arange(self.num_rows))
 
     @abstractmethod
     def select(self, rows: Rows) -> SequenceState:
@@ -178,7 +193,7 @@ class SequenceModel(nn.Module, ABC):
             ContextOverflowError: If a row is full; nothing has been written then.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def prefill(
         self,
         x_NTE: Tensor,
@@ -198,6 +213,29 @@ class SequenceModel(nn.Module, ABC):
 
         Raises:
             ContextOverflowError: If a row would be overfull; nothing has been written then.
+        """
+        index = row_indices(rows, state.num_rows)
+        counts = as_lengths(lengths, len(index), x_NTE.shape[1])
+        state.make_room(counts, index)
+        return self.append(x_NTE, episode_starts_NT, state, index, counts)
+
+    @abstractmethod
+    def append(
+        self,
+        x_NTE: Tensor,
+        episode_starts_NT: Tensor,
+        state: SequenceState,
+        rows: np.ndarray,
+        counts: np.ndarray,
+    ) -> Tensor:
+        """Append steps that there is room for; `prefill` calls it, without gradient.
+
+        Args:
+            x_NTE: Tokens of the chosen rows.
+            episode_starts_NT: Where episodes begin.
+            state: What came before; written.
+            rows: Indices of the chosen rows, int64.
+            counts: Steps of each of them that count, int64. What stands behind them is padding.
         """
 
     @abstractmethod
@@ -277,16 +315,30 @@ def _refuse(method: str, ability: str, owner: object) -> NoReturn:
     )
 
 
-def check_sizes(state: SequenceState, own: tuple[Any, ...], got: tuple[Any, ...]) -> None:
-    """Refuse a saved state whose (shape, capacity) are not those of the state that takes it over.
+def as_state(model: SequenceModel, state: SequenceState, kind: type[StateT]) -> StateT:
+    """Return a state as what a model's own are.
 
     Raises:
-        ValueError: If they are others.
+        TypeError: If it is of another kind of model.
     """
-    if got != own:
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{type(model).__name__}: state must be of class {kind.__name__}, got "
+            f"{type(state).__name__}. Take it from initial_state of the same model."
+        )
+    return state
+
+
+def check_rows(model: SequenceModel, state: SequenceState, x_NTE: Tensor) -> None:
+    """Refuse a constant prefix of other rows than those that follow it.
+
+    Raises:
+        ValueError: If their numbers differ.
+    """
+    if state.num_rows != x_NTE.shape[0]:
         raise ValueError(
-            f"{type(state).__name__}.load_state_dict: shape and capacity must be {own}, got {got}. "
-            "Make the state with the saved sizes."
+            f"{type(model).__name__}: state must have the {x_NTE.shape[0]} rows of x, got "
+            f"{state.num_rows}. Use state.select(rows)."
         )
 
 

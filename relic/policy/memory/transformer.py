@@ -9,7 +9,7 @@ Shapes: N rows, T steps, E width, L layers, H heads, D head dim, K sinks, P cach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -42,11 +42,10 @@ from relic.policy.memory.positions import Positions, last_before, next_position
 from relic.policy.memory.sequence_model import (
     KVRecorder,
     Reach,
-    Rows,
     SequenceModel,
     SequenceState,
-    as_lengths,
-    row_indices,
+    as_state,
+    check_rows,
 )
 
 OnKeyValue = Callable[[int, Tensor, Tensor], None]
@@ -107,8 +106,9 @@ class Transformer(SequenceModel):
         depth_mask_NL: Tensor | None = None,
     ) -> Tensor:
         """Read all steps at once; see `SequenceModel.forward`."""
-        prefix = None if state is None else _as_cache(state)
+        prefix = None if state is None else as_state(self, state, KVCache)
         if prefix is not None:
+            check_rows(self, prefix, x_NTE)
             prefix.check_valid()
             if depth_mask_NL is None:
                 depth_mask_NL = prefix.depth_mask_NL
@@ -118,7 +118,7 @@ class Transformer(SequenceModel):
         self, x_NE: Tensor, episode_starts_N: Tensor, state: SequenceState, write: bool = True
     ) -> Tensor:
         """Read the next step of every row; see `SequenceModel.step`."""
-        cache = _as_cache(state)
+        cache = as_state(self, state, KVCache)
         # A step that is only looked at may stand behind the last one of the trial.
         cache.make_room(1, look=0 if write else 1)
         self.sync_sinks(cache)
@@ -130,28 +130,24 @@ class Transformer(SequenceModel):
             cache.note_steps(1)
         return y_NE
 
-    @torch.no_grad()
-    def prefill(
+    def append(
         self,
         x_NTE: Tensor,
         episode_starts_NT: Tensor,
         state: SequenceState,
-        rows: Rows | None = None,
-        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+        rows: np.ndarray,
+        counts: np.ndarray,
     ) -> Tensor:
-        """Append many steps to chosen rows; see `SequenceModel.prefill`."""
-        cache = _as_cache(state)
-        index = row_indices(rows, cache.num_rows)
-        counts = as_lengths(lengths, len(index), x_NTE.shape[1])
-        cache.make_room(counts, index)
+        """Append many steps to chosen rows; see `SequenceModel.append`."""
+        cache = as_state(self, state, KVCache)
         # Caches are refilled after updates, when weights are new whatever their counts say.
         self.sync_sinks(cache, anew=True)
-        prefix = cache.select(index)
+        prefix = cache.select(rows)
         plan = plan_pass(self.config, episode_starts_NT, prefix, counts)
         writer = PrefillWriter(
             cache,
             prefix,
-            rows=index,
+            rows=rows,
             counts=counts,
             num_steps=x_NTE.shape[1],
             segment_starts_NT=plan.segment_starts_NT,
@@ -213,7 +209,7 @@ class Transformer(SequenceModel):
 
     def use_cuda_graph(self, state: SequenceState) -> None:
         """Replay steps from CUDA graphs; see `SequenceModel.use_cuda_graph`."""
-        cache = _as_cache(state)
+        cache = as_state(self, state, KVCache)
         cache.cuda_graph = CUDAGraphSteps(self.decode, cache)
 
     def record_kv(self) -> AbstractContextManager[KVRecorder]:
@@ -368,12 +364,3 @@ class Transformer(SequenceModel):
             with torch.inference_mode(False):
                 # In the weights' type whatever the pass: a later step may be the first to write it.
                 cache.sink_key = key.detach().to(self.norm.weight.dtype, copy=True)
-
-
-def _as_cache(state: SequenceState) -> KVCache:
-    if not isinstance(state, KVCache):
-        raise TypeError(
-            f"Transformer: state must be a KVCache, got {type(state).__name__}. Take it from "
-            "initial_state of the same model."
-        )
-    return state

@@ -10,8 +10,6 @@ Shapes: N rows, T steps, E width, L layers, H heads, D head dim, M memory steps,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,11 +20,10 @@ from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
 from relic.policy.memory.config import TransformerXLConfig
 from relic.policy.memory.cpu.layers import RMSNorm
 from relic.policy.memory.sequence_model import (
-    Rows,
     SequenceModel,
     SequenceState,
-    as_lengths,
-    row_indices,
+    as_state,
+    check_rows,
 )
 from relic.policy.memory.xl_state import XLState
 
@@ -98,14 +95,10 @@ class TransformerXL(SequenceModel):
         depth_mask_NL: Tensor | None = None,
     ) -> Tensor:
         """Read all steps at once; episode starts leave the memory as it is."""
-        del depth_mask_NL
-        memory = None if state is None else _as_xl(state)
-        if memory is not None and memory.num_rows != x_NTE.shape[0]:
-            raise ValueError(
-                f"TransformerXL: state must have the {x_NTE.shape[0]} rows of x, got "
-                f"{memory.num_rows}. Use state.select(rows)."
-            )
-        del episode_starts_NT
+        del episode_starts_NT, depth_mask_NL
+        memory = None if state is None else as_state(self, state, XLState)
+        if memory is not None:
+            check_rows(self, memory, x_NTE)
         return self._read(x_NTE, memory)[0]
 
     def step(
@@ -113,7 +106,7 @@ class TransformerXL(SequenceModel):
     ) -> Tensor:
         """Read the next step of every row; see `SequenceModel.step`."""
         del episode_starts_N
-        memory = _as_xl(state)
+        memory = as_state(self, state, XLState)
         memory.make_room(1, look=0 if write else 1)
         self._sync(memory)
         y_NE = self._decode(x_NE, memory)
@@ -121,23 +114,19 @@ class TransformerXL(SequenceModel):
             memory.note_steps(1)
         return y_NE
 
-    @torch.no_grad()
-    def prefill(
+    def append(
         self,
         x_NTE: Tensor,
         episode_starts_NT: Tensor,
         state: SequenceState,
-        rows: Rows | None = None,
-        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+        rows: np.ndarray,
+        counts: np.ndarray,
     ) -> Tensor:
-        """Append many steps to chosen rows; see `SequenceModel.prefill`."""
+        """Append many steps to chosen rows; see `SequenceModel.append`."""
         del episode_starts_NT
-        memory = _as_xl(state)
-        index = row_indices(rows, memory.num_rows)
-        counts = as_lengths(lengths, len(index), x_NTE.shape[1])
-        memory.make_room(counts, index)
-        y_NTE, inputs = self._read(x_NTE, memory.select(index))
-        memory.append(torch.stack(inputs), index, counts)
+        memory = as_state(self, state, XLState)
+        y_NTE, inputs = self._read(x_NTE, memory.select(rows))
+        memory.append(torch.stack(inputs), rows, counts)
         return y_NTE
 
     def initial_state(
@@ -280,12 +269,3 @@ def _shifted(by_distance_NHTC: Tensor) -> Tensor:
     padded = F.pad(by_distance_NHTC, (0, num_steps), value=float("-inf")).flatten(2)
     width = num_steps + slots - 1
     return padded[:, :, : num_steps * width].unflatten(2, (num_steps, width))
-
-
-def _as_xl(state: SequenceState) -> XLState:
-    if not isinstance(state, XLState):
-        raise TypeError(
-            f"TransformerXL: state must be an XLState, got {type(state).__name__}. Take it from "
-            "initial_state of the same model."
-        )
-    return state

@@ -15,16 +15,11 @@ import torch
 from torch import Tensor
 
 from relic.policy.memory.config import TransformerXLConfig
-from relic.policy.memory.sequence_model import (
-    ContextOverflowError,
-    Rows,
-    SequenceState,
-    check_sizes,
-    row_indices,
-)
+from relic.policy.memory.counted_state import CountedState
+from relic.policy.memory.sequence_model import Rows, row_indices
 
 
-class XLState(SequenceState):
+class XLState(CountedState):
     """Inputs of all layers at the newest steps of each row.
 
     Args:
@@ -46,8 +41,8 @@ class XLState(SequenceState):
         device: torch.device,
         dtype: torch.dtype,
     ):
+        super().__init__(num_rows, capacity, device)
         self.config = config
-        self.capacity = capacity
         # One slot more, for the step itself: what it held is out of reach, so a step that is only
         # looked at destroys nothing.
         self.slots = min(config.memory_steps, capacity) + 1
@@ -57,39 +52,12 @@ class XLState(SequenceState):
             self.inputs_LNCE = torch.zeros(shape, device=device, dtype=dtype)
             kv_shape = (config.num_layers, 2, num_rows, self.slots, *heads)
             self.kv = torch.zeros(kv_shape, device=device, dtype=dtype)
-            self.lengths = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.projected_by: object = None
         """What keys and values were made by; None: they do not fit the inputs."""
-        self._host_lengths = np.zeros(num_rows, np.int64)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the state."""
-        return len(self._host_lengths)
 
     def longest(self) -> int:
         """Return the steps of the longest trial."""
-        return int(self._host_lengths.max(initial=0))
-
-    def make_room(
-        self, more: int | np.ndarray, rows: np.ndarray | None = None, look: int = 0
-    ) -> None:
-        """Check that steps fit before anything is written; as `KVCache.make_room`.
-
-        Raises:
-            ContextOverflowError: If a trial would have more steps than the capacity.
-        """
-        wanted = self._host_lengths[slice(None) if rows is None else rows] + more
-        if (wanted > self.capacity + look).any():
-            raise ContextOverflowError(
-                f"XLState: a trial must have at most capacity={self.capacity} steps, got step "
-                f"{int(wanted.max())}. Reset the row, or ask for more in initial_state."
-            )
-
-    def note_steps(self, more: int) -> None:
-        """Advances the lengths of all rows."""
-        self.lengths += more
-        self._host_lengths += more
+        return int(self.host_lengths.max(initial=0))
 
     def next_slot(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the next step's slot (N,), each slot's distance from it, and which it sees."""
@@ -116,8 +84,7 @@ class XLState(SequenceState):
         n, t = kept.nonzero(as_tuple=True)
         slot = (self.lengths[row_N[n]] + t) % self.slots
         self.inputs_LNCE[:, row_N[n], slot] = inputs_LNTE[:, n, t].to(self.inputs_LNCE.dtype)
-        self.lengths[row_N] += count_N
-        self._host_lengths[rows] += counts
+        self.note_steps(counts, rows)
         self.projected_by = None
 
     def reset(self, rows: Rows | None = None) -> None:
@@ -126,24 +93,16 @@ class XLState(SequenceState):
         where = torch.from_numpy(index).to(self.lengths.device)
         self.inputs_LNCE[:, where] = 0
         self.kv[:, :, where] = 0
-        self.lengths[where] = 0
-        self._host_lengths[index] = 0
-
-    def snapshot(self) -> XLState:
-        """Return a copy; see `SequenceState.snapshot`."""
-        return self.select(np.arange(self.num_rows))
+        self.forget(index)
 
     def select(self, rows: Rows) -> XLState:
         """Return a copy of chosen rows; see `SequenceState.select`."""
         index = row_indices(rows, self.num_rows)
         where = torch.from_numpy(index).to(self.lengths.device)
-        chosen = object.__new__(XLState)
-        vars(chosen).update(vars(self))
+        chosen = self.with_rows(index)
         with torch.inference_mode(False):
             chosen.inputs_LNCE = self.inputs_LNCE[:, where]
             chosen.kv = self.kv[:, :, where]
-            chosen.lengths = self.lengths[where]
-        chosen._host_lengths = self._host_lengths[index]
         return chosen
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,11 +120,8 @@ class XLState(SequenceState):
         Raises:
             ValueError: If it is of another shape.
         """
-        got = (tuple(state["inputs"].shape), state["capacity"])
-        own = (tuple(self.inputs_LNCE.shape), self.capacity)
-        check_sizes(self, own, got)
+        self.check_sizes(self.inputs_LNCE.shape, state["inputs"].shape, state["capacity"])
         self.inputs_LNCE.copy_(state["inputs"])
         self.kv.copy_(state["kv"])
-        self.lengths.copy_(state["lengths"])
-        self._host_lengths = state["lengths"].cpu().numpy().copy()
+        self.take_lengths(state["lengths"])
         self.projected_by = None

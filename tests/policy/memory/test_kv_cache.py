@@ -306,5 +306,5 @@ def test_sizes_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="num_rows and capacity must be at least 1, got 0 and 5"):
         model.initial_state(0, 5)
     saved = model.initial_state(3, 5).state_dict()
-    with pytest.raises(ValueError, match=r"load_state_dict: must have .* got"):
+    with pytest.raises(ValueError, match=r"load_state_dict: shape and capacity must be .* got"):
         model.initial_state(3, 6).load_state_dict(saved)

@@ -110,7 +110,7 @@ def test_a_full_memory_refuses_and_stays_as_it_is():
 def test_what_does_not_fit_is_refused():
     model = make()
     x, starts = torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool)
-    with pytest.raises(TypeError, match="must be a MemoState"):
+    with pytest.raises(TypeError, match="must be of class MemoState"):
         model.step(x[:, 0], starts[:, 0], {})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="state must have the 2 rows of x, got 3"):
         model(x, starts, model.initial_state(3, 5))

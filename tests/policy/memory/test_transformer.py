@@ -222,7 +222,7 @@ def test_a_state_of_another_model_or_other_rows_is_refused():
     x, starts = torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"state must have the 2 rows of x, got 3"):
         model(x, starts, model.initial_state(3, 5))
-    with pytest.raises(TypeError, match="must be a KVCache"):
+    with pytest.raises(TypeError, match="must be of class KVCache"):
         model.step(x[:, 0], starts[:, 0], object())  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"lengths must be one number in \[0, 3\]"):
         model.prefill(x, starts, model.initial_state(2, 5), lengths=[4, 1])

@@ -104,7 +104,7 @@ def test_bytes_and_capacity(trials_of):
 def test_states_that_do_not_fit_are_refused():
     model = make()
     x, starts = torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool)
-    with pytest.raises(TypeError, match="must be an XLState"):
+    with pytest.raises(TypeError, match="must be of class XLState"):
         model.step(x[:, 0], starts[:, 0], {})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="state must have the 2 rows of x, got 3"):
         model(x, starts, model.initial_state(3, 5))

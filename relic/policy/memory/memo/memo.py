@@ -11,7 +11,7 @@ S slots of the cache, B items of a segment, M summary tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +23,13 @@ from relic.policy.linear import Linear
 from relic.policy.memory.blocks import INIT_STD, NORM_EPS, GeGLU, init_weights
 from relic.policy.memory.config import MemoConfig
 from relic.policy.memory.cpu.layers import RMSNorm
-from relic.policy.memory.memo.state import MemoState, as_memo
+from relic.policy.memory.memo.state import MemoState
 from relic.policy.memory.positions import rotate, rotation
 from relic.policy.memory.sequence_model import (
-    Rows,
     SequenceModel,
     SequenceState,
-    as_lengths,
-    row_indices,
+    as_state,
+    check_rows,
 )
 
 ROPE_BASE = 10_000.0
@@ -109,12 +108,8 @@ class Memo(SequenceModel):
         del episode_starts_NT, depth_mask_NL
         if state is None:
             return self._read(x_NTE, None)[0]
-        prefix = as_memo(state)
-        if prefix.num_rows != x_NTE.shape[0]:
-            raise ValueError(
-                f"Memo: state must have the {x_NTE.shape[0]} rows of x, got {prefix.num_rows}. Use "
-                "state.select(rows)."
-            )
+        prefix = as_state(self, state, MemoState)
+        check_rows(self, prefix, x_NTE)
         groups = list(_alike(prefix.host_lengths))
         if len(groups) == 1:
             return self._read(x_NTE, prefix)[0]
@@ -128,35 +123,30 @@ class Memo(SequenceModel):
     ) -> Tensor:
         """Read the next step of every row; see `SequenceModel.step`."""
         del episode_starts_N
-        memory = as_memo(state)
-        everyone = np.arange(memory.num_rows)
-        memory.make_room(1, everyone, look=0 if write else 1)
+        memory = as_state(self, state, MemoState)
+        memory.make_room(1, look=0 if write else 1)
         y_NE = self._decode(x_NE, memory)
         if write:
-            memory.note_steps(1, everyone)
+            memory.note_steps(1)
             full = np.flatnonzero(memory.host_lengths % self.config.segment_steps == 0)
             for chosen in _alike(memory.host_lengths[full]):
                 self._summarize(memory, full[chosen])
         return y_NE
 
-    @torch.no_grad()
-    def prefill(
+    def append(
         self,
         x_NTE: Tensor,
         episode_starts_NT: Tensor,
         state: SequenceState,
-        rows: Rows | None = None,
-        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+        rows: np.ndarray,
+        counts: np.ndarray,
     ) -> Tensor:
-        """Append many steps to chosen rows; see `SequenceModel.prefill`."""
+        """Append many steps to chosen rows; see `SequenceModel.append`."""
         del episode_starts_NT
-        memory = as_memo(state)
-        index = row_indices(rows, memory.num_rows)
-        counts = as_lengths(lengths, len(index), x_NTE.shape[1])
-        memory.make_room(counts, index)
+        memory = as_state(self, state, MemoState)
         y_NTE = torch.zeros_like(x_NTE)
-        for chosen in _alike(memory.host_lengths[index], counts):
-            own, count = index[chosen], int(counts[chosen[0]])
+        for chosen in _alike(memory.host_lengths[rows], counts):
+            own, count = rows[chosen], int(counts[chosen[0]])
             if not count:
                 continue
             y, kv, items = self._read(x_NTE[chosen, :count], memory.select(own))

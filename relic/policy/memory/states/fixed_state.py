@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from relic.policy.memory.sequence_model import (
     Rows,
     SequenceModel,
     SequenceState,
-    as_lengths,
+    check_rows,
     row_indices,
 )
 
@@ -47,10 +47,6 @@ class FixedState(SequenceState):
         index = self._index(rows)
         for part in (*self.parts.values(), self.lengths):
             part[index] = 0
-
-    def snapshot(self) -> FixedState:
-        """Return a copy; see `SequenceState.snapshot`."""
-        return self.select(range(self.num_rows))
 
     def select(self, rows: Rows) -> FixedState:
         """Return a copy of chosen rows; see `SequenceState.select`."""
@@ -114,13 +110,8 @@ class FixedStateModel(SequenceModel):
     ) -> Tensor:
         """Read all steps at once; see `SequenceModel.forward`."""
         del depth_mask_NL
-        num_rows = x_NTE.shape[0]
-        own = self.initial_state(num_rows, 0) if state is None else self._own(state)
-        if own.num_rows != num_rows:
-            raise ValueError(
-                f"{type(self).__name__}: state must have the {num_rows} rows of x, got "
-                f"{own.num_rows}. Use state.select(rows)."
-            )
+        own = self.initial_state(len(x_NTE), 0) if state is None else self._own(state)
+        check_rows(self, own, x_NTE)
         return self.read(x_NTE, episode_starts_NT, own.parts)[0]
 
     @torch.no_grad()
@@ -136,24 +127,21 @@ class FixedStateModel(SequenceModel):
             own.lengths += 1
         return y_N1E.squeeze(1)
 
-    @torch.no_grad()
-    def prefill(
+    def append(
         self,
         x_NTE: Tensor,
         episode_starts_NT: Tensor,
         state: SequenceState,
-        rows: Rows | None = None,
-        lengths: Sequence[int] | np.ndarray | Tensor | None = None,
+        rows: np.ndarray,
+        counts: np.ndarray,
     ) -> Tensor:
-        """Append many steps to chosen rows; see `SequenceModel.prefill`."""
+        """Append many steps to chosen rows; see `SequenceModel.append`."""
         own = self._own(state)
-        index = row_indices(rows, own.num_rows)
-        counts = as_lengths(lengths, len(index), x_NTE.shape[1])
         y_NTE = torch.zeros_like(x_NTE)
         # Rows of one length go together, since padding would run through their states.
         for count in np.unique(counts[counts > 0]).tolist():
             chosen = torch.from_numpy(np.flatnonzero(counts == count)).to(x_NTE.device)
-            where = torch.from_numpy(index[counts == count]).to(own.lengths.device)
+            where = torch.from_numpy(rows[counts == count]).to(own.lengths.device)
             parts = {k: v[where] for k, v in own.parts.items()}
             y, after = self.read(x_NTE[chosen, :count], episode_starts_NT[chosen, :count], parts)
             y_NTE[chosen, :count] = y.to(y_NTE.dtype)
