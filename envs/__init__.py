@@ -14,7 +14,11 @@ register(
     entry_point="envs.darkroom:DarkroomEnv",
     vector_entry_point="envs.darkroom:DarkroomVectorEnv",
 )
-
+register(
+    id="relic/Revisits-v0",
+    entry_point="envs.revisits:RevisitsEnv",
+    vector_entry_point="envs.revisits:RevisitsVectorEnv",
+)
 register(
     id="relic/Houses-v0",
     entry_point="envs.houses.env:HousesEnv",

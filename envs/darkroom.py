@@ -10,9 +10,10 @@ Shapes: N rows, G goals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -57,13 +58,11 @@ def goal_cells(split: str, size: int = 10) -> NDArray[np.int64]:
     }[split]
 
 
-class DarkroomVectorEnv(TrialVectorEnv):
-    """N Darkrooms in one array program.
+class GridVectorEnv(TrialVectorEnv):
+    """N square rooms, each with a goal that a subclass sets when trials or episodes begin.
 
     Observation: `position`, x and y scaled to [-1, 1], and `prev_reward`, 0 at an episode's
-    start. Actions: stay, +x, -x, +y, -y; walls block. Trial t hides goal `t % len(goals)`.
-    Records add `success` (the goal was stepped on), `goal` (its cell, x * size + y) and the
-    Manhattan distances `distance_start` and `distance_end`.
+    start. Actions: stay, +x, -x, +y, -y; walls block. A step that ends on the goal pays 1.
     """
 
     saved_arrays: ClassVar = {
@@ -74,25 +73,25 @@ class DarkroomVectorEnv(TrialVectorEnv):
 
     def __init__(
         self,
-        num_envs: int = 1,
-        *,
-        split: str = "train",
-        size: int = 10,
-        horizon: int = 100,
+        num_envs: int,
+        size: int,
+        horizon: int,
+        shown: Mapping[str, gymnasium.Space[Any]],
+        dataset_name: str,
+        num_trials: int,
         **kwargs: Any,
     ) -> None:
         """Set up N rooms.
 
         Args:
             num_envs: N.
-            split: `train`, `val`, `test`, or `train_all` (train and val), see `goal_cells`.
             size: cells along a side.
             horizon: steps of an episode.
+            shown: what is observed beyond position and reward.
+            dataset_name: what trial numbers mean.
+            num_trials: how many there are.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
-        refuse_fixed(DarkroomVectorEnv, TrialVectorEnv, kwargs)
-        self.goals = goal_cells(split, size)
-        self.split = split
         self.size = size
         super().__init__(
             num_envs,
@@ -100,11 +99,12 @@ class DarkroomVectorEnv(TrialVectorEnv):
                 {
                     "position": spaces.Box(-1.0, 1.0, (2,), np.float32),
                     "prev_reward": spaces.Box(0.0, 1.0, (1,), np.float32),
+                    **shown,
                 }
             ),
             single_action_space=spaces.Discrete(len(MOVES)),
-            dataset_name=f"relic-darkroom-v{DARKROOM_VERSION}/{size}x{size}/{split}",
-            num_trials=len(self.goals),
+            dataset_name=dataset_name,
+            num_trials=num_trials,
             max_episode_steps=horizon,
             fixed_horizon=True,
             time_limit_default="terminal",
@@ -115,16 +115,8 @@ class DarkroomVectorEnv(TrialVectorEnv):
         self._prev_reward_N = np.zeros(self.num_envs, dtype=np.float32)
         self._found_N = np.zeros(self.num_envs, dtype=bool)
 
-    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
-        """Return the trials whose hiding place another room of this size has, too."""
-        if not isinstance(other, DarkroomVectorEnv) or other.size != self.size:
-            return []
-        known = set(other.goals.tolist())
-        return [trial for trial in trials if int(self.goals[trial % len(self.goals)]) in known]
-
-    def begin_trials(self, rows: Rows, trials: Rows) -> None:
-        """Hide the goal where the number of the trial says."""
-        cells = self.goals[trials % len(self.goals)]
+    def set_goals(self, rows: Rows, cells: Rows) -> None:
+        """Put goals at cells, x * size + y."""
         self._goal_N2[rows] = np.stack([cells // self.size, cells % self.size], axis=-1)
 
     def begin_episodes(self, rows: Rows) -> None:
@@ -147,9 +139,12 @@ class DarkroomVectorEnv(TrialVectorEnv):
     def observe_rows(self, rows: Rows | None, out: Observation) -> None:
         """Show the cell, scaled to [-1, 1], and the last reward."""
         chosen = slice(None) if rows is None else rows
-        scaled = self._cell_N2[chosen] * (2.0 / (self.size - 1)) - 1.0
-        out["position"][chosen] = scaled
+        out["position"][chosen] = self.scaled(self._cell_N2[chosen])
         out["prev_reward"][chosen, 0] = self._prev_reward_N[chosen]
+
+    def scaled(self, cells: NDArray[np.int64]) -> NDArray[Any]:
+        """Return x and y of cells as they are shown, in [-1, 1]."""
+        return cells * (2.0 / (self.size - 1)) - 1.0
 
     def record_rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Say whether the goal was found, and how far off it was."""
@@ -168,6 +163,49 @@ class DarkroomVectorEnv(TrialVectorEnv):
         along_y_N = np.where(to_go_N2[:, 1] > 0, 3, 4)
         moving_y_N = np.where(to_go_N2[:, 1] != 0, along_y_N, 0)
         return np.where(to_go_N2[:, 0] != 0, along_x_N, moving_y_N)
+
+
+class DarkroomVectorEnv(GridVectorEnv):
+    """N Darkrooms in one array program.
+
+    Trial t hides goal `t % len(goals)`. Records add `success` (the goal was stepped on), `goal`
+    (its cell, x * size + y) and the Manhattan distances `distance_start` and `distance_end`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        split: str = "train",
+        size: int = 10,
+        horizon: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        """Set up N rooms.
+
+        Args:
+            num_envs: N.
+            split: `train`, `val`, `test`, or `train_all` (train and val), see `goal_cells`.
+            size: cells along a side.
+            horizon: steps of an episode.
+            kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
+        """
+        refuse_fixed(DarkroomVectorEnv, TrialVectorEnv, kwargs)
+        self.goals = goal_cells(split, size)
+        self.split = split
+        name = f"relic-darkroom-v{DARKROOM_VERSION}/{size}x{size}/{split}"
+        super().__init__(num_envs, size, horizon, {}, name, len(self.goals), **kwargs)
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose hiding place another room of this size has, too."""
+        if not isinstance(other, DarkroomVectorEnv) or other.size != self.size:
+            return []
+        known = set(other.goals.tolist())
+        return [trial for trial in trials if int(self.goals[trial % len(self.goals)]) in known]
+
+    def begin_trials(self, rows: Rows, trials: Rows) -> None:
+        """Hide the goal where the number of the trial says."""
+        self.set_goals(rows, self.goals[trials % len(self.goals)])
 
 
 class DarkroomEnv(SingleTrialEnv):

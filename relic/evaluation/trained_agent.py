@@ -40,6 +40,7 @@ DEFAULT_PROTOCOLS = {
     "relic/Darkroom-v0": "darkroom_test",
     "relic/FourBoxes-v0": "four_boxes_test",
     "relic/Houses-v0": "houses_small_val",
+    "relic/Revisits-v0": "revisits_val",
 }
 """Of the environments that come with this project."""
 

@@ -31,8 +31,10 @@ Part = Callable[[Sequence[Record]], np.ndarray]
 def asked_before(records: Sequence[Record], *, wanted: bool = True) -> np.ndarray:
     """Return the episodes whose goal the trial asked for before, or all others."""
     goal_UI = tabulate(records, "goal").value_UI
-    same_UII = goal_UI[:, :, None] == goal_UI[:, None, :]
-    return np.tril(same_UII, -1).any(axis=2) == wanted
+    before_UI = np.ones(goal_UI.shape, bool)
+    for before_I, goal_I in zip(before_UI, goal_UI, strict=True):
+        before_I[np.unique(goal_I, return_index=True, equal_nan=False)[1]] = False
+    return before_UI == wanted
 
 
 def seen_ago(records: Sequence[Record], *, low: float, high: float) -> np.ndarray:
@@ -49,6 +51,10 @@ PARTS: dict[str, dict[str, Part]] = {
         "seen_1_to_100": partial(seen_ago, low=1, high=100),
         "seen_101_to_400": partial(seen_ago, low=101, high=400),
         "seen_over_400": partial(seen_ago, low=401, high=np.inf),
+        "seen_401_to_1600": partial(seen_ago, low=401, high=1600),
+        "seen_1601_to_6400": partial(seen_ago, low=1601, high=6400),
+        "seen_6401_to_25600": partial(seen_ago, low=6401, high=25_600),
+        "seen_over_25600": partial(seen_ago, low=25_601, high=np.inf),
     },
 }
 """Parts by name, under the entry of records that tells who belongs to them."""

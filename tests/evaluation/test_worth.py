@@ -10,6 +10,9 @@ from relic.evaluation.worth import FROM_EPISODE, PARTS, context_worth, differenc
 
 KEPT, CLEARED, FOREIGN = ContextControl.KEPT, ContextControl.CLEARED, ContextControl.FOREIGN
 
+AGO = [-1, 1, 100, 101, 400, 401, 1600, 1601, 6400, 6401, 25_600, 25_601]
+"""The ends of all spans of `seen_ago`."""
+
 
 def draw(seed, *, trials=30, episodes=12, shift=0.0, goals=4):
     """Records of random scores in houses of two trials each; trials end at different indices."""
@@ -22,7 +25,7 @@ def draw(seed, *, trials=30, episodes=12, shift=0.0, goals=4):
             "house": t // 2,
             "success": float(generator.random() + shift * (e >= FROM_EPISODE)),
             "goal": int(np.random.default_rng((t, e)).integers(goals)),
-            "seen_ago": int(generator.choice([-1, 1, 100, 101, 400, 401])),
+            "seen_ago": int(generator.choice(AGO)),
         }
         for t in range(trials)
         for e in range(episodes - t % 3)
@@ -40,7 +43,11 @@ def belongs(part, record, earlier):
         "never_seen": ago == -1,
         "seen_1_to_100": ago in (1, 100),
         "seen_101_to_400": ago in (101, 400),
-        "seen_over_400": ago == 401,
+        "seen_over_400": ago >= 401,
+        "seen_401_to_1600": ago in (401, 1600),
+        "seen_1601_to_6400": ago in (1601, 6400),
+        "seen_6401_to_25600": ago in (6401, 25600),
+        "seen_over_25600": ago == 25601,
     }[part]
 
 
@@ -104,6 +111,10 @@ def test_worth_names_every_control_against_cleared():
     assert context_worth({KEPT: kept, CLEARED: []}) == {}
 
 
+def _page(summary):
+    return page(summary, [], run="r")
+
+
 def test_page_and_text_show_it():
     from relic.evaluation.curves import summarise
 
@@ -116,8 +127,13 @@ def test_page_and_text_show_it():
         "context_limit": "none", "trained_steps": None, "trained_episodes": None,
     }  # fmt: skip
     whole = {**facts, **summary, "context": context_worth(records)}
-    assert "25.0 points [25.0, 25.0]" in page(whole, [], run="r")
-    assert "kept minus cleared, episodes from 5 on: 25.0 points [25.0, 25.0]" in describe(whole)
-    assert re.search(r"gain at \d+: -?[\d.]+ points \[", describe(whole))
+    assert "25.0 points [25.0, 25.0]" in _page(whole)
+    text = describe(whole)
+    assert "kept minus cleared, episodes from 5 on: 25.0 points [25.0, 25.0]" in text
+    assert "  seen 401 to 1600: 25.0 points [25.0, 25.0] (kept " in text
+    assert re.search(r"gain at \d+: -?[\d.]+ points \[", text)
+    near = {k: [{**r, "seen_ago": 1} for r in own] for k, own in records.items()}
+    told = [t({**whole, "context": context_worth(near)}) for t in (describe, _page)]
+    assert all("seen 1 to 100" in text and "seen 401 to" not in text for text in told)
     without = {**facts, **summary, "context": {}}
-    assert "What the context is worth" not in page(without, [], run="r")
+    assert "What the context is worth" not in _page(without)

@@ -170,7 +170,7 @@ def _worth_by_goal(worth: Mapping[str, Any]) -> str:
         for name, entry in worth.items()
         for parts in PARTS.values()
         for part in parts
-        if part in entry
+        if part in entry and entry[part]["mean"] is not None
     ]
     if not rows:
         return ""

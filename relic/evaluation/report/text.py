@@ -7,6 +7,7 @@ from typing import Any
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import varies
+from relic.evaluation.worth import PARTS
 from relic.measures import label, number
 
 CONTROL_WORDS = {
@@ -55,7 +56,18 @@ def describe(summary: Mapping[str, Any]) -> str:
                     f"  memory oracle {number(worth['oracle'], name)}; the context has "
                     f"{number(worth['share_of_oracle'])} of its margin over cleared"
                 )
+            lines += _by_sighting(worth, name)
     return "\n".join(lines)
+
+
+def _by_sighting(worth: Mapping[str, Any], name: str) -> list[str]:
+    """Return a line for each part of the episodes by when their goal was last in view."""
+    return [
+        f"  {part.replace('_', ' ')}: {points(estimate(worth[part], name))} (kept "
+        f"{number(worth[part]['kept'], name)}, cleared {number(worth[part]['cleared'], name)})"
+        for part in PARTS["seen_ago"]
+        if part in worth and worth[part]["mean"] is not None
+    ]
 
 
 def controls_of(values: Mapping[str, Any]) -> list[str]:
