@@ -8,9 +8,11 @@
 A cell is a task's experiment with one memory and one seed, trained for the task's steps on one
 thread and evaluated on trials that no agent trains on, with its memory and with the memory emptied
 before each episode. All cells of the first seed come first, so stopping early leaves a whole table.
+Where the environment has a memory oracle, it is measured on the same trials, once.
 Called again, or after Ctrl-C or SIGTERM, it goes on where it was. What a cell came to is a line
 that is added to DIR/results.jsonl or --results; a cell that is in there is not trained again. The
-page is DIR/memories.md or --page, from all cells in the file that are asked for.
+page is DIR/memories.md or --page, from all cells in the file that are asked for, with a figure of
+each task beside it in figures/.
 
 Tasks of MiniGrid and POPGym need `pip install 'minigrid>=3.0' 'popgym>=1.0.6'`; without them they
 are left out, and the page says so.
@@ -20,13 +22,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from cases import Case, Children, each, train
-from memories_report import Cell, Result, Results, page, result_of
+from memories_figures import draw
+from memories_report import Cell, Result, Results, oracle_of, page, result_of
 from memories_tables import MEMORIES, TABLES, Table, Task
 from timing import finish
 
@@ -55,17 +59,16 @@ def missing_package(task: Task) -> str | None:
     return task.package if task.package and find_spec(task.package) is None else None
 
 
-def evaluate(cell: Cell, children: Children) -> bool:
-    """Evaluate a trained cell, if that is not done; say whether it went well."""
-    if all((cell.evaluation / name).is_file() for name in _RECORDS):
+def evaluate(out: Path, keys: Sequence[str], messages: Path, children: Children) -> bool:
+    """Evaluate what the keys say, if that is not done; say whether it went well."""
+    if all((out / name).is_file() for name in _RECORDS):
         return True
-    keys = [f"run={cell.case.directory.absolute()}", "controls=[cleared]", "replay=[]"]
-    keys += [*cell.task.evaluation, "progress=false", f"out={cell.evaluation.absolute()}"]
-    ended = children.run([str(PROJECT / "eval.py"), *keys], cell.case.messages)
+    keys = [*keys, "controls=[cleared]", "replay=[]", "progress=false", f"out={out.absolute()}"]
+    ended = children.run([str(PROJECT / "eval.py"), *keys], messages)
     if ended is None or children.stopping:
         return True
     if ended[0]:
-        print(f"{cell.case.directory}: evaluation failed, see {cell.case.messages}.", flush=True)
+        print(f"{out}: evaluation failed, see {messages}.", flush=True)
     return ended[0] == 0
 
 
@@ -81,11 +84,50 @@ def work_on(cell: Cell, results: Results, children: Children) -> bool:
         return False
     if cell.case.saved < cell.task.total_steps:
         return True  # It is being stopped.
-    well = evaluate(cell, children)
+    keys = [f"run={cell.case.directory.absolute()}", *cell.task.evaluation]
+    well = evaluate(cell.evaluation, keys, cell.case.messages, children)
     if well and not children.stopping:
         results.add(result_of(cell))
         print(f"{cell.case.directory}: trained and evaluated.", flush=True)
     return well
+
+
+def ask_oracle(task: Task, directory: Path, results: Results, children: Children) -> bool:
+    """Measure a task's memory oracle, unless it has none or is known; say whether it went well."""
+    if not task.oracle or results.oracle(task) is not None or children.stopping:
+        return True
+    out = directory / f"{task.name}_oracle"
+    directory.mkdir(parents=True, exist_ok=True)
+    keys = [*task.evaluation, *task.oracle]
+    well = evaluate(out, keys, out.with_name(f"{out.name}.log"), children)
+    if well and not children.stopping:
+        results.add(oracle_of(task, out))
+    return well
+
+
+def write_page(args: argparse.Namespace, cells: Sequence[Cell], results: Results) -> int:
+    """Write the page and its figures from what is known; return the number of known cells."""
+    table = TABLES[args.table]
+    found: list[Result] = [r for r in map(results.get, cells) if r is not None]
+    lacking = {c.task.name: p for c in cells if (p := missing_package(c.task))}
+    notes = [f"{task}: left out, {package} is not installed." for task, package in lacking.items()]
+    unknown = [cell for cell in cells if results.get(cell) is None]
+    if left := [str(cell) for cell in unknown if cell.task.name not in lacking]:
+        notes.append("Not finished, so left out: " + ", ".join(left) + ".")
+    known = {result.task for result in found}
+    tasks = [task for task in table.tasks if task.name in known]
+    oracles = {task.name: o for task in tasks if (o := results.oracle(task)) is not None}
+    figures = {task.name: f"figures/{args.table}_{task.name}.png" for task in tasks}
+    (args.page.parent / "figures").mkdir(parents=True, exist_ok=True)
+    for task in tasks:
+        own = [result for result in found if result.task == task.name]
+        draw(task, own, oracles.get(task.name), args.page.parent / figures[task.name])
+    text = page(
+        table, found, notes, command=f"--table {args.table}", oracles=oracles, figures=figures
+    )
+    write_text(args.page, text)
+    print(text)
+    return len(found)
 
 
 def options() -> argparse.Namespace:
@@ -117,22 +159,17 @@ def main() -> int:
     args = options()
     table = TABLES[args.table]
     cells = cells_of(table, args)
-    lacking = {c.task.name: p for c in cells if (p := missing_package(c.task))}
     results = Results(args.results, args.table)
     well = True
     if not args.page_only:
-        able = [cell for cell in cells if cell.task.name not in lacking]
-        well = each(able, args.jobs, partial(work_on, results=results, children=Children()))
-    found: list[Result] = [r for r in map(results.get, cells) if r is not None]
-    notes = [f"{task}: left out, {package} is not installed." for task, package in lacking.items()]
-    unknown = [cell for cell in cells if results.get(cell) is None]
-    if left := [str(cell) for cell in unknown if cell.task.name not in lacking]:
-        notes.append("Not finished, so left out: " + ", ".join(left) + ".")
-    args.page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.page, page(table, found, notes, command=f"--table {args.table}"))
-    print(args.page.read_text())
+        children = Children()
+        able = [cell for cell in cells if missing_package(cell.task) is None]
+        well = each(able, args.jobs, partial(work_on, results=results, children=children))
+        for task in {cell.task.name: cell.task for cell in able}.values():
+            well &= ask_oracle(task, args.directory / args.table, results, children)
+    found = write_page(args, cells, results)
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    finish("memories", told, torch.device("cpu"), {"cells": len(found), "of": len(cells)})
+    finish("memories", told, torch.device("cpu"), {"cells": found, "of": len(cells)})
     return 0 if well else 1
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from cases import Case, cpu_seconds
@@ -15,7 +16,7 @@ from memories_tables import MEMORIES, Table, Task
 
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.records import RECORDS_FILES, read_records
-from relic.evaluation.worth import FROM_EPISODE, context_worth
+from relic.evaluation.worth import FROM_EPISODE, PARTS, context_worth
 from relic.files import complete_lines
 from relic.policy.memory.memories import make_memory
 from relic.run.compose import compose_arguments
@@ -23,6 +24,10 @@ from relic.run.metrics import read_metrics
 
 POINTS = 20
 """Points of a learning curve that are kept."""
+ORACLE = "oracle"
+"""Stands in the place of a memory in the results of memory oracles."""
+LAGS = tuple(part for part in PARTS["seen_ago"] if part[-1].isdigit() and part != "seen_over_400")
+"""Parts of the episodes by how many steps ago their goal was in view; none overlaps another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Result:
     bytes_per_row: int
     parameters: int
     """Of the memory alone."""
+    by_lag: dict[str, list[float]] = field(default_factory=dict)
+    """Kept, and kept minus cleared, of the parts `LAGS` that the records can tell."""
 
 
 def asked_of(cell: Cell) -> list[str]:
@@ -74,11 +81,7 @@ def asked_of(cell: Cell) -> list[str]:
 
 def result_of(cell: Cell) -> Result:
     """Return what a trained and evaluated cell came to."""
-    records = {
-        control: read_records(cell.evaluation / RECORDS_FILES[control])
-        for control in (ContextControl.KEPT, ContextControl.CLEARED)
-    }
-    worth = context_worth(records)[cell.task.measure]
+    worth = worth_in(cell.evaluation, cell.task)
     config = compose_arguments([*cell.case.overrides])
     memory = make_memory(config.policy, max_episode_steps=max(config.rollout.num_steps, 1))
     return Result(
@@ -93,7 +96,31 @@ def result_of(cell: Cell) -> Result:
         round(cell.case.reached / cpu_seconds(cell.case), 1),
         memory.bytes_per_row(config.rollout.num_steps),
         sum(p.numel() for p in memory.parameters()),
+        _by_lag(worth),
     )
+
+
+def oracle_of(task: Task, evaluation: Path) -> Result:
+    """Return what a task's memory oracle came to."""
+    worth = worth_in(evaluation, task)
+    of_worth = [worth[key] for key in ("mean", "low", "high")]
+    kept, cleared, by_lag = worth["kept"], worth["cleared"], _by_lag(worth)
+    asked = [*task.evaluation, *task.oracle]
+    return Result(task.name, ORACLE, 0, asked, kept, cleared, of_worth, [], 0.0, 0, 0, by_lag)
+
+
+def worth_in(evaluation: Path, task: Task) -> dict[str, Any]:
+    """Return what the context was worth in an evaluation."""
+    records = {
+        control: read_records(evaluation / RECORDS_FILES[control])
+        for control in (ContextControl.KEPT, ContextControl.CLEARED)
+    }
+    return context_worth(records)[task.measure]
+
+
+def _by_lag(worth: dict[str, Any]) -> dict[str, list[float]]:
+    parts = {part: worth[part] for part in LAGS if part in worth}
+    return {k: [v["kept"], v["mean"]] for k, v in parts.items() if v["mean"] is not None}
 
 
 def _learning_curve(cell: Cell) -> list[list[float]]:
@@ -124,6 +151,11 @@ class Results:
         """Return what a cell came to; None if it is not known."""
         return self._found.get(self._key(cell.task.name, cell.memory, cell.seed, asked_of(cell)))
 
+    def oracle(self, task: Task) -> Result | None:
+        """Return what a task's memory oracle came to; None if it has none, or it is not known."""
+        asked = [*task.evaluation, *task.oracle]
+        return self._found.get(self._key(task.name, ORACLE, 0, asked))
+
     def add(self, result: Result) -> None:
         """Add a line."""
         with self._lock:
@@ -141,49 +173,105 @@ class Results:
         return json.dumps([task, memory, seed, list(asked)])
 
 
-def page(table: Table, found: Sequence[Result], notes: Sequence[str], *, command: str) -> str:
-    """Return the page of a comparison."""
+def page(
+    table: Table,
+    found: Sequence[Result],
+    notes: Sequence[str],
+    *,
+    command: str,
+    oracles: Mapping[str, Result],
+    figures: Mapping[str, str],
+) -> str:
+    """Return the page of a comparison.
+
+    Args:
+        table: What was asked for.
+        found: What cells came to.
+        notes: What is left out, and why.
+        command: What the benchmark was told.
+        oracles: What memory oracles came to, by task.
+        figures: Links to figures, by task.
+    """
     lines = [
         "# Memories compared\n\n"
         f"Written by `python benchmarks/memories.py runs/memories {command}`.\n",
         f"Scores are means over episodes from index {FROM_EPISODE} on, of trials that no agent "
         "trains on. `kept - cleared` is what the context is worth: the same agent on the same "
         "trials, with its memory and with the memory emptied before each episode. Of one seed the "
-        "interval is 95 % over trials, of several the lowest and highest seed. `at equal seconds` "
+        "interval is 95 % over trials, of several the lowest and highest seed. `of the oracle's` "
+        "is its share of what there is to gain: the memory oracle minus the agent with its memory "
+        "emptied. `at equal seconds` "
         "is the training score when the fastest memory was done. CPU time is of one thread. Bytes "
         "are those of a row's memory at the end of a rollout.\n",
     ]
     for task in table.tasks:
         own = [result for result in found if result.task == task.name]
         if own:
-            lines += [_task_part(task, own)]
+            lines += [_task_part(task, own, oracles.get(task.name))]
+            lines += [_lag_part(task, own)] if any(result.by_lag for result in own) else []
+            lines += [f"![{task.name}]({figures[task.name]})\n"] if task.name in figures else []
     if notes:
         lines += ["## Left out\n", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _task_part(task: Task, found: Sequence[Result]) -> str:
+def _task_part(task: Task, found: Sequence[Result], oracle: Result | None) -> str:
     seconds = min(task.total_steps / r.steps_per_cpu_s for r in found)
     rows = [
         f"## {task.name}\n\n{task.measure} after {task.total_steps:,} steps; "
         f"`{' '.join(task.keys)}`, measured by `{' '.join(task.evaluation)}`.\n",
-        f"| memory | seeds | {task.measure} | kept - cleared | at equal seconds ({seconds:,.0f} s) "
-        "| steps per CPU second | bytes per row | parameters |",
-        "|" + "---|" * 8,
+        f"| memory | seeds | {task.measure} | kept - cleared | of the oracle's "
+        f"| at equal seconds ({seconds:,.0f} s) | steps per CPU second | bytes per row "
+        "| parameters |",
+        "|" + "---|" * 9,
     ]
-    for memory in MEMORIES:
-        own = [result for result in found if result.memory == memory]
-        if own:
-            rows.append(_row(own, seconds))
+    rows += [_row(own, seconds, oracle) for own in by_memory(found).values()]
+    if oracle is not None:
+        rows.append(f"| memory oracle | | {_span([oracle.kept])} |" + " |" * 6)
     return "\n".join(rows) + "\n"
 
 
-def _row(own: Sequence[Result], seconds: float) -> str:
+def _lag_part(task: Task, found: Sequence[Result]) -> str:
+    """Show what memories gain by how many steps ago the goal was in view."""
+    lags = [lag for lag in LAGS if any(lag in result.by_lag for result in found)]
+    rows = [
+        f"{task.measure} kept, and kept - cleared, by the steps since the goal was in view:\n",
+        f"| memory | {' | '.join(map(lag_words, lags))} |",
+        "|" + "---|" * (len(lags) + 1),
+    ]
+    for memory, own in by_memory(found).items():
+        shown = [_at_lag(own, lag) for lag in lags]
+        rows.append(f"| {MEMORIES[memory].title} | {' | '.join(shown)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _at_lag(own: Sequence[Result], lag: str) -> str:
+    pairs = [result.by_lag[lag] for result in own if lag in result.by_lag]
+    if not pairs:
+        return ""
+    kept, gained = np.mean(pairs, axis=0)
+    return f"{kept:.3f}, {gained:+.3f}"
+
+
+def lag_words(lag: str) -> str:
+    """Return how a part of `LAGS` is called in tables and figures."""
+    numbers = [f"{int(word):,}" for word in lag.split("_") if word.isdigit()]
+    return " to ".join(numbers) if len(numbers) > 1 else f"over {numbers[0]}"
+
+
+def by_memory(found: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return results of each memory that has some, in the order of tables."""
+    sorted_out = {memory: [r for r in found if r.memory == memory] for memory in MEMORIES}
+    return {memory: own for memory, own in sorted_out.items() if own}
+
+
+def _row(own: Sequence[Result], seconds: float, oracle: Result | None) -> str:
     cells = [
         MEMORIES[own[0].memory].title,
         str(len(own)),
         _span([r.kept for r in own]),
         _worth(own),
+        _span([_share(r, oracle) for r in own]),
         _span([_at_seconds(r, seconds) for r in own]),
         f"{fmean(r.steps_per_cpu_s for r in own):,.0f}",
         f"{own[0].bytes_per_row:,}",
@@ -197,6 +285,15 @@ def _worth(own: Sequence[Result]) -> str:
         return _span([r.worth[0] for r in own])
     mean, low, high = own[0].worth
     return "" if None in (mean, low, high) else f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _share(result: Result, oracle: Result | None) -> float | None:
+    """Return the share of the memory oracle's margin that an agent has."""
+    best = None if oracle is None else oracle.kept
+    cleared, gained = result.cleared, result.worth[0]
+    if best is None or cleared is None or gained is None or best <= cleared:
+        return None
+    return gained / (best - cleared)
 
 
 def _at_seconds(result: Result, seconds: float) -> float | None:

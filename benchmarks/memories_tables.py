@@ -12,12 +12,14 @@ class Memory:
     title: str
     ablation: str
     """The file of `configs/ablation` that chooses it, with what such a memory needs."""
+    attends: bool = False
+    """Whether it attends to steps that it keeps apart. Others have a state of one size."""
 
 
 MEMORIES = {
-    "transformer": Memory("ReLIC's transformer", "none"),
-    "transformer_xl": Memory("Transformer-XL", "transformer_xl"),
-    "memo": Memory("Memo", "memo"),
+    "transformer": Memory("ReLIC's transformer", "none", attends=True),
+    "transformer_xl": Memory("Transformer-XL", "transformer_xl", attends=True),
+    "memo": Memory("Memo", "memo", attends=True),
     "delta_rule": Memory("gated delta rule", "delta_rule"),
     "selective": Memory("selective state space", "selective"),
     "min_gru": Memory("minGRU", "min_gru"),
@@ -38,6 +40,8 @@ class Task:
     """What `eval.py` is told."""
     measure: str
     """Of the records: success or return."""
+    oracle: tuple[str, ...] = ()
+    """What `eval.py` is told beyond that to measure the memory oracle; empty: there is none."""
     package: str | None = None
     """What has to be installed for it."""
 
@@ -63,16 +67,34 @@ ALIKE = (
 def _task(name: str, experiment: str, steps: int, evaluation: str, measure: str) -> Task:
     keys = (f"experiment={experiment}", *ALIKE)
     package = experiment.partition("/")[0] if "/" in experiment else None
-    return Task(name, steps, keys, tuple(evaluation.split()), measure, package)
+    return Task(name, steps, keys, tuple(evaluation.split()), measure, package=package)
 
 
 _OWN = "options.split=val trials=64 block=32"
 _BALLS = f"{_OWN} episodes=24 options.level=Balls options.size=11 options.max_episode_steps=60"
 _ROOMS = f"{_OWN} episodes=24 options.level=MiniGrid-FourRooms-v0 options.max_episode_steps=100"
 DARKROOM = _task("darkroom", "darkroom", 3_000_000, "protocol=darkroom_test", "return")
-HOUSES = _task("houses", "houses_small", 1_000_000, "protocol=houses_small_val", "success")
+_BLIND = ("expert=memory", "options.sensors=[]")
+HOUSES = replace(
+    _task("houses", "houses_small", 1_000_000, "protocol=houses_small_val", "success"),
+    oracle=_BLIND,
+)
 _FRESH = "protocol=houses_small_changing first_trial=500 trials=300"
-DETECTIONS = _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success")
+DETECTIONS = replace(
+    _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success"), oracle=_BLIND
+)
+REVISITS = replace(
+    _task("revisits", "revisits", 4_000_000, "protocol=revisits_val", "success"),
+    oracle=("expert=memory",),
+)
+_LONG = ("rollout.num_envs=8", "rollout.num_steps=4096", "updates.per_rollout=16")
+REVISITS_64K = replace(
+    REVISITS,
+    name="revisits_64k",
+    keys=(*REVISITS.keys, *_LONG, "env.options.longest=512"),
+    evaluation=("protocol=revisits_64k",),
+)
+"""Trained on trials of 4,096 steps, measured on trials of 65,536."""
 BALLS = _task("minigrid_balls", "minigrid/balls", 3_000_000, _BALLS, "success")
 ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 3_000_000, _ROOMS, "success")
 _GAMES = {
@@ -111,10 +133,12 @@ TABLES = {
         (
             _tiny(DARKROOM, size=5, horizon=8),
             _tiny(BALLS, max_episode_steps=8),
+            _tiny(REVISITS, size=4, longest=8),
             _tiny(POPGYM[0]),
         ),
         memories=("transformer", "memo", "min_gru"),
         seeds=(0,),
     ),
-    "cpu": Table((DARKROOM, BALLS, ROOMS, *POPGYM, HOUSES, DETECTIONS)),
+    "cpu": Table((DARKROOM, BALLS, ROOMS, *POPGYM, REVISITS, HOUSES, DETECTIONS)),
+    "long": Table((REVISITS_64K,)),
 }
