@@ -62,10 +62,6 @@ _ADVICE: Final = {
 _OF_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of writing, which do not say where."""
 _GOES_ON: Final = "it goes on from what is on disk."
-_OTHER_PYTHON: Final = (
-    f"This is {sys.executable}: start with the Python that ReLIC is installed for (`make core` "
-    f"makes .venv/bin/python), or see what is missing: {sys.executable} -m relic.doctor"
-)
 _OF_RUST: Final = re.compile(r"\(os error (\d+)\)")
 """How errors of safetensors, which are no `OSError`, tell the number."""
 _NO_MEMORY: Final = re.compile(r"DefaultCPUAllocator: (can't allocate memory[^.]*)|out of memory")
@@ -147,13 +143,30 @@ def stop_of(error: BaseException) -> Stop | None:
     if isinstance(error, KeyboardInterrupt):
         return Stop(f"Interrupted. Start again: {_GOES_ON}", INTERRUPTED)
     if isinstance(error, ModuleNotFoundError):
-        return Stop(f"{error}. {_OTHER_PYTHON}", REFUSED)
+        return Stop(f"{error}. {_where_to_find()}", REFUSED)
     if isinstance(error, REFUSALS) and getattr(error, "errno", None) is None:
         return Stop(in_lines(error, _MOST_LINES), REFUSED)
     if getattr(error, "foreseen", False):
         return Stop(in_lines(error, None), getattr(error, "status", FAILED))
     text = _of_system(error) or _of_memory(error)
     return None if text is None else Stop(text, FAILED)
+
+
+def _where_to_find() -> str:
+    """Say what helps where a module is missing."""
+    from importlib import metadata  # slow to import
+
+    from relic.extras import DISTRIBUTION
+
+    doctor = f"{sys.executable} -m relic.doctor"
+    try:
+        metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return (
+            f"This is {sys.executable}: start with the Python that ReLIC is installed for "
+            f"(`make core` makes .venv/bin/python), or see what is missing: {doctor}"
+        )
+    return f"It must be installed for {sys.executable}. To see what ReLIC itself needs: {doctor}"
 
 
 def _of_system(error: BaseException) -> str | None:

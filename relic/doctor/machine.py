@@ -66,7 +66,7 @@ def check_disk(world: World) -> list[Finding]:
     target = world.run_dir.absolute()
     usage = shutil.disk_usage(_nearest(target))
     found = f"{target}: {_size(usage.free)} free"
-    repair = "python train.py run_dir=ELSEWHERE/NAME"
+    repair = "train with run_dir=ELSEWHERE/NAME"
     problem = _why_no_files(target)
     if problem:
         return [Finding("disk", State.BROKEN, f"{found}; cannot write: {problem}", repair)]
@@ -232,6 +232,6 @@ def check_wandb(world: World) -> list[Finding]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         found = f"installed, but {server} does not answer: {reason}"
-        repair = "python train.py logging.wandb=offline  # wandb sync sends the run later"
+        repair = "train with logging.wandb=offline  # wandb sync sends the run later"
         return [Finding("wandb", State.LIMITED, found, repair)]
     return [Finding("wandb", State.OK, f"{server} answers")]

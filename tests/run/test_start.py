@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from relic import console
+from relic.stops import stop_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = ("torch", "numba", "numpy", "gymnasium", "matplotlib", "scipy", "safetensors", "envs")
@@ -74,6 +75,13 @@ def test_a_python_without_the_packages_is_told_which_one_to_use(script):
     (said,) = done.stderr.splitlines()
     assert said.startswith(f"No module named 'yaml'. This is {sys.executable}: start with")
     assert said.endswith(f"{sys.executable} -m relic.doctor")
+
+
+def test_a_missing_module_of_the_user_is_told_as_such():
+    stop = stop_of(ModuleNotFoundError("No module named 'minigrid'"))
+    assert stop is not None
+    said = f"No module named 'minigrid'. It must be installed for {sys.executable}."
+    assert stop.text.startswith(said)
 
 
 def test_a_python_that_is_too_old_is_told_so(monkeypatch, capsys):
