@@ -107,10 +107,9 @@ def sentence(run: Run, verdict: Verdict | None) -> str:
         curve = run.curves[run.score]
         return (
             f"{run.name}: {run.score} {curve.score_P[-1]:.3f} at {curve.step_P[-1]:,.0f} "
-            f"environment steps. No learning curve ships with {run.experiment}; name one by "
-            "--reference."
+            f"environment steps. {run.experiment} has no reference runs; name one by --reference."
         )
-    text = f"{run.name} is {verdict.standing.value} the runs that ship with {verdict.experiment}: "
+    text = f"{run.name} is {verdict.standing.value} the reference runs of {verdict.experiment}: "
     text += (
         f"{verdict.name} {verdict.score:.3f} at {verdict.step:,.0f} environment steps; "
         f"{verdict.low:.3f} to {verdict.high:.3f} is on track there"

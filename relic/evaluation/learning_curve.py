@@ -58,7 +58,7 @@ _SEEN = (
 """Options of environments that change what an agent sees of a task, or how fast, not the task."""
 _VALIDATION = ("options", "episodes", "score_from_episode")
 _FORMAT = 1
-_FREE = ("seed", "run_dir", "device", "threads", "logging", "checkpoint", "cluster")
+_FREE = ("seed", "run_dir", "device", "ranks", "threads", "logging", "checkpoint", "cluster")
 """Parts of a configuration that do not change what is learned, or that tell seeds apart."""
 
 

@@ -166,8 +166,8 @@ def test_noise_is_that_of_the_points_and_not_of_the_trend():
     assert Curve(steps[:2], trend[:2]).noise == 0.0
 
 
-def test_settings_that_differ_are_named_but_seeds_are_not(shipped, tmp_path):
-    run = make_run(tmp_path / "run", seed=9, config={"ppo": {"lr": 0.2}})
+def test_settings_that_differ_are_named_but_seeds_and_ranks_are_not(shipped, tmp_path):
+    run = make_run(tmp_path / "run", seed=9, config={"ppo": {"lr": 0.2}, "ranks": 4})
     assert judge(run, shipped).changes == ("ppo.lr: 0.1 -> 0.2",)
     with pytest.raises(ConfigError, match=r"run: must have the configuration of s0, got ppo\.lr"):
         as_shipped([read_run(tmp_path / "s0"), run])
@@ -179,12 +179,12 @@ def test_command_says_where_a_run_stands(shipped, tmp_path, capsys):
     make_run(tmp_path / "bad", best=40.0, config={"ppo": {"lr": 0.2}})
     assert main([str(tmp_path / "good"), reference]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("good is on track with the runs that ship with made_up: val/return 80")
+    assert said.startswith("good is on track with the reference runs of made_up: val/return 80")
     assert (tmp_path / "good" / "plots" / "learning_curve.png").stat().st_size > 1000
     out = f"--out={tmp_path / 'out'}"
     assert main([str(tmp_path / "good"), str(tmp_path / "bad"), reference, out]) == 1
     said = capsys.readouterr().out
-    assert "bad is behind the runs that ship" in said
+    assert "bad is behind the reference runs of" in said
     steps = re.search(r"they had this score at (\d+)", said)
     assert steps is not None
     assert int(steps.group(1)) in (500, 550, 600)
@@ -209,7 +209,7 @@ def test_command_saves_curves(shipped, tmp_path, capsys):
 def test_runs_without_a_shipped_curve_are_told_so(tmp_path, capsys):
     make_run(tmp_path / "run")
     assert main([str(tmp_path / "run")]) == 0
-    assert "No learning curve ships with made_up" in capsys.readouterr().out
+    assert "made_up has no reference runs" in capsys.readouterr().out
 
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path):
