@@ -53,6 +53,8 @@ def within(least: int, most: int) -> Bound:
     return Bound(rule, lambda v: least <= v <= most, "Use a number in between.")
 
 
+MOST_THREADS = 4096
+"""Threads or processes that may be asked for; no machine has as many cores."""
 FINITE = Bound("be at least 0 and finite", lambda v: 0 <= v < math.inf, "Use 0 or more.")
 POSITIVE = Bound("be positive", lambda v: v > 0, "Choose a larger one.")
 FRACTION = Bound("be in [0, 1]", lambda v: 0 <= v <= 1, "Use a number from 0 to 1.")

@@ -22,6 +22,8 @@ from relic.shipped import CONFIGS
 
 PROTOCOLS = CONFIGS / "protocol"
 NO_LIMIT = "none"
+MOST_UNITS = 2**20
+"""Trials times repeats of a protocol; more cannot be meant, and would not even be listed."""
 _LIMITS = ("last", "drop_first")
 
 
@@ -64,6 +66,11 @@ class Protocol:
             raise ValueError(
                 "episodes: must be given where steps is not, and only there, got "
                 f"episodes={self.episodes}, steps={self.steps}. Set one of them."
+            )
+        if self.num_units > MOST_UNITS:
+            raise ValueError(
+                f"repeats: must leave at most {MOST_UNITS:,} evaluations of a trial, got "
+                f"{self.trials} trials times {self.repeats}. Use fewer of either."
             )
         limit_fields(self.context_limit)
 

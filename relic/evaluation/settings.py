@@ -15,7 +15,16 @@ from relic.evaluation.protocol import (
     load_protocol,
     protocol_names,
 )
-from relic.schema import ConfigError, at_least, build, check_bounds, hint_at, nearest, to_plain
+from relic.schema import (
+    MOST_THREADS,
+    ConfigError,
+    build,
+    check_bounds,
+    hint_at,
+    nearest,
+    to_plain,
+    within,
+)
 from relic.shipped import located
 
 FIXED = ("name", "version")
@@ -39,10 +48,10 @@ class Settings:
     several runs or checkpoints, each has a folder in it, beside the comparison."""
     checkpoint: Literal["latest", "best", "all"] = "latest"
     """Which one of a run directory; `all` evaluates all and compares them."""
-    workers: Annotated[int | None, at_least(1)] = None
+    workers: Annotated[int | None, within(1, MOST_THREADS)] = None
     """Processes that share the blocks; records do not depend on it. None: one a core on a CPU, as
     far as blocks and memory suffice for them."""
-    threads: Annotated[int, at_least(1)] = 1
+    threads: Annotated[int, within(1, MOST_THREADS)] = 1
     """CPU threads of torch in each of them."""
     device: str = "cpu"
     """Where the policy acts, such as cuda:0."""

@@ -288,7 +288,15 @@ def check_reach(policy: Policy, episodes: int, steps: int) -> None:
         )
 
 
-def check_memory(policy: Policy, rows: int, steps: int, device: str) -> None:
+def check_memory(
+    policy: Policy,
+    rows: int,
+    steps: int,
+    device: str | torch.device,
+    *,
+    asked: str = "protocol",
+    advice: str = "Use fewer episodes, a smaller block, fewer workers, or context_limit=last:N.",
+) -> None:
     """Check that what the policy is to remember fits into the memory that is free.
 
     Args:
@@ -296,6 +304,8 @@ def check_memory(policy: Policy, rows: int, steps: int, device: str) -> None:
         rows: Trials that are remembered at once.
         steps: That a trial may have.
         device: Where the policy will be.
+        asked: What says how much that is.
+        advice: What to do where it is too much.
 
     Raises:
         ValueError: If it does not fit.
@@ -305,9 +315,8 @@ def check_memory(policy: Policy, rows: int, steps: int, device: str) -> None:
     free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
     if wanted > free:
         raise ValueError(
-            f"protocol: {rows} trials of up to {steps:,} steps must fit into the {free / 2**30:.1f}"
-            f" GiB of memory that are free, got {wanted / 2**30:.1f} GiB. Use fewer episodes, a "
-            "smaller block, fewer workers, or context_limit=last:N."
+            f"{asked}: {rows} trials of up to {steps:,} steps must fit into the {free / 2**30:.1f} "
+            f"GiB of memory that are free, got {wanted / 2**30:.1f} GiB. {advice}"
         )
 
 

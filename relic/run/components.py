@@ -295,8 +295,13 @@ def _time_limit(config: RunConfig, facts: EnvFacts) -> TimeLimit:
 
 
 def _copy_weights(policy: Policy, path: str) -> None:
-    source = load(path).state_dict()
-    target = policy.state_dict()
+    loaded = load(path)
+    if loaded.action_space != policy.action_space:
+        raise ConfigError(
+            f"init_from: must be a policy with the actions {policy.action_space}, got "
+            f"{loaded.action_space} in {path}. What it has learned means nothing in others."
+        )
+    source, target = loaded.state_dict(), policy.state_dict()
     for name, value in target.items():
         if name not in source or source[name].shape != value.shape:
             found = tuple(source[name].shape) if name in source else "nothing"
@@ -304,4 +309,11 @@ def _copy_weights(policy: Policy, path: str) -> None:
                 f"init_from: {name} must have shape {tuple(value.shape)}, got {found} in {path}. "
                 "Use the same policy configuration and observations as that run."
             )
+    # Heads that only teach may be left out: nobody acts by them.
+    more = [n for n in source if n not in target and not n.startswith("auxiliary.")]
+    if more:
+        raise ConfigError(
+            f"init_from: must be a policy with no other weights than this one, got {len(more)} "
+            f"more in {path}, such as {more[0]}. Use the same policy configuration as that run."
+        )
     policy.load_state_dict({n: source[n] for n in target})

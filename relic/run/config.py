@@ -16,6 +16,7 @@ from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning, check_ranks
 from relic.ppo.schedule import UpdateSchedule, check_divides
 from relic.schema import (
+    MOST_THREADS,
     POSITIVE,
     ConfigError,
     at_least,
@@ -193,7 +194,7 @@ class ValidationConfig:
 
     every_rollouts: Annotated[int | None, at_least(1)] = None
     """Rollouts between two validations. None: never."""
-    trials: Annotated[int, at_least(1)] = 16
+    trials: Annotated[int, within(1, 2**20)] = 16
     """Trials of a validation, the same ones each time."""
     episodes: Annotated[int, at_least(1)] = 8
     """Episodes per trial."""
@@ -201,7 +202,7 @@ class ValidationConfig:
     """Environment options that differ from training, usually the split."""
     score_from_episode: Annotated[int, at_least(0)] = 0
     """`val/return` and `val/success` average the episodes from this index in the context on."""
-    final_trials: Annotated[int, at_least(0)] = 0
+    final_trials: Annotated[int, within(0, 2**20)] = 0
     """Trials on which a finished run's agent and the untrained one are measured; they follow those
     of the validation, so that there must be as many. 0: neither is."""
 
@@ -243,11 +244,11 @@ class RunConfig:
     """Directory of the run. None: runs/<experiment>-seed<seed>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy acts and learns; auto takes CUDA if it is available."""
-    ranks: Annotated[int | None, at_least(1)] = None
+    ranks: Annotated[int | None, within(1, MOST_THREADS)] = None
     """Processes on this machine that share the rows and learn as one; results do not depend on
     their number. None: one per core, as far as there are enough rows; one on CUDA, where several
     take turns on the GPUs."""
-    threads: Annotated[int | None, at_least(1)] = None
+    threads: Annotated[int | None, within(1, MOST_THREADS)] = None
     """CPU threads of torch in each process. None: the cores are divided evenly."""
     deterministic: bool = False
     """Make CUDA give bit-equal results, at some cost in speed."""

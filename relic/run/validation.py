@@ -21,6 +21,7 @@ from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record, in_order, policy_digest
+from relic.evaluation.trained_agent import check_memory
 from relic.files import is_intact, parse_json, write_sealed
 from relic.measures import number
 from relic.policy import load
@@ -66,6 +67,15 @@ def check_validation(config: RunConfig, policy: Policy) -> None:
         try:
             check_fit(policy, env)
             number = env.num_trials
+            if part.every_rollouts is not None:
+                check_memory(
+                    policy,
+                    part.trials,
+                    protocol.capacity(env.max_episode_steps),
+                    policy.device,
+                    asked="validation",
+                    advice="Use fewer validation.trials or validation.episodes.",
+                )
         finally:
             env.close()
     # Those of a validation may come round again; final ones would no longer be new.
@@ -197,10 +207,26 @@ def _measure(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
     finally:
         env.close()
     trained = load(directory.path)
+    kind = kind_of_trials(config, protocol)
     return "\n".join(
-        f"{name}: {_score(policy, protocol, ranks)}"
+        f"{name}: {_score(policy, protocol, ranks)} {kind}"
         for name, policy in (("trained", trained), ("untrained", untrained))
     )
+
+
+def kind_of_trials(config: RunConfig, protocol: Protocol) -> str:
+    """Say whether the agent was trained on the trials of a protocol."""
+    env, trained = (
+        make_trial_env(config.env.id, 1, options)
+        for options in (protocol.options, config.env.options)
+    )
+    try:
+        first = protocol.first_trial
+        known = env.shared_trials(trained, range(first, first + protocol.trials))
+    finally:
+        env.close()
+        trained.close()
+    return f"trials, {len(known)} of them of those that it trains on" if known else "unseen trials"
 
 
 def _score(policy: Policy, protocol: Protocol, ranks: Ranks) -> str:
@@ -215,7 +241,4 @@ def _score(policy: Policy, protocol: Protocol, ranks: Ranks) -> str:
     shown = "unknown interval"
     if interval["low"] is not None:
         shown = f"95 % interval {low.removesuffix(' %')} to {high}"
-    return (
-        f"mean {name} {mean} ({shown}) in {len(records)} episodes of "
-        f"{protocol.trials} unseen trials"
-    )
+    return f"mean {name} {mean} ({shown}) in {len(records)} episodes of {protocol.trials}"

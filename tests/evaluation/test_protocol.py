@@ -69,6 +69,8 @@ def test_blocks_that_fit_exactly_need_no_padding():
         ({"block": 0}, "block: must be at least 1"),
         ({"first_trial": -1}, "first_trial: must be at least 0"),
         ({"episodes": 0}, "episodes: must be at least 1"),
+        ({"repeats": 10**12}, "repeats: must leave at most 1,048,576 evaluations of a trial"),
+        ({"trials": 10**9}, "repeats: must leave at most .* got 1000000000 trials times"),
         ({"steps": 30}, "episodes: must be given where steps is not"),
         ({"episodes": None}, "episodes: must be given where steps is not"),
         ({"epsiodes": 3}, "Did you mean 'episodes'"),

@@ -15,6 +15,7 @@ from relic.policy.loading import find_checkpoint, load
 from relic.policy.origin import find_origin, remember_programs
 from relic.run.compose import compose
 from relic.run.run_directory import CheckpointStore, RunDirectory
+from relic.run.validation import check_validation
 from relic.schema import ConfigError
 from relic.shipped import located
 
@@ -193,3 +194,20 @@ def test_a_run_brings_no_code(strangers, tmp_path, capsys):
     assert evaluate([f"run={run}", "trials=1", "episodes=1", "controls=[]"]) == 2
     assert "must not be a module inside the run's own folder" in capsys.readouterr().err
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("key", ["threads", "ranks"])
+def test_threads_and_processes_are_bounded(key, capsys):
+    with pytest.raises(ConfigError, match=f"{key}: must be from 1 to 4096, got 1000000000"):
+        compose({key: 10**9})
+    name = {"ranks": "workers"}.get(key, key)
+    assert evaluate([f"run={SHIPPED}", f"{name}=1000000000"]) == 2
+    assert f"{name}: must be from 1 to 4096, got 1000000000" in capsys.readouterr().err
+
+
+def test_a_validation_that_cannot_fit_is_refused_before_the_first_rollout():
+    keys = {"experiment": "darkroom", "validation.final_trials": 0}
+    large = compose({**keys, "validation.trials": 2**20, "validation.episodes": 1000})
+    message = r"validation: 1048576 trials .* Use fewer validation\.trials or validation\.episodes"
+    with pytest.raises(ConfigError, match=message):
+        check_validation(large, load(SHIPPED))

@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -22,6 +23,7 @@ from relic.run.compose import compose_arguments
 from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
 from relic.run.trainer import Trainer
+from relic.run.validation import kind_of_trials, validation_protocol
 from relic.schema import ConfigError
 
 from .conftest import TINY
@@ -265,3 +267,41 @@ def test_final_trials_must_be_others_than_those_of_the_validation(tmp_path):
     with pytest.raises(ConfigError, match=message):
         Trainer(refused, join_ranks("cpu"))
     Trainer(compose_arguments([*keys, "validation.final_trials=2"]), join_ranks("cpu")).close()
+
+
+def test_a_run_starts_from_weights_that_mean_the_same(tmp_path):
+    """Units of actions come with the weights, and layers without a place would be dropped."""
+    sizes = [key for key in TINY if key.startswith(("policy.", "experiment"))]
+    sizes.append("ablation=sink_none")  # a sink has its layers in its shape
+    config = compose_arguments(sizes)
+    room = spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2,), np.float32)})
+
+    def built(config, low, high):
+        facts = SimpleNamespace(
+            single_observation_space=room,
+            single_action_space=spaces.Box(low, high, (2,), np.float32),
+            max_episode_steps=20,
+            privileged=(),
+            kinds={},
+        )
+        return build_policy(config, facts, torch.device("cpu"))
+
+    first = built(compose_arguments([*sizes, "policy.transformer.num_layers=2", "seed=5"]), -1, 1)
+    save_policy(tmp_path, first)
+    begun = compose_arguments([*sizes, "policy.transformer.num_layers=2", f"init_from={tmp_path}"])
+    state = built(begun, -1, 1).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in first.state_dict().items())
+    with pytest.raises(ConfigError, match=r"init_from: .* the actions Box\(0.0, 10.0"):
+        built(begun, 0, 10)
+    shallow = replace(config, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"init_from: .* no other weights .* such as memory\."):
+        built(shallow, -1, 1)
+
+
+def test_trials_that_were_trained_on_are_not_called_unseen():
+    config = compose_arguments(["experiment=darkroom", "validation.final_trials=2"])
+    protocol = replace(validation_protocol(config), trials=2)
+    assert kind_of_trials(config, protocol) == "unseen trials"
+    same = replace(config, validation=replace(config.validation, options={}))
+    protocol = replace(validation_protocol(same), trials=2)
+    assert kind_of_trials(same, protocol) == "trials, 2 of them of those that it trains on"
