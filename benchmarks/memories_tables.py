@@ -124,7 +124,9 @@ _TINY = (
 def _tiny(task: Task, **options: int) -> Task:
     keys = tuple(f"env.options.{name}={value}" for name, value in options.items())
     own = tuple(f"options.{name}={value}" for name, value in options.items())
-    measured = ("trials=2", "episodes=7", "block=2", "options.split=val", *own)
+    # Oracles are measured without a run that would choose the protocol.
+    named = [key for key in task.evaluation if key.startswith("protocol=")]
+    measured = (*named, "trials=2", "episodes=7", "block=2", "options.split=val", *own)
     return replace(task, total_steps=1024, keys=(*task.keys, *_TINY, *keys), evaluation=measured)
 
 

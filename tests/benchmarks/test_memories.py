@@ -78,6 +78,14 @@ def test_page_and_figure_show_shares_and_lags(tmp_path):
     assert "![revisits](figures/revisits.png)" in text
 
 
+def test_oracles_are_told_by_which_protocol_they_are_measured():
+    from memories_tables import TABLES
+
+    with_oracle = [t for table in TABLES.values() for t in table.tasks if t.oracle]
+    assert len(with_oracle) == 5
+    assert all(any(k.startswith("protocol=") for k in t.evaluation) for t in with_oracle)
+
+
 def test_tasks_are_told_by_the_package_that_they_need():
     from memories_tables import TABLES
 
