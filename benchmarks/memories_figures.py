@@ -45,6 +45,12 @@ def draw(task: Task, found: Sequence[Result], oracle: Result | None, path: Path)
         axes[0, column].set_title(KINDS[attends], fontsize="medium")
         if lagged:
             _lags(axes[1, column], task, own, oracle)
+        for panel in axes[:, column]:
+            panel.set_visible(bool(own))
+    for pair in axes[:, :2]:
+        limits = np.array([panel.get_ylim() for panel in pair if panel.get_visible()])
+        for panel in pair:
+            panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
     _worth(axes[0, 2], task, by_memory(found))
     if lagged:
         axes[1, 2].set_visible(False)
@@ -98,3 +104,4 @@ def _lags(axes: Axes, task: Task, found: dict[str, list[Result]], oracle: Result
     axes.set_xticks(range(len(lags)), map(lag_words, lags), rotation=20)
     axes.set_xlabel("steps since the goal was in view")
     score_axis(axes, task.measure)
+    axes.legend(frameon=False, fontsize="small")
