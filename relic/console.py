@@ -54,7 +54,11 @@ def _run(module: str, function: str) -> int:
     # Modules of the user's own are found from the working directory, as by `python -m`. Behind all
     # others, as many have a folder `envs` or `configs` there.
     sys.path.append(os.getcwd())
-    from relic.stops import guarded  # here, as Pythons that are refused above cannot read it
+    try:
+        from relic.stops import guarded  # here, as Pythons that are refused above cannot read it
 
-    # For what stops a command while it is imported; later it does so itself.
-    return guarded(lambda: getattr(import_module(module), function)(sys.argv[1:]))
+        # For what stops a command while it is imported; later it does so itself.
+        return guarded(lambda: getattr(import_module(module), function)(sys.argv[1:]))
+    except KeyboardInterrupt:  # while that which tells it is imported
+        print("Interrupted.", file=sys.stderr)
+        return 130

@@ -133,7 +133,7 @@ def refused(capsys, *arguments) -> str:
         (["trials=0"], "trials: must be at least 1, got 0"),
         (["trials=40"], "must name each of the 4 trials of relic-darkroom-v1/4x4/test once"),
         (["trials=many"], "trials: must be a whole number, got 'many'"),
-        (["workers=0"], "workers: must be at least 1, got 0"),
+        (["workers=0"], "workers: must be from 1 to 4096, got 0"),
         (["workers"], "workers: must be of the form key=value. Write key=value."),
         (["pretrained/darkroom"], "Write run=pretrained/darkroom."),
         (["runs/not_there"], "Write run=runs/not_there."),
@@ -301,6 +301,6 @@ def test_usage_lists_every_key(capsys):
     assert main([]) == 2
     assert {"workers", "episodes", "allow_trained"} <= set(usage().split())
     assert main(["--help", "workers"]) == 0
-    assert "workers=null    (whole number or null, at least 1)" in capsys.readouterr().out
+    assert "workers=null    (whole number or null, from 1 to 4096)" in capsys.readouterr().out
     assert main(["--help", "worker"]) == 2
     assert "Did you mean 'workers'?" in capsys.readouterr().err

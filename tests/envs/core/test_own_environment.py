@@ -44,7 +44,7 @@ def test_the_page_sends_nobody_to_wrong_statistics():
         r"^- [^-]*?RecordEpisodeStatistics.*?(?=^- )", PAGE.read_text(), re.M | re.S
     )
     assert 'infos["episode_record"]["length"]' in bullet
-    assert "one step and one reward short" in " ".join(bullet.split())
+    assert "misses the first step, and its reward, of each episode" in " ".join(bullet.split())
 
 
 def test_snippets_run(tmp_path):
