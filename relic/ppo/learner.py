@@ -39,7 +39,7 @@ from relic.ppo.loss import (
     ppo_loss,
     with_auxiliary,
 )
-from relic.ppo.reduction import GradientBuffer, Reduction
+from relic.ppo.reduction import GradientBuffer, Reduction, check_moments
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
@@ -395,6 +395,11 @@ class Learner:
         return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned; the weights must have been restored before."""
+        """Take over what `state_dict` returned; the weights must have been restored before.
+
+        Raises:
+            ValueError: If moments of the optimiser are missing or do not fit its parameters.
+        """
         self.num_updates = int(state["num_updates"])
         self.optimizer.load_state_dict(state["optimizer"])
+        check_moments(self.optimizer)

@@ -134,3 +134,20 @@ class GradientBuffer:
         # Scaled also where it is short enough, by 1: asking which is the case would wait for CUDA.
         self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check an Adam's restored state: PyTorch takes over any, and fails at the next step.
+
+    Raises:
+        ValueError: If moments of a parameter are missing or of another shape.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            own = optimizer.state.get(parameter, {})
+            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            found = {name: getattr(value, "shape", None) for name, value in own.items()}
+            if own and found != shapes:
+                raise ValueError(
+                    f"optimizer: moments of a parameter must have the shapes {shapes}, got {found}."
+                )

@@ -323,6 +323,26 @@ def test_schedules_reach_the_optimiser(training):
     np.testing.assert_allclose(entropies, [0.075, 0.05, 0.025, 0.0], atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda own: own.pop("exp_avg"),
+        lambda own: own.update(exp_avg_sq=0.0),
+        lambda own: own.update(exp_avg=own["exp_avg"].reshape(-1)[:-1]),
+        lambda own: own.update(step=torch.zeros(2)),
+    ],
+)
+def test_moments_that_do_not_fit_are_refused(training, damage):
+    built = training({"lr": 1e-3})
+    built.run(1)
+    state = built.learner.state_dict()
+    built.learner.load_state_dict(state)
+    damage(state["optimizer"]["state"][0])
+    with pytest.raises(ValueError, match="moments of a parameter must"):
+        built.learner.load_state_dict(state)
+    built.collector.close()
+
+
 def test_the_gradient_buffer_clips_as_torch_does():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
