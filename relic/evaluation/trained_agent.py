@@ -324,13 +324,15 @@ def trained_on(agent: TrainedAgent | Expert, protocol: Protocol) -> list[int]:
     """Return the trials of the protocol whose tasks the run was trained on."""
     if isinstance(agent, Expert):
         return []
+    # Not by programs that only the run names.
+    return known_trials(protocol, agent.env, {**agent.options, **programs_in(protocol.options)})
+
+
+def known_trials(protocol: Protocol, env: str, options: Mapping[str, Any]) -> list[int]:
+    """Return the trials of the protocol whose tasks an environment that was trained in has, too."""
     evaluated, trained = (
-        make_trial_env(name, 1, options)
-        for name, options in (
-            (protocol.env, protocol.options),
-            # Not by programs that only the run names.
-            (agent.env, {**agent.options, **programs_in(protocol.options)}),
-        )
+        make_trial_env(name, 1, chosen)
+        for name, chosen in ((protocol.env, protocol.options), (env, options))
     )
     try:
         first = protocol.first_trial

@@ -51,7 +51,7 @@ class ReadOutNetwork(nn.Module):
     def forward(self, rgb_BHW3: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, G, Y, X) of the cells and read-outs (B, K, C) of the columns."""
         x = (rgb_BHW3 * (1 / 255)).movedim(-1, 1)
-        # Takes half of the time where it is native; the frozen encoder computes so, too.
+        # Faster where it is native; the frozen encoder computes so, too.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training and multiplies_bfloat16()):
             early = self.early(x.contiguous(memory_format=torch.channels_last))
             late = self.late(early)

@@ -21,7 +21,7 @@ from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
 from relic.evaluation.records import Record, in_order, policy_digest
-from relic.evaluation.trained_agent import check_memory
+from relic.evaluation.trained_agent import check_memory, known_trials
 from relic.files import is_intact, parse_json, write_sealed
 from relic.measures import number
 from relic.policy import load
@@ -216,16 +216,7 @@ def _measure(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
 
 def kind_of_trials(config: RunConfig, protocol: Protocol) -> str:
     """Say whether the agent was trained on the trials of a protocol."""
-    env, trained = (
-        make_trial_env(config.env.id, 1, options)
-        for options in (protocol.options, config.env.options)
-    )
-    try:
-        first = protocol.first_trial
-        known = env.shared_trials(trained, range(first, first + protocol.trials))
-    finally:
-        env.close()
-        trained.close()
+    known = known_trials(protocol, config.env.id, config.env.options)
     return f"trials, {len(known)} of them of those that it trains on" if known else "unseen trials"
 
 

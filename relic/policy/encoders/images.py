@@ -259,8 +259,8 @@ class ImageEncoder(nn.Module):
 def lean_dtype(dtype: torch.dtype, device_type: str) -> tuple[str, torch.dtype] | None:
     """Return what `torch.autocast` takes to compute such features fast, or None.
 
-    CUDA computes in the type itself. A CPU computes in bfloat16, in half of the time, if it
-    multiplies that natively; others would only emulate it.
+    CUDA computes in the type itself. A CPU computes in bfloat16 if it multiplies that
+    natively, which takes less time; others would only emulate it.
 
     Args:
         dtype: Of the features.
@@ -276,7 +276,7 @@ def lean_dtype(dtype: torch.dtype, device_type: str) -> tuple[str, torch.dtype] 
 @cache
 def multiplies_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 natively."""
-    # PyTorch before 2.12 may not say; float32 is right everywhere.
+    # Not every PyTorch says; float32 is right everywhere.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 

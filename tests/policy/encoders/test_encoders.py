@@ -310,14 +310,16 @@ def test_cameras_that_are_alike_share_one_vit(tmp_path):
     camera = spaces.Box(0, 255, (48, 48, 3), np.uint8)
     space = spaces.Dict(left=camera, right=camera)
     path = str(tmp_path / "vit.pth")
-    encoder = _encoder(space, visual=VisualKind.VIT, vit=sizes, checkpoint=path)
+    encoder = _encoder(
+        space, visual=VisualKind.VIT, vit=sizes, checkpoint=path, feature_dtype="float32"
+    )
     assert encoder.is_frozen
     assert encoder.image_encoder("left") is encoder.image_encoder("right")
     assert set(encoder.stored_space.spaces) == {"left_features", "right_features"}
     pictures = _observe(space, 2)
     features = encoder.encode(pictures)["left_features"]
-    expected = vit(pictures["left"].movedim(-1, 1) / 255).half()
-    torch.testing.assert_close(features, expected, atol=3e-2, rtol=1e-2)
+    expected = vit(pictures["left"].movedim(-1, 1) / 255)
+    torch.testing.assert_close(features, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_pretrained_encoders_are_plugged_in_by_path(tmp_path):
