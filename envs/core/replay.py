@@ -18,7 +18,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.core.answers import AnswerError, BrokenNumberError, ObservationForm, check_outcome
+from envs.core.answers import (
+    AnswerError,
+    BrokenNumberError,
+    ObservationForm,
+    check_outcome,
+    nothing_in,
+)
 from envs.core.validation import check_count
 from envs.core.vector import Observation, Rows, State, Transition, TrialVectorEnv
 
@@ -75,6 +81,9 @@ class ReplayVectorEnv(TrialVectorEnv):
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
         self.shown = self.empty_observation()
+        for name, part in single_observation_space.items():
+            # A row that breaks down at once never writes here, and its whole numbers are looked at.
+            self.shown[name][:] = nothing_in(part)
         self._form = ObservationForm(single_observation_space)
         self.last_info: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
 

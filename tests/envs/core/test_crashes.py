@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 
 from envs.core.answers import AnswerError, CrashLimitError, sane_limit
 from envs.core.process_env import ProcessVectorEnv
@@ -215,6 +216,13 @@ def test_a_row_that_always_breaks_down_ends_the_run(build):
         "crashed 4 times in a row, more than max_crashes=3",
     ):
         play(env)
+
+
+def test_a_row_that_never_shows_anything_sane_ends_the_run(build, monkeypatch):
+    def used_memory(space, count, fn):
+        return create_empty_array(space, count, fn=lambda *a, **k: np.full(*a, 111, **k))
+
+    monkeypatch.setattr("envs.core.vector.create_empty_array", used_memory)
     never = build(shown=float("nan"), when=tuple((1, episode) for episode in range(30)))
     with pytest.raises(CrashLimitError, match=r"trial 1, episode \d+: observation\['"):
         never.reset(options=TRIALS)
