@@ -56,10 +56,15 @@ TASKS: dict[str, dict[str, Any]] = {
     "darkroom": {"experiment": "darkroom"},
     "houses": {
         "experiment": "houses_small",
+        "ppo.lesson_steps": 0,
         "ppo.clone_steps": 0,
+        "ppo.expert": "full",
         # What one agent cannot learn from, no agent is given.
-        "policy.goal_location": None,
-        "env.options.goal_places": False,
+        "policy.recall": None,
+        "policy.critic.privileged": [],
+        "env.options.goal_recall": False,
+        "env.options.critic_state": False,
+        "env.options.sensors": ["rgb"],
     },
 }
 

@@ -29,7 +29,9 @@ def on_files(files: Files, *, config: Any) -> Files:
         text = text.replace("](docs/", "](")
         for own, other in PAGES.items():
             text = text.replace(f"]({other})", f"]({own})")
-        files.append(File.generated(config, page, content=text))
+        # The first page has no others beside it; its column of links would be empty.
+        head = "---\nhide: [navigation]\n---\n" if page == "index.md" else ""
+        files.append(File.generated(config, page, content=head + text))
     return files
 
 
