@@ -44,14 +44,22 @@ def cells_of(table: Table, args: argparse.Namespace) -> list[Cell]:
     tasks = [task for task in table.tasks if not args.tasks or task.name in args.tasks]
     memories = args.memories or list(table.memories)
     seeds = args.seeds or list(table.seeds)
-    found = []
-    for seed in seeds:
-        for task in tasks:
-            for memory in memories:
-                keys = (*task.keys, f"ablation={MEMORIES[memory].ablation}", f"seed={seed}")
-                where = args.directory / args.table / f"{task.name}_{memory}_{seed}"
-                found.append(Cell(task, memory, seed, Case(where, keys)))
-    return found
+    directory = args.directory / args.table
+    return [
+        cell_of(task, memory, seed, directory)
+        for seed in seeds
+        for task in tasks
+        for memory in memories
+    ]
+
+
+def cell_of(task: Task, memory: str, seed: int, directory: Path) -> Cell:
+    """Return a cell, after that of the task that is learned first."""
+    keys = (*task.keys, f"ablation={MEMORIES[memory].ablation}", f"seed={seed}")
+    first = None if task.first is None else cell_of(task.first, memory, seed, directory)
+    if first is not None:
+        keys += (f"init_from={first.case.directory.absolute()}",)
+    return Cell(task, memory, seed, Case(directory / f"{task.name}_{memory}_{seed}", keys), first)
 
 
 def missing_package(task: Task) -> str | None:
@@ -79,11 +87,14 @@ def work_on(cell: Cell, results: Results, children: Children) -> bool:
     """Train and evaluate a cell, unless it is known; say whether it went well."""
     if results.get(cell) is not None or children.stopping:
         return True
-    cell.case.directory.parent.mkdir(parents=True, exist_ok=True)
-    if not train(cell.case, cell.task.total_steps, None, children):
-        return False
-    if cell.case.saved < cell.task.total_steps:
-        return True  # It is being stopped.
+    for part in (cell.first, cell):
+        if part is None:
+            continue
+        part.case.directory.parent.mkdir(parents=True, exist_ok=True)
+        if not train(part.case, part.task.total_steps, None, children):
+            return False
+        if part.case.saved < part.task.total_steps:
+            return True  # It is being stopped.
     keys = [f"run={cell.case.directory.absolute()}", *cell.task.evaluation]
     well = evaluate(cell.evaluation, keys, cell.case.messages, children)
     if well and not children.stopping:

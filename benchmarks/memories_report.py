@@ -38,6 +38,8 @@ class Cell:
     memory: str
     seed: int
     case: Case
+    first: Cell | None = None
+    """What is trained before it, if anything."""
 
     @property
     def evaluation(self) -> Path:
@@ -76,7 +78,9 @@ class Result:
 
 def asked_of(cell: Cell) -> list[str]:
     """Return what tells a cell from one of the same name in another call."""
-    return [*cell.task.keys, f"total_steps={cell.task.total_steps}", *cell.task.evaluation]
+    before = [] if cell.first is None else asked_of(cell.first)
+    own = [*cell.task.keys, f"total_steps={cell.task.total_steps}", *cell.task.evaluation]
+    return [*before, *own]
 
 
 def result_of(cell: Cell) -> Result:
@@ -217,8 +221,10 @@ def page(
 
 def _task_part(task: Task, found: Sequence[Result], oracle: Result | None) -> str:
     seconds = min(task.total_steps / r.steps_per_cpu_s for r in found)
+    before = task.first
+    after = f"{before.total_steps:,} steps of {before.name} and " if before is not None else ""
     rows = [
-        f"## {task.name}\n\n{task.measure} after {task.total_steps:,} steps; "
+        f"## {task.name}\n\n{task.measure} after {after}{task.total_steps:,} steps of its own; "
         f"`{' '.join(task.keys)}`, measured by `{' '.join(task.evaluation)}`.\n",
         f"| memory | seeds | {task.measure} | kept - cleared | of the oracle's "
         f"| at equal seconds ({seconds:,.0f} s) | steps per CPU second | bytes per row "

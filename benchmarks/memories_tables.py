@@ -44,6 +44,8 @@ class Task:
     """What `eval.py` is told beyond that to measure the memory oracle; empty: there is none."""
     package: str | None = None
     """What has to be installed for it."""
+    first: Task | None = None
+    """What the same memory learns before it, with the same seed; training starts from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +86,22 @@ DETECTIONS = replace(
     _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success"), oracle=_BLIND
 )
 REVISITS = replace(
-    _task("revisits", "revisits", 4_000_000, "protocol=revisits_val", "success"),
+    _task("revisits", "revisits", 1_000_000, "protocol=revisits_val", "success"),
     oracle=("expert=memory",),
 )
-_LONG = ("rollout.num_envs=8", "rollout.num_steps=4096", "updates.per_rollout=16")
+_LONG = (
+    "rollout.num_steps=4096", "updates.per_rollout=16", "env.options.longest=512",
+    "ppo.clone_steps=131_072",
+)  # fmt: skip
 REVISITS_64K = replace(
     REVISITS,
     name="revisits_64k",
-    keys=(*REVISITS.keys, *_LONG, "env.options.longest=512"),
+    total_steps=262_144,
+    keys=(*REVISITS.keys, *_LONG),
     evaluation=("protocol=revisits_64k",),
+    first=REVISITS,
 )
-"""Trained on trials of 4,096 steps, measured on trials of 65,536."""
+"""Trained on trials of 1,024 steps, then of 4,096, and measured on trials of 65,536."""
 BALLS = _task("minigrid_balls", "minigrid/balls", 3_000_000, _BALLS, "success")
 ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 3_000_000, _ROOMS, "success")
 _GAMES = {
@@ -130,12 +137,13 @@ def _tiny(task: Task, **options: int) -> Task:
     return replace(task, total_steps=1024, keys=(*task.keys, *_TINY, *keys), evaluation=measured)
 
 
+_SMALL_ROOMS = {"size": 4, "longest": 8}
 TABLES = {
     "smoke": Table(
         (
             _tiny(DARKROOM, size=5, horizon=8),
             _tiny(BALLS, max_episode_steps=8),
-            _tiny(REVISITS, size=4, longest=8),
+            replace(_tiny(REVISITS_64K, **_SMALL_ROOMS), first=_tiny(REVISITS, **_SMALL_ROOMS)),
             _tiny(POPGYM[0]),
         ),
         memories=("transformer", "memo", "min_gru"),

@@ -86,6 +86,18 @@ def test_oracles_are_told_by_which_protocol_they_are_measured():
     assert all(any(k.startswith("protocol=") for k in t.evaluation) for t in with_oracle)
 
 
+def test_a_cell_starts_from_what_its_memory_learned_first(tmp_path):
+    from memories import cell_of
+    from memories_report import asked_of
+    from memories_tables import REVISITS, REVISITS_64K
+
+    cell, alone = (cell_of(t, "memo", 2, tmp_path) for t in (REVISITS_64K, REVISITS))
+    assert cell.first == alone
+    assert cell.case.overrides[-1] == f"init_from={alone.case.directory}"
+    # Another first task, or none, makes another cell of the file of results.
+    assert asked_of(cell)[: len(asked_of(alone))] == asked_of(alone)
+
+
 def test_tasks_are_told_by_the_package_that_they_need():
     from memories_tables import TABLES
 
