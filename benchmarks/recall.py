@@ -3,13 +3,14 @@
     python benchmarks/recall.py
     python benchmarks/recall.py --questions episode            # each episode's own goal only
     python benchmarks/recall.py policy.transformer.rope_base=100
+    python benchmarks/recall.py --experiment houses_small_no_expert    # from pictures
 
 Trials are collected once per run: episodes by the memory oracle and by random walks in small train
-houses. Then the policy of `experiment=houses_small_detections`, with its recall head, learns from
-them by nothing but the head's loss, and is asked in val houses for the goals of their episodes: how
-far off it is, by how long ago the goal was last in view. Questions are one category a step (the
-lesson of `policy.recall.relabelled`) or one an episode. Further arguments are configuration keys.
-The last line is one JSON object.
+houses. Then the policy of the experiment, with its recall head, learns from them by nothing but the
+head's loss, and is asked in val houses for the goals of their episodes: how far off it is, by how
+long ago the goal was last in view, as the environment knows it. Questions are one category a step
+(the lesson of `policy.recall.relabelled`) or one an episode. Further arguments are configuration
+keys. The last line is one JSON object.
 
 Shapes: N rows (trials), T steps, C categories.
 """
@@ -38,22 +39,25 @@ from relic.run.compose import compose_arguments
 STEPS = 1024
 RANDOM_SHARE = 0.4
 """Of episodes by random walks; in the others every tenth step is random."""
-SETTINGS = ("experiment=houses_small_detections", "policy.goal_location=null")
-OPTIONS = {"goal_places": False, "goal_recall": True}
+TRUTH = ("detections", "goal_recall")
+"""What answers are compared with; what the policy does not store, it does not learn from."""
 AGES = ((0, 0), (1, 100), (101, 400), (401, STEPS))
 """Steps since the goal was last in view, both included."""
 
 
-def collect(env: TrialVectorEnv, policy: Policy, seed: int) -> SequenceBatch:
-    """Return a trial of every row, `STEPS` long."""
+def collect(
+    env: TrialVectorEnv, policy: Policy, seed: int, num_steps: int = STEPS
+) -> SequenceBatch:
+    """Return a trial of every row."""
     rng, rows = np.random.default_rng(seed), env.num_envs
     shown, _ = env.reset(seed=seed)
     starts_N, wander_N = np.ones(rows, bool), rng.random(rows) < RANDOM_SHARE
-    columns: dict[str, list[Any]] = {key: [] for key in policy.stored_space.spaces}
-    action_TN, starts_TN = np.zeros((STEPS, rows), np.int64), np.zeros((STEPS, rows), bool)
+    columns: dict[str, list[Any]] = {key: [] for key in (*policy.stored_space.spaces, *TRUTH)}
+    action_TN, starts_TN = (np.zeros((num_steps, rows), kind) for kind in (np.int64, bool))
     moves = [Action.FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT]
-    for t in range(STEPS):
-        for key, stored in policy.encode_observation(shown).items():
+    for t in range(num_steps):
+        truth = {key: torch.as_tensor(shown[key]) for key in TRUTH}
+        for key, stored in (truth | policy.encode_observation(shown)).items():
             columns[key].append(stored.clone())
         starts_TN[t] = starts_N
         walk_N = rng.choice(moves, rows, p=[0.6, 0.2, 0.2])
@@ -117,6 +121,7 @@ def questions(
 def main() -> None:
     """Collect, train, and print what is recalled."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--experiment", default="houses_small_detections")
     parser.add_argument("--questions", choices=("step", "episode"), default="step")
     parser.add_argument("--tokens", type=float, default=2.4e6)
     parser.add_argument("--trials", type=int, default=192)
@@ -127,9 +132,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    recall = "policy.recall={relabelled: 0.3}"
-    config = compose_arguments([*SETTINGS, recall, *args.overrides])
-    options = {**config.env.options, **OPTIONS}
+    config = compose_arguments([f"experiment={args.experiment}", *args.overrides])
+    sensors = dict.fromkeys([*config.env.options["sensors"], "detections"])
+    options = {**config.env.options, "sensors": list(sensors), "goal_recall": True}
     made = {
         split: make_trial_env(config.env.id, rows, {**options, "split": split})
         for split, rows in (("train", args.trials), ("val", 32))

@@ -15,7 +15,7 @@ Shapes: ``...`` stands for N rows or N rows x T steps; E model dim, T steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,14 @@ class AuxiliaryHead(nn.Module, ABC):
         Args:
             output: What `forward` predicted of the batch.
             batch: The steps; its observation holds the targets.
+        """
+
+    def find_with(self, find: Callable[[Mapping[str, Tensor]], Any]) -> None:
+        """Take what says which objects the policy's encoder finds in the pictures of steps.
+
+        Args:
+            find: Returns a `relic.policy.encoders.sightings.Found` without gradient; to be called
+                only where the policy has `encoder.sightings`.
         """
 
     def lesson(self, batch: SequenceBatch, uniform_NT: Tensor) -> SequenceBatch:

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from gymnasium import spaces
 
     from relic.policy.auxiliary import AuxiliaryHead
+    from relic.policy.encoders.config import EncoderConfig
     from relic.policy.goal_location import GoalLocationHead
     from relic.policy.recall import RecallHead
 
+LEAST_EVIDENCE = 4.0
+"""Evidence from which a frozen encoder is nearly always right."""
 GOAL_SEEN = "goal_detection"
 """What environments of this project call the goal's part of what is in view."""
 
@@ -56,6 +59,13 @@ class AuxiliaryConfig(ABC):
         A lesson could not change them, and they would go on telling what was so before it.
         """
         return {}
+
+    def check_encoder(self, encoder: EncoderConfig) -> None:  # noqa: B027 - few heads need one
+        """Check what the head needs of the policy's encoder.
+
+        Raises:
+            ValueError: If the encoder cannot give it.
+        """
 
     @abstractmethod
     def build(self, space: spaces.Dict, width: int) -> AuxiliaryHead:
@@ -133,17 +143,37 @@ class RecallConfig(PlaceConfig):
     relabelled: Annotated[float, at_least(0)] = 0.0
     """Weight of the same loss in one more pass of full updates, in which each step asks for another
     category that was in view before in the trial. A trial then asks for hundreds of places instead
-    of one an episode. Needs the observations of `sensors=[detections]`. 0: no such pass."""
+    of one an episode. 0: no such pass."""
     least_pixels: Annotated[int, at_least(1)] = 1
     """Pixels from which a category counts as in view for such questions. An encoder of pictures
     cannot see the smallest objects, and questions about them teach nothing."""
     goal: str = "goal"
     """Observed category that is asked for."""
-    seen: str = "detections"
-    """Observation of what is in view: of each category a flag, pixels, metres ahead and right."""
+    seen: str | None = "detections"
+    """Observation of what is in view: of each category a flag, pixels, metres ahead and right; only
+    the lesson reads it. Null: what was in view, and where, is what the agent's own frozen encoder
+    found (`encoder.sightings`). The environment then answers nothing, and `target` is not read."""
     goal_seen: str | None = GOAL_SEEN
     """Observation of the goal alone: a flag, metres ahead and right, and its place. Null where the
     agent sees pictures: what is in view then only answers questions, and is never an input."""
+    least_evidence: Annotated[float, POSITIVE] = LEAST_EVIDENCE
+    """Evidence from which a category counts as in view where `seen` is null. At the default,
+    `pretrained/houses_encoder` is right in 93 % of what it finds (benchmarks/sightings.py)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that nothing is set which is not read."""
+        AuxiliaryConfig.__post_init__(self)
+        unread = {"target": GOAL_RECALL, "goal_seen": None, "least_pixels": 1}
+        if self.seen is not None:
+            unread = {"least_evidence": LEAST_EVIDENCE}
+        for name, unset in unread.items():
+            value = getattr(self, name)
+            if value != unset:
+                raise ValueError(
+                    f"{name}: must be {'null' if unset is None else unset} where seen is "
+                    f"{self.seen or 'null'}, got {value}. It would not be read; leave it out, or "
+                    f"{'name an observation by seen' if self.seen is None else 'set seen=null'}."
+                )
 
     @property
     def lesson_weight(self) -> float:
@@ -153,12 +183,16 @@ class RecallConfig(PlaceConfig):
     @property
     def targets(self) -> tuple[str, ...]:
         """The place, and without detections as inputs those, too."""
+        if self.seen is None:
+            return ()
         return (self.target, self.seen) if self._is_told_what_is_seen else (self.target,)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Position and heading; to ask for other goals, what is in view."""
         own = (self.position, self.heading)
+        if self.seen is None:
+            return (*own, self.goal)
         if not self.relabelled:
             return own
         return (*own, self.goal, *((self.seen, self.goal_seen) if self.goal_seen else ()))
@@ -168,7 +202,8 @@ class RecallConfig(PlaceConfig):
         """What tells where the goal is, while the lesson asks for another."""
         if not self._is_told_what_is_seen:
             return {}
-        return {GOAL_SEEN: f"policy.recall.goal_seen={GOAL_SEEN}"}
+        instead = "relabelled=0" if self.seen is None else f"goal_seen={GOAL_SEEN}"
+        return {GOAL_SEEN: f"policy.recall.{instead}"}
 
     @property
     def _is_told_what_is_seen(self) -> bool:
@@ -178,13 +213,38 @@ class RecallConfig(PlaceConfig):
         """Return the head, if the observations that it needs are there."""
         from relic.policy.recall import RecallHead  # needs torch
 
-        self.check(space, 3, section="recall")
-        if self.relabelled:
-            self._check_detections(space)
+        if self.seen is not None:
+            self.check(space, 3, section="recall")
+            if self.relabelled:
+                self._check_detections(space)
         return RecallHead(self, width)
 
+    def check_encoder(self, encoder: EncoderConfig) -> None:
+        """Check that the encoder can say what was in view, if it is asked.
+
+        Raises:
+            ValueError: If it cannot, or if something is set that is not read then.
+        """
+        if self.seen is not None:
+            return
+        sightings = encoder.sightings
+        if sightings is None or not encoder.is_frozen:
+            raise ValueError(
+                "recall.seen: must name an observation where no frozen encoder finds objects, got "
+                f"null with encoder.frozen={str(encoder.is_frozen).lower()} and encoder.sightings="
+                f"{'null' if sightings is None else '{...}'}. Name what the environment shows, "
+                "or set policy.encoder.frozen=true and policy.encoder.sightings={}."
+            )
+        for own, name in (("goal", "category"), ("position", "position"), ("heading", "heading")):
+            key, other = getattr(self, own), getattr(sightings, name)
+            if key != other:
+                raise ValueError(
+                    f"recall.{own}: must be encoder.sightings.{name} where recall.seen is null, "
+                    f"got {key!r} and {other!r}. Name the same observation."
+                )
+
     def _check_detections(self, space: spaces.Dict) -> None:
-        goal, seen = space.spaces.get(self.goal), space.spaces.get(self.seen)
+        goal, seen = space.spaces.get(self.goal), space.spaces.get(self.seen or "")
         number = int(getattr(goal, "n", 0))
         if not number or seen is None or seen.shape != (4 * number,):
             raise ValueError(

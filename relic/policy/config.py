@@ -44,6 +44,12 @@ class PolicyConfig(MemorySections):
     recall: RecallConfig | None = None
     """It is an auxiliary head; the actor gets its prediction. null: no such head."""
 
+    def __post_init__(self) -> None:
+        """Refuse heads that learn from what the encoder cannot say."""
+        MemorySections.__post_init__(self)
+        for section in self.auxiliary.values():
+            section.check_encoder(self.encoder)
+
     @property
     def auxiliary(self) -> dict[str, AuxiliaryConfig]:
         """The auxiliary heads that there are, by name; each is a field above."""

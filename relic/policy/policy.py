@@ -107,9 +107,8 @@ class Policy(nn.Module):
             else ValueHead(width)
         )
         sections = config.auxiliary
-        self.auxiliary = nn.ModuleDict(
-            {name: section.build(observation_space, width) for name, section in sections.items()}
-        )
+        heads = {n: section.build(observation_space, width) for n, section in sections.items()}
+        self.auxiliary = nn.ModuleDict(heads)
         self.encoder = ObservationEncoder(
             config.encoder,
             observation_space,
@@ -120,6 +119,7 @@ class Policy(nn.Module):
         )
         for name, section in sections.items():
             self._check_observed(name, section)
+            heads[name].find_with(self.encoder.sighted)
         self.token = Linear(self.encoder.num_features, width)
         self.memory = make_memory(config, max_episode_steps=max_episode_steps)
         self.features = Linear(width, width)

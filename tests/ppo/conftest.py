@@ -93,13 +93,20 @@ class Training:
 
 
 def make_policy(
-    env, memory="transformer", seed=0, auxiliary=None, kind=PolicyConfig, keys=None, **transformer
+    env,
+    memory="transformer",
+    seed=0,
+    auxiliary=None,
+    kind=PolicyConfig,
+    keys=None,
+    encoder=None,
+    **transformer,
 ):
     torch.manual_seed(seed)
     sizes = SMALL | {"transformer": SMALL["transformer"] | transformer}
     sections = build(MemorySections, {"memory": memory, **sizes})
     config = kind(
-        encoder=EncoderConfig(scale_vectors=False, keys=keys),
+        encoder=EncoderConfig(scale_vectors=False, keys=keys, **(encoder or {})),
         **(auxiliary or {}),
         **{one.name: getattr(sections, one.name) for one in fields(sections)},
     )
@@ -131,6 +138,7 @@ def make_training(
     auxiliary=None,
     policy_config=PolicyConfig,
     keys=None,
+    encoder=None,
     reduction: Reduction | None = None,
     total_steps=100_000,
     cache_dtype=torch.float32,
@@ -146,13 +154,15 @@ def make_training(
             n, sensors=(), compass=True, goal_places=True, task={"max_episode_steps": 12}, **kw
         ),
     }
-    envs = [kinds[env](each, first_row=first_row + i * each) for i in range(groups)]
+    make_env = kinds[env] if isinstance(env, str) else env
+    envs = [make_env(each, first_row=first_row + i * each) for i in range(groups)]
     policy = make_policy(
         envs[0],
         memory,
         auxiliary=auxiliary,
         kind=policy_config,
         keys=keys,
+        encoder=encoder,
         **(transformer or {}),
     )
     rollout = Rollout(

@@ -41,7 +41,7 @@ from relic.policy.encoders.inputs import (
     vector_size,
 )
 from relic.policy.encoders.plan import ObservationPlan, plan_observations
-from relic.policy.encoders.sightings import Sightings
+from relic.policy.encoders.sightings import Found, Sightings
 from relic.policy.linear import Linear
 from relic.schema import nearest
 from relic.shipped import located
@@ -339,9 +339,15 @@ class ObservationEncoder(nn.Module):
     ) -> Tensor:
         config, leading = sightings.config, features.shape[:-1]
         asked, embeddings_GE = self._asked(config.category, observation, device, leading)
-        position_2 = _get(observation, config.position, device).reshape(*leading, 2).float()
-        heading_1 = _get(observation, config.heading, device).reshape(*leading, 1).float()
-        return sightings(features, asked, embeddings_GE, position_2, heading_1)
+        return sightings(features, asked, embeddings_GE, *_pose(config, observation, features))
+
+    @torch.no_grad()
+    def sighted(self, observation: Observation) -> Found:
+        """Return what pictures show of each category; only where there are `sightings`."""
+        assert self.sightings is not None
+        config, device = self.sightings.config, next(self.parameters()).device
+        features = self._features(config.source, observation, device)
+        return self.sightings.found(features, *_pose(config, observation, features))
 
     def _asked(
         self, key: str, observation: Observation, device: torch.device, leading: torch.Size
@@ -368,6 +374,13 @@ class ObservationEncoder(nn.Module):
     def _frozen_features(self, key: str, observation: Observation) -> Tensor:
         # Rounded as they are stored, so that acting and learning see the same numbers.
         return self.image_encoder(key).frozen(_get(observation, key, None), self.feature_dtype)
+
+
+def _pose(config: SightingsConfig, observation: Observation, features: Tensor) -> list[Tensor]:
+    """Return position (..., 2) and heading (..., 1)."""
+    both = ((config.position, 2), (config.heading, 1))
+    vectors = [(_get(observation, key, features.device), size) for key, size in both]
+    return [v.reshape(*features.shape[:-1], size).float() for v, size in vectors]
 
 
 def _get(observation: Observation, key: str, device: torch.device | None) -> Tensor:

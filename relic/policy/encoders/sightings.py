@@ -40,7 +40,7 @@ _HASH = (73_856_093, 19_349_663, 83_492_791)
 """Large primes that mix whole numbers (Teschner et al. 2003)."""
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Each category at the column where it shows most."""
 
     evidence_G: Tensor
@@ -101,7 +101,7 @@ class Sightings(nn.Module):
             heading_1: In radians, counter-clockwise.
         """
         config = self.config
-        found = self._found(features, position_2, heading_1)
+        found = self.found(features, position_2, heading_1)
         numbers_G5 = found.numbers(config.units)
         turn_G = self._turns(position_2, heading_1)
         shown_G = found.evidence_G > config.least_evidence
@@ -113,7 +113,8 @@ class Sightings(nn.Module):
         embedded_E = F.embedding(named_row, F.pad(embeddings_GE, (0, 0, 0, 1)))
         return torch.cat([picked(numbers_G5, asked), named_5, embedded_E], -1)
 
-    def _found(self, features: Tensor, position_2: Tensor, heading_1: Tensor) -> _Found:
+    def found(self, features: Tensor, position_2: Tensor, heading_1: Tensor) -> Found:
+        """Return what features say of each category, and where it is from such a pose."""
         shape = (TABLES, self.num_categories, self.config.columns)
         evidence_GC, distance_GC, bearing_GC = (
             features[..., : self.num_used].unflatten(-1, shape).unbind(-3)
@@ -123,7 +124,7 @@ class Sightings(nn.Module):
         bearing_G = bearing_GC.gather(-1, column_G[..., None])[..., 0] - BEARING_SHIFT
         offset_G2 = distance_G[..., None] * torch.stack([bearing_G.cos(), bearing_G.sin()], -1)
         place_G2 = position_2[..., None, :] + into_frame(offset_G2, heading_1[..., None, :])
-        return _Found(evidence_G, offset_G2, place_G2)
+        return Found(evidence_G, offset_G2, place_G2)
 
     def _turns(self, position_2: Tensor, heading_1: Tensor) -> Tensor:
         """Return an order of the categories for each pose, int64 (..., G): all get their turn.
