@@ -1,5 +1,6 @@
 """What stands beside the code agrees with it: versions, workflows, extras."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -78,3 +79,27 @@ def test_make_leaves_no_environment_of_a_python_that_is_too_old(tmp_path):
     assert done.returncode == 2
     assert f"ReLIC needs Python 3.11 or newer, {old} is 3.10." in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+IMPORTS_NOT = {
+    "envs": ("relic",),
+    "relic/policy": ("relic.ppo", "relic.run", "relic.evaluation", "relic.cluster"),
+    "relic/ppo": ("relic.run", "relic.evaluation", "relic.cluster"),
+    "relic/evaluation": ("relic.ppo", "relic.run", "relic.cluster"),
+    "relic/run": ("relic.cluster",),
+}
+"""By folder, what nothing in it imports, inside functions neither: imports point one way."""
+
+
+@pytest.mark.parametrize("folder", IMPORTS_NOT)
+def test_imports_point_one_way(folder):
+    found = []
+    for path in ROOT.glob(f"{folder}/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            refused = IMPORTS_NOT[folder]
+            found += [
+                (path.name, n) for n in names if f"{n}.".startswith(tuple(f"{r}." for r in refused))
+            ]
+    assert found == []

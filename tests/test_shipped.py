@@ -2,8 +2,8 @@
 
 import shutil
 
+from relic.compare import main as compare
 from relic.evaluate import evaluate
-from relic.evaluation.compare import main as compare
 from relic.policy import load
 from relic.policy.encoders.images import load_image_encoder
 from relic.run.compose import compose

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from relic.evaluation.compare import main
+from relic.compare import main
 from relic.evaluation.learning_curve import (
     PACE,
     Curve,

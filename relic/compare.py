@@ -1,4 +1,4 @@
-"""Say whether runs are on track: `python -m relic.evaluation.compare RUN [RUN ...]`.
+"""Say whether runs are on track: `python -m relic.compare RUN [RUN ...]`.
 
 A run's learning curve, from its `metrics.jsonl`, is held against the curves that ship with its
 experiment; several runs come in one table and one plot. To compare what agents do in their context,
@@ -85,7 +85,7 @@ def _main(options: argparse.Namespace) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m relic.evaluation.compare",
+        prog="python -m relic.compare",
         description="Say whether runs learn as fast as the ones that ship.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
