@@ -322,11 +322,8 @@ class HousesVectorEnv(TrialVectorEnv):
     def ask_memory_expert(self, kind: str) -> NDArray[np.int64]:
         """Go to what was in view in the trial or the episode, or explore."""
         if kind not in self.memory_experts:
-            self.memory_experts[kind] = self._new_memory_expert()
+            self.memory_experts[kind] = MemoryExpert(self.simulator)
         return self.memory_experts[kind].actions(np.arange(self.num_envs))
-
-    def _new_memory_expert(self) -> MemoryExpert:
-        return MemoryExpert(self.simulator, size=self.simulator.renderer.camera.width)
 
     def save_rows(self) -> State:
         """Return where the agents are, their goals, and the state of the rules."""
@@ -360,7 +357,7 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.set_goal(row, Goal(int(self.task_rows.category_N[row]), instances))
             self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
-        self.memory_experts = {kind: self._new_memory_expert() for kind in known}
+        self.memory_experts = {kind: MemoryExpert(self.simulator) for kind in known}
         for kind, expert in self.memory_experts.items():
             expert.load_state(known[kind])
 

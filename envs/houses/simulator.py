@@ -96,6 +96,8 @@ class HouseSimulator:
         self._goals: list[Goal | None] = [None] * num_rows
         self._target_NK2 = np.zeros((num_rows, MAX_PLACES, 2))
         self._task = TaskConstants.of(config)
+        self._in_view: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+        """Poses, and what was in view from them."""
         # Below radius / sqrt(2), which `build_grid` demands, for small agents too.
         self._cell = min(CELL, 0.4 * config.agent_radius)
         self._slabs = Slabs(
@@ -159,6 +161,7 @@ class HouseSimulator:
                 self._prefetcher.want(task_scene, task_scene.likely_goals())
         self._scenes[row] = task_scene
         self._goals[row] = None
+        self._in_view = None
         # The object that rows share, as the renderer tells scenes apart by identity.
         self.renderer.set_scene(row, task_scene.scene)
         if self._drawer is not self.renderer:
@@ -221,6 +224,21 @@ class HouseSimulator:
                 instances = list(self.goal(int(rows[k])).instances)
                 success_K[k] = succeeded(self.config, near_I, pixels_I[instances])
         return success_K
+
+    def pixels_in_view(self) -> NDArray[np.int32]:
+        """Count the pixels of each goal instance in all rows, in a square view as wide as theirs.
+
+        They are drawn once, however many ask, for as long as no agent moves.
+
+        Returns:
+            Shape (N, I): pixels by instance id, where id 0 is everything else. Not to be written.
+        """
+        if self._in_view is None or not np.array_equal(self._in_view[0], self.pose_N4):
+            rows = np.arange(len(self._goals))
+            width = self.renderer.camera.width
+            pixels_NI = self.renderer.count_pixels(rows, *self.pose_N4.T, size=width)
+            self._in_view = (self.pose_N4.copy(), pixels_NI)
+        return self._in_view[1]
 
     def render(self, rows: NDArray[np.int64] | None, out: dict[str, Any]) -> None:
         """Draw what rows (None: all) see into `out[sensor][rows]`.

@@ -89,15 +89,9 @@ def look_around(
 class MemoryExpert:
     """The oracle of N rows of a simulator."""
 
-    def __init__(self, simulator: HouseSimulator, *, size: int) -> None:
-        """Know nothing.
-
-        Args:
-            simulator: Whose rows.
-            size: Pixels along the side of the square view in which an instance counts as seen.
-        """
+    def __init__(self, simulator: HouseSimulator) -> None:
+        """Know nothing of the rows of a simulator."""
         self._simulator = simulator
-        self._size = size
         self._task = TaskConstants.of(simulator.config)
         self._lens = (
             0.5 * math.radians(simulator.config.hfov_deg),
@@ -126,7 +120,7 @@ class MemoryExpert:
     def _look(self, rows: Rows) -> None:
         simulator = self._simulator
         pose_K4 = simulator.pose_N4[rows]
-        pixels = simulator.renderer.count_pixels(rows, *pose_K4.T, size=self._size)
+        pixels = simulator.pixels_in_view()[rows]
         for row, pose, pixels_I in zip(rows.tolist(), pose_K4.tolist(), pixels, strict=True):
             grid = simulator.task_scene(row).grid
             known = self._known.get(row)

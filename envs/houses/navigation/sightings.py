@@ -42,10 +42,7 @@ class Sightings:
 
     def look(self) -> None:
         """Note what is in view as all rows act: last views of episodes, never acted on, are not."""
-        rows = np.arange(len(self._steps_N))
-        pixels_NI = self._simulator.renderer.count_pixels(
-            rows, *self._simulator.pose_N4.T, size=self._simulator.renderer.camera.width
-        )
+        pixels_NI = self._simulator.pixels_in_view()
         for row, instance in np.argwhere(pixels_NI[:, 1:] > 0).tolist():  # 0 is all else
             self._last_NI[row][instance + 1] = int(self._steps_N[row])
         self._steps_N += 1

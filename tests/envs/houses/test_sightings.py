@@ -73,3 +73,26 @@ def test_a_state_goes_on_and_one_without_it_is_refused() -> None:
         env.load_state_dict(without.state_dict())
     for one in (env, other, without):
         one.close()
+
+
+def test_what_is_in_view_is_drawn_once_and_anew_where_agents_or_houses_change() -> None:
+    env, rng = make(), np.random.default_rng(2)
+    env.reset()
+    simulator = env.simulator
+
+    def drawn() -> np.ndarray:
+        pose_N4, width = simulator.pose_N4, simulator.renderer.camera.width
+        return simulator.renderer.count_pixels(np.arange(ROWS), *pose_N4.T, size=width)
+
+    changed = 0
+    for _ in range(30):
+        before = simulator.pixels_in_view()
+        assert before is simulator.pixels_in_view()
+        env.step(wander(env, rng))
+        np.testing.assert_array_equal(simulator.pixels_in_view(), drawn())
+        changed += before is not simulator.pixels_in_view()
+    assert changed > 20
+    for row in range(ROWS):  # other houses, seen from the same poses
+        simulator.set_scene(row, env.dataset.scene(row + 7, 0), env.dataset.grid(row + 7))
+    np.testing.assert_array_equal(simulator.pixels_in_view(), drawn())
+    env.close()
