@@ -30,6 +30,7 @@ REPLACED: dict[str, dict[Any, Any]] = {
 
 REMOVED: dict[str, Any] = {
     "policy.transformer.gated_residual": False,
+    "policy.encoder.read_outs": None,
 }
 """Keys that are gone, with the only value that still means something: that it was not used."""
 
@@ -103,7 +104,7 @@ def refuse_older_key(key: str) -> None:
     for old, new in RENAMED.items():
         if f"{key}.".startswith(f"{old}."):
             raise ConfigError(f"{key}: was renamed. Use {new}{key.removeprefix(old)}.")
-    if key in (*REMOVED, *IGNORED):
+    if any(f"{key}.".startswith(f"{old}.") for old in (*REMOVED, *IGNORED)):
         raise ConfigError(f"{key}: was removed. Leave it out.")
 
 
@@ -190,4 +191,4 @@ def _renamed_start(name: str, table: Mapping[str, str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower()
+    return "null" if value is None else str(value).lower()

@@ -108,6 +108,8 @@ def test_mistakes_on_the_command_line_are_named(arguments, message):
         ("rollout.captured_steps=true", r"Use rollout\.cuda_graph\."),
         ("policy.transformer.gated_residual=false", r"was removed\. Leave it out"),
         ("policy.encoder.recompute=true", r"was removed\. Leave it out"),
+        ("policy.encoder.read_outs={}", r"was removed\. Leave it out"),
+        ("policy.encoder.read_outs.source=rgb", r"was removed\. Leave it out"),
     ],
 )
 def test_keys_of_older_versions_are_refused_by_their_names_of_today(argument, message):
@@ -510,13 +512,22 @@ def test_a_run_goes_on_in_a_version_with_new_fields(tmp_path):
         run.open(config)
 
 
-def test_a_run_that_used_what_was_removed_is_refused_in_a_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("transformer", "gated_residual", True, r"must be false, as it was removed, got true"),
+        ("encoder", "read_outs", {"tables": 2}, r"must be null, as it was removed, got {'tables'"),
+    ],
+)
+def test_a_run_that_used_what_was_removed_is_refused_in_a_sentence(
+    tmp_path, section, key, value, message
+):
     config, run = composed("experiment=darkroom"), RunDirectory(tmp_path / "run")
     run.open(config)
     older = yaml.safe_load(run.config.read_text())
-    older["policy"]["transformer"]["gated_residual"] = True
+    older["policy"][section][key] = value
     run.config.write_text(yaml.safe_dump(older))
-    with pytest.raises(ConfigError, match=r"gated_residual: must be false, as it was removed"):
+    with pytest.raises(ConfigError, match=rf"policy\.{section}\.{key}: {message}"):
         run.open(config)
 
 

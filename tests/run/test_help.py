@@ -118,7 +118,7 @@ def test_all_pages_show_every_field_with_the_value_of_the_run():
     assert "ppo.lr=0.25    (number, at least 0 and finite)" in shown
     for key in _fields(RunConfig):
         assert f"\n{key}=" in shown or f"\n{key}: " in shown, key
-    assert "policy.encoder.read_outs.source=rgb" in shown
+    assert "policy.encoder.sightings.source=rgb" in shown
 
 
 def test_groups_say_what_their_files_begin_with():

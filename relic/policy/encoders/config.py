@@ -67,28 +67,6 @@ class VitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReadOutConfig:
-    """Which features of pictures hold a row of numbers for each category.
-
-    The first `tables` x categories x `columns` features of `source` are tables with a row for each
-    category, as a pretrained encoder makes them; the first table is how much of it is in view.
-    """
-
-    source: str = "rgb"
-    """Pictures, or a vector, that have these features."""
-    category: str = "goal"
-    """Observation of the category that is asked for."""
-    tables: Annotated[int, POSITIVE] = 2
-    """Tables that the features begin with."""
-    columns: Annotated[int, POSITIVE] = 4
-    """Numbers in a row of a table."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_bounds(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SightingsConfig:
     """Which features of pictures say whether a category is in view, and where.
 
@@ -183,9 +161,6 @@ class EncoderConfig:
     """Width of embedded categories and of the previous action. None: the model's."""
     depth_max: Annotated[float, POSITIVE] = 10.0
     """Depth in metres at which larger ones are cut off."""
-    read_outs: ReadOutConfig | None = None
-    """The rows of the category that is asked for enter the token once more, and so does a sum of
-    the embeddings of all categories in view. None: features are not read like this."""
     sightings: SightingsConfig | None = None
     """The token gets the place of the goal, if it is in view, and the name and place of one object
     in view, instead of the features. None: features are not read like this."""

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from relic.policy.encoders.config import (
     PREV_REWARD,
     EncoderConfig,
-    ReadOutConfig,
     SightingsConfig,
     VisualKind,
 )
@@ -35,7 +34,6 @@ from relic.policy.encoders.images import ImageEncoder, load_pretrained
 from relic.policy.encoders.inputs import (
     CategoryEncoder,
     PrevActionEncoder,
-    ReadOuts,
     VectorEncoder,
     embed_categories,
     vector_size,
@@ -127,7 +125,6 @@ class ObservationEncoder(nn.Module):
             )
         embeddings = embed_categories(plan.categories, embedded, config.same_categories)
         self.categories = nn.ModuleDict({self._names[key]: e for key, e in embeddings.items()})
-        self.read_outs = self._read_outs(config.read_outs)
         self.sightings = self._sightings(config.sightings, width)
         self.prev_action = PrevActionEncoder(action_space, embedded) if config.prev_action else None
         self.num_features = self._count(width)
@@ -169,24 +166,6 @@ class ObservationEncoder(nn.Module):
         assert isinstance(encoder, VectorEncoder)
         return encoder
 
-    def _read_outs(self, config: ReadOutConfig | None) -> ReadOuts | None:
-        if config is None:
-            return None
-        if config.category not in self.plan.categories:
-            raise ValueError(
-                f"encoder.read_outs.category: must be an observed category, got "
-                f"{config.category!r}. {nearest(config.category, self.plan.categories)}"
-            )
-        sources = {key: self.image_encoder(key).num_features for key in self.plan.images}
-        sources |= {key: vector_size(space) for key, space in self.plan.vectors.items()}
-        if config.source not in sources:
-            raise ValueError(
-                f"encoder.read_outs.source: must be observed pictures or a vector, got "
-                f"{config.source!r}. {nearest(config.source, sources)}"
-            )
-        categories = self._category_encoder(config.category)
-        return ReadOuts(config, categories, sources[config.source])
-
     def _sightings(self, config: SightingsConfig | None, width: int) -> Sightings | None:
         if config is None:
             return None
@@ -211,7 +190,7 @@ class ObservationEncoder(nn.Module):
         return sightings
 
     def _count(self, width: int) -> int:
-        own = (self.prev_action, self.read_outs, self.sightings)
+        own = (self.prev_action, self.sightings)
         parts = [*self.vectors.values(), *self.categories.values(), *own]
         total = sum(int(part.num_features) for part in parts if part is not None)
         total += width * len(self.projections) + self.plan.adds_reward
@@ -306,9 +285,6 @@ class ObservationEncoder(nn.Module):
         for key in plan.categories:
             category = _get(observation, key, device).reshape(*leading, -1)
             parts.append(self.categories[self._names[key]](category))
-        if self.read_outs is not None:
-            source = features.get(self.read_outs.config.source)
-            parts.append(self._read(self.read_outs, source, observation, episode_starts))
         if self.sightings is not None:
             source = features[self.sightings.config.source]
             parts.append(self._sight(self.sightings, source, observation, device))
@@ -320,19 +296,6 @@ class ObservationEncoder(nn.Module):
         if self.sightings is not None and key == self.sightings.config.source:
             features = features[..., self.sightings.num_used :]
         return F.relu(self.projections[self._names[key]](features))
-
-    def _read(
-        self,
-        read_outs: ReadOuts,
-        features: Tensor | None,
-        observation: Observation,
-        episode_starts: Tensor,
-    ) -> Tensor:
-        config, device, leading = read_outs.config, episode_starts.device, episode_starts.shape
-        if features is None:
-            features = _get(observation, config.source, device).reshape(*leading, -1).float()
-        row, embeddings = self._asked(config.category, observation, device, leading)
-        return read_outs(features, row, embeddings)
 
     def _sight(
         self, sightings: Sightings, features: Tensor, observation: Observation, device: torch.device

@@ -5,7 +5,6 @@ Shapes: ``...`` stands for N rows or N rows x T steps; A action dimensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,14 +13,8 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from relic.policy.encoders.config import ReadOutConfig
-
 VectorSpace = spaces.Box | spaces.MultiBinary
 CategorySpace = spaces.Discrete | spaces.MultiDiscrete
-
-_STRENGTH = 0.25
-"""Read-outs are logits of a few units; hyperbolic tangents of a quarter keep them apart."""
-
 
 UNBOUNDED = 1e6
 """Bounds beyond it are none: some environments write the largest float where they mean infinity."""
@@ -204,55 +197,6 @@ def embed_categories(
         assert isinstance(other, CategoryEncoder)  # as `EncoderConfig` allows no chains
         encoders[key] = SameCategoryEncoder(other, categories[key])
     return encoders
-
-
-class ReadOuts(nn.Module):
-    """Picks the features of the asked category, and sums up which categories are in view.
-
-    A linear layer would have to learn, category by category, which features belong to which
-    embedding. Picking the features by the category's number needs no learning. What is in view
-    becomes a sum of the same embeddings that name the goal. So one map, the same for all
-    categories, lets attention go from a goal to where it was seen.
-
-    Args:
-        config: Which features.
-        categories: The encoder of the category that is asked for.
-        num_source: Features of the source.
-
-    Raises:
-        ValueError: If the source has fewer features than the tables hold.
-    """
-
-    def __init__(self, config: ReadOutConfig, categories: CategoryEncoder, num_source: int) -> None:
-        super().__init__()
-        self.config = config
-        num_categories = categories.table.num_embeddings
-        self.shape = (config.tables, num_categories, config.columns)
-        self.num_used = math.prod(self.shape)
-        self.num_features = config.tables * config.columns + categories.num_features
-        if categories.size != 1 or num_source < self.num_used:
-            raise ValueError(
-                f"encoder.read_outs: {config.source} must have at least tables x categories x "
-                f"columns = {self.num_used} features and {config.category} one dimension, got "
-                f"{num_source} and {categories.size}. Check the sizes of the pretrained encoder."
-            )
-
-    def forward(self, features: Tensor, row: Tensor, embeddings: Tensor) -> Tensor:
-        """Return what they say.
-
-        Args:
-            features: (..., at least num_used).
-            row: Row of each table that is asked for, int64 (...,).
-            embeddings: Of the categories, (categories, width).
-
-        Returns:
-            (..., num_features): the row of each table, and the sum over what is in view.
-        """
-        tables = torch.tanh(features[..., : self.num_used] * _STRENGTH).unflatten(-1, self.shape)
-        index = row[..., None, None, None].expand(*row.shape, self.shape[0], 1, self.shape[2])
-        asked = tables.gather(-2, index).flatten(-3)
-        in_view = tables[..., 0, :, :].amax(-1) @ embeddings
-        return torch.cat([asked, in_view], -1)
 
 
 class PrevActionEncoder(nn.Module):

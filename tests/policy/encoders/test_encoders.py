@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from envs.objectnav.config import observation_space
-from relic.policy.encoders.config import EncoderConfig, ReadOutConfig, VisualKind, VitConfig
+from relic.policy.encoders.config import EncoderConfig, VisualKind, VitConfig
 from relic.policy.encoders.encoders import ObservationEncoder
 from relic.policy.encoders.images import ImageEncoder, ImageSpec, save_image_encoder
 from relic.policy.encoders.vit import VisionTransformer
@@ -331,33 +331,6 @@ def test_pretrained_encoders_are_plugged_in_by_path(tmp_path):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("category", ["goal", "from_one"])
-def test_read_outs_pick_the_row_that_is_asked_for_and_sum_what_is_in_view(category):
-    space = spaces.Dict(
-        {"table": spaces.Box(-np.inf, np.inf, (2 * 20 * 3 + 5,), np.float32)}
-        | _space("goal", "from_one").spaces
-    )
-    config = ReadOutConfig(source="table", category=category, columns=3)
-    encoder = _encoder(space, read_outs=config, category_width=7)
-    seen = _observe(space, 4, 6)
-    out = encoder(seen, torch.zeros(4, 6, dtype=torch.int64), _starts(4, 6))
-    plain = _encoder(space, category_width=7)
-    plain.load_state_dict(encoder.state_dict())
-    without = plain(seen, torch.zeros(4, 6, dtype=torch.int64), _starts(4, 6))
-    assert encoder.num_features == plain.num_features + 2 * 3 + 7
-    count, first = (20, 0) if category == "goal" else (4, 1)
-    embeddings = encoder.get_parameter(f"categories.{category}_in.table.weight")
-    for n, t in np.ndindex(4, 6):
-        strength = torch.tanh(seen["table"][n, t] / 4)[: 2 * count * 3].reshape(2, count, 3)
-        asked = strength[:, int(seen[category][n, t]) - first].flatten()
-        in_view = torch.stack([strength[0, c].max() * embeddings[c] for c in range(count)]).sum(0)
-        # They stand before the previous action, which is last.
-        extra = out[n, t, plain.num_features - 7 : -7]
-        torch.testing.assert_close(extra, torch.cat([asked, in_view]))
-        kept = torch.cat([out[n, t, : plain.num_features - 7], out[n, t, -7:]])
-        torch.testing.assert_close(kept, without[n, t])
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -373,25 +346,11 @@ def test_read_outs_pick_the_row_that_is_asked_for_and_sum_what_is_in_view(catego
         ({"keys": (), "prev_action": False}, r"encoder.keys: must leave at least one input"),
         ({"visual": VisualKind.VIT}, r"encoder.visual: vit must see colour pictures"),
         ({"visual": VisualKind.VIT, "keys": ("rgb",)}, r"encoder.checkpoint: must be given"),
-        ({"read_outs": ReadOutConfig()}, r"read_outs.category: must be an observed .*'goal'"),
     ],
 )
 def test_configurations_that_do_not_fit_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         _encoder(_space("rgb", "depth", "gps"), **fields)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"source": "gsp"}, r"read_outs.source: must be observed .*'gsp'. Did you mean 'gps'"),
-        ({"source": "gps"}, r"read_outs: gps must have at least .* = 160 features .*got 2 and 1"),
-        ({"category": "pair", "source": "gps"}, r"and pair one dimension, got 2 and 2"),
-    ],
-)
-def test_read_outs_that_do_not_fit_are_named(fields, message):
-    with pytest.raises(ValueError, match=message):
-        _encoder(_space("gps", "goal", "pair"), read_outs=ReadOutConfig(**fields))
 
 
 @pytest.mark.parametrize(
