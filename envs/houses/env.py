@@ -134,7 +134,6 @@ class HousesVectorEnv(TrialVectorEnv):
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.
         """
         refuse_fixed(HousesVectorEnv, TrialVectorEnv, kwargs)
-        compile_ahead(self.kernel_parts)
         self.task = parse_task(task, where="Houses")
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution, where="Houses")
@@ -213,6 +212,7 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Build the houses."""
+        compile_ahead(self.kernel_parts)  # not earlier: who is refused has not waited for it
         for expert in self.memory_experts.values():
             expert.forget(rows)
         for row, trial in zip(rows.tolist(), trials.tolist(), strict=True):

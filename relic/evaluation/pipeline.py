@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from envs.core.kernels import compile_ahead
 from envs.core.vector import TrialVectorEnv
-from envs.make import make_trial_env
+from envs.make import kernel_parts, make_trial_env
 from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
@@ -111,6 +112,7 @@ def _records(
         device=settings.device,
         tracked=tracked,
     )
+    compile_ahead(kernel_parts(protocol.env))  # before the bar, and not in each worker
     with progress(protocol, left, len(jobs), enabled=settings.progress) as on_episode:
         run_jobs(assignment, left, workers=settings.workers, on_episode=on_episode)
     records = {control: store.merge(control, protocol.num_blocks) for control in controls}

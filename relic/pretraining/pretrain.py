@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relic.policy.encoders.config import VisualKind
-from relic.policy.encoders.images import ImageEncoder, image_spec, resolve_kind, save_image_encoder
+from relic.policy.encoders.images import (
+    DESCRIPTION_FILE,
+    ImageEncoder,
+    image_spec,
+    resolve_kind,
+    save_image_encoder,
+)
 from relic.policy.encoders.sightings import BEARING_SHIFT, TABLES
 from relic.pretraining.pictures import Pictures, label_pictures
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
@@ -60,6 +66,13 @@ class Labels(NamedTuple):
     depth_B2C: Tensor
 
 
+def lacks_encoder(config: RunConfig, directory: RunDirectory) -> bool:
+    """Say whether an encoder is still to be pretrained."""
+    if config.pretrain.pictures == 0 or config.policy.encoder.checkpoint is not None:
+        return False
+    return not (directory.encoder / DESCRIPTION_FILE).exists()
+
+
 def with_encoder(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> RunConfig:
     """Pretrain the run's encoder where that is asked for, and let the policy start from it.
 
@@ -92,7 +105,7 @@ def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], No
     Raises:
         ConfigError: If the environment or the encoder is another one.
     """
-    if (directory / "encoder.json").exists():
+    if (directory / DESCRIPTION_FILE).exists():
         return
     _check(config)
     began = time.perf_counter()

@@ -98,7 +98,6 @@ def build_components(config: RunConfig, ranks: Ranks) -> Components:
             environment or policy refuses its options.
     """
     with refusals():
-        compile_ahead({**kernel_parts(config.env.id), **_LEARNING})
         groups = config.rollout.groups
         envs = build_envs(config, rows_of_rank(config, ranks, groups=groups), groups=groups)
 
@@ -242,6 +241,9 @@ def assemble(
     """
     rows = rows_of_rank(config, ranks)
     policy = build_policy(config, facts, ranks.device)
+    if envs:
+        # Only now that environment and policy have refused nothing: it may take a minute.
+        compile_ahead({**kernel_parts(config.env.id), **_LEARNING})
     # Ranks that begin alike stay alike, since they step by the same summed gradients.
     ranks.reduction.broadcast(policy)
     plan = plan_memory(

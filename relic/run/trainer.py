@@ -19,7 +19,7 @@ from relic.files import DamagedError, StateError
 from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.policy.origin import remember_programs
 from relic.ppo.loop import UpdateReport, run_rollout
-from relic.pretraining.pretrain import with_encoder
+from relic.pretraining.pretrain import lacks_encoder, with_encoder
 from relic.run.checkpoint import RunSaver
 from relic.run.components import Components, build_components, with_saved_inputs
 from relic.run.config import RunConfig
@@ -38,7 +38,7 @@ from relic.run.metrics import (
 )
 from relic.run.progress import Progress, StopRequest, plan_line, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
-from relic.run.validation import Validator, check_validation
+from relic.run.validation import Validator, check_parts, check_validation
 from relic.schema import to_plain
 
 
@@ -89,6 +89,8 @@ class Trainer:
             if ranks.is_first:
                 remember_programs(config.env.options)
             prepare_process(config)
+            if ranks.is_first and lacks_encoder(config, self.directory):
+                check_parts(config)
             config = with_encoder(config, self.directory, ranks)
             self.store = CheckpointStore(
                 self.directory.checkpoints,

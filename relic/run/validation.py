@@ -29,7 +29,7 @@ from relic.policy.loading import find_checkpoint
 from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
 from relic.pretraining.pretrain import name_encoder
-from relic.run.components import build_policy
+from relic.run.components import build_envs, build_policy
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.run_directory import RunDirectory
@@ -85,6 +85,20 @@ def check_validation(config: RunConfig, policy: Policy) -> None:
             f"{env.dataset_name} has, got {part.final_trials} after {part.trials}. Use fewer of "
             "either, or set final_trials=0."
         )
+
+
+def check_parts(config: RunConfig) -> None:
+    """Refuse what the parts of a run would refuse, before minutes go into its encoder.
+
+    Raises:
+        ConfigError: If environment, policy or validation cannot be had as they are configured.
+    """
+    with refusals():
+        (env,) = build_envs(config, range(1))
+        try:
+            check_validation(config, build_policy(config, env, torch.device("cpu")))
+        finally:
+            env.close()
 
 
 class Validator:

@@ -31,6 +31,7 @@ from relic.pretraining.pretrain import (
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
 from relic.run.config import EnvConfig, PretrainConfig, RunConfig
 from relic.schema import ConfigError
+from relic.stops import REFUSED
 from relic.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -193,29 +194,49 @@ def test_what_cannot_be_pretrained_is_refused(tmp_path, config, message):
         pretrain_encoder(config, tmp_path, lambda _: None)
 
 
+PRETRAINED = (
+    "experiment=houses_small",
+    "total_steps=256",
+    "rollout.num_envs=4",
+    "ppo.num_minibatches=2",
+    "rollout.num_steps=32",
+    "env.options.task.max_episode_steps=10",
+    "env.options.resolution=32",
+    "pretrain.pictures=64",
+    "pretrain.epochs=1",
+    "pretrain.batch=16",
+    "policy.encoder.channels=8",
+    "policy.encoder.checkpoint=null",
+    "validation.every_rollouts=null",
+    "checkpoint.best_metric=null",
+    "validation.trials=2",
+    "validation.episodes=1",
+    "validation.final_trials=2",
+    "run_dir=run",
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("env.options.antialas=2", "env.options.antialas: .*'antialias'"),
+        ("policy.encoder.keys=[rbg]", "encoder.keys: .*'rgb'"),
+        ("validation.options.split=nowhere", "split"),
+    ],
+)
+def test_no_encoder_is_trained_for_a_run_that_is_refused(
+    tmp_path, monkeypatch, capsys, override, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert train([*PRETRAINED, override]) == REFUSED
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run" / "encoder").exists()
+
+
 def test_a_run_in_houses_starts_from_its_own_encoder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.chdir(tmp_path)
-    arguments = [
-        "experiment=houses_small",
-        "total_steps=256",
-        "rollout.num_envs=4",
-        "ppo.num_minibatches=2",
-        "rollout.num_steps=32",
-        "env.options.task.max_episode_steps=10",
-        "env.options.resolution=32",
-        "pretrain.pictures=64",
-        "pretrain.epochs=1",
-        "pretrain.batch=16",
-        "policy.encoder.channels=8",
-        "policy.encoder.checkpoint=null",
-        "validation.every_rollouts=null",
-        "checkpoint.best_metric=null",
-        "validation.trials=2",
-        "validation.episodes=1",
-        "validation.final_trials=2",
-        "run_dir=run",
-    ]
+    arguments = list(PRETRAINED)
     assert train(arguments) == 0
     said = capsys.readouterr().out
     assert re.search(

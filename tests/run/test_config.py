@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from relic.files import CheckpointError
+from relic.run.components import build_components
 from relic.run.compose import (
     compose,
     compose_arguments,
@@ -18,6 +20,7 @@ from relic.run.compose import (
     sweep,
 )
 from relic.run.config import RunConfig
+from relic.run.distributed import ALONE
 from relic.run.run_directory import FREE_KEYS, RunDirectory
 from relic.schema import Bound, ConfigError, build, differences, to_plain
 from relic.train import in_sweep
@@ -556,3 +559,22 @@ def test_a_run_directory_keeps_its_configuration(tmp_path):
     directory.open(free)
     with pytest.raises(ConfigError, match=r"ppo\.gamma: 0\.98 -> 0\.9"):
         directory.open(composed("experiment=darkroom", "ppo.gamma=0.9"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("env.options.size=huge", "size"),
+        ("env.options.sensors=[rgbd]", "sensors"),
+        ("policy.encoder.keys=[rbg]", r"encoder\.keys"),
+        ("policy.encoder.channels=16", r"encoder\.channels must be 16, as .* got 32"),
+        ("policy.encoder.feature_width=240", r"encoder\.feature_width must be 240, .* got 248"),
+        ("init_from=pretrained/darkroom", "init_from"),
+    ],
+)
+def test_nothing_is_compiled_for_a_run_that_is_refused(monkeypatch, tmp_path, override, message):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))  # in which nothing is yet
+    config = compose_arguments(["experiment=houses_small", "device=cpu", override])
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        build_components(config, ALONE)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -179,7 +179,8 @@ class ImageEncoder(nn.Module):
         self.register_buffer("half_C", torch.tensor(halves), persistent=False)
         self.centre_C: Tensor
         self.half_C: Tensor
-        self.backbone = _backbone(self.kind, config, spec, channels)
+        self.base = config.channels or _BASE_CHANNELS.get(self.kind, 0)
+        self.backbone = _backbone(self.kind, config, spec, channels, self.base)
         self.num_features = self.backbone.num_features
         self.compress: nn.Module = nn.Identity()
         if config.feature_width is not None:
@@ -306,7 +307,7 @@ def resolve_kind(kind: VisualKind, spec: ImageSpec) -> VisualKind:
 
 
 def _backbone(
-    kind: VisualKind, config: EncoderConfig, spec: ImageSpec, channels: int
+    kind: VisualKind, config: EncoderConfig, spec: ImageSpec, channels: int, base: int
 ) -> SmallCNN | ImpalaCNN | ResNet18 | VisionTransformer:
     if kind is VisualKind.VIT:
         vit = config.vit
@@ -322,7 +323,6 @@ def _backbone(
         VisualKind.IMPALA: ImpalaCNN,
         VisualKind.RESNET18: ResNet18,
     }
-    base = config.channels or _BASE_CHANNELS[kind]
     return classes[kind](channels, spec.height, spec.width, base)
 
 
@@ -371,11 +371,13 @@ def load_pretrained(encoder: ImageEncoder, path: Path) -> None:
         for name, own, other in (
             ("encoder.visual", encoder.kind.value, saved.kind.value),
             ("pictures", encoder.spec, saved.spec),
+            ("encoder.channels", encoder.base, saved.base),
+            ("encoder.feature_width", encoder.config.feature_width, saved.config.feature_width),
         ):
             if own != other:
                 raise CheckpointError(
-                    f"{path}: {name} must be {own}, got {other}. Use an encoder that was trained "
-                    "on such pictures, or leave them out by encoder.keys."
+                    f"{path}: {name} must be {own}, as the policy has it, got {other}. Change the "
+                    "policy, or name an encoder that was trained for such pictures."
                 )
         load_weights(encoder, saved.state_dict(), path / WEIGHTS_FILE)
     elif encoder.kind is VisualKind.VIT:
