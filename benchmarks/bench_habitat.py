@@ -28,6 +28,7 @@ from timing import finish
 
 from envs.core.vector import TrialVectorEnv
 from envs.habitat.env import HabitatVectorEnv
+from envs.habitat.start import HabitatStartError
 from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesVectorEnv
 from envs.houses.export.scene_dataset import export_houses
@@ -156,10 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{cpu_name()}, Python {platform.python_version()}, one row, one core each")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size in args.sizes if "speed" in args.parts else ():
-            found |= compare(size, Path(folder), args)
-        if "expert" in args.parts:
-            found["expert"] = expert(Path(folder), args)
+        try:
+            for size in args.sizes if "speed" in args.parts else ():
+                found |= compare(size, Path(folder), args)
+            if "expert" in args.parts:
+                found["expert"] = expert(Path(folder), args)
+        except HabitatStartError as error:
+            parser.exit(1, f"{error}\n")
     finish("habitat", vars(args), torch.device("cpu"), found)
 
 

@@ -110,3 +110,13 @@ def test_partial_updates_are_drawn_by_lines_that_can_be_told_apart(tmp_path):
         drawn = plot([Curve(**one) for one in curves], SETTINGS[experiment], tmp_path / experiment)
         # No figure of the cheaper ones, of which only what they are held against is there.
         assert [path.name for path in drawn] == ["partial_updates.png"]
+
+
+def test_habitats_benchmark_says_which_interpreter_it_lacks(capsys):
+    from bench_habitat import main
+
+    with pytest.raises(SystemExit, match="1"):
+        main(["--quick", "--python", "/no/python"])
+    told = capsys.readouterr().err
+    assert "'/no/python'" in told
+    assert "HABITAT.md" in told
