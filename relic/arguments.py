@@ -81,8 +81,10 @@ def read(key: str, text: str, hint: Any) -> Any:
         hint: Type of the field; see `relic.schema.hint_at`.
 
     Raises:
-        ConfigError: If it is not YAML where it has to be.
+        ConfigError: If it is not YAML where it has to be, or nothing at all.
     """
+    if not text.strip():  # such as a variable of the shell that is not set
+        raise ConfigError(f"{key}: must have a value, got none. Write {key}=null, or leave it out.")
     if is_text(hint):
         if text.strip() == "null":
             return None
@@ -104,6 +106,8 @@ def _texts(key: str, text: str) -> list[str]:
     while rest:
         quoted = _QUOTED_FIRST.match(rest)
         one, _, rest = ("", "", rest[quoted.end() :]) if quoted else rest.partition(",")
+        if not quoted and not one.strip():
+            raise ConfigError(f"{key}: must hold something between commas, got {text}. Drop one.")
         found.append(_load(key, quoted[1], _TextLoader) if quoted else one.strip())
     return found
 

@@ -300,6 +300,10 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):
+        if not value.strip():  # a path of no letters would be the working directory
+            raise ConfigError(
+                f"{path}: must not be empty, got {value!r}. Write null, or leave it out."
+            )
         return value
     # To Python, true and false are whole numbers too.
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):

@@ -41,7 +41,7 @@ class Outer:
     mode: Literal["a", "b"] = "a"
     window: int | None = None
     sizes: tuple[int, ...] = ()
-    pair: tuple[float, str] = (0.0, "")
+    pair: tuple[float, str] = (0.0, "x")
     options: dict[str, Any] = field(default_factory=dict)
 
 

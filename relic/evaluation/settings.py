@@ -154,17 +154,20 @@ def _key_of(argument: str) -> str:
 
 def _runs(text: str) -> list[str]:
     """Read a list of runs; a path that holds commas is one run, if it is there."""
-    read_as = read("run", text, hint_at(Settings, "run"))
-    pieces, found = text.strip()[1:-1].split(","), []
-    if not text.lstrip().startswith("[") or any(piece.strip()[:1] in "'\"" for piece in pieces):
-        return read_as
+    inner, found = text.strip(), []
+    pieces = inner[1:-1].split(",")
+    is_list = inner.startswith("[") and inner.endswith("]")
+    if not is_list or any(piece.strip()[:1] in ("'", '"') for piece in pieces):
+        return read("run", text, hint_at(Settings, "run"))
     while pieces:
         ends = range(len(pieces), 0, -1)
         whole = (end for end in ends if os.path.exists(",".join(pieces[:end]).strip()))
         end = next(whole, 1)
         found.append(",".join(pieces[:end]).strip())
         pieces = pieces[end:]
-    return found if read_as else read_as
+    if not found[-1]:
+        found.pop()  # a comma may end the list
+    return found if all(found) else read("run", text, hint_at(Settings, "run"))
 
 
 @dataclass(frozen=True, slots=True)

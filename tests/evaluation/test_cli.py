@@ -295,6 +295,30 @@ def test_names_stay_text_and_null_swaps_limits():
         parse(["run=12", "checkpoint=newest"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run=[a,,b]"], r"run: must hold something between commas, got \[a,,b\]\. Drop one"),
+        (["run=[,a]"], "run: must hold something between commas"),
+        (["run="], "run: must have a value, got none"),
+        (["run=['']"], r"run\[0\]: must not be empty"),
+        (["run=[a, b"], "run: must be a list, .* End it with a bracket"),
+        (["run=a", "out="], "out: must have a value, got none"),
+        (["run=a", "out=' '"], "out: must not be empty"),
+        (["run=a", "controls=[cleared,,]"], "controls: must hold something between commas"),
+    ],
+)
+def test_a_gap_is_no_path_to_where_the_command_is_started(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(arguments)
+
+
+def test_paths_may_hold_commas(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,,b").mkdir()
+    assert parse(["run=[a,,b, c,]"])[0].run == ("a,,b", "c")
+
+
 def test_usage_lists_every_key(capsys):
     assert main(["--help"]) == 0
     assert capsys.readouterr().out.strip() == usage()

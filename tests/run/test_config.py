@@ -174,6 +174,12 @@ def test_free_options_are_yaml(argument, options):
         ("env.options.x=!!set {a}", r"env\.options\.x: must be a number, text, .* got \{'a'\}"),
         ("env.options.x=!!binary aGk=", r"env\.options\.x: must be a number, text, .* got b'hi'"),
         ("env.options={1: 2}", r"env\.options: must have keys of text, got 1\. Quote it\."),
+        ("run_dir=", r"run_dir: must have a value, got none\. Write run_dir=null, or leave it out"),
+        ("validation.every_rollouts= ", r"every_rollouts: must have a value, got none"),
+        ("env.options.size=", r"env\.options\.size: must have a value, got none"),
+        ("run_dir=''", r"run_dir: must not be empty, got ''"),
+        ("policy.encoder.checkpoint=' '", r"encoder\.checkpoint: must not be empty, got ' '"),
+        ("policy.encoder.keys=[rgb,,gps]", r"keys: must hold something between commas"),
         ("env.options.x={1: 2}", r"env\.options\.x: must have keys of text, got 1\. Quote it\."),
     ],
 )
