@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 
 import envs as _registers  # noqa: F401
-from envs.core.options import keywords
+from envs.core.options import keywords, refused_option
 from envs.core.validation import unknown_name
 from envs.core.vector import TrialVectorEnv
 
@@ -72,14 +72,31 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
                 f"{options[option]!r}. Let it take them, as docs/own_environment.md shows."
             )
         if valid is not None and option not in valid:
-            raise unknown_name(f"env.options.{option}", f"an option of {name}", option, valid)
-    env = factory(num_envs=num_envs, **options)
+            error = unknown_name(f"env.options.{option}", f"an option of {name}", option, valid)
+            raise ValueError(f"{error}{_let_it(name, option)}")
+    try:
+        env = factory(num_envs=num_envs, **options)
+    except (TypeError, ValueError) as error:
+        option = refused_option(error)
+        if option not in options:
+            raise
+        said = str(error).rstrip(".")
+        raise ValueError(
+            f"env.options.{option}: must be an option of {name}, got {options[option]!r}, but: "
+            f"{said}.{_let_it(name, option)}"
+        ) from error
     if not isinstance(env, TrialVectorEnv):
         raise TypeError(
             f"env.id: {name} must build an envs.core.vector.TrialVectorEnv, got "
             f"{type(env).__name__}. Wrap it as docs/own_environment.md shows."
         )
     return env
+
+
+def _let_it(name: str, option: str) -> str:
+    """Say what helps where an environment of one's own does not take an option."""
+    own = ":" in name
+    return f" Let it take {option}, as docs/own_environment.md shows." if own else ""
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -7,11 +7,14 @@ A constructor hands on what it does not know, so an option is known if any class
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from envs.core.validation import unknown_name
 
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+"""How Python says it."""
 ROW_OPTIONS = ("seed", "first_row", "copy")
 """Options that every trial environment passes on to `TrialVectorEnv`."""
 
@@ -34,17 +37,35 @@ def keywords(factory: Callable[..., Any], base: type) -> list[str] | None:
     return sorted({*names, *ROW_OPTIONS} - {"num_envs"}) if inspect.isclass(factory) else None
 
 
+class UnknownOptionError(ValueError):
+    """An environment was given an option that it does not take."""
+
+    def __init__(self, error: ValueError, option: str):
+        """Say what `error` says of an option."""
+        super().__init__(str(error))
+        self.option = option
+
+
+def refused_option(error: Exception) -> str | None:
+    """Return the option that an environment does not take by its error; None if that is another."""
+    if isinstance(error, UnknownOptionError):
+        return error.option
+    said = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    return said[1] if said else None
+
+
 def refuse_options(env_class: type, base: type, unknown: Mapping[str, Any]) -> None:
     """Raise if options were given that no constructor takes.
 
     Raises:
-        ValueError: Naming the first of them, and the nearest that there is.
+        UnknownOptionError: Naming the first of them, and the nearest that there is.
     """
     known = set(keywords(env_class, base) or ())
     if "dataset_name" in known:  # a general class, which settles little itself
         known |= set(keywords(base, object) or ())
     for name in unknown:
-        raise unknown_name(env_class.__name__, "an option", name, known)
+        error = unknown_name(env_class.__name__, "an option", name, known)
+        raise UnknownOptionError(error, name)
 
 
 def refuse_fixed(env_class: type, base: type, options: Iterable[str]) -> None:
@@ -56,12 +77,13 @@ def refuse_fixed(env_class: type, base: type, options: Iterable[str]) -> None:
         options: Names of what its constructor would hand on.
 
     Raises:
-        ValueError: Naming the first that is none of its own.
+        UnknownOptionError: Naming the first that is none of its own.
     """
     known = keywords(env_class, base)
     for name in options:
         if known is not None and name not in known:
-            raise unknown_name(env_class.__name__, "an option", name, known)
+            error = unknown_name(env_class.__name__, "an option", name, known)
+            raise UnknownOptionError(error, name)
 
 
 def _constructors(factory: Callable[..., Any], base: type) -> list[Callable[..., Any]]:

@@ -233,9 +233,14 @@ def actor_head(
 
     Raises:
         ValueError: If the space is no `Discrete`, and no `MultiDiscrete`, `MultiBinary` or float
-            `Box` of one dimension.
+            `Box` of one dimension, or has none to choose in it.
     """
     spaces = gymnasium.spaces
+    if 0 in (action_space.shape or ()):
+        raise ValueError(
+            f"action_space: must have an action to choose, got {action_space}. Leave out what "
+            "never acts, or give it a Discrete(1)."
+        )
     if isinstance(action_space, spaces.Discrete):
         return CategoricalHead(width, int(action_space.n))
     if len(action_space.shape or ()) == 1:

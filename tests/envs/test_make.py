@@ -27,6 +27,26 @@ def test_own_factories_are_built(monkeypatch, tmp_path):
         make_trial_env("my_rooms:wrong", 2, {"split": "val"})
 
 
+@pytest.mark.parametrize("function", ["general", "plain", "named"])
+def test_an_option_that_an_own_environment_does_not_take_is_named_by_its_key(
+    monkeypatch, tmp_path, function
+):
+    """Whoever refuses it: a class that it is handed to, Python, or `make_trial_env` itself."""
+    (tmp_path / "own_rooms.py").write_text(
+        "import gymnasium\n"
+        "from envs.core.trials import EpisodeTrials\n"
+        "def general(num_envs, **options):\n"
+        "    return EpisodeTrials(lambda: gymnasium.make('CartPole-v1'), num_envs, num_trials=4,\n"
+        "                         max_episode_steps=9, dataset_name='own', **options)\n"
+        "def plain(num_envs, **options):\n    return named(num_envs, **options)\n"
+        "def named(num_envs, *, seed=None):\n    return general(num_envs, seed=seed)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"^env\.options\.split: .*Let it take split, as docs"):
+        make_trial_env(f"own_rooms:{function}", 1, {"split": "val"})
+    assert make_trial_env(f"own_rooms:{function}", 1, {"seed": 1}).num_envs == 1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

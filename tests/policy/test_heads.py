@@ -146,6 +146,8 @@ def test_heads_follow_the_action_space():
         gymnasium.spaces.Box(0, 9, (2,), np.int64),
         gymnasium.spaces.MultiDiscrete([[2, 3], [4, 5]]),
         gymnasium.spaces.MultiBinary((2, 2)),
+        gymnasium.spaces.Box(-1, 1, (0,), np.float32),
+        gymnasium.spaces.MultiDiscrete(np.zeros(0, int)),
     ],
 )
 def test_unsupported_action_spaces_are_named(space):
