@@ -215,15 +215,17 @@ class RecallConfig(PlaceConfig):
 
         if self.seen is not None:
             self.check(space, 3, section="recall")
-            if self.relabelled:
-                self._check_detections(space)
+        if self.seen is None or self.relabelled:
+            self._check_goal(space.spaces.get(self.goal))
+        if self.seen is not None and self.relabelled:
+            self._check_detections(space)
         return RecallHead(self, width)
 
     def check_encoder(self, encoder: EncoderConfig) -> None:
         """Check that the encoder can say what was in view, if it is asked.
 
         Raises:
-            ValueError: If it cannot, or if something is set that is not read then.
+            ValueError: If it cannot.
         """
         if self.seen is not None:
             return
@@ -243,10 +245,20 @@ class RecallConfig(PlaceConfig):
                     f"got {key!r} and {other!r}. Name the same observation."
                 )
 
+    def _check_goal(self, goal: spaces.Space | None) -> None:
+        from gymnasium.spaces import Discrete
+
+        # Questions are numbers of categories, counted from 0.
+        if not isinstance(goal, Discrete) or goal.start != 0:
+            raise ValueError(
+                f"policy.recall.goal: must be observed as a Discrete that starts at 0, where other "
+                f"goals are asked for, got {goal} for {self.goal!r}. Name the category that is "
+                "asked for, or set policy.recall=null."
+            )
+
     def _check_detections(self, space: spaces.Dict) -> None:
-        goal, seen = space.spaces.get(self.goal), space.spaces.get(self.seen or "")
-        number = int(getattr(goal, "n", 0))
-        if not number or seen is None or seen.shape != (4 * number,):
+        goal, seen = space[self.goal], space.spaces.get(self.seen or "")
+        if seen is None or seen.shape != (4 * int(getattr(goal, "n", 0)),):
             raise ValueError(
                 f"policy.recall.relabelled: must be 0 where {self.seen!r} is not observed with 4 "
                 f"numbers for each of the categories of {self.goal!r}, got {self.relabelled} with "

@@ -171,6 +171,18 @@ def test_a_lesson_without_detections_is_refused() -> None:
         make_teacher(blind)
 
 
+@pytest.mark.parametrize(
+    "goal", [spaces.Discrete(CATEGORIES, start=1), spaces.MultiBinary(CATEGORIES), None]
+)
+def test_a_goal_that_questions_cannot_name_is_refused(goal):
+    """Numbers that begin elsewhere would ask for other categories than the token names."""
+    other = {key: space for key, space in DETECTING.spaces.items() if key != "goal"}
+    space = spaces.Dict(other if goal is None else {**other, "goal": goal})
+    with pytest.raises(ValueError, match=r"policy\.recall\.goal: must be observed as a Discrete"):
+        make_teacher(space)
+    make_teacher(space, relabelled=0.0)
+
+
 @pytest.mark.parametrize("keys", [None, ("gps", "compass", "goal", "goal_detection")])
 def test_inputs_that_a_lesson_would_contradict_are_refused(keys) -> None:
     """The lesson asks for another goal, and the token would still say where the first one is."""
