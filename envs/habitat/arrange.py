@@ -42,7 +42,7 @@ def arrange_scenes(options: argparse.Namespace) -> str:
 
     Args:
         options: `config`, `out`, `scenes`, `arrangements`, `python`, `gpu`, `image_lighting`,
-            `objects`, `navmesh`, `cache`: see `envs.habitat.__main__`.
+            `objects`, `navmesh`, `cache`: see `envs.habitat.command`.
 
     Raises:
         ValueError: Files are missing, or habitat-sim does not start.

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from envs.habitat.__main__ import main
+from envs.habitat.command import main
 from envs.habitat.data import KNOWN, HabitatData, NavmeshMode
 from envs.habitat.places import Place, ViewpointStore
 from envs.habitat.scene_files import (

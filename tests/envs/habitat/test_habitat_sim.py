@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from envs import check_trial_env
-from envs.habitat.__main__ import main
+from envs.habitat.command import main
 from envs.habitat.env import HabitatVectorEnv
 from envs.habitat.scene_files import read_episodes
 from envs.habitat.start import HabitatStartError, check_simulator

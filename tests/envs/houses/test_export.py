@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from envs.houses.export.__main__ import main
+from envs.houses.export.command import main
 from envs.houses.export.meshes import to_habitat_frame
 from envs.houses.export.scene_dataset import export_houses
 from envs.houses.furniture.catalogue import FURNITURE_CATEGORIES

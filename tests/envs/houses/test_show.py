@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
@@ -27,7 +29,9 @@ from envs.houses.dataset import HouseDataset
 from envs.houses.env import HousesEnv
 from envs.houses.scene import Semantic
 from envs.houses.show import terminal, topdown
-from envs.houses.show.__main__ import keep_in, main
+from envs.houses.show.command import keep_in, main
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +246,36 @@ def test_walk_runs_in_a_terminal_and_leaves_it_as_it_was(pseudo_terminal, walkin
     assert walking.communicate(timeout=60)[1] == b""
     assert walking.returncode == 0
     assert termios.tcgetattr(child) == before
+
+
+def test_ctrl_c_while_it_starts_is_told_in_a_line(tmp_path) -> None:
+    showing = subprocess.Popen(
+        [sys.executable, "-m", "envs.houses.show", "--out", str(tmp_path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    maps = Path(f"/proc/{showing.pid}/maps")
+    deadline = time.monotonic() + 120
+    while "llvmlite" not in maps.read_text():  # what is imported first of what takes long
+        assert showing.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    showing.send_signal(signal.SIGINT)
+    _, said = showing.communicate(timeout=60)
+    assert (said, showing.returncode) == ("Interrupted.\n", 128 + signal.SIGINT)
+
+
+def test_a_disk_that_refuses_is_told_in_a_line(tmp_path) -> None:
+    (tmp_path / "map.png").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "envs.houses.show", "--size", "small", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Is a directory" in done.stderr
+    assert done.stderr.count("\n") == 1
