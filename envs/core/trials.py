@@ -58,7 +58,7 @@ def by_method(set_task: Callable[[gymnasium.Env[Any, Any], int], Any]) -> Episod
     """Return a start for environments whose task is set by a call before `reset`.
 
     Args:
-        set_task: sets the trial's task, e.g. `lambda env, trial: env.unwrapped.set_task(trial)`.
+        set_task: Sets the trial's task, e.g. `lambda env, trial: env.unwrapped.set_task(trial)`.
     """
 
     def start(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
@@ -89,20 +89,20 @@ class EpisodeTrials(ReplayVectorEnv):
         """Build the copies.
 
         Args:
-            make_env: builds one environment. Observations are a Dict of Box, Discrete,
+            make_env: Builds one environment. Observations are a Dict of Box, Discrete,
                 MultiDiscrete or MultiBinary, or one of these alone, then named `observation`.
-            num_envs: N.
-            dataset_name: names the tasks and their version.
-            start: begins an episode; says how the task is fixed.
-            max_episode_steps: time limit; by default the one of the environment's spec.
-            expert: returns an expert's action for an environment, if there is an expert.
+            num_envs: Number of rows, N.
+            dataset_name: Name of the tasks, with their version.
+            start: How an episode begins: `by_seed`, `by_option`, `by_method` or your own function.
+            max_episode_steps: Time limit. Default: the one of the environment's spec.
+            expert: Returns an expert's action for an environment, if there is an expert.
             kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
                 `fixed_horizon`, `time_limit_default`, `privileged`, `kinds`, `seed`, `first_row`,
                 `copy` of `TrialVectorEnv`.
 
         Raises:
-            ValueError: No time limit is known, or two copies are one.
-            TypeError: The observation space cannot be batched as arrays.
+            ValueError: If no time limit is known, or `make_env` returns the same copy twice.
+            TypeError: If the observation space cannot be batched as arrays.
         """
         # One at first, which tells the spaces. The others follow once all arguments are accepted.
         self.envs = [make_env()]

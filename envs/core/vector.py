@@ -86,27 +86,27 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """Set up rows that wait for the first `reset`.
 
         Args:
-            num_envs: N.
-            single_observation_space: what one row sees; its arrays are batched along axis 0.
+            num_envs: Number of rows, N.
+            single_observation_space: Space of one row; its arrays are batched along axis 0.
             single_action_space: Discrete, MultiDiscrete, MultiBinary or Box.
-            dataset_name: what trial numbers mean: versioned, part of every saved state.
-            num_trials: unnamed trials are drawn evenly from [0, num_trials).
-            max_episode_steps: an episode that lasts this long is truncated.
-            fixed_horizon: every episode lasts exactly that long.
+            dataset_name: What trial numbers mean, with a version; part of every saved state.
+            num_trials: Trials that are not named are drawn evenly from [0, num_trials).
+            max_episode_steps: An episode that lasts this long is truncated.
+            fixed_horizon: Whether every episode lasts exactly that long.
             time_limit_default: `terminal` or `bootstrap`: how a learner should see time limits.
-            privileged: sets the attribute; for classes that do not set it themselves.
-            kinds: likewise.
-            seed: names the sequence of trials until `reset(seed=...)`.
-            first_row: global number of row 0.
-            copy: hand out fresh observation arrays; else two buffers take turns, and an
-                observation is overwritten by the second call after it.
-            max_crashes: a row that crashes more often than this, with no episode that ended well
+            privileged: Observations that no agent sees. Default: those of the class.
+            kinds: What arrays hold, by key. Default: that of the class.
+            seed: Seed of the sequence of trials, until `reset(seed=...)`.
+            first_row: Global number of row 0.
+            copy: Whether to return fresh observation arrays. If not, two buffers take turns, and
+                the second call after an observation overwrites it.
+            max_crashes: A row that crashes more often than this, with no episode that ended well
                 in between, stops the run with an error.
-            unknown: what neither this class nor a subclass knows; refused, with the nearest name.
+            unknown: Options that neither this class nor a subclass has; they are refused.
 
         Raises:
-            ValueError: An option is unknown, or a value is none of those that it can have.
-            TypeError: A value is of the wrong kind.
+            ValueError: If an option is unknown, or its value is not among the allowed ones.
+            TypeError: If a value is of the wrong kind.
         """
         where = type(self).__name__
         refuse_options(type(self), TrialVectorEnv, unknown)
@@ -168,7 +168,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         new episode in each row's trial.
 
         Args:
-            seed: restarts the sequence of trials, in all rows, under this seed.
+            seed: Restarts the sequence of trials of all rows with this seed.
             options: `reset_mask` (bool, (N,)): a new episode in these rows only. `new_trial`
                 (bool, (N,)): a new trial in these rows. Rows in neither stay as they are, and
                 their current observation is returned again. `trial` (int64, (N,)): numbers of

@@ -110,25 +110,25 @@ class HousesVectorEnv(TrialVectorEnv):
         """Set up N rows that wait for the first `reset`.
 
         Args:
-            num_envs: N.
+            num_envs: Number of rows, N.
             split: `train`, `val` or `test`.
-            size: of the houses: `small`, `medium` or `large`.
-            scale: of the small objects: `readable` or `real`; None takes the size's default.
-            houses: seeds of houses that replace the split's own.
-            resolution: of the images: the side of a square, or (height, width).
-            sensors: images to draw, of `rgb`, `depth`, `semantic` and `instance`; and
+            size: Size of the houses: `small`, `medium` or `large`.
+            scale: Size of the small objects: `readable` or `real`; None takes the size's default.
+            houses: Seeds of houses that replace the split's own.
+            resolution: Of the images: the side of a square, or (height, width).
+            sensors: Images to draw, of `rgb`, `depth`, `semantic` and `instance`; and
                 `detections`, which says where goal objects are, so that perception is given.
-            compass: whether to observe the heading.
-            prev_reward: whether to observe the last reward.
-            goal_places: whether to observe where the goal is.
-            outcome: whether to observe, at an episode's start, how the one before ended.
-            goal_recall: whether to observe where the goal was last detected in this trial.
-            critic_state: whether to observe how far the goal is, for a critic.
-            sightings: whether records say when the goal was last in view before the episode.
-            task: the rules, or those of their constants that differ from the paper's.
-            antialias: samples along a pixel's side.
-            threads: that draw together; results do not depend on it.
-            field_bytes: bound of the memory for distance fields.
+            compass: Whether to observe the heading.
+            prev_reward: Whether to observe the last reward.
+            goal_places: Whether to observe where the goal is.
+            outcome: Whether to observe, at an episode's start, how the one before ended.
+            goal_recall: Whether to observe where the goal was last detected in this trial.
+            critic_state: Whether to observe how far the goal is, for a critic.
+            sightings: Whether records say when the goal was last in view before the episode.
+            task: The rules, or those of their constants that differ from the paper's.
+            antialias: Samples along a pixel's side.
+            threads: Threads that draw; results do not depend on their number.
+            field_bytes: Most bytes that distance fields may take.
             renderer: `cpu`, or `cuda`: pictures are drawn on the current CUDA device and stay
                 there, as arrays that `torch.as_tensor(array, device="cuda")` takes without a copy.
             kwargs: `seed`, `first_row`, `copy` of `TrialVectorEnv`.

@@ -134,17 +134,17 @@ def probe(
     Args:
         run: A run directory or a checkpoint.
         counts: Numbers of demonstrations to try. Each takes a pass over all trials.
-        following: Episodes that the policy acts in after the demonstrations.
-        demonstrations: `expert` for the environment's own, demonstrations, or a file of them.
-        goals: Whether a trial asks for the same thing in all its episodes. None: as the protocol
-            has it. Darkroom and FourBoxes have one goal a trial.
+        following: Number of episodes in which the policy acts after the demonstrations.
+        demonstrations: `expert` for the environment's expert, or demonstrations, or a file of them.
+        goals: Whether a trial asks for the same thing in all its episodes. None: as in
+            the protocol. Darkroom and FourBoxes have one goal a trial.
         protocol: Which trials. None: the one of the run's environment.
         trials: How many of them. None: all.
-        repeats: Times each, with other acting noise. None: as the protocol has it.
+        repeats: How often each is repeated, with other acting noise. None: as in the protocol.
         checkpoint: The checkpoint of a run directory.
         allow_trained: Probe even on trials that the run was trained on.
-        threads: Threads of PyTorch; last bits depend on them.
-        device: Where the policy is.
+        threads: Threads of PyTorch; the last bits of results depend on their number.
+        device: Device of the policy.
         on_episode: Called as each of the policy's episodes ends, shown ones included.
 
     Raises:

@@ -142,9 +142,9 @@ def load_protocol(name: str, directory: Path = PROTOCOLS, **changes: Any) -> Pro
     """Load a protocol, with fields changed if asked for.
 
     Args:
-        name: Of a file in the directory, or the path of another file, which ends in `.yaml`.
-        directory: Of the named ones.
-        changes: See `change_protocol`.
+        name: Name of a protocol in `directory`, or the path of another file that ends in `.yaml`.
+        directory: Folder of the named protocols.
+        changes: Fields to change; see `change_protocol`.
 
     Raises:
         ConfigError: If there is no such protocol, its file is damaged, a changed field is unknown,

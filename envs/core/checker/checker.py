@@ -50,16 +50,16 @@ def check_trial_env(env: Any, *, make: Callable[..., Any] | None = None, seed: i
     Takes about a dozen times `max_episode_steps` steps. The environment is left in some trial.
 
     Args:
-        env: a `TrialVectorEnv` or anything that behaves like one, with at least two rows, bare or
+        env: A `TrialVectorEnv` or anything that behaves like one, with at least two rows, bare or
             in Gymnasium's vector wrappers.
-        make: builds another such environment from the keywords `num_envs` and `first_row`.
+        make: Builds another such environment from the keywords `num_envs` and `first_row`.
             Without it the environment is rebuilt from its Gymnasium spec; if it has none, what
             needs a second environment is not checked.
-        seed: of the random actions.
+        seed: Seed of the random actions.
 
     Raises:
-        TrialEnvError: It does not; the message names each breach in one sentence.
-        TypeError: It is no vector environment.
+        TrialEnvError: If it does not; the message names each breach in one sentence.
+        TypeError: If it is no vector environment.
     """
     if not isinstance(env, VectorEnv):
         raise TypeError(
