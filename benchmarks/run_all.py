@@ -9,8 +9,8 @@ object, which becomes benchmarks/results/<name>.json: options, machine and resul
 here is skipped with the reason; one that fails is named at the end, and the others go on. The exit
 status is 1 if any failed.
 
-Not among them: partial_updates.py and baselines.py, which train for hours, and cluster_scale.py, a
-calculation from measured numbers.
+Not among them: partial_updates.py, baselines.py and memories.py, which train for hours, recall.py
+and sightings.py, which study one agent, and cluster_scale.py, a calculation from measured numbers.
 """
 
 from __future__ import annotations
