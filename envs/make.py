@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -115,7 +116,12 @@ def _own_factory(name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return _load(name)
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            raise ImportError("it is of another form")
+        factory = _load(name)
+        if not callable(factory):
+            raise ImportError(f"{name} is a {type(factory).__name__}")
+        return factory
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"env.id: {name!r} must name a function as module:function, but {error}. "

@@ -230,7 +230,8 @@ def check_device(device: str | torch.device) -> None:
         ConfigError: If it has not.
     """
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise TypeError("which holds no numbers")
     except (RuntimeError, AssertionError, TypeError) as error:
         kind = str(device).partition(":")[0]
         advice = "Use device=cpu." if kind in _DEVICES else nearest(kind, _DEVICES)

@@ -55,6 +55,11 @@ def test_an_option_that_an_own_environment_does_not_take_is_named_by_its_key(
         ("relic/Darkroom-v0", {"splt": "val"}, r"env\.options\.splt: .*Did you mean 'split'"),
         ("relic/Darkroom-v0", {"num_trials": 3}, r"env\.options\.num_trials"),
         ("no_such_module:make", {}, r"No module named 'no_such_module'"),
+        ("os:path", {}, r"env\.id: 'os:path' must name a function .*, but os:path is a module"),
+        ("math:pi", {}, r"env\.id: .* but math:pi is a float"),
+        (".my_rooms:make", {}, r"env\.id: '\.my_rooms:make' must name a function"),
+        (":", {}, r"env\.id: ':' must name a function"),
+        ("my_rooms:make:more", {}, r"env\.id: .* must name a function"),
     ],
 )
 def test_each_mistake_is_named(name, options, message):

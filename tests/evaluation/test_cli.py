@@ -156,6 +156,7 @@ def refused(capsys, *arguments) -> str:
         (["options.split=train_all"], "must not use trials that the run was trained on"),
         (["options.horizon=50"], "within the 12 steps"),
         (["options.horizon=abc"], "abc"),
+        (["device=meta"], "device: must be a device of this machine, got meta"),
         (["device=cudda"], "device: must be a device of this machine, got cudda"),
         pytest.param(
             ["device=cuda"],
