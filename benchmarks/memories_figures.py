@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 from memories_report import LAGS, Result, by_memory, lag_words
 from memories_tables import MEMORIES, Task
 
@@ -18,7 +19,6 @@ from relic.figures import (
     draw_line,
     draw_reference,
     panels,
-    per_cent,
     save_figure,
     score_axis,
     steps_axis,
@@ -85,23 +85,27 @@ def _worth(axes: Axes, task: Task, found: dict[str, list[Result]]) -> None:
     axes.set_yticks(range(len(found)), [MEMORIES[memory].title for memory in found])
     axes.invert_yaxis()
     axes.axvline(0.0, color=REFERENCE, lw=0.8)
-    axes.set_xlabel(f"{task.measure}, kept minus cleared")
+    unit = " (points)" if task.measure in SHARES else ""
+    axes.set_xlabel(f"{task.measure}, kept minus cleared{unit}")
     if task.measure in SHARES:
-        per_cent(axes.xaxis)
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol="", decimals=0))
 
 
 def _lags(axes: Axes, task: Task, found: dict[str, list[Result]], oracle: Result | None) -> None:
     """Draw scores with the context kept by how many steps ago the goal was in view."""
     lags = [lag for lag in LAGS if any(lag in r.by_lag for own in found.values() for r in own)]
-    for look, (memory, own) in zip(LOOKS, found.items(), strict=False):
+    for look, own in zip(LOOKS, found.values(), strict=False):
         seeds = [[r.by_lag.get(lag, [np.nan])[0] for lag in lags] for r in own if r.by_lag]
         if seeds:
             score_SL, places = np.array(seeds, float), np.arange(len(lags))
-            draw_line(axes, places, score_SL.mean(axis=0), look, label=MEMORIES[memory].title)
+            draw_line(axes, places, score_SL.mean(axis=0), look, label="_")
             draw_band(axes, places, score_SL.min(axis=0), score_SL.max(axis=0), look)
     if oracle is not None and oracle.kept is not None:
         draw_reference(axes, oracle.kept, "memory oracle")
-    axes.set_xticks(range(len(lags)), map(lag_words, lags), rotation=20)
+    axes.set_xticks(
+        range(len(lags)), map(lag_words, lags), rotation=30, ha="right", rotation_mode="anchor"
+    )
     axes.set_xlabel("steps since the goal was in view")
     score_axis(axes, task.measure)
-    axes.legend(frameon=False, fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.97), frameon=False, fontsize="small")

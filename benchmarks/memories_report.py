@@ -18,7 +18,7 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.records import RECORDS_FILES, read_records
 from relic.evaluation.worth import FROM_EPISODE, PARTS, context_worth
 from relic.files import complete_lines
-from relic.policy.memory.memories import make_memory
+from relic.policy import load
 from relic.run.compose import compose_arguments
 from relic.run.metrics import read_metrics
 
@@ -87,7 +87,7 @@ def result_of(cell: Cell) -> Result:
     """Return what a trained and evaluated cell came to."""
     worth = worth_in(cell.evaluation, cell.task)
     config = compose_arguments([*cell.case.overrides])
-    memory = make_memory(config.policy, max_episode_steps=max(config.rollout.num_steps, 1))
+    memory = load(cell.case.directory).memory
     return Result(
         cell.task.name,
         cell.memory,
@@ -96,7 +96,7 @@ def result_of(cell: Cell) -> Result:
         worth["kept"],
         worth["cleared"],
         [worth[key] for key in ("mean", "low", "high")],
-        _learning_curve(cell),
+        _learning_curve(cell, config.rollout.num_envs * config.rollout.num_steps),
         round(cell.case.reached / cpu_seconds(cell.case), 1),
         memory.bytes_per_row(config.rollout.num_steps),
         sum(p.numel() for p in memory.parameters()),
@@ -127,11 +127,19 @@ def _by_lag(worth: dict[str, Any]) -> dict[str, list[float]]:
     return {k: [v["kept"], v["mean"]] for k, v in parts.items() if v["mean"] is not None}
 
 
-def _learning_curve(cell: Cell) -> list[list[float]]:
-    """Return steps and scores of training, thinned out; what is no number has no point."""
+def _learning_curve(cell: Cell, rollout_steps: int) -> list[list[float]]:
+    """Return steps and scores of whole rollouts, thinned out; what is no number has no point.
+
+    Scores rise or fall within a rollout, which is as long as a trial.
+    """
     name = f"{cell.task.measure}_mean"
     lines = read_metrics(cell.case.directory / "metrics.jsonl")
-    points = [(m["env_steps"], m[name]) for m in lines if m.get(name) is not None]
+    rollouts: dict[int, list[list[float]]] = {}
+    for line in lines:
+        if line.get(name) is not None:
+            rollout = -(-line["env_steps"] // rollout_steps)
+            rollouts.setdefault(rollout, []).append([line["env_steps"], line[name]])
+    points = [[own[-1][0], fmean(score for _, score in own)] for own in rollouts.values()]
     if not points:
         return []
     parts = np.array_split(np.array(points), min(POINTS, len(points)))
