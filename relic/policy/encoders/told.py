@@ -47,13 +47,13 @@ def _picture(spec: ImageSpec) -> str:
     if spec.role == "classes":
         return f"{size}{channels} class numbers, each of {spec.num_classes} with an embedding"
     scaled = sum(scale != (0.0, 1.0) for scale in spec.scale)
-    how = "as they are" if scaled == 0 else "scaled by their bounds"
+    how = "not scaled" if scaled == 0 else "scaled by their bounds"
     return f"{size}{channels} numbers, {how}"
 
 
 def _vector(key: str, size: int, encoder: ObservationEncoder) -> str:
     part, config = encoder.vector_encoder(key), encoder.config
-    how = "as they are"
+    how = "not scaled"
     if part.angles:
         how = "as cosines and sines"
     elif key in config.vector_units:

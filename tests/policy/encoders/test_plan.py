@@ -216,7 +216,7 @@ def test_each_observation_has_a_line():
         "observation goal: one of 4 categories, embedded",
         "observation goal_places: left out, as the agent must not know it "
         "(policy.encoder.keys can name it)",
-        "observation gps: vector of 2, as they are, through a layer of 32",
+        "observation gps: vector of 2, not scaled, through a layer of 32",
         "observation grid: picture of 5 x 5 class numbers, each of 10 with an embedding, "
         "by small_cnn",
         "observation map: left out, as the agent must not know it "
