@@ -79,7 +79,7 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
         env = factory(num_envs=num_envs, **options)
     except (TypeError, ValueError) as error:
         option = refused_option(error)
-        if option not in options:
+        if option is None or option not in options:
             raise
         said = str(error).rstrip(".")
         raise ValueError(
