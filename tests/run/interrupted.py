@@ -8,6 +8,7 @@ not synced.
 """
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "open")
-_watcher: "Watcher | None" = None
+_watcher: "Watcher | Refuser | None" = None
 _hooked = False
 
 
@@ -71,6 +72,26 @@ class Watcher:
         self.operations.append(operation)
 
 
+class Refuser:
+    """Lets one change of a file in a directory fail, as a disk that is full does."""
+
+    def __init__(self, watched: Path, number: int, at: int | None):
+        self.watched, self._number, self._at = watched, number, at
+        self.operations: list[str] = []
+        """Those that were asked for, in order."""
+
+    def hear(self, event: str, arguments: tuple) -> None:
+        if event not in CHANGES or not isinstance(arguments[0], str | bytes | Path):
+            return
+        path = _resolved(arguments)
+        reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if reads or self.watched not in (path, *path.parents):
+            return
+        self.operations.append(f"{event} {path.relative_to(self.watched)}")
+        if len(self.operations) - 1 == self._at:
+            raise OSError(self._number, os.strerror(self._number), str(path))
+
+
 def _resolved(arguments: tuple) -> Path:
     """Return the path of an operation, which may be relative to an open directory."""
     path = Path(arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0])
@@ -88,13 +109,34 @@ def _hook(event: str, arguments: tuple) -> None:
 @contextmanager
 def watching(watched: Path, copies: Path) -> Iterator[Watcher]:
     """Watch a directory while entered."""
+    copies.mkdir()
+    watcher = Watcher(watched, copies)
+    with _hearing(watcher):
+        yield watcher
+
+
+@contextmanager
+def refusing(watched: Path, number: int, at: int | None = None) -> Iterator[Refuser]:
+    """Let the change of a file in a directory that has the number `at` fail while entered.
+
+    Args:
+        watched: The directory.
+        number: Of the error of the operating system.
+        at: None: all succeed, and are counted.
+    """
+    refuser = Refuser(watched, number, at)
+    with _hearing(refuser):
+        yield refuser
+
+
+@contextmanager
+def _hearing(watcher: Watcher | Refuser) -> Iterator[None]:
     global _watcher, _hooked
     if not _hooked:
         sys.addaudithook(_hook)  # for good: Python has no way to remove one
         _hooked = True
-    copies.mkdir()
-    _watcher = Watcher(watched, copies)
+    _watcher = watcher
     try:
-        yield _watcher
+        yield
     finally:
         _watcher = None
