@@ -67,6 +67,8 @@ def plan_observations(
     # Sorted, as weights must not depend on the order in which a space lists its parts.
     for key in sorted(space.spaces):
         reason = _reason_against(config, key, targets)
+        if reason is None and 0 in (space[key].shape or ()):
+            reason = _emptiness(config, key, space[key])
         if reason is None:
             _add_to(plan, config, key, space[key])
         else:
@@ -116,6 +118,16 @@ def _reason_against(config: EncoderConfig, key: str, targets: Sequence[str]) -> 
     if key in (*LESSONS, *config.privileged):
         return "left out, as the agent must not know it (policy.encoder.keys can name it)"
     return None
+
+
+def _emptiness(config: EncoderConfig, key: str, space: spaces.Space) -> str:
+    """Return that an observation holds nothing; refuse one that is named as an input."""
+    if config.keys is not None:
+        raise ValueError(
+            f"encoder.keys: must name observations that hold numbers, got {key!r}, which is "
+            f"{space}. Leave it out."
+        )
+    return "left out, as it holds no numbers"
 
 
 def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: spaces.Space) -> None:

@@ -139,6 +139,11 @@ def test_a_policy_without_input_is_refused():
             _encoder(space, prev_action=True, **fields)
     with pytest.raises(ValueError, match="map is left out, as it is for learning only"):
         _encoder(spaces.Dict(map=space["map"]), targets=["map"], prev_action=True)
+    for empty in (spaces.Box(0.0, 1.0, (0,)), spaces.Box(0, 255, (0, 8, 3), np.uint8)):
+        with pytest.raises(ValueError, match="a is left out, as it holds no numbers"):
+            _encoder(spaces.Dict(a=empty), prev_action=True)
+        with pytest.raises(ValueError, match=r"keys: must name observations that hold numbers"):
+            _encoder(spaces.Dict(a=empty, map=space["map"]), keys=("a", "map"))
     # Said outright, it is an experiment.
     assert _encoder(space, keys=(), prev_action=True).num_features == 64
 
