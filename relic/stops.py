@@ -196,7 +196,7 @@ def _of_memory(error: BaseException) -> str | None:
         return None
     return (
         f"memory: must suffice, got: {said.rstrip('.')}. Use fewer rows (rollout.num_envs, or block"
-        " in an evaluation) or shorter rollouts, or close other programs."
+        " in an evaluation), shorter rollouts or a smaller policy, or close other programs."
     )
 
 
