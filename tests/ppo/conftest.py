@@ -17,7 +17,7 @@ from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import PPOConfig, UpdatesConfig
 from relic.ppo.learner import Learner
-from relic.ppo.loop import run_rollout
+from relic.ppo.loop import restore_memory, run_rollout
 from relic.ppo.reduction import Reduction
 from relic.ppo.rollout import Rollout
 from relic.schema import build
@@ -90,6 +90,15 @@ class Training:
             loop = run_rollout(self.collector, self.learner, self.learner.schedule)
             self.reports.extend(loop)
         return self.reports
+
+    def take_over(self, stopped, chunks):
+        """Go on where another has stopped, given the chunks of its rollout so far."""
+        self.policy.load_state_dict(stopped.policy.state_dict())
+        self.learner.load_state_dict(stopped.learner.state_dict())
+        self.rollout.load_state_dict(stopped.rollout.state_dict(), chunks)
+        self.collector.load_state_dict(stopped.collector.state_dict())
+        learner = self.learner
+        restore_memory(self.collector, learner.updates, precision=learner.ppo.precision)
 
 
 def make_policy(

@@ -9,7 +9,7 @@ import torch
 from relic.policy.steps import SequenceBatch
 from relic.ppo.config import UpdatesConfig
 from relic.ppo.final_values import needs_old_final_values
-from relic.ppo.loop import restore_memory, run_rollout
+from relic.ppo.loop import run_rollout
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import UpdateSchedule
 from tests.memories import CHOICES
@@ -104,13 +104,8 @@ def test_a_run_goes_on_from_refreshed_final_values(training, groups):
     chunks = [rollout.chunk_state(begin, begin + 10) for begin in (0, 10, 20)]
     for chunk in chunks:
         chunk["final_value"].zero_()  # chunks are written before values are refreshed
-    resumed.policy.load_state_dict(stopped.policy.state_dict())
-    resumed.learner.load_state_dict(stopped.learner.state_dict())
-    resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
+    resumed.take_over(stopped, chunks)
     assert resumed.rollout.finals.kept.keys() == rollout.finals.kept.keys()
-    resumed.collector.load_state_dict(stopped.collector.state_dict())
-    learner = resumed.learner
-    restore_memory(resumed.collector, learner.updates, precision=learner.ppo.precision)
     resumed.run(1)
     assert straight.reports[-1].metrics == resumed.reports[-1].metrics
     for a, b in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):

@@ -7,7 +7,7 @@ import torch
 from relic.policy.attention.kinds import SinkKind
 from relic.ppo.config import FullOrder, Precision, PrefixGradient
 from relic.ppo.learner import Learner
-from relic.ppo.loop import refresh, restore_memory, run_rollout
+from relic.ppo.loop import refresh, run_rollout
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import UpdateKind
 from tests.memories import CHOICES
@@ -184,12 +184,7 @@ def test_a_restored_run_equals_one_that_went_on(
     stop_after(stopped, 2)
     rollout = stopped.rollout
     chunks = [rollout.chunk_state(0, 10), rollout.chunk_state(10, 20)]
-    resumed.policy.load_state_dict(stopped.policy.state_dict())
-    resumed.learner.load_state_dict(stopped.learner.state_dict())
-    resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
-    resumed.collector.load_state_dict(stopped.collector.state_dict())
-    learner = resumed.learner
-    restore_memory(resumed.collector, learner.updates, precision=learner.ppo.precision)
+    resumed.take_over(stopped, chunks)
     resumed.run(1)
     assert len(resumed.reports) == 2
     for a, b in zip(straight.reports[-2:], resumed.reports, strict=True):

@@ -10,7 +10,7 @@ from envs.houses.env import HousesVectorEnv
 from envs.objectnav.goals import GOAL_CATEGORIES
 from relic.policy.auxiliary_config import RecallConfig
 from relic.policy.encoders.config import SightingsConfig
-from relic.ppo.loop import restore_memory, run_rollout
+from relic.ppo.loop import run_rollout
 from relic.ppo.schedule import PrefixGradient
 
 TOLD = ("detections", "goal_recall", "goal_detection", "named", "named_place", "depth_scan")
@@ -88,13 +88,7 @@ def test_a_restored_run_goes_on_the_same_and_ratios_are_one(built, prefix):
     next(loop), next(loop)  # stops inside a rollout
     rollout = stopped.rollout
     chunks = [rollout.chunk_state(0, 10), rollout.chunk_state(10, 20)]
-    resumed.policy.load_state_dict(stopped.policy.state_dict())
-    resumed.learner.load_state_dict(stopped.learner.state_dict())
-    resumed.rollout.load_state_dict(rollout.state_dict(), chunks)
-    resumed.collector.load_state_dict(stopped.collector.state_dict())
-    restore_memory(
-        resumed.collector, resumed.learner.updates, precision=resumed.learner.ppo.precision
-    )
+    resumed.take_over(stopped, chunks)
     resumed.run(1)
     for a, b in zip(straight.reports[-2:], resumed.reports, strict=True):
         assert a.metrics == b.metrics
