@@ -4,11 +4,13 @@
     python benchmarks/baselines.py runs/baselines --rows rl2 --seeds 0  # one row
     python benchmarks/baselines.py runs/baselines --table-only          # from what there is
 
-A row is the experiment with one file of `configs/ablation`; `relic` is the experiment itself. Each
-row trains on one thread, and its best checkpoint by validation is evaluated on trials that no agent
-trains on. All rows of the first seed come first. Called again, or after Ctrl-C or SIGTERM, it goes
-on where it was. It writes DIR/table.md and DIR/baselines.png about the rows that are asked for, so
-take a directory for each experiment; the last line is one JSON object.
+A row is the experiment with one file of `configs/ablation` or some keys changed; `relic` is the
+experiment itself. Each row trains on one thread, and its best checkpoint by validation is evaluated
+on trials that no agent trains on. With `--experiment houses_small_detections` the last one is, and
+what counts is the worth of its context: kept minus cleared. All rows of the first seed come first.
+Called again, or after Ctrl-C or SIGTERM, it goes on where it was. It writes DIR/table.md and
+DIR/baselines.png about the rows that are asked for, so take a directory for each experiment; the
+last line is one JSON object.
 
 What a run came to is added to a small file, DIR/results.json or --results, and a run that is in it
 is not trained: with `--results docs/baselines/darkroom.json` a machine adds what others have not.
@@ -38,6 +40,7 @@ from baselines_report import (
 from cases import Case, Children, each, train
 from timing import finish
 
+from relic.evaluation.controls import ContextControl
 from relic.files import PROJECT
 from relic.run.compose import compose
 from relic.run.config import RunConfig
@@ -45,13 +48,14 @@ from relic.run.config import RunConfig
 
 def run_of(directory: Path, experiment: str, row: str, seed: int) -> Run:
     """Return a row's run with one seed."""
-    keys = [f"experiment={experiment}", *_ablation(row), f"seed={seed}"]
-    case = Case(directory / f"{experiment}_{row}_{seed}", tuple(keys))
+    keys = [f"{key}={value}" for key, value in keys_of(experiment, row).items()]
+    case = Case(directory / f"{experiment}_{row}_{seed}", (*keys, f"seed={seed}"))
     return Run(row, seed, case, EXPERIMENTS[experiment])
 
 
-def _ablation(row: str) -> list[str]:
-    return [] if row == "relic" else [f"ablation={row}"]
+def keys_of(experiment: str, row: str) -> dict[str, str]:
+    """Return what `train.py` is told of a row."""
+    return {"experiment": experiment, **EXPERIMENTS[experiment].keys, **ROWS[row].keys}
 
 
 def same_rows(experiment: str, rows: list[str]) -> dict[str, str]:
@@ -59,8 +63,7 @@ def same_rows(experiment: str, rows: list[str]) -> dict[str, str]:
     kept: dict[str, RunConfig] = {}
     same = {}
     for row in rows:
-        keys = dict(key.split("=") for key in [f"experiment={experiment}", *_ablation(row)])
-        config = compose(keys)
+        config = compose(keys_of(experiment, row))
         twin = next((other for other in kept if kept[other] == config), None)
         if twin is None:
             kept[row] = config
@@ -70,12 +73,13 @@ def same_rows(experiment: str, rows: list[str]) -> dict[str, str]:
 
 
 def evaluate(run: Run, setting: Setting, children: Children) -> bool:
-    """Evaluate the best checkpoint of a run, if that is not done; say whether it went well."""
-    if run.evaluation.is_file():
+    """Evaluate a run, if that is not done; say whether it went well."""
+    if all(path.is_file() for path in run.records.values()):
         return True
-    keys = [f"run={run.case.directory.absolute()}", "checkpoint=best", "controls=[]"]
-    keys += [f"protocol={setting.protocol}", "progress=false", "replay=[]"]
-    keys += [f"out={run.evaluation.parent.absolute()}"]
+    controls = [c.value for c in run.records if c is not ContextControl.KEPT]
+    keys = [f"run={run.case.directory.absolute()}", f"checkpoint={setting.checkpoint}"]
+    keys += [f"controls=[{','.join(controls)}]", f"protocol={setting.protocol}", *setting.fresh]
+    keys += ["progress=false", "replay=[]", f"out={run.evaluation.absolute()}"]
     ended = children.run([str(PROJECT / "eval.py"), *keys], run.case.messages)
     if ended is None or children.stopping:
         return True
@@ -99,7 +103,7 @@ def train_and_evaluate(
         print(f"{run.case.directory}: stopped at {reached:,} of {total_steps:,} steps.", flush=True)
         return True
     well = evaluate(run, run.setting, children)
-    if well and run.evaluation.is_file():
+    if well and not children.stopping:
         results.add(result_of(run))
         print(f"{run.case.directory}: trained and evaluated.", flush=True)
     return well
@@ -112,7 +116,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--experiment", default="darkroom", choices=EXPERIMENTS)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="default: all of it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--total-steps", type=int, help="default: the experiment's own")
     parser.add_argument("--results", type=Path, help="default: DIR/results.json")
@@ -127,8 +131,11 @@ def options() -> argparse.Namespace:
         "--table-only", "--plot-only", action="store_true", help="train and evaluate nothing"
     )
     args = parser.parse_args()
+    setting = EXPERIMENTS[args.experiment]
+    args.rows = args.rows or list(setting.rows)
     if args.total_steps is None:
-        args.total_steps = compose({"experiment": args.experiment}).total_steps
+        own = setting.total_steps
+        args.total_steps = own or compose({"experiment": args.experiment}).total_steps
     args.results = args.results or args.directory / "results.json"
     return args
 
@@ -139,7 +146,8 @@ def write_report(
     """Write table and plot of what is known, say what is missing, and return the numbers."""
     known = [results.get(run.row, run.seed) for run in runs]
     found = [result for result in known if result is not None]
-    notes = [f"{ROWS[row]}: here the same as {ROWS[other]}." for row, other in same.items()]
+    titles = {row: ROWS[row].title for row in (*same, *same.values())}
+    notes = [f"{titles[row]}: here the same as {titles[twin]}." for row, twin in same.items()]
     missing = [
         f"{run.row} (seed {run.seed})"
         for run, result in zip(runs, known, strict=True)

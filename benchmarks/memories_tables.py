@@ -102,8 +102,8 @@ REVISITS_64K = replace(
     first=REVISITS,
 )
 """Trained on trials of 1,024 steps, then of 4,096, and measured on trials of 65,536."""
-BALLS = _task("minigrid_balls", "minigrid/balls", 3_000_000, _BALLS, "success")
-ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 3_000_000, _ROOMS, "success")
+BALLS = _task("minigrid_balls", "minigrid/balls", 2_000_000, _BALLS, "success")
+ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 2_000_000, _ROOMS, "success")
 _GAMES = {
     "repeat_previous": "RepeatPreviousEasy",
     "repeat_first": "RepeatFirstEasy",

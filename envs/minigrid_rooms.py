@@ -85,11 +85,11 @@ class Balls(MiniGridEnv):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Move; facing the ball that is asked for is success."""
-        *_, truncated, info = super().step(action)
+        seen, _, _, truncated, info = super().step(action)
         ahead = self.grid.get(*self.front_pos)
         found = ahead is not None and ahead.type == "ball" and ahead.color == COLOR_NAMES[self.goal]
         reward = float(self._reward()) if found else 0.0
-        return self.gen_obs(), reward, found, truncated, info | {"success": found}
+        return seen, reward, found, truncated, info | {"success": found}
 
 
 class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relic.evaluation.controls import ContextControl
+from relic.run.compose import compose
+
 if TYPE_CHECKING:
     from baselines_report import Result
 
@@ -37,7 +40,8 @@ def _records(offset: float) -> list[dict]:
 def _result(row: str, seed: int, offset: float, speed: float) -> Result:
     from baselines_report import EXPERIMENTS, measured
 
-    return measured(row, seed, _records(offset), speed, EXPERIMENTS["darkroom"])
+    records = {ContextControl.KEPT: _records(offset)}
+    return measured(row, seed, records, speed, EXPERIMENTS["darkroom"])
 
 
 def test_the_table_has_the_mean_over_seeds_and_each_of_them(tmp_path):
@@ -62,6 +66,44 @@ def test_the_table_has_the_mean_over_seeds_and_each_of_them(tmp_path):
     assert lines[-1] == "- a note"
     plot(rows, setting, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_where_goals_change_the_table_has_the_worth_of_the_context(tmp_path):
+    from baselines_report import EXPERIMENTS, lines_of, measured, plot, table
+
+    def records(found: list[float]) -> list[dict]:
+        """Two trials of seven episodes; those from index 5 on count."""
+        shares = [[0.0] * 5 + [share] * 2 for share in found]
+        return [
+            {"trial": trial, "repeat": 0, "episode": i, "success": share, "spl": share / 2}
+            for trial, own in enumerate(shares)
+            for i, share in enumerate(own)
+        ]
+
+    setting = EXPERIMENTS["houses_small_detections"]
+    cleared = {ContextControl.CLEARED: records([0.5, 0.5])}
+    results = [
+        measured("relic", seed, {ContextControl.KEPT: records(found)} | cleared, 100, setting)
+        for seed, found in enumerate([[0.75, 0.75], [1.0, 1.0]])
+    ]
+    lines = lines_of(results)
+    rows = [line for line in table(lines, setting, 5000, []).splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    success = ["87.5", "50.0", "37.5 (25.0 to 50.0)"]
+    spl = ["43.8", "25.0", "18.8 (12.5 to 25.0)"]
+    assert cells[2] == ["ReLIC", "mean of 2", *success, *spl, "100"]
+    assert cells[3][:5] == ["ReLIC", "0", "75.0", "50.0", "25.0 (25.0 to 25.0)"]
+    plot(lines, setting, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_every_row_of_every_experiment_composes():
+    from baselines import keys_of
+    from baselines_report import EXPERIMENTS
+
+    for experiment, setting in EXPERIMENTS.items():
+        for row in setting.rows:
+            assert compose(keys_of(experiment, row)).experiment == experiment
 
 
 def test_results_are_kept_for_other_machines(tmp_path):
