@@ -238,8 +238,22 @@ def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:
             merge(tree, _load(group, name))
     for key, value in keys:
         section, last = section_of(tree, key)
+        _refuse_to_empty(key, value, section.get(last))
         merge(section, {last: value})
     return build(RunConfig, tree)
+
+
+def _refuse_to_empty(key: str, value: Any, before: Any) -> None:
+    """Refuse an empty mapping over free options, which adds nothing and takes nothing away."""
+    if value != {} or not before or not isinstance(before, dict):
+        return
+    hint = without_none(_hint(key))
+    if hint is Any or get_origin(hint) is dict:
+        raise ConfigError(
+            f"{key}: must have a key, got {{}}. It is added to what the files set, which are "
+            f"{', '.join(before)}, and would change nothing. Set one of them, such as "
+            f"{key}.{next(iter(before))}=VALUE, or choose another experiment."
+        )
 
 
 def _choice(group: str, text: str, choices: Sequence[str]) -> str:

@@ -251,6 +251,19 @@ def test_commas_sweep_where_they_stand_in_no_brackets_and_no_quotes():
         composed("seed=0,1")
 
 
+@pytest.mark.parametrize("key", ["env.options", "env.options.task", "validation.options"])
+def test_an_empty_mapping_would_take_nothing_away_so_it_is_refused(key):
+    with pytest.raises(
+        ConfigError, match=rf"^{key}: must have a key, got {{}}\. .*{key}\.\w+=VALUE"
+    ):
+        composed("experiment=houses_small", f"{key}={{}}")
+
+
+def test_an_empty_mapping_turns_on_a_section_that_is_absent():
+    assert composed("experiment=houses_small", "policy.goal_location={}").policy.goal_location
+    assert composed("experiment=houses_small", "policy.recall={}").policy.recall
+
+
 def names(*arguments):
     return [run.name for run in sweep(["experiment=darkroom", *arguments])]
 
