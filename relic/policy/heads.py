@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 NEVER = -1e9
 """Logit of what is never chosen; finite, as zero times infinity is no number."""
+MOST_CHOICES = 1_000_000
+"""Most logits of a head: what is drawn from more is no choice that could be learned."""
 ACTOR_GAIN = 0.01
 """Orthogonal gain of the actor head: the first policy is nearly uniform."""
 
@@ -233,7 +235,7 @@ def actor_head(
 
     Raises:
         ValueError: If the space is no `Discrete`, and no `MultiDiscrete`, `MultiBinary` or float
-            `Box` of one dimension, or has none to choose in it.
+            `Box` of one dimension, or has none to choose in it, or more than there can be logits.
     """
     spaces = gymnasium.spaces
     if 0 in (action_space.shape or ()):
@@ -242,10 +244,10 @@ def actor_head(
             "never acts, or give it a Discrete(1)."
         )
     if isinstance(action_space, spaces.Discrete):
-        return CategoricalHead(width, int(action_space.n))
+        return CategoricalHead(width, *_few([int(action_space.n)]))
     if len(action_space.shape or ()) == 1:
         if isinstance(action_space, spaces.MultiDiscrete):
-            return MultiCategoricalHead(width, action_space.nvec.tolist())
+            return MultiCategoricalHead(width, _few(action_space.nvec.tolist()))
         if isinstance(action_space, spaces.MultiBinary):
             return MultiCategoricalHead(width, [2] * math.prod(action_space.shape))
         if isinstance(action_space, spaces.Box) and np.dtype(action_space.dtype).kind == "f":
@@ -254,6 +256,16 @@ def actor_head(
         "action_space: must be Discrete, or a MultiDiscrete, MultiBinary or float Box of one "
         f"dimension, got {action_space}. Flatten the actions in the environment."
     )
+
+
+def _few(sizes: list[int]) -> list[int]:
+    """Return numbers of choices, if together they are few enough for a policy."""
+    if (total := sum(sizes)) > MOST_CHOICES:
+        raise ValueError(
+            f"action_space: must have at most {MOST_CHOICES:,} choices, as the policy has a logit "
+            f"for each, got {total:,}. Split the action into several, as a MultiDiscrete."
+        )
+    return sizes
 
 
 def _inner(noise: Tensor) -> Tensor:

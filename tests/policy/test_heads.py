@@ -140,6 +140,18 @@ def test_heads_follow_the_action_space():
 
 
 @pytest.mark.parametrize(
+    ("space", "total"),
+    [
+        (gymnasium.spaces.Discrete(10**12), "1,000,000,000,000"),
+        (gymnasium.spaces.MultiDiscrete([10**6, 2]), "1,000,002"),
+    ],
+)
+def test_too_many_choices_are_refused_before_memory_is_asked_for_them(space, total):
+    with pytest.raises(ValueError, match=rf"^action_space: .* at most 1,000,000 .*got {total}\."):
+        actor_head(8, space)
+
+
+@pytest.mark.parametrize(
     "space",
     [
         gymnasium.spaces.Box(-1, 1, (2, 2), np.float32),
