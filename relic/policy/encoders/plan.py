@@ -21,6 +21,8 @@ from relic.schema import nearest
 
 MOST_GUESSED_ROWS = 1024
 """Embeddings up to which whole numbers are classes where nothing is said."""
+MOST_CATEGORIES = 1_000_000
+"""Most rows of a table of embeddings: what has more values is a number, and no name."""
 _CHANNELS = 4
 """A first dimension of no more than that is one of channels, if the others are larger."""
 
@@ -137,7 +139,7 @@ def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: space
         if kind == "flat":
             plan.vectors[key] = space
         elif len(space.shape) < 2:
-            plan.categories[key] = _as_categories(key, space)
+            plan.categories[key] = _few(key, _as_categories(key, space))
         elif config.visual is VisualKind.BLIND:
             plan.left_out[key] = "left out, as policy.encoder.visual is blind"
         else:
@@ -150,12 +152,24 @@ def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: space
     if isinstance(space, spaces.MultiBinary):
         plan.vectors[key] = space
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        plan.categories[key] = space
+        plan.categories[key] = _few(key, space)
     else:
         raise ValueError(
             f"observation_space[{key!r}]: must be a Box, MultiBinary, Discrete or MultiDiscrete, "
             f"got {space}. Turn it into numbers, or leave it out by encoder.keys."
         )
+
+
+def _few(key: str, space: CategorySpace) -> CategorySpace:
+    """Return a space whose categories are few enough for a table of embeddings."""
+    total = int(np.sum(space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n))
+    if total > MOST_CATEGORIES:
+        raise ValueError(
+            f"observation_space[{key!r}]: must have at most {MOST_CATEGORIES:,} categories, as "
+            f"each is learned by itself, got {total:,}. Observe a number as a Box, or leave it out "
+            "by encoder.keys."
+        )
+    return space
 
 
 def _kind_of(key: str, space: spaces.Box) -> Kind:

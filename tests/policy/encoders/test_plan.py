@@ -161,6 +161,12 @@ def test_a_policy_without_input_is_refused():
         (spaces.Box(0, 9, (9,)), {"kinds": {"a": "depth"}}, r"kinds.a: depth must be pictures"),
         (spaces.Box(0, 9.0, (9,)), {"kinds": {"a": "classes"}}, r"kinds.a: classes must be whole"),
         (spaces.Text(5), {}, r"\['a'\]: must be a Box.*Turn it into numbers"),
+        (
+            spaces.Discrete(10**12),
+            {},
+            r"\['a'\]: must have at most 1,000,000 cat.*1,000,000,000,000\.",
+        ),
+        (spaces.MultiDiscrete([10**6, 2]), {}, r"\['a'\]: must have at most .*got 1,000,002\."),
     ],
 )
 def test_what_cannot_be_taken_for_anything_is_named(space, fields, message):
