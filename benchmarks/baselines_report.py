@@ -84,6 +84,10 @@ PARTS = {
     ),
     "blind_critic": Row("critic without privileged inputs", {"policy.critic.privileged": "[]"}),
     "no_outcome": Row("outcomes not in the context", {"env.options.outcome": "false"}),
+    "none_named": Row(
+        "all objects in view side by side, none named",
+        {"policy.encoder.keys": "[depth_scan,detections,gps,compass,goal,goal_detection,outcome]"},
+    ),
     "no_clone": Row("no cloning", {"ppo.clone_steps": "0"}),
     "expert_full": Row("clone of the expert that knows the house", {"ppo.expert": "full"}),
     "few_goals": Row("three categories a trial", {"env.options.task.max_goals": "3"}),
@@ -94,6 +98,14 @@ PARTS = {
     "shuffle_full": Row(
         "the same, in the full update too",
         {"updates.shuffle": "true", "updates.full_order": "shuffled"},
+    ),
+    "shuffle_dual": Row(
+        "the same, dual clip of 3",
+        {
+            "updates.shuffle": "true",
+            "updates.full_order": "shuffled",
+            "ppo.dual_clip": "3",
+        },
     ),
     "prefix_full": _file("gradient through the prefix", "prefix_full"),
     "no_full_update": Row("no full update", {"updates.full_per_rollout": "0"}),

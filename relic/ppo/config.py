@@ -170,6 +170,9 @@ class PPOConfig:
 
     clip_coef: Annotated[float, POSITIVE] = 0.2
     """Half-width of the trusted interval of the ratio."""
+    dual_clip: Annotated[float | None, at_least(1)] = None
+    """Most times that a negative advantage counts, however much likelier its action has become;
+    null: no limit. For updates whose contexts differ from those that the agent acted in."""
     clip_value: bool = True
     """Clip moves of the value by clip_coef too."""
     vf_coef: Annotated[float, FINITE] = 0.5

@@ -376,6 +376,7 @@ class Learner:
                 vf_coef=ppo.vf_coef,
                 ent_coef=update.ent_coef,
                 clip_value=ppo.clip_value,
+                dual_clip=ppo.dual_clip,
             )
         for name, losses in auxiliary.items():
             weight = self.policy.config.auxiliary[name].weight

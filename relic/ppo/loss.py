@@ -55,6 +55,7 @@ def ppo_loss(
     vf_coef: float,
     ent_coef: float,
     clip_value: bool = True,
+    dual_clip: float | None = None,
 ) -> Loss:
     """Compute the clipped surrogate loss, value loss and entropy bonus.
 
@@ -68,6 +69,7 @@ def ppo_loss(
         vf_coef: Weight of the value loss.
         ent_coef: Weight of the entropy bonus.
         clip_value: Clip the value's move as well.
+        dual_clip: Most times that a negative advantage counts (Ye et al. 2020); None: no limit.
     """
     # How much likelier the present policy makes the action than the one that took it. Once the
     # ratio has left the trusted interval in the direction that the advantage asks for, the minimum
@@ -76,7 +78,12 @@ def ppo_loss(
     log_ratio = log_prob - targets.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
-    policy_loss = -torch.minimum(targets.advantage * ratio, targets.advantage * clipped).sum()
+    surrogate = torch.minimum(targets.advantage * ratio, targets.advantage * clipped)
+    if dual_clip is not None:
+        # That true term has no bound: a few steps in another context can outweigh all others.
+        bounded = torch.maximum(surrogate, dual_clip * targets.advantage)
+        surrogate = torch.where(targets.advantage < 0, bounded, surrogate)
+    policy_loss = -surrogate.sum()
     vf_clip = clip_coef if clip_value else None
     v_loss = value_loss(value, targets, clip_coef=vf_clip)
     entropy_sum = entropy.sum()

@@ -75,6 +75,17 @@ def test_unclipped_values():
     assert part(loss, "value_loss") == pytest.approx(0.5 * (1.0 + 1.0 + 0.25) / 3)
 
 
+def test_a_dual_clip_bounds_what_a_bad_action_counts():
+    log_prob, value, entropy, targets = hand_example()
+    targets.log_prob[1:] = torch.tensor([0.1, 0.05]).log()
+    loss = ppo_loss(log_prob, value, entropy, targets, count=3, dual_clip=2.5, **COEFS)
+    # Ratios 2, 3, 2. Surrogates: 1.2 as before, -1 * 3 is bounded by -1 * 2.5, -2 * 2 is not.
+    assert part(loss, "policy_loss") == pytest.approx(-(1.2 - 2.5 - 4.0) / 3, rel=1e-5)
+    loss.total.backward()
+    # What is bounded has no gradient.
+    torch.testing.assert_close(log_prob.grad, torch.tensor([0.0, 0.0, 4.0 / 3]))
+
+
 def test_clone_loss_is_the_cross_entropy():
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     expert = torch.tensor([0, 2, 1, 1])
