@@ -73,7 +73,7 @@ def _task(name: str, experiment: str, steps: int, evaluation: str, measure: str)
 
 
 _OWN = "options.split=val trials=64 block=32"
-_BALLS = f"{_OWN} episodes=24 options.level=Balls options.size=11 options.max_episode_steps=60"
+_BALLS = f"{_OWN} episodes=24 options.level=Balls options.size=17 options.max_episode_steps=30"
 _ROOMS = f"{_OWN} episodes=24 options.level=MiniGrid-FourRooms-v0 options.max_episode_steps=100"
 DARKROOM = _task("darkroom", "darkroom", 3_000_000, "protocol=darkroom_test", "return")
 _BLIND = ("expert=memory", "options.sensors=[]")
@@ -102,8 +102,14 @@ REVISITS_64K = replace(
     first=REVISITS,
 )
 """Trained on trials of 1,024 steps, then of 4,096, and measured on trials of 65,536."""
-BALLS = _task("minigrid_balls", "minigrid/balls", 2_000_000, _BALLS, "success")
-ROOMS = _task("minigrid_rooms", "minigrid/four_rooms", 2_000_000, _ROOMS, "success")
+BALLS = replace(
+    _task("minigrid_balls", "minigrid/balls", 2_000_000, _BALLS, "success"),
+    oracle=("env=relic/MiniGrid-v0", "expert=memory"),
+)
+ROOMS = replace(
+    _task("minigrid_rooms", "minigrid/four_rooms", 2_000_000, _ROOMS, "success"),
+    oracle=("env=relic/MiniGrid-v0", "expert=memory"),
+)
 _GAMES = {
     "repeat_previous": "RepeatPreviousEasy",
     "repeat_first": "RepeatFirstEasy",

@@ -11,19 +11,27 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
 
 from envs.core.single import SingleTrialEnv
-from envs.core.trials import EpisodeTrials, by_option
+from envs.core.trials import EpisodeTrials, episode_seed
 from envs.core.validation import unknown_name
+from envs.core.vector import State
 
 try:
-    from minigrid.core.constants import COLOR_NAMES  # pyright: ignore[reportMissingImports]
+    from minigrid.core.constants import (  # pyright: ignore[reportMissingImports]
+        COLOR_NAMES,
+        COLOR_TO_IDX,
+        OBJECT_TO_IDX,
+    )
     from minigrid.core.grid import Grid  # pyright: ignore[reportMissingImports]
     from minigrid.core.mission import MissionSpace  # pyright: ignore[reportMissingImports]
     from minigrid.core.world_object import Ball  # pyright: ignore[reportMissingImports]
     from minigrid.minigrid_env import MiniGridEnv  # pyright: ignore[reportMissingImports]
+
+    from envs.minigrid_expert import LEFT, Pose, Seen, Wanted, way_to
 except ImportError as error:
     raise ImportError(
         "relic/MiniGrid-v0: minigrid must be installed. Run: pip install 'minigrid>=3'"
@@ -53,8 +61,16 @@ class Balls(MiniGridEnv):
                 "have no place for all balls that leaves every passage free."
             )
         super().__init__(MissionSpace(lambda: "find the ball"), grid_size=size, max_steps=max_steps)
-        image = self.observation_space["image"]
-        self.observation_space = spaces.Dict({"image": image, "goal": spaces.Discrete(6)})
+        shown = self.observation_space
+        assert isinstance(shown, spaces.Dict)
+        self.observation_space = spaces.Dict(
+            {
+                "image": shown["image"],
+                "direction": shown["direction"],
+                "position": spaces.MultiDiscrete([size, size]),
+                "goal": spaces.Discrete(len(COLOR_NAMES)),
+            }
+        )
         self.action_space = spaces.Discrete(MOVES)
         self.goal = 0
 
@@ -68,7 +84,7 @@ class Balls(MiniGridEnv):
             self.grid.set(middle, self._rand_int(first, first + middle - 1), None)
             self.grid.set(self._rand_int(first, first + middle - 1), middle, None)
         for color in COLOR_NAMES:
-            # Beside no wall and no other ball, so that a way leads around each.
+            # Beside no wall, passage or other ball, so that a way leads around each.
             self.place_obj(Ball(color), reject_fn=self._is_narrow)
         self.place_agent()
         self.mission = ""
@@ -76,12 +92,12 @@ class Balls(MiniGridEnv):
     @staticmethod
     def _is_narrow(env: MiniGridEnv, position: tuple[int, int]) -> bool:
         x, y = position
-        around = [env.grid.get(*at) for at in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1))]
-        return any(cell is not None for cell in around)
+        around = ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1))
+        return any(env.width // 2 in at or env.grid.get(*at) is not None for at in around)
 
     def gen_obs(self) -> dict[str, Any]:
-        """Return the view and the colour that is asked for."""
-        return {"image": super().gen_obs()["image"], "goal": self.goal}
+        """Return the view, where the agent is, and the colour that is asked for."""
+        return super().gen_obs() | {"position": np.array(self.agent_pos), "goal": self.goal}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Move; facing the ball that is asked for is success."""
@@ -93,7 +109,12 @@ class Balls(MiniGridEnv):
 
 
 class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Draws the layout from `options["layout"]`, and start and goal from the seed."""
+    """Draws the layout from `options["layout"]`, and start and goal from the seed.
+
+    It knows what was in view since `options["episode"]` was 0, for experts and for records:
+    `seen_ago` is the number of steps from the last one that showed what is asked for to the
+    episode's first, -1 if none did.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any]):
         super().__init__(env)
@@ -101,37 +122,95 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
         assert isinstance(space, spaces.Dict)
         # A mission is text, and the same in all episodes of the levels that are meant.
         self.observation_space = spaces.Dict({k: v for k, v in space.items() if k != "mission"})
-        if not isinstance(env.unwrapped, Balls):
+        level = self.level
+        if not isinstance(level, Balls):
             self.action_space = spaces.Discrete(MOVES)
+        self.seen = Seen(level.width, level.height, level.agent_view_size)
+
+    @property
+    def level(self) -> Any:
+        """MiniGrid's own environment."""
+        return self.unwrapped
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the episode asks for."""
+        if isinstance(self.level, Balls):
+            return Wanted(OBJECT_TO_IDX["ball"], COLOR_TO_IDX[COLOR_NAMES[self.level.goal]])
+        return Wanted(OBJECT_TO_IDX["goal"])
+
+    @property
+    def pose(self) -> Pose:
+        """Where the agent is."""
+        x, y = self.level.agent_pos
+        return int(x), int(y), int(self.level.agent_dir)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in a layout."""
-        level: Any = self.unwrapped
-        self.env.reset(seed=(options or {})["layout"])
+        asked, level = options or {}, self.level
+        self.env.reset(seed=asked["layout"])
         level.np_random, _ = seeding.np_random(seed)
         level.place_agent()
         if isinstance(level, Balls):
             level.goal = int(level.np_random.integers(len(COLOR_NAMES)))
-            while self._is_found(level):
-                level.place_agent()
+        while self._faces_a_ball() or self._way("full") is None:
+            level.place_agent()
+        self.seen.begin_episode(self.wanted, of_new_trial=asked["episode"] == 0)
         return self._shown(level.gen_obs()), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Move."""
         seen, reward, terminated, truncated, info = self.env.step(action)
         success = info.get("success", bool(terminated and float(reward) > 0))
-        return self._shown(seen), reward, terminated, truncated, {"success": success}
+        told = {"success": success, "goal": self.wanted.color or 0, "seen_ago": self.seen.ago}
+        return self._shown(seen), reward, terminated, truncated, told
+
+    def expert_action(self, kind: str) -> int:
+        """Return what an expert does that knows the level (`full`), or what was in view."""
+        action = self._way(kind)
+        return LEFT if action is None else action
+
+    def _way(self, kind: str) -> int | None:
+        if kind == "full":
+            cells_WH2 = self.level.grid.encode()[..., :2].astype(np.int64)
+            return way_to(self.wanted, cells_WH2, np.ones(cells_WH2.shape[:2], bool), self.pose)
+        return way_to(self.wanted, self.seen.cells_WH2, self.seen.known_WH(kind), self.pose)
 
     def _shown(self, observation: dict[str, Any]) -> dict[str, Any]:
         assert isinstance(self.observation_space, spaces.Dict)
+        self.seen.note(observation["image"], self.pose)
         return {key: observation[key] for key in self.observation_space.spaces}
 
-    @staticmethod
-    def _is_found(level: Balls) -> bool:
-        ahead = level.grid.get(*level.front_pos)
+    def _faces_a_ball(self) -> bool:
+        ahead = self.level.grid.get(*self.level.front_pos)
         return ahead is not None and ahead.type == "ball"
+
+
+class MiniGridTrials(EpisodeTrials):
+    """Rows of a level, whose state has what was in view of them in earlier episodes too."""
+
+    @property
+    def _maps(self) -> list[Any]:
+        return [env.get_wrapper_attr("seen") for env in self.envs]
+
+    def save_rows(self) -> State:
+        """Add what was in view."""
+        maps = [seen.state_dict() for seen in self._maps]
+        return {**super().save_rows(), **{k: np.stack([one[k] for one in maps]) for k in maps[0]}}
+
+    def load_rows(self, state: State) -> None:
+        """Take the saved actions again, and what was in view before and after them."""
+        super().load_rows(state)
+        for row, seen in enumerate(self._maps):
+            seen.load_state_dict({key: state[key][row] for key in seen.state_dict()})
+
+
+def _begin(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
+    return env.reset(
+        seed=episode_seed(trial, episode), options={"layout": trial, "episode": episode}
+    )
 
 
 def make(
@@ -142,7 +221,7 @@ def make(
     max_episode_steps: int = 100,
     split: str = "train",
     **options: Any,
-) -> EpisodeTrials:
+) -> MiniGridTrials:
     """Build rows of a level.
 
     Args:
@@ -169,16 +248,18 @@ def make(
 
     first_trial, num_trials = SPLITS[split]
     which = f"{level}-{size}" if level == BALLS else level
-    return EpisodeTrials(
+    return MiniGridTrials(
         build,
         num_envs,
-        dataset_name=f"minigrid-1/{which}/{split}",
-        start=by_option("layout"),
+        dataset_name=f"minigrid-2/{which}/{split}",
+        start=_begin,
+        expert=lambda env: env.get_wrapper_attr("expert_action")("full"),
+        memory_expert=lambda env, kind: env.get_wrapper_attr("expert_action")(kind),
         max_episode_steps=max_episode_steps,
         **{
             "first_trial": first_trial,
             "num_trials": num_trials,
-            "record": ["success"],
+            "record": ["success", "goal", "seen_ago"],
             # Object, colour and state of each cell in view.
             "kinds": {"image": "classes"},
         }

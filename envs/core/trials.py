@@ -84,6 +84,7 @@ class EpisodeTrials(ReplayVectorEnv):
         start: EpisodeStart = by_seed,
         max_episode_steps: int | None = None,
         expert: Callable[[gymnasium.Env[Any, Any]], Any] | None = None,
+        memory_expert: Callable[[gymnasium.Env[Any, Any], str], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Build the copies.
@@ -96,6 +97,8 @@ class EpisodeTrials(ReplayVectorEnv):
             start: How an episode begins: `by_seed`, `by_option`, `by_method` or your own function.
             max_episode_steps: Time limit. Default: the one of the environment's spec.
             expert: Returns an expert's action for an environment, if there is an expert.
+            memory_expert: Returns the action of one that knows only what the environment has shown,
+                since the trial began (`memory`) or the episode (`episode`), if there is one.
             kwargs: `first_trial`, `num_trials` and `record` of `ReplayVectorEnv`;
                 `fixed_horizon`, `time_limit_default`, `privileged`, `kinds`, `seed`, `first_row`,
                 `copy` of `TrialVectorEnv`.
@@ -106,7 +109,7 @@ class EpisodeTrials(ReplayVectorEnv):
         """
         # One at first, which tells the spaces. The others follow once all arguments are accepted.
         self.envs = [make_env()]
-        self._start, self._expert = start, expert
+        self._start, self._expert, self._memory_expert = start, expert, memory_expert
         spec = self.envs[0].spec
         limit = max_episode_steps
         if limit is None and spec is not None:
@@ -161,6 +164,12 @@ class EpisodeTrials(ReplayVectorEnv):
         if self._expert is None:
             return super().ask_expert()
         return [self._expert(env) for env in self.envs]
+
+    def ask_memory_expert(self, kind: str) -> ArrayLike:
+        """Ask the expert that has to remember about each environment."""
+        if self._memory_expert is None:
+            return super().ask_memory_expert(kind)
+        return [self._memory_expert(env, kind) for env in self.envs]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the copies."""
