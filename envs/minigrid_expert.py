@@ -8,15 +8,15 @@ Shapes: W, H width and height of a level; V side of a view.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from minigrid.core.constants import OBJECT_TO_IDX  # pyright: ignore[reportMissingImports]
+from numba import njit
 from numpy.typing import NDArray
 
-LEFT, RIGHT, FORWARD = range(3)
+LEFT, RIGHT, FORWARD = 0, 1, 2
 """MiniGrid's actions."""
 AHEAD = ((1, 0), (0, 1), (-1, 0), (0, -1))
 """A step in each of MiniGrid's directions: right, down, left, up."""
@@ -123,51 +123,49 @@ def way_to(
     Returns:
         The action; None if there is no way to either.
     """
-    # As lists, which are faster to read one by one.
-    free_WH = (known_WH & np.isin(cells_WH2[..., 0], _PASSABLE)).tolist()
-    found_WH = (known_WH & wanted.among(cells_WH2)).tolist()
-    unknown_WH = (~known_WH).tolist()
-
-    def is_reached(here: Pose) -> bool:
-        x, y = here[:2] if wanted.kind == _GOAL else _ahead(here)
-        return found_WH[x][y]
-
-    def is_at_the_edge(here: Pose) -> bool:
-        x, y = _ahead(here)
-        return unknown_WH[x][y]
-
-    for aim in (is_reached, is_at_the_edge):
-        action = _first_action(free_WH, pose, aim)
-        if action is not None:
+    free_WH = known_WH & np.isin(cells_WH2[..., 0], _PASSABLE)
+    found_WH = known_WH & wanted.among(cells_WH2)
+    for aim_WH, on in ((found_WH, wanted.kind == _GOAL), (~known_WH, False)):
+        action = _first_action(free_WH, aim_WH, on, *pose)
+        if action >= 0:
             return action
     return None
 
 
-def _ahead(pose: Pose) -> tuple[int, int]:
-    dx, dy = AHEAD[pose[2]]
-    return pose[0] + dx, pose[1] + dy
+@njit(cache=True)
+def _first_action(
+    free_WH: NDArray[np.bool_], aim_WH: NDArray[np.bool_], on: bool, x: int, y: int, direction: int
+) -> int:
+    """Return the first action of a shortest way to another pose, or else -1.
 
-
-def _first_action(free_WH: list[list[bool]], pose: Pose, aim: Callable[[Pose], bool]) -> int | None:
-    """Return the first action of a shortest way to another pose that is an aim, if there is one."""
-    first: dict[Pose, int] = {pose: LEFT}
-    waiting = deque([pose])
-    while waiting:
-        here = waiting.popleft()
-        for action, then in _moves(free_WH, here):
-            if then in first:
+    One that is on an aim, or else one that has an aim right ahead.
+    """
+    width, height = free_WH.shape
+    # Breadth first. A pose is a number: (x * height + y) * 4 + direction.
+    first = np.full(width * height * 4, -1, np.int8)
+    waiting = np.empty(width * height * 4, np.int32)
+    start = (x * height + y) * 4 + direction
+    first[start], waiting[0] = LEFT, start
+    begin, end = 0, 1
+    while begin < end:
+        here = waiting[begin]
+        begin += 1
+        d, cell = here % 4, here // 4
+        dx, dy = AHEAD[d]
+        for action in (FORWARD, LEFT, RIGHT):
+            if action == FORWARD:
+                column, row = cell // height + dx, cell % height + dy
+                if not free_WH[column, row]:
+                    continue
+                then = (column * height + row) * 4 + d
+            else:
+                then = cell * 4 + (d + (1 if action == RIGHT else 3)) % 4
+            if first[then] >= 0:
                 continue
-            first[then] = action if here == pose else first[here]
-            if aim(then):
-                return first[then]
-            waiting.append(then)
-    return None
-
-
-def _moves(free_WH: list[list[bool]], pose: Pose) -> Iterator[tuple[int, Pose]]:
-    x, y, direction = pose
-    column, row = _ahead(pose)
-    if free_WH[column][row]:
-        yield FORWARD, (column, row, direction)
-    yield LEFT, (x, y, (direction - 1) % 4)
-    yield RIGHT, (x, y, (direction + 1) % 4)
+            first[then] = action if here == start else first[here]
+            column, row, ahead = then // 4 // height, then // 4 % height, AHEAD[then % 4]
+            if aim_WH[column, row] if on else aim_WH[column + ahead[0], row + ahead[1]]:
+                return int(first[then])
+            waiting[end] = then
+            end += 1
+    return -1
