@@ -22,8 +22,8 @@ from envs.core.vector import TrialVectorEnv
 from relic.cluster.job import FACTS, Facts, run_of
 from relic.ppo.collector import Collector
 from relic.ppo.loop import renew_context, restore_memory
-from relic.pretraining.pretrain import name_encoder
 from relic.run.components import build_collector, build_envs, build_policy, build_rollout
+from relic.run.encoder import name_encoder
 from relic.run.run_directory import RunDirectory
 from relic.run.trainer import prepare_process
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -34,11 +33,10 @@ from relic.policy.encoders.images import (
 from relic.policy.encoders.sightings import BEARING_SHIFT, TABLES
 from relic.pretraining.pictures import Pictures, label_pictures
 from relic.pretraining.read_out_network import FEATURE_WIDTH, NUM_CATEGORIES, ReadOutNetwork
-from relic.run.config import PretrainConfig, RunConfig
-from relic.run.distributed import Ranks
-from relic.run.progress import tell
-from relic.run.run_directory import RunDirectory
 from relic.schema import ConfigError
+
+if TYPE_CHECKING:
+    from relic.run.config import PretrainConfig, RunConfig
 
 PART = 8192
 """Pictures that are drawn, and kept in memory, at once."""
@@ -64,34 +62,6 @@ class Labels(NamedTuple):
     distance_BGC: Tensor
     bearing_BGC: Tensor
     depth_B2C: Tensor
-
-
-def lacks_encoder(config: RunConfig, directory: RunDirectory) -> bool:
-    """Say whether an encoder is still to be pretrained."""
-    if config.pretrain.pictures == 0 or config.policy.encoder.checkpoint is not None:
-        return False
-    return not (directory.encoder / DESCRIPTION_FILE).exists()
-
-
-def with_encoder(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> RunConfig:
-    """Pretrain the run's encoder where that is asked for, and let the policy start from it.
-
-    An encoder that the configuration names already is used instead.
-    """
-    if config.pretrain.pictures > 0 and config.policy.encoder.checkpoint is None:
-        if ranks.is_first:
-            say = tell if config.logging.progress else _keep_quiet
-            pretrain_encoder(config, directory.encoder, say)
-        ranks.barrier()
-    return name_encoder(config, directory)
-
-
-def name_encoder(config: RunConfig, directory: RunDirectory) -> RunConfig:
-    """Return the configuration with the run's pretrained encoder, if it has one."""
-    if config.pretrain.pictures == 0 or config.policy.encoder.checkpoint is not None:
-        return config
-    encoder = replace(config.policy.encoder, checkpoint=str(directory.encoder))
-    return replace(config, policy=replace(config.policy, encoder=encoder))
 
 
 def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], None]) -> None:
@@ -162,10 +132,6 @@ def found_and_right(found: NDArray[np.bool_], there: NDArray[np.bool_]) -> tuple
     """Return recall and precision: the shares of what is there, and of what is found."""
     right = float((found & there).sum())
     return right / max(there.sum(), 1), right / max(found.sum(), 1)
-
-
-def _keep_quiet(text: str) -> None:
-    del text
 
 
 def _check(config: RunConfig) -> None:

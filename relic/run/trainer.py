@@ -19,11 +19,11 @@ from relic.files import DamagedError, StateError
 from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.policy.origin import remember_programs
 from relic.ppo.loop import UpdateReport, run_rollout
-from relic.pretraining.pretrain import lacks_encoder, with_encoder
 from relic.run.checkpoint import RunSaver
 from relic.run.components import Components, build_components, with_saved_inputs
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
+from relic.run.encoder import lacks_encoder, with_encoder
 from relic.run.heap import keep_freed_memory
 from relic.run.live import LivePage
 from relic.run.metrics import (

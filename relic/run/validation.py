@@ -28,10 +28,10 @@ from relic.policy import load
 from relic.policy.loading import find_checkpoint
 from relic.policy.origin import check_fit
 from relic.policy.policy import Policy
-from relic.pretraining.pretrain import name_encoder
 from relic.run.components import build_envs, build_policy
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
+from relic.run.encoder import name_encoder
 from relic.run.run_directory import RunDirectory
 from relic.schema import ConfigError
 from relic.stops import refusals
