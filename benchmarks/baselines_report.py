@@ -70,6 +70,7 @@ BASELINES = {
     "no_refresh": _file("no refresh, no shuffle", "no_refresh"),
 }
 _CLOSED = {"env.options.task.closed_progress": "true"}
+_SHUFFLED = {"updates.shuffle": "true", "updates.full_order": "shuffled"}
 PARTS = {
     "no_recall": Row("no recall head", {"policy.recall": "null", "ppo.lesson_steps": "0"}),
     "no_lesson": Row("recall head without its lesson", {"ppo.lesson_steps": "0"}),
@@ -95,18 +96,8 @@ PARTS = {
     "closed_credit_trial": Row("the same, credit per trial", _CLOSED | {"ppo.credit": "trial"}),
     "closed_rl2": Row("the same, RL², LSTM", _CLOSED | {"ablation": "rl2"}),
     "shuffle": Row("shuffled context", {"updates.shuffle": "true"}),
-    "shuffle_full": Row(
-        "the same, in the full update too",
-        {"updates.shuffle": "true", "updates.full_order": "shuffled"},
-    ),
-    "shuffle_dual": Row(
-        "the same, dual clip of 3",
-        {
-            "updates.shuffle": "true",
-            "updates.full_order": "shuffled",
-            "ppo.dual_clip": "3",
-        },
-    ),
+    "shuffle_full": Row("the same, in the full update too", _SHUFFLED),
+    "shuffle_dual": Row("the same, dual clip of 3", _SHUFFLED | {"ppo.dual_clip": "3"}),
     "prefix_full": _file("gradient through the prefix", "prefix_full"),
     "no_full_update": Row("no full update", {"updates.full_per_rollout": "0"}),
 }
@@ -138,7 +129,6 @@ class Setting:
 _NOT_HERE = ("relic", "credit_trial", "rl2", "rl2_gru", "no_shuffle", "no_refresh")
 EXPERIMENTS = {
     "darkroom": Setting("darkroom_test", "return", 1, "return", (0, 1, 2, 5, 10, 20, 39)),
-    "houses_small": Setting("houses_small_val", "success", 100, "success in %", (0, 5, 10, 15)),
     "houses_small_detections": Setting(
         "houses_small_changing",
         "success",

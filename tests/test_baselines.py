@@ -120,8 +120,8 @@ def test_results_are_kept_for_other_machines(tmp_path):
     assert again.get("relic", 0) is None
     with pytest.raises(ValueError, match=r"total_steps must be 6000.*got 5000"):
         Results(path, "darkroom", 6000)
-    with pytest.raises(ValueError, match="experiment must be houses_small"):
-        Results(path, "houses_small", 5000)
+    with pytest.raises(ValueError, match="experiment must be houses_small_detections"):
+        Results(path, "houses_small_detections", 5000)
 
 
 def test_a_run_that_is_known_is_not_trained(tmp_path, monkeypatch):
