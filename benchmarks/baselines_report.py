@@ -100,8 +100,12 @@ PARTS = {
     "shuffle_dual": Row("the same, dual clip of 3", _SHUFFLED | {"ppo.dual_clip": "3"}),
     "prefix_full": _file("gradient through the prefix", "prefix_full"),
     "no_full_update": Row("no full update", {"updates.full_per_rollout": "0"}),
+    "delta_rule": _file("gated delta rule", "delta_rule"),
+    "selective": _file("selective state space", "selective"),
+    "min_gru": _file("minGRU", "min_gru"),
+    "memo": _file("Memo", "memo"),
 }
-"""Parts of the recipe for goals that change, each left out or exchanged."""
+"""Parts of the recipe for goals that change, each left out or exchanged, and newer memories."""
 ROWS = BASELINES | PARTS
 
 
