@@ -335,7 +335,8 @@ def table(lines: Sequence[Line], setting: Setting, steps: int, notes: Sequence[s
     middle = [*map(str, setting.indices), f"from {FROM} on, mean", f"gain, 0 to {LATE}"]
     if setting.measures:
         what = f"Per cent and points, over episodes from index {FROM_EPISODE} on,"
-        middle = [f"{m}, {part}" for m in setting.measures for part in ("kept", "cleared", "gain")]
+        parts = ("kept", "cleared", "gain")
+        middle = [f"{label(m)}, {part}" for m in setting.measures for part in parts]
     head = ["row", "seed", *middle, "steps per CPU second"]
     rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     rows += [f"| {' | '.join(_cells(line, setting))} |" for line in lines]
