@@ -83,21 +83,25 @@ PARTS = {
             "env.options.goal_places": "true",
         },
     ),
-    "blind_critic": Row("critic without privileged inputs", {"policy.critic.privileged": "[]"}),
-    "no_outcome": Row("outcomes not in the context", {"env.options.outcome": "false"}),
     "none_named": Row(
         "all objects in view side by side, none named",
         {"policy.encoder.keys": "[depth_scan,detections,gps,compass,goal,goal_detection,outcome]"},
     ),
+    "no_outcome": Row("outcomes not in the context", {"env.options.outcome": "false"}),
+    "blind_critic": Row("critic without privileged inputs", {"policy.critic.privileged": "[]"}),
     "no_clone": Row("no cloning", {"ppo.clone_steps": "0"}),
     "expert_full": Row("clone of the expert that knows the house", {"ppo.expert": "full"}),
     "few_goals": Row("three categories a trial", {"env.options.task.max_goals": "3"}),
-    "closed_progress": Row("progress paid back after failure", _CLOSED),
-    "closed_credit_trial": Row("the same, credit per trial", _CLOSED | {"ppo.credit": "trial"}),
-    "closed_rl2": Row("the same, RL², LSTM", _CLOSED | {"ablation": "rl2"}),
+    "closed_progress": Row("progress paid back after a failure", _CLOSED),
+    "closed_credit_trial": Row(
+        "progress paid back, credit per trial", _CLOSED | {"ppo.credit": "trial"}
+    ),
+    "closed_rl2": Row("progress paid back, RL², LSTM", _CLOSED | {"ablation": "rl2"}),
     "shuffle": Row("shuffled context", {"updates.shuffle": "true"}),
-    "shuffle_full": Row("the same, in the full update too", _SHUFFLED),
-    "shuffle_dual": Row("the same, dual clip of 3", _SHUFFLED | {"ppo.dual_clip": "3"}),
+    "shuffle_full": Row("shuffled context, full updates too", _SHUFFLED),
+    "shuffle_dual": Row(
+        "shuffled context, full updates too, dual clip", _SHUFFLED | {"ppo.dual_clip": "3"}
+    ),
     "prefix_full": _file("gradient through the prefix", "prefix_full"),
     "no_full_update": Row("no full update", {"updates.full_per_rollout": "0"}),
     "delta_rule": _file("gated delta rule", "delta_rule"),
