@@ -68,7 +68,6 @@ def main(**keys: object) -> list[float]:
     chosen = {
         "experiment": "darkroom",
         "env.id": "own_environment:make",
-        "env.options": {},
         "validation.every_rollouts": None,
         "checkpoint.best_metric": None,
         "run_dir": "runs/doors",

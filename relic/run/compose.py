@@ -245,7 +245,7 @@ def _composed(overrides: Iterable[tuple[str, Any]]) -> RunConfig:
 
 def _refuse_to_empty(key: str, value: Any, before: Any) -> None:
     """Refuse an empty mapping over free options, which adds nothing and takes nothing away."""
-    if value != {} or not before or not isinstance(before, dict):
+    if not isinstance(value, dict) or value or not isinstance(before, dict) or not before:
         return
     hint = without_none(_hint(key))
     if hint is Any or get_origin(hint) is dict:

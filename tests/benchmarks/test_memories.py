@@ -82,8 +82,10 @@ def test_oracles_are_told_by_which_protocol_they_are_measured():
     from memories_tables import TABLES
 
     with_oracle = [t for table in TABLES.values() for t in table.tasks if t.oracle]
-    assert len(with_oracle) == 5
-    assert all(any(k.startswith("protocol=") for k in t.evaluation) for t in with_oracle)
+    assert len(with_oracle) == 8
+    # Or by their environment, where the keys are a protocol of their own.
+    asked = [(*task.evaluation, *task.oracle) for task in with_oracle]
+    assert all(any(k.startswith(("protocol=", "env=")) for k in keys) for keys in asked)
 
 
 def test_a_cell_starts_from_what_its_memory_learned_first(tmp_path):
@@ -104,5 +106,5 @@ def test_tasks_are_told_by_the_package_that_they_need():
     packages = {task.name: task.package for task in TABLES["cpu"].tasks}
     assert (packages["revisits"], packages["minigrid_balls"]) == (None, "minigrid")
     assert {task.name for task in TABLES["cpu"].tasks if task.oracle} == {
-        "revisits", "houses", "detections",
+        "revisits", "houses", "detections", "minigrid_balls", "minigrid_rooms",
     }  # fmt: skip
