@@ -116,7 +116,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--experiment", default="darkroom", choices=EXPERIMENTS)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, help="default: all of it")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="default: all of the experiment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--total-steps", type=int, help="default: the experiment's own")
     parser.add_argument("--results", type=Path, help="default: DIR/results.json")
@@ -133,6 +133,8 @@ def options() -> argparse.Namespace:
     args = parser.parse_args()
     setting = EXPERIMENTS[args.experiment]
     args.rows = args.rows or list(setting.rows)
+    if others := [row for row in args.rows if row not in setting.rows]:
+        parser.error(f"--rows: {args.experiment} has {list(setting.rows)}, got {others}.")
     if args.total_steps is None:
         own = setting.total_steps
         args.total_steps = own or compose({"experiment": args.experiment}).total_steps

@@ -113,7 +113,7 @@ class CategoryEncoder(nn.Module):
 
     def __init__(self, space: CategorySpace, width: int) -> None:
         super().__init__()
-        sizes = _choices(space)
+        sizes = choices_in(space)
         # Dimension after dimension has its rows in one table.
         firsts = np.cumsum([0, *sizes[:-1]]) - np.asarray(space.start).reshape(-1)
         self.size = len(sizes)
@@ -214,7 +214,7 @@ class PrevActionEncoder(nn.Module):
         if not self.is_discrete:
             self.linear = nn.Linear(spaces.flatdim(action_space) + 1, width)
             return
-        choices = _choices(action_space)
+        choices = choices_in(action_space)
         # Row 0 stands for no action; dimension after dimension has its rows behind it.
         self.table = nn.Embedding(sum(choices) + 1, width)
         self.is_vector = bool(action_space.shape)
@@ -233,7 +233,7 @@ class PrevActionEncoder(nn.Module):
         return self.linear(torch.cat((action_A, none.float()), -1))
 
 
-def _choices(space: spaces.Space) -> list[int]:
+def choices_in(space: spaces.Space) -> list[int]:
     """Return the choices in each dimension of a space of whole numbers."""
     if isinstance(space, spaces.MultiBinary):
         return [2] * vector_size(space)

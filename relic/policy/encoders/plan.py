@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from relic.policy.encoders.config import LESSONS, PREV_REWARD, EncoderConfig, Kind, VisualKind
 from relic.policy.encoders.images import SMALLEST_SIDE, ImageSpec, image_spec
-from relic.policy.encoders.inputs import CategorySpace, VectorSpace
+from relic.policy.encoders.inputs import CategorySpace, VectorSpace, choices_in
 from relic.schema import nearest
 
 MOST_GUESSED_ROWS = 1024
@@ -162,7 +162,7 @@ def _add_to(plan: ObservationPlan, config: EncoderConfig, key: str, space: space
 
 def _few(key: str, space: CategorySpace) -> CategorySpace:
     """Return a space whose categories are few enough for a table of embeddings."""
-    total = int(np.sum(space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n))
+    total = sum(choices_in(space))
     if total > MOST_CATEGORIES:
         raise ValueError(
             f"observation_space[{key!r}]: must have at most {MOST_CATEGORIES:,} categories, as "

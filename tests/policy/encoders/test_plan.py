@@ -167,6 +167,7 @@ def test_a_policy_without_input_is_refused():
             r"\['a'\]: must have at most 1,000,000 cat.*1,000,000,000,000\.",
         ),
         (spaces.MultiDiscrete([10**6, 2]), {}, r"\['a'\]: must have at most .*got 1,000,002\."),
+        (spaces.MultiDiscrete([2**62] * 4), {}, r"\['a'\]: must have at most .*got 18,446,"),
     ],
 )
 def test_what_cannot_be_taken_for_anything_is_named(space, fields, message):
