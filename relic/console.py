@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 OLDEST = (3, 11)
 """As `requires-python` in pyproject.toml, which cannot be read where nothing is installed."""
@@ -14,7 +16,14 @@ OLDEST = (3, 11)
 
 def train() -> int:
     """Train, as `train.py` does."""
-    return _refused() or _run("relic.train", "train")
+    if refused := _refused():
+        return refused
+    status = _run("relic.train", "train")
+    from relic.run.ranks.ranks import started_by_launcher  # not under Pythons that are refused
+
+    if started_by_launcher():
+        _leave(status)
+    return status
 
 
 def evaluate() -> int:
@@ -48,6 +57,18 @@ def _refused() -> int:
         file=sys.stderr,
     )
     return 2
+
+
+def _leave(status: int) -> NoReturn:
+    """End a process that torchrun has started, at once.
+
+    Now and then such a process aborted while its interpreter was torn down around the threads of
+    its group, and torchrun reported a run that had done all as failed.
+    """
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(module: str, function: str) -> int:

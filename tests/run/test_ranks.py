@@ -111,6 +111,25 @@ def test_two_ranks_of_torchrun_train_as_one_process(alone, tmp_path):
     assert_same_training(alone, two)
 
 
+@pytest.mark.parametrize("place", [{}, {"RANK": "0", "WORLD_SIZE": "1"}])
+def test_no_interpreter_of_torchrun_is_torn_down(place):
+    # The threads of its group have aborted processes meanwhile, in one of seven runs.
+    program = (
+        "import atexit; from relic.console import train; "
+        "atexit.register(print, 'torn down'); raise SystemExit(train())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "experiment=darkroom", "--cfg", "job"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **place},
+    )
+    assert done.stdout.startswith("experiment: darkroom")
+    assert ("torn down" in done.stdout) == (not place)
+
+
 @pytest.mark.parametrize(
     ("changes", "cores", "expected"),
     [
