@@ -3,7 +3,8 @@
 Two kinds of levels. Any level of MiniGrid's own that ends on a goal tile, such as
 MiniGrid-FourRooms-v0: its layout and goal are the trial's, the start is the episode's. And `Balls`,
 the gridworld form of finding objects in a house: four rooms with a ball of every colour, and each
-episode asks for another one. An agent that remembers the rooms need not search them again.
+episode asks for another one. An agent that remembers the rooms need not search them again. Of balls
+in view it is told what the houses' sensor `detections` tells of objects, with a cell as the metre.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
+from numpy.typing import NDArray
 
 from envs.core.single import SingleTrialEnv
 from envs.core.trials import EpisodeTrials, episode_seed
-from envs.core.validation import unknown_name
+from envs.core.validation import check_flag, unknown_name
 from envs.core.vector import State
+from envs.objectnav.config import MAX_DEPTH, told_spaces
+from envs.objectnav.detections import InView
 
 try:
     from minigrid.core.constants import (  # pyright: ignore[reportMissingImports]
         COLOR_NAMES,
         COLOR_TO_IDX,
+        IDX_TO_COLOR,
         OBJECT_TO_IDX,
     )
     from minigrid.core.grid import Grid  # pyright: ignore[reportMissingImports]
@@ -47,6 +52,8 @@ SPLITS = {"train": (0, 2**24), "val": (2**24, 2**20), "test": (2**24 + 2**20, 2*
 """First trial and number of trials; their numbers seed the layouts."""
 SMALLEST = 11
 """Width of the smallest `Balls`: each of its rooms has a place for two."""
+_FIRST = np.zeros(1, np.int64)
+"""The only row of a level."""
 MOVES = 3
 """MiniGrid's first actions: turn left, turn right, go forward."""
 
@@ -54,25 +61,32 @@ MOVES = 3
 class Balls(MiniGridEnv):
     """Four rooms with a ball of every colour; the episode ends before the one that is asked for."""
 
-    def __init__(self, size: int, max_steps: int):
+    def __init__(self, size: int, max_steps: int, *, goal_recall: bool = False):
         if size < SMALLEST or size % 2 == 0:
             raise ValueError(
                 f"env.options.size: must be odd and at least {SMALLEST}, got {size}. Smaller rooms "
                 "have no place for all balls that leaves every passage free."
             )
+        check_flag("env.options.goal_recall", goal_recall)
         super().__init__(MissionSpace(lambda: "find the ball"), grid_size=size, max_steps=max_steps)
         shown = self.observation_space
         assert isinstance(shown, spaces.Dict)
+        recalled = spaces.Box(-MAX_DEPTH, MAX_DEPTH, (3,), np.float32)
         self.observation_space = spaces.Dict(
             {
                 "image": shown["image"],
-                "direction": shown["direction"],
-                "position": spaces.MultiDiscrete([size, size]),
+                "gps": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
+                "compass": spaces.Box(-np.pi, np.pi, (1,), np.float32),
                 "goal": spaces.Discrete(len(COLOR_NAMES)),
+                **told_spaces(len(COLOR_NAMES), pixels=1),
+                **({"goal_recall": recalled} if goal_recall else {}),
             }
         )
         self.action_space = spaces.Discrete(MOVES)
         self.goal = 0
+        self.told = InView(1, len(COLOR_NAMES))
+        self.told_before = self.told.state()
+        """As it was when the episode began."""
 
     def _gen_grid(self, width: int, height: int) -> None:
         self.grid = Grid(width, height)
@@ -96,16 +110,42 @@ class Balls(MiniGridEnv):
         return any(env.width // 2 in at or env.grid.get(*at) is not None for at in around)
 
     def gen_obs(self) -> dict[str, Any]:
-        """Return the view, where the agent is, and the colour that is asked for."""
-        return super().gen_obs() | {"position": np.array(self.agent_pos), "goal": self.goal}
+        """Return the view, where the agent is, what is asked for, and what balls are in view.
+
+        Places are those of cells, right and down from the grid's middle. An agent that looks to the
+        right has a heading of 0.
+        """
+        image = super().gen_obs()["image"]
+        assert isinstance(self.observation_space, spaces.Dict)
+        turned = np.array([(2 - self.agent_dir) % 4 - 2], np.float32) * np.float32(np.pi / 2)
+        out = {
+            key: np.zeros((1, *(space.shape or ())), space.dtype)
+            for key, space in self.observation_space.spaces.items()
+        }
+        out["gps"][0] = np.array(self.agent_pos) - (self.width // 2, self.height // 2)
+        out["compass"][0], out["goal"][0] = turned, self.goal
+        self.told.tell(_FIRST, _balls_in(image)[None], turned, out)
+        return {key: values[0] for key, values in out.items()} | {"image": image}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Move; facing the ball that is asked for is success."""
+        self.told.act(_FIRST)
         seen, _, _, truncated, info = super().step(action)
         ahead = self.grid.get(*self.front_pos)
         found = ahead is not None and ahead.type == "ball" and ahead.color == COLOR_NAMES[self.goal]
         reward = float(self._reward()) if found else 0.0
         return seen, reward, found, truncated, info | {"success": found}
+
+
+def _balls_in(image_VV3: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return of each colour whether a ball is in view, 1 if so, and cells ahead and right."""
+    seen_C4 = np.zeros((len(COLOR_NAMES), 4), np.float32)
+    view = len(image_VV3)
+    # The second axis runs from far to near; the agent stands in the middle of its end.
+    for across, down in np.argwhere(image_VV3[..., 0] == OBJECT_TO_IDX["ball"]):
+        color = COLOR_NAMES.index(IDX_TO_COLOR[image_VV3[across, down, 1]])
+        seen_C4[color] = 1.0, 1.0, view - 1 - down, across - view // 2
+    return seen_C4
 
 
 class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -152,12 +192,17 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
         asked, level = options or {}, self.level
         self.env.reset(seed=asked["layout"])
         level.np_random, _ = seeding.np_random(seed)
+        is_first = asked["episode"] == 0
+        if isinstance(level, Balls):
+            if is_first:
+                level.told.begin_trial(0)
+            level.told_before = level.told.state()
         level.place_agent()
         if isinstance(level, Balls):
             level.goal = int(level.np_random.integers(len(COLOR_NAMES)))
         while self._faces_a_ball() or self._way("full") is None:
             level.place_agent()
-        self.seen.begin_episode(self.wanted, of_new_trial=asked["episode"] == 0)
+        self.seen.begin_episode(self.wanted, of_new_trial=is_first)
         return self._shown(level.gen_obs()), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -171,6 +216,11 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Return what an expert does that knows the level (`full`), or what was in view."""
         action = self._way(kind)
         return LEFT if action is None else action
+
+    def shown_state(self) -> State:
+        """Return what was in view, and what was told of it before the episode."""
+        told = self.level.told_before if isinstance(self.level, Balls) else {}
+        return {**self.seen.state_dict(), **told}
 
     def _way(self, kind: str) -> int | None:
         if kind == "full":
@@ -191,20 +241,20 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
 class MiniGridTrials(EpisodeTrials):
     """Rows of a level, whose state has what was in view of them in earlier episodes too."""
 
-    @property
-    def _maps(self) -> list[Any]:
-        return [env.get_wrapper_attr("seen") for env in self.envs]
-
     def save_rows(self) -> State:
-        """Add what was in view."""
-        maps = [seen.state_dict() for seen in self._maps]
-        return {**super().save_rows(), **{k: np.stack([one[k] for one in maps]) for k in maps[0]}}
+        """Add what was in view, and what was told of it before the episodes."""
+        rows = [env.get_wrapper_attr("shown_state")() for env in self.envs]
+        return {**super().save_rows(), **{key: np.stack([r[key] for r in rows]) for key in rows[0]}}
 
     def load_rows(self, state: State) -> None:
         """Take the saved actions again, and what was in view before and after them."""
+        rows = [{key: state[key][n] for key in state} for n in range(self.num_envs)]
+        for env, row in zip(self.envs, rows, strict=True):
+            if isinstance(env.unwrapped, Balls):
+                env.unwrapped.told.load_state(row)
         super().load_rows(state)
-        for row, seen in enumerate(self._maps):
-            seen.load_state_dict({key: state[key][row] for key in seen.state_dict()})
+        for env, row in zip(self.envs, rows, strict=True):
+            env.get_wrapper_attr("seen").load_state_dict(row)
 
 
 def _begin(env: gymnasium.Env[Any, Any], trial: int, episode: int) -> tuple[Any, dict[str, Any]]:
@@ -219,6 +269,7 @@ def make(
     level: str = BALLS,
     size: int = 11,
     max_episode_steps: int = 100,
+    goal_recall: bool = False,
     split: str = "train",
     **options: Any,
 ) -> MiniGridTrials:
@@ -229,20 +280,28 @@ def make(
         level: Balls, or an id of MiniGrid's whose episodes end on a goal tile.
         size: Width and height of Balls.
         max_episode_steps: Longest episode.
+        goal_recall: Of Balls: observe whether what is asked for was in view in this trial, and
+            where last. It is for learning, and never an input.
         split: Of the layouts: train, val or test.
         options: Of `EpisodeTrials`.
 
     Raises:
-        ValueError: If there is no such level or split.
+        ValueError: If there is no such level or split, or nothing to recall in it.
     """
     known = [BALLS, *sorted(i for i in gymnasium.registry if i.startswith(GOAL_LEVELS))]
     for value, names, what in ((level, known, "level"), (split, list(SPLITS), "split")):
         if value not in names:
             raise unknown_name(f"env.options.{what}", f"the {what}", value, names)
 
+    if goal_recall and level != BALLS:
+        raise ValueError(
+            f"env.options.goal_recall: must be False for levels other than {BALLS}, got True with "
+            f"{level}. They ask for one goal only."
+        )
+
     def build() -> gymnasium.Env[Any, Any]:
         if level == BALLS:
-            return SameLayout(Balls(size, max_episode_steps))
+            return SameLayout(Balls(size, max_episode_steps, goal_recall=goal_recall))
         made = gymnasium.make(level, max_steps=max_episode_steps, disable_env_checker=True)
         return SameLayout(made.unwrapped)
 

@@ -365,15 +365,26 @@ def observation_space(
 def _detection_spaces(shape: tuple[int, int]) -> dict[str, spaces.Space[Any]]:
     """Return the spaces of what `envs.objectnav.detections` finds in pictures of a shape."""
     count = len(GOAL_CATEGORIES)
+    scan = spaces.Box(0.0, SCAN_RANGE, (SCAN_COLUMNS,), np.float32)
+    return {**told_spaces(count, pixels=math.prod(shape)), "depth_scan": scan}
+
+
+def told_spaces(categories: int, *, pixels: int) -> dict[str, spaces.Space[Any]]:
+    """Return the spaces of what `envs.objectnav.detections.InView` tells.
+
+    Args:
+        categories: number of categories, C.
+        pixels: most pixels of a category.
+    """
     low_4 = np.array([0.0, 0.0, -MAX_DEPTH, -MAX_DEPTH], np.float32)
-    high_4 = np.array([1.0, math.prod(shape), MAX_DEPTH, MAX_DEPTH], np.float32)
+    high_4 = np.array([1.0, pixels, MAX_DEPTH, MAX_DEPTH], np.float32)
     goal_low, goal_high = np.full(5, -MAX_DEPTH, np.float32), np.full(5, MAX_DEPTH, np.float32)
     goal_low[0], goal_high[0] = 0.0, 1.0
+    low, high = np.tile(low_4, categories), np.tile(high_4, categories)
     return {
         # Flat, as two dimensions would be taken for a picture's.
-        DETECTIONS: spaces.Box(np.tile(low_4, count), np.tile(high_4, count), dtype=np.float32),
-        "depth_scan": spaces.Box(0.0, SCAN_RANGE, (SCAN_COLUMNS,), np.float32),
-        "named": spaces.Discrete(count + 1),
+        DETECTIONS: spaces.Box(low, high, dtype=np.float32),
+        "named": spaces.Discrete(categories + 1),
         "named_place": spaces.Box(-MAX_DEPTH, MAX_DEPTH, (2,), np.float32),
         "goal_detection": spaces.Box(goal_low, goal_high, dtype=np.float32),
     }

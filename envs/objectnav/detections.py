@@ -144,21 +144,19 @@ def detect(
         _scan(depth_NHW[n], scan_KS[k])
 
 
-class Detections:
-    """Who was named when, in N rows. Methods that name rows change only those."""
+class InView:
+    """What N rows are told of goal objects, and who was named when.
 
-    def __init__(
-        self, num_rows: int, num_categories: int, *, hfov: float, eye_ahead: float = 0.0
-    ) -> None:
+    Any task may tell it what is in view; methods that name rows change only those.
+    """
+
+    def __init__(self, num_rows: int, num_categories: int) -> None:
         """Allocate rows that wait for trials.
 
         Args:
             num_rows: N.
             num_categories: C.
-            hfov: horizontal field of view in radians.
-            eye_ahead: metres from the agent's middle forward to the camera.
         """
-        self._lens = (math.tan(0.5 * hfov), eye_ahead)
         self.turn_NC = np.zeros((num_rows, num_categories), np.int64)
         """When each category was last named in the trial, counted by names from 1; 0: not yet."""
         self.named_N = np.full(num_rows, num_categories, np.int64)
@@ -177,63 +175,48 @@ class Detections:
     def act(self, rows: Rows) -> None:
         """Count what rows were told before they act now.
 
-        Not in `observe`, so that to look again tells the same, and what a last observation names,
+        Not in `tell`, so that to look again tells the same, and what a last observation names,
         which nobody acts on, may be named again.
         """
         acted = rows[self.named_N[rows] < self.turn_NC.shape[1]]
         self.turn_NC[acted, self.named_N[acted]] = self.turn_NC[acted].max(axis=1, initial=0) + 1
         self._last_NC3[rows] = self._now_NC3[rows]
 
-    def observe(
+    def tell(
         self,
-        rows: Rows | None,
-        pictures: Mapping[str, Images],
-        *,
-        pitch_N: NDArray[np.float64],
+        rows: Rows,
+        seen_KC4: NDArray[np.float32],
         turned_K: NDArray[np.float32],
         out: Observation,
     ) -> None:
-        """Write what rows (None: all) see of goal objects into `out[name][rows]`.
+        """Write what rows are told into `out[name][rows]`.
 
         Args:
-            rows: which.
-            pictures: `depth`, `semantic` and `instance` of all rows, those of `rows` up to date.
-            pitch_N: of the cameras, in radians.
+            rows: which, K of them.
+            seen_KC4: of each category whether it is in view, its pixels, and where its nearest
+                instance is, ahead and to the right.
             turned_K: headings of the rows in the trial's frame.
             out: holds `gps` and `goal` of the rows already.
         """
-        num_rows, num_categories = self.turn_NC.shape
-        chosen = np.arange(num_rows) if rows is None else rows
-        seen_KC4, scan_KS = self.find(chosen, pictures, pitch_N)
+        num_categories = self.turn_NC.shape[1]
         in_view_KC = seen_KC4[..., IN_VIEW] > 0.0
         # The largest number is later than any turn.
-        turn_KC = np.where(in_view_KC, self.turn_NC[chosen], np.iinfo(np.int64).max)
+        turn_KC = np.where(in_view_KC, self.turn_NC[rows], np.iinfo(np.int64).max)
         named_K = np.where(in_view_KC.any(axis=1), turn_KC.argmin(axis=1), num_categories)
-        self.named_N[chosen] = named_K
-        gps_K2, goal_K = out["gps"][chosen], out["goal"][chosen]
-        out["detections"][chosen] = seen_KC4.reshape(len(chosen), -1)
-        out["depth_scan"][chosen] = scan_KS
-        out["named"][chosen] = named_K
-        out["named_place"][chosen] = _places(_pick(seen_KC4, named_K), gps_K2, turned_K)
+        self.named_N[rows] = named_K
+        gps_K2, goal_K = out["gps"][rows], out["goal"][rows]
+        out["detections"][rows] = seen_KC4.reshape(len(rows), -1)
+        out["named"][rows] = named_K
+        out["named_place"][rows] = _places(_pick(seen_KC4, named_K), gps_K2, turned_K)
         goal_K4 = _pick(seen_KC4, goal_K)
-        out["goal_detection"][chosen, :3] = goal_K4[:, [IN_VIEW, AHEAD, RIGHT]]
-        out["goal_detection"][chosen, 3:] = _places(goal_K4, gps_K2, turned_K)
+        out["goal_detection"][rows, :3] = goal_K4[:, [IN_VIEW, AHEAD, RIGHT]]
+        out["goal_detection"][rows, 3:] = _places(goal_K4, gps_K2, turned_K)
         if "goal_recall" in out:
             places_KC2 = _places(seen_KC4, gps_K2[:, None], turned_K[:, None])
             told_KC3 = np.concatenate([np.ones_like(places_KC2[..., :1]), places_KC2], axis=-1)
-            now_KC3 = np.where(in_view_KC[..., None], told_KC3, self._last_NC3[chosen])
-            self._now_NC3[chosen] = now_KC3
-            out["goal_recall"][chosen] = now_KC3[np.arange(len(chosen)), goal_K]
-
-    def find(
-        self, rows: Rows, pictures: Mapping[str, Images], pitch_N: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what `detect` finds in the pictures of rows: (K, C, 4), and the scan (K, S)."""
-        seen_KC4 = np.empty((len(rows), self.turn_NC.shape[1], NUM_FIELDS), np.float32)
-        scan_KS = np.empty((len(rows), SCAN_COLUMNS), np.float32)
-        images = (pictures["depth"], pictures["semantic"], pictures["instance"])
-        detect(rows, images, pitch_N[rows], self._lens, seen_KC4, scan_KS)
-        return seen_KC4, scan_KS
+            now_KC3 = np.where(in_view_KC[..., None], told_KC3, self._last_NC3[rows])
+            self._now_NC3[rows] = now_KC3
+            out["goal_recall"][rows] = now_KC3[np.arange(len(rows)), goal_K]
 
     def state(self) -> State:
         """Return copies of everything."""
@@ -256,6 +239,56 @@ class Detections:
         self._last_NC3[:] = state.get("last_seen", 0.0)
         # Rows may act next without looking again.
         self._now_NC3[:] = state.get("now_seen", self._last_NC3)
+
+
+class Detections(InView):
+    """What N rows are told of the goal objects in their pictures."""
+
+    def __init__(
+        self, num_rows: int, num_categories: int, *, hfov: float, eye_ahead: float = 0.0
+    ) -> None:
+        """Allocate rows that wait for trials.
+
+        Args:
+            num_rows: N.
+            num_categories: C.
+            hfov: horizontal field of view in radians.
+            eye_ahead: metres from the agent's middle forward to the camera.
+        """
+        super().__init__(num_rows, num_categories)
+        self._lens = (math.tan(0.5 * hfov), eye_ahead)
+
+    def observe(
+        self,
+        rows: Rows | None,
+        pictures: Mapping[str, Images],
+        *,
+        pitch_N: NDArray[np.float64],
+        turned_K: NDArray[np.float32],
+        out: Observation,
+    ) -> None:
+        """Write what rows (None: all) see of goal objects into `out[name][rows]`.
+
+        Args:
+            rows: which.
+            pictures: `depth`, `semantic` and `instance` of all rows, those of `rows` up to date.
+            pitch_N: of the cameras, in radians.
+            turned_K: headings of the rows in the trial's frame.
+            out: holds `gps` and `goal` of the rows already.
+        """
+        chosen = np.arange(len(self.turn_NC)) if rows is None else rows
+        seen_KC4, out["depth_scan"][chosen] = self.find(chosen, pictures, pitch_N)
+        self.tell(chosen, seen_KC4, turned_K, out)
+
+    def find(
+        self, rows: Rows, pictures: Mapping[str, Images], pitch_N: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what `detect` finds in the pictures of rows: (K, C, 4), and the scan (K, S)."""
+        seen_KC4 = np.empty((len(rows), self.turn_NC.shape[1], NUM_FIELDS), np.float32)
+        scan_KS = np.empty((len(rows), SCAN_COLUMNS), np.float32)
+        images = (pictures["depth"], pictures["semantic"], pictures["instance"])
+        detect(rows, images, pitch_N[rows], self._lens, seen_KC4, scan_KS)
+        return seen_KC4, scan_KS
 
 
 def _pick(seen_KC4: NDArray[np.float32], category_K: NDArray[np.int64]) -> NDArray[np.float32]:
