@@ -75,6 +75,7 @@ def at_step(step: int, updates: UpdatesConfig) -> PlannedUpdate:
         chunk_from=newest,
         at_step=step,
         kind=UpdateKind.PARTIAL,
+        teaches=False,
         last=False,
     )
 

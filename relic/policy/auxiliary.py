@@ -83,8 +83,8 @@ class AuxiliaryHead(nn.Module, ABC):
     def lesson(self, batch: SequenceBatch, uniform_NT: Tensor) -> SequenceBatch:
         """Return steps that only this head learns from, made of those of whole rollouts.
 
-        A full update takes them through the policy in a pass of their own, if `lesson_weight` of
-        the head's section is not 0.
+        The last update of a rollout, and every full one, takes them through the policy in a pass
+        of their own, if `lesson_weight` of the head's section is not 0.
 
         Args:
             batch: The steps (N, T), from the trials' beginning.

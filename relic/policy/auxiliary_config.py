@@ -141,9 +141,9 @@ class RecallConfig(PlaceConfig):
     """Observation, (3,): whether the goal was in view in this trial, and where it was last. It is
     never an input."""
     relabelled: Annotated[float, at_least(0)] = 0.0
-    """Weight of the same loss in one more pass of full updates, in which each step asks for another
-    category that was in view before in the trial. A trial then asks for hundreds of places instead
-    of one an episode. 0: no such pass."""
+    """Weight of the same loss in one more pass of a rollout's last update, and of every full one,
+    in which each step asks for another category that was in view before in the trial. A trial then
+    asks for hundreds of places instead of one an episode. 0: no such pass."""
     least_pixels: Annotated[int, at_least(1)] = 1
     """Pixels from which a category counts as in view for such questions. An encoder of pictures
     cannot see the smallest objects, and questions about them teach nothing."""

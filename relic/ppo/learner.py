@@ -45,7 +45,13 @@ from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
 from relic.ppo.source import RowGroup
 from relic.ppo.step_record import StepRecord, summarise
-from relic.ppo.update_batch import ActionEvaluation, Rows, RowSampler, UpdateBatch
+from relic.ppo.update_batch import (
+    ActionEvaluation,
+    Rows,
+    RowSampler,
+    UpdateBatch,
+    microbatch_rows,
+)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -109,7 +115,7 @@ class Learner:
             world_size=world,
             num_minibatches=ppo.num_minibatches,
         )
-        self._lessons = Lessons(policy, ppo, updates, seed=seed)
+        self._lessons = Lessons(policy, ppo, seed=seed)
         self.gradients = GradientBuffer(policy.parameters())
         self.optimizer = self._make_optimizer()
 
@@ -257,7 +263,10 @@ class Learner:
         names: list[str] = []
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
-        for group, rows_K in update.microbatches(rows, self.ppo.microbatch_tokens):
+        # A lesson passes all steps so far, of the same rows.
+        begin = 0 if self._lessons.are_in(update) else planned.begin
+        limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
+        for group, rows_K in update.microbatches(rows, limit):
             loss, drift = self._learn(
                 update, group, rows_K, moments, count=count, keeps=keeps, first=step == 0
             )

@@ -1,9 +1,10 @@
 """What auxiliary heads learn from passes of their own, beside the passes of an update.
 
 A head may make a lesson of the steps of a rollout, such as the same steps with other goals
-(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a full update takes its
-rows through the policy once more for it. With the objective `lessons` every update does so, and
-nothing else. Heads learn from it together with the memory that they read; action and value do not.
+(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a rollout's last update, and
+of every full one, takes its rows through the policy once more for it. With the objective `lessons`
+every update does so, and nothing else. Heads learn from it together with the memory that they read;
+action and value do not.
 
 Shapes: K rows of a microbatch, T steps.
 """
@@ -15,9 +16,8 @@ import torch
 from relic.noise import Stream, row_uniforms
 from relic.policy.auxiliary import AuxiliaryHead, AuxiliaryLosses
 from relic.policy.policy import Policy
-from relic.ppo.config import Objective, PPOConfig, UpdatesConfig
+from relic.ppo.config import Objective, PPOConfig
 from relic.ppo.loss import Loss, with_auxiliary
-from relic.ppo.schedule import UpdateKind
 from relic.ppo.source import RowGroup
 from relic.ppo.update_batch import Rows, UpdateBatch
 
@@ -25,27 +25,17 @@ from relic.ppo.update_batch import Rows, UpdateBatch
 class Lessons:
     """The lessons of a policy's heads; draws depend on the seed, the row and `draw` only."""
 
-    def __init__(
-        self, policy: Policy, ppo: PPOConfig, updates: UpdatesConfig, *, seed: int
-    ) -> None:
+    def __init__(self, policy: Policy, ppo: PPOConfig, *, seed: int) -> None:
         """Find the heads that have one.
 
         Raises:
-            ValueError: There is none, but they are all that is to be learned for a while; or there
-                is one, but no update that teaches it.
+            ValueError: There is none, but they are all that is to be learned for a while.
         """
         self._policy = policy
         self._precision = ppo.precision
         self._seed = seed
-        sections = policy.config.auxiliary
-        self._weights = {n: s.lesson_weight for n, s in sections.items() if s.lesson_weight}
+        self._weights = lesson_weights(policy)
         alone = ppo.lesson_steps > 0 or ppo.objective is Objective.LESSONS
-        if self._weights and not alone and updates.full_per_rollout == 0:
-            raise ValueError(
-                "updates.full_per_rollout: must be at least 1 where an auxiliary head has a "
-                f"lesson, got 0 with policy.{next(iter(self._weights))}. Full updates teach it; "
-                "or set ppo.lesson_steps."
-            )
         if alone and not self._weights:
             raise ValueError(
                 f"ppo.lesson_steps: must be 0 where no auxiliary head has a lesson, got "
@@ -53,13 +43,18 @@ class Lessons:
                 "as policy.recall.relabelled=0.3."
             )
 
+    def are_in(self, update: UpdateBatch) -> bool:
+        """Say whether an update teaches them."""
+        alone = update.objective is Objective.LESSONS
+        return bool(self._weights) and (alone or update.planned.teaches)
+
     def teach(
         self, update: UpdateBatch, group: RowGroup, rows_K: Rows, *, draw: int, num_rows: int
     ) -> Loss:
         """Add the gradient of the lessons of some rows.
 
         Args:
-            update: Only full ones have lessons, but for the objective `lessons`.
+            update: Not all have lessons.
             group: Of the rows.
             rows_K: A microbatch.
             draw: Other numbers make other lessons of the same rows.
@@ -70,8 +65,7 @@ class Lessons:
         """
         nothing = torch.zeros((), device=self._policy.device)
         total, parts = nothing, {}
-        alone = update.objective is Objective.LESSONS
-        if not alone and update.planned.kind is not UpdateKind.FULL:
+        if not self.are_in(update):
             return Loss(total, parts, nothing)
         count = num_rows * update.planned.at_step
         for name, weight in self._weights.items():
@@ -95,3 +89,9 @@ class Lessons:
         with self._precision.autocast(device):
             output = self._policy.evaluate_actions(batch, depth_mask_NL=group.depth_mask(rows_K))
         return head.auxiliary_losses(output.auxiliary[name], batch).of_lesson()
+
+
+def lesson_weights(policy: Policy) -> dict[str, float]:
+    """Return the weights of the lessons of the heads that have one, by their names."""
+    sections = policy.config.auxiliary
+    return {name: s.lesson_weight for name, s in sections.items() if s.lesson_weight}

@@ -55,6 +55,8 @@ class PlannedUpdate:
     at_step: int
     """The update happens when this many steps are in the rollout."""
     kind: UpdateKind
+    teaches: bool
+    """Auxiliary heads have their lessons, on all steps of the rollout so far."""
     last: bool
     """The rollout ends with this update: no shuffle, no refresh, new trials."""
 
@@ -109,6 +111,7 @@ class UpdateSchedule:
         for index in range(self.per_rollout):
             at_step = (index + 1) * self.chunk
             full = full_every is not None and (index + 1) % full_every == 0
+            last = index + 1 == self.per_rollout
             # Early in a rollout there are fewer chunks than the loss might cover.
             covered = index + 1 if full else min(self.loss_chunks, index + 1)
             loss_from = at_step - covered * self.chunk
@@ -121,7 +124,8 @@ class UpdateSchedule:
                 chunk_from=at_step - self.chunk,
                 at_step=at_step,
                 kind=UpdateKind.FULL if full else UpdateKind.PARTIAL,
-                last=index + 1 == self.per_rollout,
+                teaches=full or last,
+                last=last,
             )
 
     def remaining(self, size: int) -> tuple[PlannedUpdate, ...]:

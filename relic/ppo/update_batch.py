@@ -55,12 +55,8 @@ class UpdateBatch:
             column_NT, rows_N, self.planned.loss_from, self.planned.at_step
         )
 
-    def microbatches(self, rows: Rows, tokens: int | None) -> Iterator[tuple[RowGroup, Rows]]:
-        """Cut a minibatch into parts of at most `tokens` tokens, but never less than one row.
-
-        Rows of different groups stay apart, as their memories are different tensors.
-        """
-        limit = microbatch_rows(len(rows), self.planned.at_step - self.planned.begin, tokens)
+    def microbatches(self, rows: Rows, limit: int) -> Iterator[tuple[RowGroup, Rows]]:
+        """Cut a minibatch into parts of at most `limit` rows."""
         for group in self.groups:
             # Memories of different groups are different tensors, which one pass cannot read.
             inside = rows[(rows >= group.rows.start) & (rows < group.rows.stop)]

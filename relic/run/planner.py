@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 
 from relic.policy.policy import Policy
+from relic.ppo.lessons import lesson_weights
 from relic.ppo.schedule import PrefixGradient
 from relic.ppo.update_batch import microbatch_rows
 from relic.run.config import RunConfig
@@ -199,6 +200,8 @@ def activation_bytes(config: RunConfig, policy: Policy, rows: int) -> int:
         begin, length = update.begin, update.at_step - update.begin
         kind = (begin > 0, config.updates.keeps_pass(update))
         longest[kind] = max(longest.get(kind, (0, 0)), (length, begin))
+    if lesson_weights(policy):
+        longest[False, False] = (steps, 0)
     for (_, keeps), (length, begin) in longest.items():
         taken = microbatch_rows(
             rows // config.ppo.num_minibatches, length, config.ppo.microbatch_tokens

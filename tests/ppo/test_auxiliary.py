@@ -151,8 +151,9 @@ def train_with_lesson(training, weight, lr=0.0, updates=None, **more):
     )
 
 
-def test_a_lesson_is_a_pass_of_whole_rollouts_in_full_updates(training):
-    built = train_with_lesson(training, 0.5)
+@pytest.mark.parametrize("full", [1, 0])
+def test_a_lesson_is_a_pass_of_whole_rollouts_at_their_end(training, full):
+    built = train_with_lesson(training, 0.5, updates={"full_per_rollout": full})
     reports = built.run(1)
     kinds = [r.metrics.get("lesson_clock_loss") for r in reports]
     assert kinds[:-1] == [None] * (len(kinds) - 1)
@@ -205,9 +206,22 @@ def test_lessons_alone_without_a_lesson_are_refused(training):
         train_with_lesson(training, 0.0, lesson_steps=1)
 
 
-def test_a_lesson_that_no_update_teaches_is_refused(training):
+@pytest.mark.parametrize("steps", [0, 10_000])
+@pytest.mark.parametrize("tokens", [1, 90])
+def test_a_lesson_keeps_to_the_tokens_of_a_microbatch(training, monkeypatch, steps, tokens):
+    """Where an update's own pass is its newest chunk alone, too."""
     none = {"full_per_rollout": 0}
-    with pytest.raises(ValueError, match=r"updates\.full_per_rollout: must be at least 1"):
-        train_with_lesson(training, 0.5, updates=none)
-    train_with_lesson(training, 0.5, updates=none, lesson_steps=1)
-    train_with_lesson(training, 0.0, updates=none)
+    more = {"lesson_steps": steps, "microbatch_tokens": tokens}
+    built = train_with_lesson(training, 0.5, updates=none, **more)
+    evaluate, sizes = built.policy.evaluate_actions, []
+
+    def watched(batch, *args, **kwargs):
+        sizes.append(batch.action.shape[:2])
+        return evaluate(batch, *args, **kwargs)
+
+    monkeypatch.setattr(built.policy, "evaluate_actions", watched)
+    built.run(1)
+    assert max(length for _, length in sizes) == 40
+    assert all(
+        rows == max(tokens // length, 1) or rows * length <= tokens for rows, length in sizes
+    )

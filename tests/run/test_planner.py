@@ -72,6 +72,20 @@ def test_keys_that_are_kept_are_planned_for(policy, checkpoints):
     assert keeping - plain == (400 * 4 * 2 * 2 * 16 if checkpoints else 0)
 
 
+def test_a_lesson_is_planned_for_as_the_long_pass_that_it_is():
+    def planned(**overrides):
+        keys = {"experiment": "houses_small_detections", "rollout.num_steps": 128, **overrides}
+        config = compose({**keys, "updates.refresh_tokens": 1, **SIZES})
+        built = build_policy(config, build_envs(config, range(1))[0], torch.device("cpu"))
+        return planner.activation_bytes(config, built, 64)
+
+    no_full, no_lesson = {"updates.full_per_rollout": 0}, {"policy.recall.relabelled": 0}
+    no_lesson |= {"ppo.lesson_steps": 0, "policy.recall.goal_seen": None}
+    whole = planned()
+    assert planned(**no_full) == whole
+    assert planned(**no_full, **no_lesson) < 0.5 * whole
+
+
 def test_checkpoints_and_slices_hold_less(policy):
     nothing = contextlib.nullcontext()
     plain, saving, sliced = (
