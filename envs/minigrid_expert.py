@@ -45,7 +45,7 @@ class Wanted:
 
 
 class Seen:
-    """What was in view of a level, and when.
+    """What was in view of a level when somebody acted, and when that was.
 
     Args:
         width: W.

@@ -203,13 +203,17 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
         while self._faces_a_ball() or self._way("full") is None:
             level.place_agent()
         self.seen.begin_episode(self.wanted, of_new_trial=is_first)
-        return self._shown(level.gen_obs()), {}
+        first = level.gen_obs()
+        self.seen.note(first["image"], self.pose)
+        return self._shown(first), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Move."""
         seen, reward, terminated, truncated, info = self.env.step(action)
         success = info.get("success", bool(terminated and float(reward) > 0))
         told = {"success": success, "goal": self.wanted.color or 0, "seen_ago": self.seen.ago}
+        if not (terminated or truncated):  # nobody acts on an episode's last view
+            self.seen.note(seen["image"], self.pose)
         return self._shown(seen), reward, terminated, truncated, told
 
     def expert_action(self, kind: str) -> int:
@@ -230,7 +234,6 @@ class SameLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _shown(self, observation: dict[str, Any]) -> dict[str, Any]:
         assert isinstance(self.observation_space, spaces.Dict)
-        self.seen.note(observation["image"], self.pose)
         return {key: observation[key] for key in self.observation_space.spaces}
 
     def _faces_a_ball(self) -> bool:
@@ -310,7 +313,7 @@ def make(
     return MiniGridTrials(
         build,
         num_envs,
-        dataset_name=f"minigrid-2/{which}/{split}",
+        dataset_name=f"minigrid-3/{which}/{split}",
         start=_begin,
         expert=lambda env: env.get_wrapper_attr("expert_action")("full"),
         memory_expert=lambda env, kind: env.get_wrapper_attr("expert_action")(kind),
