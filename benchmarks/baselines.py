@@ -37,7 +37,7 @@ from baselines_report import (
     result_of,
     table,
 )
-from cases import Case, Children, each, train
+from cases import Case, Children, claim, each, train
 from timing import finish
 
 from relic.evaluation.controls import ContextControl
@@ -74,12 +74,14 @@ def same_rows(experiment: str, rows: list[str]) -> dict[str, str]:
 
 def evaluate(run: Run, setting: Setting, children: Children) -> bool:
     """Evaluate a run, if that is not done; say whether it went well."""
-    if all(path.is_file() for path in run.records.values()):
-        return True
     controls = [c.value for c in run.records if c is not ContextControl.KEPT]
     keys = [f"run={run.case.directory.absolute()}", f"checkpoint={setting.checkpoint}"]
     keys += [f"controls=[{','.join(controls)}]", f"protocol={setting.protocol}", *setting.fresh]
     keys += ["progress=false", "replay=[]", f"out={run.evaluation.absolute()}"]
+    if not claim(run.evaluation, keys):
+        return False
+    if all(path.is_file() for path in run.records.values()):
+        return True
     ended = children.run([str(PROJECT / "eval.py"), *keys], run.case.messages)
     if ended is None or children.stopping:
         return True

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from relic.files import PROJECT, complete_lines
+from relic.files import PROJECT, complete_lines, write_json
 from relic.run.metrics import read_metrics
 from relic.run.run_directory import CheckpointStore
 
@@ -120,6 +120,8 @@ def train(case: Case, total_steps: int, limit_s: float | None, children: Childre
     Returns:
         Whether nothing went wrong.
     """
+    if not claim(case.directory, [*case.overrides, f"total_steps={total_steps}"]):
+        return False
     begin = case.saved
     if begin >= total_steps:
         return True
@@ -135,6 +137,28 @@ def train(case: Case, total_steps: int, limit_s: float | None, children: Childre
     if status and not children.stopping:
         print(f"{case.directory}: training failed with status {status}, see {case.messages}.")
     return status == 0 or children.stopping
+
+
+def claim(path: Path, asked: Sequence[str]) -> bool:
+    """Note beside a directory what it is asked for; say so if that was something else before.
+
+    What a directory holds is taken over by the next call. It must be of the same request.
+
+    Returns:
+        Whether the directory may be used.
+    """
+    note = path.with_name(f"{path.name}.asked.json")
+    # Directories may be moved.
+    now = [key for key in asked if not key.partition("=")[2].startswith("/")]
+    before = json.loads(note.read_text()) if note.exists() else None
+    if before is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, now)
+    elif before != now:
+        changed = sorted({*before} ^ {*now})
+        print(f"{path}: must be of the same request, got other {changed}. Use another directory.")
+        return False
+    return True
 
 
 def cpu_seconds(case: Case) -> float:

@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from cases import Case, Children, each, train
+from cases import Case, Children, claim, each, train
 from memories_figures import draw
 from memories_report import Cell, Result, Results, oracle_of, page, result_of
 from memories_tables import MEMORIES, TABLES, Table, Task
@@ -69,9 +69,11 @@ def missing_package(task: Task) -> str | None:
 
 def evaluate(out: Path, keys: Sequence[str], messages: Path, children: Children) -> bool:
     """Evaluate what the keys say, if that is not done; say whether it went well."""
+    keys = [*keys, "controls=[cleared]", "replay=[]", "progress=false", f"out={out.absolute()}"]
+    if not claim(out, keys):
+        return False
     if all((out / name).is_file() for name in _RECORDS):
         return True
-    keys = [*keys, "controls=[cleared]", "replay=[]", "progress=false", f"out={out.absolute()}"]
     ended = children.run([str(PROJECT / "eval.py"), *keys], messages)
     if ended is None or children.stopping:
         return True

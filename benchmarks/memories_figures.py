@@ -17,7 +17,6 @@ from relic.figures import (
     REFERENCE,
     draw_band,
     draw_line,
-    draw_reference,
     panels,
     save_figure,
     score_axis,
@@ -100,8 +99,9 @@ def _lags(axes: Axes, task: Task, found: dict[str, list[Result]], oracle: Result
             score_SL, places = np.array(seeds, float), np.arange(len(lags))
             draw_line(axes, places, score_SL.mean(axis=0), look, label="_")
             draw_band(axes, places, score_SL.min(axis=0), score_SL.max(axis=0), look)
-    if oracle is not None and oracle.kept is not None:
-        draw_reference(axes, oracle.kept, "memory oracle")
+    if oracle is not None and oracle.by_lag:
+        told = np.array([oracle.by_lag.get(lag, [np.nan])[0] for lag in lags], float)
+        axes.plot(range(len(lags)), told, color=REFERENCE, ls=":", lw=1.2, label="memory oracle")
     axes.set_xticks(
         range(len(lags)), map(lag_words, lags), rotation=30, ha="right", rotation_mode="anchor"
     )

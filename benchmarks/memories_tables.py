@@ -77,11 +77,8 @@ _BALLS = f"{_OWN} episodes=24 options.level=Balls options.size=17 options.max_ep
 _ROOMS = f"{_OWN} episodes=24 options.level=MiniGrid-FourRooms-v0 options.max_episode_steps=100"
 DARKROOM = _task("darkroom", "darkroom", 3_000_000, "protocol=darkroom_test", "return")
 _BLIND = ("expert=memory", "options.sensors=[]")
-HOUSES = replace(
-    _task("houses", "houses_small", 1_000_000, "protocol=houses_small_val", "success"),
-    oracle=_BLIND,
-)
 _FRESH = "protocol=houses_small_changing first_trial=500 trials=300"
+HOUSES = replace(_task("houses", "houses_small", 1_000_000, _FRESH, "success"), oracle=_BLIND)
 DETECTIONS = replace(
     _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success"), oracle=_BLIND
 )
@@ -148,7 +145,7 @@ TABLES = {
     "smoke": Table(
         (
             _tiny(DARKROOM, size=5, horizon=8),
-            _tiny(BALLS, max_episode_steps=8),
+            _tiny(BALLS, size=11, max_episode_steps=8),
             replace(_tiny(REVISITS_64K, **_SMALL_ROOMS), first=_tiny(REVISITS, **_SMALL_ROOMS)),
             _tiny(POPGYM[0]),
         ),

@@ -137,6 +137,32 @@ def test_a_run_that_is_known_is_not_trained(tmp_path, monkeypatch):
     assert not run.case.directory.exists()
 
 
+def test_what_was_made_for_another_request_is_not_taken_over(tmp_path, monkeypatch, capsys):
+    from baselines import evaluate, run_of
+    from cases import Case, Children, train
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # it would take Ctrl-C from pytest
+    children = Children()
+    asked = []
+    monkeypatch.setattr(children, "run", lambda *args: asked.append(args))
+    case = Case(tmp_path / "run", ("seed=0", f"init_from={tmp_path}"))
+    assert train(case, 1000, None, children)
+    assert train(case, 1000, None, children)
+    assert not train(case, 2000, None, children)
+    assert "got other ['total_steps=1000', 'total_steps=2000']" in capsys.readouterr().out
+    run = run_of(tmp_path / "runs", "darkroom", "relic", 0)
+    assert evaluate(run, run.setting, children)
+    for path in run.records.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert len(asked) == 3
+    assert evaluate(run, run.setting, children)  # it is there, so nobody is asked
+    other = dataclasses.replace(run.setting, protocol="darkroom_val")
+    assert not evaluate(run, other, children)
+    assert "protocol=darkroom_test" in capsys.readouterr().out
+    assert len(asked) == 3
+
+
 def test_cpu_seconds_add_up_over_the_processes_of_a_run(tmp_path):
     from cases import Case, cpu_seconds
 
