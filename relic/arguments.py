@@ -165,6 +165,13 @@ def merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
+def merged(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain tree with another one laid over it, as `merge` does; neither is changed."""
+    both = dict(tree)
+    merge(both, over)
+    return both
+
+
 def _load(key: str, text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
     spaced = _spaced(text)
     try:

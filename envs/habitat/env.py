@@ -208,6 +208,10 @@ class HabitatVectorEnv(ProcessVectorEnv):
         mine = self.data.arrangements
         return [t for t in trials if mine[t % len(mine)].scene in theirs]
 
+    def place_of(self, trial: int) -> int:
+        """Return the number of a trial's scene."""
+        return self.data.scene_number(trial % len(self.data.arrangements))
+
     def row_space(self, drawn: spaces.Dict) -> spaces.Dict:
         """Return the space of the task, which adds to the pictures what the rules know."""
         return self._space

@@ -210,6 +210,10 @@ class HousesVectorEnv(TrialVectorEnv):
         houses = ((trial, self.dataset.locate(trial)[0]) for trial in trials)
         return [t for t, house in houses if other.dataset.has_house(self.dataset.house_seed(house))]
 
+    def place_of(self, trial: int) -> int:
+        """Return the number of a trial's house."""
+        return self.dataset.locate(trial)[0]
+
     def begin_trials(self, rows: Rows, trials: Rows) -> None:
         """Build the houses."""
         compile_ahead(self.kernel_parts)  # not earlier: who is refused has not waited for it

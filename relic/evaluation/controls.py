@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.core.vector import TrialVectorEnv
 from relic.evaluation.protocol import Block, Protocol, limit_fields
 from relic.noise import Stream, keyed_permutation
 from relic.policy.policy import Policy
 from relic.policy.steps import PolicyState
+from relic.schema import ConfigError
 
 
 class ContextControl(Enum):
@@ -197,11 +199,26 @@ def refill(
         policy.memory.prefill(x_KTE, starts_KT, state.memory, rows, length_K)
 
 
-def donor_block(protocol: Protocol, block: Block) -> Block:
-    """Return the block that other trials' contexts are taken from: each row's next trial."""
+def donor_block(env: TrialVectorEnv, protocol: Protocol, block: Block) -> Block:
+    """Return the block that other trials' contexts are taken from.
+
+    Each row's is the next trial of the protocol that is in another place.
+
+    Raises:
+        ConfigError: If all trials are in one place.
+    """
+    first, count = protocol.first_trial, protocol.trials
 
     def after(trial: int) -> int:
-        return protocol.first_trial + (trial - protocol.first_trial + 1) % protocol.trials
+        own = env.place_of(trial)
+        later = (first + (trial - first + i) % count for i in range(1, count))
+        found = next((other for other in later if env.place_of(other) != own), None)
+        if found is None:
+            raise ConfigError(
+                "controls: foreign needs a trial in another place to take the context from, got "
+                f"{count} in one place. Raise trials, or leave foreign out."
+            )
+        return found
 
     units = tuple(replace(unit, trial=after(unit.trial)) for unit in block.units)
     return replace(block, units=units)

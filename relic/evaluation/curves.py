@@ -121,14 +121,19 @@ def varies(curves: Iterable[Mapping[str, Any]]) -> bool:
     return bool(known.size and np.ptp(known) > 1e-9 * max(np.abs(known).max(), 1.0))
 
 
-def gain(table: Table) -> Interval:
+def gain(table: Table, late: int | None = None) -> Interval:
     """Return how much a unit's late episode is above its first: mean and interval.
 
     Paired: only units that have both count. None where trials have a single episode.
+
+    Args:
+        table: A measure.
+        late: Index of the late episode. Default: the table's own.
     """
-    if table.late == 0:
+    late = table.late if late is None else late
+    if late == 0:
         return {"mean": None, "low": None, "high": None}
-    return interval(table.value_UI[:, table.late] - table.value_UI[:, 0], table.cluster_U)
+    return interval(table.value_UI[:, late] - table.value_UI[:, 0], table.cluster_U)
 
 
 def area(table: Table) -> Interval:

@@ -114,7 +114,7 @@ def _begin_memory(
     if control is ContextControl.SHUFFLED:
         return ShuffledMemory(policy, block, capacity, seed=protocol.seed)
     if control is ContextControl.FOREIGN:
-        donors = _run_donors(policy, env, protocol, donor_block(protocol, block))
+        donors = _run_donors(policy, env, protocol, donor_block(env, protocol, block))
         return ForeignMemory(policy, block, capacity + longest, donors=donors)
     return BlockMemory(policy, block, capacity)
 

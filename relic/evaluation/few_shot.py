@@ -29,6 +29,7 @@ from envs.core.demonstrations import (
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
 from envs.objectnav.config import ObjectNavConfig
+from relic.arguments import merged
 from relic.evaluation.curves import Table, curve, measures, tabulate
 from relic.evaluation.evaluator import OnAct, make_env, run_block
 from relic.evaluation.protocol import Protocol
@@ -230,7 +231,7 @@ def _fit(
     agent: TrainedAgent, protocol: Protocol, goals: Goals | None, *, allow_trained: bool
 ) -> tuple[Protocol, Goals]:
     """Return the protocol with all options filled in, and how long its goals last."""
-    env = make_trial_env(protocol.env, 1, {**agent.options, **protocol.options})
+    env = make_trial_env(protocol.env, 1, merged(agent.options, protocol.options))
     env.close()
     task = getattr(env, "task", None)
     if not isinstance(task, ObjectNavConfig):

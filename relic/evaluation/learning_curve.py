@@ -341,11 +341,21 @@ def _check_same_task(run: Run, shipped: Shipped, score: str) -> None:
 def _task(config: Mapping[str, Any], score: str) -> dict[str, Any]:
     """Return what a score depends on, besides the agent."""
     env, validation = config.get("env") or {}, config.get("validation") or {}
-    options = {k: v for k, v in (env.get("options") or {}).items() if k not in _SEEN}
-    task = {"env.id": env.get("id"), **leaves(options, "env.options")}
+    options = task_options(env.get("options") or {}, "env.options")
+    task = {"env.id": env.get("id"), **options}
     if score.startswith("val/"):
         task |= {f"validation.{key}": validation.get(key) for key in _VALIDATION}
     return {key: value for key, value in task.items() if value != {}}
+
+
+def task_options(options: Mapping[str, Any], name: str = "options") -> dict[str, Any]:
+    """Return the options of an environment that are of the task, by dotted names.
+
+    Args:
+        options: Of the environment.
+        name: What the names begin with.
+    """
+    return leaves({k: v for k, v in options.items() if k not in _SEEN}, name)
 
 
 def expected(curves: Sequence[Curve], step: float, name: str = "") -> tuple[float, float]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from envs.make import make_trial_env
-from relic.evaluation.controls import ContextControl
+from relic.evaluation.controls import ContextControl, donor_block
+from relic.evaluation.learning_curve import task_options
 from relic.evaluation.maps import check_trials, replayed_trials
 from relic.evaluation.pipeline import REPORT_FILE, evaluate_into
 from relic.evaluation.protocol import NO_LIMIT, Protocol, limit_words
@@ -62,8 +63,9 @@ def carry_out(settings: Settings, changes: dict[str, Any]) -> int:
         asked = _asked(trained[0].env if trained else None, settings, changes)
         protocols = [one.protocol for one in asked]
         agents = [*_experts(trained, settings, protocols[0]), *trained]
-        _check_controls(settings, protocols[0])
         plans = _plan(agents, settings, protocols)
+        _check_same_task(plans)
+        _check_controls(settings, plans[0].fitted)
         _check_tracks(settings, plans[0].fitted)
         stores = [_open(plan, settings) for plan in plans]
         shared = shared_directory(agents, settings, protocols)
@@ -134,11 +136,13 @@ def _asked(env: str | None, settings: Settings, changes: dict[str, Any]) -> list
 
 
 def _check_controls(settings: Settings, protocol: Protocol) -> None:
-    if ContextControl.FOREIGN.value in settings.controls and protocol.trials < 2:
-        raise ConfigError(
-            "controls: foreign needs another trial to take the context from, got trials=1. "
-            "Raise trials, or leave foreign out."
-        )
+    if ContextControl.FOREIGN.value not in settings.controls:
+        return
+    env = make_trial_env(protocol.env, 1, protocol.options)
+    try:
+        donor_block(env, protocol, next(iter(protocol.blocks())))
+    finally:
+        env.close()
 
 
 def _check_tracks(settings: Settings, protocol: Protocol) -> None:
@@ -178,6 +182,24 @@ def _plan(
             directory = directory / protocol.context_limit.replace(":", "-")
         plans.append(Plan(name, agent, protocol, fitted, directory))
     return plans
+
+
+def _check_same_task(plans: Sequence[Plan]) -> None:
+    """Check that what the runs' own options say of the task is the same for all.
+
+    Raises:
+        ConfigError: If they differ; it names the first difference.
+    """
+    first, *others = [task_options(plan.fitted.options) for plan in plans]
+    for plan, options in zip(plans[1:], others, strict=True):
+        for key in sorted(first.keys() | options.keys()):
+            one, other = (o.get(key, "its default") for o in (first, options))
+            if one != other:
+                raise ConfigError(
+                    f"{key}: must be the same for all that are compared, got {one} of "
+                    f"{plans[0].run} and {other} of {plan.run}. Set {key}=VALUE for all, or "
+                    "evaluate them one by one."
+                )
 
 
 def _names(roots: Sequence[Path]) -> dict[Path, str]:

@@ -58,7 +58,7 @@ class Settings:
     controls: tuple[Literal["cleared", "shuffled", "foreign"], ...] = ("cleared",)
     """Evaluate the same trials once more for each, with another context at each episode's start:
     `cleared` is empty, `shuffled` has the earlier episodes in another order, `foreign` has episodes
-    of another trial."""
+    of a trial in another place."""
     context_limits: tuple[str, ...] = ()
     """Values of the protocol's `context_limit` that are evaluated one by one and compared."""
     replay: tuple[int, ...] | None = None

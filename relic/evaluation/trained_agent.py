@@ -13,9 +13,10 @@ import torch
 
 from envs.core.vector import TrialVectorEnv
 from envs.make import default_protocol, make_trial_env
+from relic.arguments import merged
 from relic.evaluation.controls import limited
 from relic.evaluation.evaluator import ExpertActor
-from relic.evaluation.protocol import Protocol, load_protocol
+from relic.evaluation.protocol import NO_LIMIT, Protocol, load_protocol
 from relic.evaluation.records import policy_digest
 from relic.evaluation.settings import Asked, named_protocol, set_fields
 from relic.policy.loading import (
@@ -222,7 +223,7 @@ def fit_protocol(
     check_programs(agent.root, agent.options, protocol.options)
     remember_programs(protocol.options)
     # The protocol's options come last: they say what the task is.
-    fitted = replace(protocol, options={**agent.options, **protocol.options})
+    fitted = replace(protocol, options=merged(agent.options, protocol.options))
     env = make_trial_env(fitted.env, 1, fitted.options)
     try:
         if protocol.first_trial + protocol.trials > env.num_trials:
@@ -232,7 +233,7 @@ def fit_protocol(
                 f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
             )
         if isinstance(agent, Expert):
-            _check_expert(agent, env)
+            _check_expert(agent, env, protocol)
             return fitted
         shared = trained_on(agent, fitted)
         if shared and not allow_trained:
@@ -253,7 +254,12 @@ def fit_protocol(
     return fitted
 
 
-def _check_expert(expert: Expert, env: TrialVectorEnv) -> None:
+def _check_expert(expert: Expert, env: TrialVectorEnv, protocol: Protocol) -> None:
+    if protocol.context_limit != NO_LIMIT:
+        raise ConfigError(
+            "context_limit: must not be given with expert, whose memory has no limit, got "
+            f"{protocol.context_limit}. Evaluate the run alone."
+        )
     env.reset()
     try:
         env.expert_actions(expert.kind)
@@ -325,7 +331,8 @@ def trained_on(agent: TrainedAgent | Expert, protocol: Protocol) -> list[int]:
     if isinstance(agent, Expert):
         return []
     # Not by programs that only the run names.
-    return known_trials(protocol, agent.env, {**agent.options, **programs_in(protocol.options)})
+    own = merged(agent.options, programs_in(protocol.options))
+    return known_trials(protocol, agent.env, own)
 
 
 def known_trials(protocol: Protocol, env: str, options: Mapping[str, Any]) -> list[int]:

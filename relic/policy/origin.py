@@ -16,6 +16,7 @@ from gymnasium import spaces
 from envs.core.options import keywords
 from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
+from relic.arguments import merged
 from relic.bounded_yaml import parse_yaml
 from relic.files import parse_json, read_sealed_text, write_json
 from relic.schema import ConfigError
@@ -73,7 +74,7 @@ def make_env(policy: Policy, num_envs: int, options: Mapping[str, Any]) -> Trial
         )
     origin = find_origin(policy.checkpoint)
     check_programs(origin.root, origin.options, options)
-    env = make_trial_env(origin.env, num_envs, {**origin.options, **options})
+    env = make_trial_env(origin.env, num_envs, merged(origin.options, options))
     try:
         check_fit(policy, env, "make_env: ")
     except ValueError:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from envs.make import make_trial_env
+from relic.arguments import merged
 from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
@@ -45,7 +46,7 @@ def validation_protocol(config: RunConfig) -> Protocol:
     return Protocol(
         name=f"{config.experiment}-validation",
         env=config.env.id,
-        options={**config.env.options, **part.options},
+        options=merged(config.env.options, part.options),
         trials=part.trials,
         episodes=part.episodes,
         block=part.trials,

@@ -147,7 +147,7 @@ def refused(capsys, *arguments) -> str:
         (["controls=[cleard]"], "Did you mean 'cleared'?"),
         (["controls=[kept]"], "controls[0]: unknown 'kept'"),
         (["controls=[cleared, cleared]"], "controls: must differ"),
-        (["controls=[foreign]", "trials=1"], "controls: foreign needs another trial"),
+        (["controls=[foreign]", "trials=1"], "foreign needs a trial in another place"),
         (["name=mine"], "name: unknown key"),
         (
             ["options.split=train"],

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 
 from envs.core.vector import TrialVectorEnv
+from envs.make import make_trial_env
 from relic.evaluation import controls as controls_module
 from relic.evaluation.controls import ContextControl, TokenLog, donor_block, refill
 from relic.evaluation.evaluator import evaluate, make_env
@@ -17,7 +18,7 @@ from relic.evaluation.protocol import Protocol, Unit
 from relic.noise import Stream, key, keyed_permutation, row_uniforms
 from relic.policy.config import PolicyConfig
 from relic.policy.policy import Policy
-from relic.schema import build
+from relic.schema import ConfigError, build
 from tests.evaluation.conftest import small_protocol
 from tests.memories import CHOICES, SMALL
 
@@ -192,10 +193,38 @@ def test_rows_that_are_out_of_step_fit_into_the_memory(limit, control):
     assert len(lengths) > 2
 
 
-def test_contexts_come_from_the_next_trial_of_the_protocol():
-    protocol = small_protocol(first_trial=1, trials=3, repeats=2, block=4)
+class Halls(Quitter):
+    """Two trials of the task are in one place."""
+
+    def place_of(self, trial):
+        return trial // 2
+
+
+@pytest.mark.parametrize(
+    ("env", "donor_of"),
+    [(Quitter, {1: 2, 2: 3, 3: 4, 4: 5, 5: 1}), (Halls, {1: 2, 2: 4, 3: 4, 4: 1, 5: 1})],
+)
+def test_contexts_come_from_the_next_trial_in_another_place(env, donor_of):
+    protocol = small_protocol(first_trial=1, trials=5, repeats=2, block=4)
     for block in protocol.blocks():
-        donors = donor_block(protocol, block)
+        donors = donor_block(env(1), protocol, block)
         assert (donors.index, donors.num_real) == (block.index, block.num_real)
         for unit, donor in zip(block.units, donors.units, strict=True):
-            assert donor == Unit({1: 2, 2: 3, 3: 1}[unit.trial], unit.repeat)
+            assert donor == Unit(donor_of[unit.trial], unit.repeat)
+
+
+def test_contexts_of_one_place_alone_are_refused():
+    protocol = small_protocol(first_trial=2, trials=2, repeats=1, block=2)
+    (block,) = protocol.blocks()
+    with pytest.raises(
+        ConfigError, match=r"foreign needs a trial in another place .* got 2 in one"
+    ):
+        donor_block(Halls(1), protocol, block)
+
+
+def test_the_place_of_a_trial_in_houses_is_its_house():
+    env = make_trial_env(
+        "relic/Houses-v0", 1, {"split": "val", "size": "small", "houses": [7, 8, 9]}
+    )
+    assert [env.place_of(trial) for trial in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    env.close()

@@ -1,6 +1,7 @@
 """Experts by the protocols of agents: alone, beside a run, and as the ceiling of its context."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from envs.make import make_trial_env
 from relic.evaluate import evaluate as run_command
 from relic.evaluation.evaluator import ExpertActor, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
+from relic.evaluation.trained_agent import Expert, chosen_protocol, fit_protocol
 from relic.evaluation.worth import with_oracle
 from relic.schema import build
 
@@ -86,11 +88,27 @@ def test_shares_are_those_of_the_oracles_margin():
             ["expert=memory", "protocol=houses_small_val", "context_limits=[none,last:9]"],
             "context_limits: must not be given with expert",
         ),
+        (
+            ["expert=memory", "protocol=revisits_val", "context_limit=last:8"],
+            "context_limit: must not be given with expert",
+        ),
     ],
 )
 def test_what_an_expert_cannot_do_is_refused(keys, message, capsys):
     assert run_command(keys) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_protocol_does_not_name_of_the_task_is_as_the_run_had_it():
+    own = {"task": {"turn_deg": 14.3, "max_episode_steps": 80, "max_goals": 3}, "sensors": []}
+    expert = Expert("memory", Path("."), "relic/Houses-v0", own)
+    protocol = chosen_protocol("houses_small_changing", {"options.resolution": 16}).protocol
+    options = fit_protocol(expert, protocol).options
+    assert options["sensors"] == []
+    assert options["task"] == {
+        "turn_deg": 14.3, "max_episode_steps": 100, "max_goals": None, "fixed_goal": False,
+    }  # fmt: skip
+    assert own["task"]["max_episode_steps"] == 80
 
 
 def test_an_environment_without_an_oracle_says_so(tmp_path, capsys):

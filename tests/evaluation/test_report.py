@@ -91,7 +91,7 @@ def test_curves_can_be_saved_as_they_are():
     lines = base64.b64decode(names[0][1]).decode().splitlines()
     curve = summary["metrics"]["success"]
     for i, row in enumerate(csv.DictReader(lines)):
-        assert (int(row["episodes"]), int(row["trials"])) == (i, curve["count"][i])
+        assert (int(row["episodes"]), int(row["trials_with_repeats"])) == (i, curve["count"][i])
         for part in ("mean", "low", "high", "cleared_mean"):
             assert (float(row[part]) if row[part] else None) == curve[part][i]
 

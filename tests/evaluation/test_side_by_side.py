@@ -75,6 +75,17 @@ def test_table_holds_the_numbers_of_the_summaries():
     assert "2,000,000" in two
 
 
+def test_all_are_compared_at_the_same_late_episode():
+    """Trials of so many steps have more episodes where these are shorter."""
+    few = made_up("b", lengths=(4, 5, 6))
+    found = [e["metrics"]["return"] for e in side_by_side([made_up(), few])["entries"]]
+    assert [m["to_episode"] for m in found] == [3, 3]
+    for entry, m in zip((made_up(), few), found, strict=True):
+        mean = entry.summary["metrics"]["return"]["mean"]
+        assert m["late"]["mean"] == mean[3]
+        assert m["gain"]["mean"] == pytest.approx(mean[3] - mean[0])
+
+
 def test_plots_have_a_line_per_entry_and_a_panel_per_run():
     comparison = side_by_side([made_up(run, s, s / 10) for run in ("a", "b") for s in (20, 10)])
     (axes,) = plot_curves(comparison, "return").axes
@@ -153,3 +164,19 @@ def test_a_comparison_of_runs_lies_beside_them(run):
 def test_no_run_is_refused(capsys):
     assert main(["run=[]"]) == 2
     assert "run: must name at least one run" in capsys.readouterr().err
+
+
+def test_runs_of_other_tasks_are_not_compared(run, tmp_path, capsys):
+    """What a protocol does not name is as each run had it."""
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("size: 4", "size: 5"))
+    task = {"env": "relic/Darkroom-v0", "options": {"split": "test"}, "trials": 2, "episodes": 2}
+    (tmp_path / "open.yaml").write_text(json.dumps(task))
+    keys = [f"run=[{run},{other}]", f"protocol={tmp_path / 'open.yaml'}", "progress=false"]
+    assert main([*keys, "controls=[]", f"out={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr().err
+    assert "options.size: must be the same for all that are compared, got 4 of run and 5" in said
+    assert not (tmp_path / "out").exists()
+    assert main([*keys, "controls=[]", f"out={tmp_path / 'out'}", "options.size=4"]) == 0

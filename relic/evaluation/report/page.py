@@ -38,7 +38,7 @@ _EXPLAINED = {
     "shuffled": "before each episode the earlier ones of the trial are put into another order, "
     "each whole. If order does not matter, this curve is the agent's.",
     "foreign": "before each episode the agent remembers as many episodes, but those that it had in "
-    "another trial. What it gains here does not depend on the place.",
+    "a trial in another place. What it gains here does not depend on the place.",
 }
 _GROUPS = {"by_area": ("size of the house", "houses"), "by_goal": ("goal category", "goal")}
 
@@ -203,7 +203,12 @@ def _gains(summary: Mapping[str, Any]) -> str:
 
 def _numbers(curve: Mapping[str, Any], measure: str) -> str:
     controls = controls_of(curve)
-    head = ["episodes", "mean and 95 % interval", "trials", *(CONTROL_WORDS[c] for c in controls)]
+    head = [
+        "episodes",
+        "mean and 95 % interval",
+        "trials, with repeats",
+        *(CONTROL_WORDS[c] for c in controls),
+    ]
     rows = []
     for i, count in enumerate(curve["count"]):
         own, *others = (
@@ -217,7 +222,7 @@ def _numbers(curve: Mapping[str, Any], measure: str) -> str:
 def _download(measure: str, curve: Mapping[str, Any]) -> str:
     """Return a link that saves a measure's curves as a CSV file; shares stay between 0 and 1."""
     columns = [f"{prefix}{part}" for prefix in _prefixes(curve) for part in _PARTS]
-    lines = [",".join(["episodes", "trials", *columns])]
+    lines = [",".join(["episodes", "trials_with_repeats", *columns])]
     for i, count in enumerate(curve["count"]):
         values = (at(curve[column], i) for column in columns)
         lines.append(

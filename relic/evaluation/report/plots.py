@@ -92,7 +92,7 @@ def plot_curve(
     legend_above(figure, main)
     if uneven:
         axes[1, 0].bar(range(len(counts)), counts, color=AGENT.colour, alpha=0.5)
-        axes[1, 0].set_ylabel("trials")
+        axes[1, 0].set_ylabel("trials, with repeats")
     episodes_axis(axes[-1, 0])
     return figure
 

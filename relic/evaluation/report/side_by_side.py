@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from relic.evaluation.curves import RISING, Interval, interval, tabulate, varies
+from relic.evaluation.curves import RISING, Interval, gain, interval, tabulate, varies
 from relic.evaluation.protocol import limit_words
 from relic.evaluation.records import Record
 from relic.evaluation.report.html import document, picture, table
@@ -69,11 +69,15 @@ def side_by_side(entries: Sequence[Entry]) -> dict[str, Any]:
         `protocol`, `protocol_hash` and `entries`, each with `name`, `run`, `checkpoint`,
         `env_steps`, `protocol_hash`, `context_limit`, `trained_steps`, `trained_episodes`, and
         under `metrics.<name>`: `mean`, `low`, `high` by episode index, `first` and `late` (the
-        means at the indices that the gain is between, `to_episode` the later), `gain`, `area`,
+        means at the indices that the gain is between, `to_episode` the later, which is the same
+        for all entries), `gain`, `area`,
         `tail` (as the area, over the last quarter of the episodes) and `difference`: of the area
         to the first entry's, paired over trials.
     """
     names = _names(entries)
+    # One for all, or a head over them would be wrong of some: where trials are limited by steps,
+    # not all have as many episodes.
+    late = {m: min(tabulate(e.records, m).late for e in entries) for m in _measures(entries)}
     return {
         "format": 1,
         "protocol": entries[0].summary["protocol"],
@@ -84,7 +88,7 @@ def side_by_side(entries: Sequence[Entry]) -> dict[str, Any]:
                 "run": entry.run,
                 "checkpoint": entry.checkpoint,
                 **{fact: entry.summary[fact] for fact in _FACTS},
-                "metrics": {m: _measure(entry, entries[0], m) for m in _measures(entries)},
+                "metrics": {m: _measure(entry, entries[0], m, late[m]) for m in late},
             }
             for name, entry in zip(names, entries, strict=True)
         ],
@@ -180,7 +184,7 @@ def plot_by_steps(comparison: Mapping[str, Any], name: str) -> Figure:
     series = _series(comparison["entries"])
     runs = list(dict.fromkeys(series))
     figure, grid = _grid(len(runs))
-    late = max(entry["metrics"][name]["to_episode"] for entry in comparison["entries"])
+    late = comparison["entries"][0]["metrics"][name]["to_episode"]
     for axes, run in zip(grid.flat, runs, strict=False):
         of_run = (
             entry
@@ -256,8 +260,8 @@ def _measures(entries: Sequence[Entry]) -> list[str]:
     return [name for name in RISING if all(name in measures for measures in having)]
 
 
-def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
-    curve, gain = entry.summary["metrics"][name], entry.summary["gain"][name]
+def _measure(entry: Entry, first: Entry, name: str, late: int) -> dict[str, Any]:
+    curve = entry.summary["metrics"][name]
 
     def at(index: int) -> Interval:
         return {part: curve[part][index] for part in ("mean", "low", "high")}
@@ -267,10 +271,10 @@ def _measure(entry: Entry, first: Entry, name: str) -> dict[str, Any]:
     tail_U = table.value_UI[:, common - -(-common // 4) : common].mean(axis=1)
     return {
         **{part: curve[part] for part in ("mean", "low", "high", "count")},
-        "first": at(gain["from_episode"]),
-        "late": at(gain["to_episode"]),
-        "to_episode": gain["to_episode"],
-        "gain": {part: gain[part] for part in ("mean", "low", "high")},
+        "first": at(0),
+        "late": at(late),
+        "to_episode": late,
+        "gain": gain(table, late),
         "area": entry.summary["area"][name],
         "tail": interval(tail_U, table.cluster_U),
         "difference": None if entry is first else _difference(entry, first, name),
@@ -295,7 +299,7 @@ def _unit(record: Record) -> tuple[int, int]:
 
 def _cells(comparison: Mapping[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
     entries = comparison["entries"]
-    late = max(entry["metrics"][name]["to_episode"] for entry in entries)
+    late = entries[0]["metrics"][name]["to_episode"]
     head = [title.format(late=late) for title in _HEAD]
     return head, [list(_row(entry, name)) for entry in entries]
 
