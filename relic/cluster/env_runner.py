@@ -21,7 +21,7 @@ from torch import Tensor
 from envs.core.vector import TrialVectorEnv
 from relic.cluster.job import FACTS, Facts, run_of
 from relic.ppo.collector import Collector
-from relic.ppo.loop import renew_context, restore_memory
+from relic.ppo.loop import order_for, renew_context, restore_memory
 from relic.run.components import build_collector, build_envs, build_policy, build_rollout
 from relic.run.encoder import name_encoder
 from relic.run.run_directory import RunDirectory
@@ -119,6 +119,9 @@ class ReLICEnvRunner(EnvRunner):
         if order.begin == 0:
             collector.begin_rollout()
         elif not self._is_renewed:
+            # As the learner has done since: it shuffles the order that its update saw.
+            schedule = self.run.schedule
+            order_for(schedule.table[order.begin // schedule.chunk - 1], rollout, self.run.updates)
             renew_context(
                 collector, self.run.updates, draw=order.draw, precision=self.run.ppo.precision
             )

@@ -46,7 +46,7 @@ class RecallHead(GoalLocationHead):
             uniform_NT: Decides which category; where none was in view, the goal stays.
         """
         config, observation = self.config, batch.observation
-        in_view_NTC, place_NTC2 = self._in_view(observation)
+        in_view_NTC, place_NTC2 = self._in_view(observation, config.least_pixels)
         last_NTC = last_in_view(in_view_NTC)
         known_NTC = last_NTC >= 0
         # The k-th known category: where as many are known up to it, it itself included.
@@ -72,30 +72,35 @@ class RecallHead(GoalLocationHead):
         The metrics are the share of steps that have something to recall, and how far the guess is
         off in them, times that share.
         """
-        target = self._target(batch.observation)
+        target = self._target(batch)
         seen = (target[..., 0] > 0.5).float()
         loss, error = guess_errors(output, target[..., None, 1:])
         return AuxiliaryLosses(
             {"recall_loss": loss * seen}, {"recall_share": seen, "recall_error": error * seen}
         )
 
-    def _target(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def _target(self, batch: SequenceBatch) -> Tensor:
         """Return whether the goal was in view, and where it was last, (N, T, 3)."""
-        if self.config.seen is not None:
-            return observation[self.config.target]
+        config, observation = self.config, batch.observation
+        # What is observed of recall holds for the order of time. In a context that is passed as a
+        # whole, shuffled as it may be, its own order decides what can be recalled.
+        if config.seen is not None and not (batch.whole and config.seen in observation):
+            return observation[config.target]
         # Steps that begin inside a trial (behind a constant prefix) do not show what came before.
         # What was in view since then is later, so its answers are right; the others are missing.
-        in_view_NTC, place_NTC2 = self._in_view(observation)
-        return answers(last_in_view(in_view_NTC), place_NTC2, observation[self.config.goal].long())
+        in_view_NTC, place_NTC2 = self._in_view(observation, 1)
+        return answers(last_in_view(in_view_NTC), place_NTC2, observation[config.goal].long())
 
-    def _in_view(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _in_view(
+        self, observation: Mapping[str, Tensor], least_pixels: int
+    ) -> tuple[Tensor, Tensor]:
         """Return which categories are in view, (N, T, C), and their places, (N, T, C, 2)."""
         config = self.config
         if config.seen is None:
             found = self._find(observation)
             return found.evidence_G >= config.least_evidence, found.place_G2
         seen_NTC4 = self._seen(observation)
-        in_view_NTC = (seen_NTC4[..., 0] > 0.5) & (seen_NTC4[..., 1] >= config.least_pixels)
+        in_view_NTC = (seen_NTC4[..., 0] > 0.5) & (seen_NTC4[..., 1] >= least_pixels)
         heading_NT11 = observation[config.heading].float().unsqueeze(-2)
         offset_NTC2 = into_frame(seen_NTC4[..., 2:], heading_NT11)
         return in_view_NTC, observation[config.position].float().unsqueeze(-2) + offset_NTC2

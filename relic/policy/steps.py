@@ -28,12 +28,14 @@ class SequenceBatch:
         prev_action: Those of the steps before, in the same shape; not looked at where an episode
             starts.
         episode_starts: bool (N, T).
+        whole: Nothing else is in the context in which they are passed: they have no prefix.
     """
 
     observation: Mapping[str, Tensor]
     action: Tensor
     prev_action: Tensor
     episode_starts: Tensor
+    whole: bool = False
 
 
 @dataclass(slots=True)

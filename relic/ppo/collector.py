@@ -149,7 +149,8 @@ class Collector(RolloutSource):
         """Act until `until` columns are filled."""
         for group in self.groups:
             # What is remembered as the chunk begins is the constant prefix of a partial update's
-            # pass.
+            # pass. The one before is let go of first: each may be as large as the memory.
+            group.prefix = group.state.memory
             group.prefix = group.state.memory.snapshot()
         # While the policy acts for one group, the environments of the others simulate.
         for column in range(self.rollout.size, until):

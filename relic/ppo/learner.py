@@ -351,6 +351,7 @@ class Learner:
             span = (planned.begin, planned.at_step)
             shown = rollout.in_context(rollout.expert_action, rows_K, *span)
             batch = replace(batch, action=shown.to(device))
+        batch = replace(batch, whole=prefix is None)
         # The layers that were dropped while acting; a prefix knows them itself.
         dropped = group.depth_mask(rows_K) if prefix is None else None
         with self.ppo.precision.autocast(device):

@@ -23,6 +23,7 @@ from relic.ppo.final_values import (
     refresh_final_values,
 )
 from relic.ppo.learner import Learner
+from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, UpdateKind, UpdateSchedule
 from relic.ppo.source import RolloutSource
 
@@ -69,9 +70,7 @@ def run_rollout(
         bootstrap_N = collector.bootstrap_value()
         times = collector.take_times()
         began = time.perf_counter()
-        if planned.kind is UpdateKind.FULL and learner.updates.full_order is FullOrder.TIME:
-            # The pass reads the context from its beginning, so no memory of another order enters.
-            rollout.restore_time_order()
+        order_for(planned, rollout, learner.updates)
         metrics = learner.update(
             rollout,
             planned,
@@ -93,6 +92,13 @@ def run_rollout(
             times["refresh"] = time.perf_counter() - began
         episodes, crashes = collector.take_episodes(), collector.take_crashes()
         yield UpdateReport(planned, collector.env_steps, metrics, episodes, crashes, times)
+
+
+def order_for(planned: PlannedUpdate, rollout: Rollout, updates: UpdatesConfig) -> None:
+    """Bring the context into the order that an update sees."""
+    if planned.kind is UpdateKind.FULL and updates.full_order is FullOrder.TIME:
+        # The pass reads the context from its beginning, so no memory of another order enters.
+        rollout.restore_time_order()
 
 
 def renew_context(

@@ -139,6 +139,8 @@ def plan_memory(
         rows=rows, num_steps=num_steps, demonstrations=demonstrations,
     )  # fmt: skip
     cache = policy.memory.bytes_per_row(num_steps, config.rollout.torch_cache_dtype) * rows
+    if not policy.config.memory_can.keeps_steps:
+        cache *= 2  # as it was when the chunk began: such memories write over what they hold
     weights = sum(p.nbytes for p in policy.parameters())
     learned = sum(p.nbytes for p in policy.parameters() if p.requires_grad)
     activations = activation_bytes(config, policy, rows)

@@ -151,8 +151,10 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the steps are done."""
-        return self.env_steps >= self.config.total_steps
+        """Whether the steps are done, rounded up to whole rollouts."""
+        rollout = self.parts.rollout
+        under_way = 0 < rollout.size < rollout.num_steps
+        return self.env_steps >= self.config.total_steps and not under_way
 
     def resume(self) -> None:
         """Take up the newest checkpoint of the run directory, if there is one.

@@ -64,6 +64,18 @@ def test_split_equals_the_local_run(local, tmp_path, start):
 
 
 @pytest.mark.slow
+def test_split_follows_the_order_of_updates_and_ends_with_a_rollout(tmp_path, start):
+    """Some full updates are in the order of time, and the steps end inside the last rollout."""
+    order = {"updates.full_per_rollout": 2, "updates.full_order": "time", "updates.shuffle": True}
+    options = {**order, "total_steps": 1400}
+    train(start(tmp_path / "split", **SPLIT, **options))
+    alone = train_locally(tmp_path / "alone", **options)
+    assert distance(alone, tmp_path / "split") <= 1e-6
+    assert_same_metrics(alone, tmp_path / "split")
+    assert metrics(tmp_path / "split")[-1]["env_steps"] == 1536
+
+
+@pytest.mark.slow
 def test_colocated_equals_the_local_run(local, tmp_path, start):
     train(start(tmp_path / "run"))
     assert distance(local, tmp_path / "run") <= 1e-6

@@ -1,5 +1,7 @@
 """The recall of where the goal was last in view: its loss, and what it may know."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -208,3 +210,29 @@ def test_with_pictures_what_is_in_view_only_answers() -> None:
     blank = {**batch.observation, "detections": torch.zeros_like(batch.observation["detections"])}
     blind = SequenceBatch(blank, batch.action, batch.prev_action, batch.episode_starts)
     assert torch.equal(policy.evaluate_actions(batch).value, policy.evaluate_actions(blind).value)
+
+
+def test_in_a_whole_context_its_own_order_decides_what_can_be_recalled() -> None:
+    """The environment tells recall in the order of time, and knows no shuffle."""
+    batch = detecting_batch()
+    head = make_teacher(relabelled=0.3).auxiliary["recall"]
+    order = torch.randperm(STEPS, generator=torch.Generator().manual_seed(5))
+    shuffled = {key: values[:, order] for key, values in batch.observation.items()}
+    context = replace(batch, observation=shuffled)
+    assert torch.equal(head._target(context), shuffled["goal_recall"])  # pyright: ignore
+    target = head._target(replace(context, whole=True))  # pyright: ignore
+    known = 0
+    for n in range(ROWS):
+        for t in range(STEPS):
+            goal = int(shuffled["goal"][n, t])
+            seen = shuffled["detections"][n, : t + 1].view(-1, CATEGORIES, 4)[:, goal]
+            steps = seen[:, 0].nonzero()[:, 0].tolist()
+            assert float(target[n, t, 0]) == bool(steps)
+            if steps:
+                ahead, aside = seen[steps[-1], 2:].tolist()
+                heading = float(shuffled["compass"][n, steps[-1]])
+                forward, right = shuffled["gps"][n, steps[-1]].tolist()
+                at = complex(forward, -right) + complex(ahead, -aside) * np.exp(1j * heading)
+                assert target[n, t, 1:].tolist() == pytest.approx([at.real, -at.imag], abs=1e-4)
+                known += 1
+    assert 5 < known < ROWS * STEPS - 3

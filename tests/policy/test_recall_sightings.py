@@ -131,8 +131,8 @@ def test_behind_a_cut_only_what_was_in_view_since_is_answered():
     """A constant prefix is no part of the steps, so what was last in view in it has no loss."""
     batch, cut = make_batch(), 8
     head = make_policy(least_evidence=2.0).auxiliary["recall"]
-    whole = head._target(batch.observation)[:, cut:]  # pyright: ignore
-    part = head._target(after(batch, cut).observation)  # pyright: ignore
+    whole = head._target(batch)[:, cut:]  # pyright: ignore
+    part = head._target(after(batch, cut))  # pyright: ignore
     known, known_before = part[..., 0] > 0, whole[..., 0] > 0
     assert torch.equal(part[known], whole[known])
     assert known.any()

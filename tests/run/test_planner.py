@@ -19,6 +19,28 @@ from .conftest import ROOT
 SIZES = {"policy.transformer": {"num_layers": 2, "num_heads": 2, "width": 16, "mlp_width": 32}}
 
 
+def held(*roots):
+    """Return the bytes of all tensors that objects lead to, shared ones once."""
+    sizes, known, waiting = {}, set(), [*roots]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in known:
+            continue
+        known.add(id(one))
+        if isinstance(one, torch.Tensor):
+            storage = one.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(one, list | tuple):
+            waiting.extend(one)
+        elif isinstance(one, dict):
+            waiting.extend(one.values())
+        elif type(one).__module__.startswith("relic.policy.memory"):
+            names = [n for kind in type(one).__mro__ for n in getattr(kind, "__slots__", ())]
+            names += vars(one) if hasattr(one, "__dict__") else ()
+            waiting.extend(getattr(one, name, None) for name in names)
+    return sum(sizes.values())
+
+
 @pytest.fixture
 def policy():
     def make(**overrides):
@@ -70,6 +92,26 @@ def test_keys_that_are_kept_are_planned_for(policy, checkpoints):
     )
     # Without checkpoints the pass holds them anyway; with them, a copy of 2 x 2 layers x 16.
     assert keeping - plain == (400 * 4 * 2 * 2 * 16 if checkpoints else 0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"policy.transformer.attention_window": 64},
+        {"ablation": "rl2_gru"},
+        {"ablation": "transformer_xl"},
+        {"ablation": "memo"},
+        {"ablation": "delta_rule"},
+    ],
+    ids=str,
+)
+def test_what_a_chunk_began_with_is_planned_for(policy, overrides):
+    config = compose({"experiment": "darkroom", **SIZES, **overrides})
+    built = policy(**overrides)
+    planned = planner.plan_memory(config, built, rows=8).cache
+    state = built.initial_state(8, config.rollout.num_steps).memory
+    assert 0.9 * planned < held(state, state.snapshot()) < 1.1 * planned
 
 
 def test_a_lesson_is_planned_for_as_the_long_pass_that_it_is():

@@ -158,6 +158,26 @@ def test_saves_in_two_rollouts_do_not_mix_their_steps(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+def test_a_run_has_finished_when_its_last_rollout_has(tmp_path, monkeypatch):
+    """Rollouts have 512 steps, so 600 are done in the middle of the second one."""
+    monkeypatch.chdir(tmp_path)
+    config = compose({**dict(key.split("=") for key in TINY), "total_steps": "600"})
+    trainer = Trainer(replace(config, run_dir="run"), join_ranks("cpu"))
+    for _ in trainer.updates(lambda: trainer.env_steps > 600):
+        pass
+    assert trainer.env_steps == 640
+    assert not trainer.is_finished
+    trainer.close()
+    again = Trainer(replace(config, run_dir="run"), join_ranks("cpu"))
+    again.resume()
+    assert not again.is_finished
+    for _ in again.updates(lambda: False):
+        pass
+    assert again.env_steps == 1024
+    assert again.is_finished
+    again.close()
+
+
 def test_a_finished_run_says_so_and_can_be_prolonged(tmp_path, train):
     run_dir = tmp_path / "run"
     train(f"run_dir={run_dir}", "total_steps=512")
