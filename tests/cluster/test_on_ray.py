@@ -67,7 +67,9 @@ def test_split_equals_the_local_run(local, tmp_path, start):
 def test_split_follows_the_order_of_updates_and_ends_with_a_rollout(tmp_path, start):
     """Some full updates are in the order of time, and the steps end inside the last rollout."""
     order = {"updates.full_per_rollout": 2, "updates.full_order": "time", "updates.shuffle": True}
-    options = {**order, "total_steps": 1400}
+    # Short episodes, so that there are some to shuffle before the first of these updates, and a
+    # rate at which the agent soon attends to their order.
+    options = {**order, "total_steps": 1400, "env.options.horizon": 8, "ppo.lr": 0.03}
     train(start(tmp_path / "split", **SPLIT, **options))
     alone = train_locally(tmp_path / "alone", **options)
     assert distance(alone, tmp_path / "split") <= 1e-6
