@@ -39,7 +39,7 @@ from relic.ppo.loss import (
     ppo_loss,
     with_auxiliary,
 )
-from relic.ppo.reduction import GradientBuffer, Reduction, check_moments
+from relic.ppo.reduction import GradientBuffer, Reduction, check_moments, forget_unmoved
 from relic.ppo.returns import TimeLimit, find_ends, gae
 from relic.ppo.rollout import Rollout
 from relic.ppo.schedule import PlannedUpdate, PrefixGradient, UpdateKind
@@ -87,7 +87,7 @@ class Learner:
             updates: When updates are, and which steps their losses cover.
             num_envs: Rows of this process.
             num_steps: Steps per row and rollout.
-            total_steps: Environment steps of the run, which schedules span.
+            total_steps: Environment steps of the run, whole rollouts, which schedules span.
             seed: Of minibatches and shuffles.
             time_limit: Used where `ppo.time_limit` is not set.
             reduction: How ranks talk; None is one process.
@@ -97,7 +97,7 @@ class Learner:
         """
         self.reduction = reduction or Reduction()
         world = self.reduction.world_size
-        rows = num_envs * world
+        self._world_rows = rows = num_envs * world
         self.schedule = check_learning(ppo, updates, num_envs=rows, num_steps=num_steps)
         check_ranks(ppo, updates, num_envs=rows, ranks=world)
         self.policy = policy
@@ -145,7 +145,7 @@ class Learner:
             planned: What the loss covers.
             groups: Rows that acted together, with what they remembered as the chunk began.
             bootstrap_N: Value of what follows the last step.
-            env_steps: Environment steps of the run so far, for the schedules.
+            env_steps: Environment steps of the run so far. Schedules are read as the chunk began.
 
         Returns:
             Metrics, means over the optimiser steps unless their name says otherwise.
@@ -153,9 +153,10 @@ class Learner:
         Raises:
             NonFiniteLossError: Before a step that would not be finite.
         """
-        rate = self.ppo.learning_rate_at(env_steps, self.total_steps)
+        rate = self.ppo.learning_rate_at(self._began(planned, env_steps), self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        forget_unmoved(self.optimizer)
         update = self.prepare(
             rollout, planned, groups=groups, bootstrap_N=bootstrap_N, env_steps=env_steps
         )
@@ -201,10 +202,18 @@ class Learner:
             gamma=self.ppo.gamma,
             gae_lambda=self.ppo.gae_lambda,
         )
-        ent_coef = self.ppo.entropy_coefficient_at(env_steps, self.total_steps)
-        rows = rollout.num_envs * self.reduction.world_size
-        objective = self.ppo.objective_at(env_steps - size * rows)  # as when the rollout began
+        began = self._began(planned, env_steps)
+        ent_coef = self.ppo.entropy_coefficient_at(began, self.total_steps)
+        # As when the rollout began.
+        objective = self.ppo.objective_at(env_steps - size * self._world_rows)
         return UpdateBatch(rollout, planned, groups, advantage_NT, ret_NT, ent_coef, objective)
+
+    def _began(self, planned: PlannedUpdate, env_steps: int) -> int:
+        """Return the environment steps of the run as the update's chunk began.
+
+        Schedules are read there: at its end, a run's last updates would have the rate of no update.
+        """
+        return env_steps - (planned.at_step - planned.chunk_from) * self._world_rows
 
     def _steps(self, update: UpdateBatch) -> Iterator[StepRecord]:
         """Take the optimiser steps of an update, until the policy has moved too far."""

@@ -151,3 +151,20 @@ def check_moments(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(
                     f"optimizer: moments of a parameter must have the shapes {shapes}, got {found}."
                 )
+
+
+def forget_unmoved(optimizer: torch.optim.Optimizer) -> None:
+    """Let an Adam begin anew with each parameter that had no gradient yet.
+
+    Its moments are scaled up by what they lack after so many steps. Those of a parameter that was
+    left out at first, such as the actor's while only lessons are taught, lack as much as after the
+    first step, and the second moment far more than the first: without this, its next hundred steps
+    would be three to six times too large.
+    """
+    moved = [p for p, own in optimizer.state.items() if own]
+    if not moved:
+        return
+    had_gradient = torch.stack([optimizer.state[p]["exp_avg_sq"].any() for p in moved])
+    for parameter, had in zip(moved, had_gradient.tolist(), strict=True):
+        if not had:
+            del optimizer.state[parameter]

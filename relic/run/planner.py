@@ -135,7 +135,7 @@ def plan_memory(
     num_steps = config.rollout.num_steps
     demonstrations = config.ppo.expert_steps > 0
     rollout = rollout_bytes(
-        policy.stored_space.spaces, policy.action_space,
+        policy.stored_space.spaces, policy.action_space, policy.stored_dtypes,
         rows=rows, num_steps=num_steps, demonstrations=demonstrations,
     )  # fmt: skip
     cache = policy.memory.bytes_per_row(num_steps, config.rollout.torch_cache_dtype) * rows
@@ -169,6 +169,7 @@ def plan_memory(
 def rollout_bytes(
     stored: Mapping[str, spaces.Space],
     action_space: spaces.Space,
+    dtypes: Mapping[str, torch.dtype],
     *,
     rows: int,
     num_steps: int,
@@ -180,7 +181,8 @@ def rollout_bytes(
     action = _space_bytes(action_space) * (2 if demonstrations else 1)
     # Log-prob, value, final value and reward are float32; four flags; the context's order.
     scalars = 4 * 4 + 4 + 8
-    per_step = sum(_space_bytes(s) for s in stored.values()) + action + scalars
+    observed = sum(_size(space) * dtypes[key].itemsize for key, space in stored.items())
+    per_step = observed + action + scalars
     return per_step * rows * num_steps
 
 
@@ -230,4 +232,8 @@ def human(size: float) -> str:
 
 def _space_bytes(space: spaces.Space) -> int:
     assert space.dtype is not None
-    return int(np.prod(space.shape or (), dtype=np.int64)) * np.dtype(space.dtype).itemsize
+    return _size(space) * np.dtype(space.dtype).itemsize
+
+
+def _size(space: spaces.Space) -> int:
+    return int(np.prod(space.shape or (), dtype=np.int64))

@@ -201,6 +201,19 @@ def test_lessons_alone_come_first_and_in_every_update(training):
     assert not torch.equal(built.policy.features.weight, first["features.weight"])
 
 
+def test_what_lessons_left_alone_then_learns_as_from_its_first_step(training):
+    """Adam's estimates for it do not count the steps in which it had no gradient."""
+    built = train_with_lesson(training, 0.5, lr=1e-2, lesson_steps=300)
+    built.run(3)
+    per_rollout = 4 * 2  # updates and minibatches
+    steps = {
+        name: int(built.learner.optimizer.state[parameter]["step"])
+        for name, parameter in built.policy.named_parameters()
+    }
+    assert steps["auxiliary.clock.guess.weight"] == 3 * per_rollout
+    assert steps["features.weight"] == per_rollout
+
+
 def test_lessons_alone_without_a_lesson_are_refused(training):
     with pytest.raises(ValueError, match=r"ppo\.lesson_steps: must be 0"):
         train_with_lesson(training, 0.0, lesson_steps=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from relic.run import footprint, planner
-from relic.run.components import build_envs, build_policy
+from relic.run.components import build_envs, build_policy, build_rollout
 from relic.run.compose import compose
 from relic.schema import ConfigError
 
@@ -92,6 +92,16 @@ def test_keys_that_are_kept_are_planned_for(policy, checkpoints):
     )
     # Without checkpoints the pass holds them anyway; with them, a copy of 2 x 2 layers x 16.
     assert keeping - plain == (400 * 4 * 2 * 2 * 16 if checkpoints else 0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_rollout_holds_features_in_their_own_type(dtype):
+    keys = {"experiment": "houses_small", "rollout": {"num_envs": 16, "num_steps": 8}}
+    config = compose({**keys, "policy.encoder.feature_dtype": dtype})
+    built = build_policy(config, build_envs(config, range(1))[0], torch.device("cpu"))
+    rollout = build_rollout(config, built, range(16), "cpu")
+    assert rollout.observation["rgb_features"].dtype is getattr(torch, dtype)
+    assert planner.plan_memory(config, built, rows=16).rollout == rollout.nbytes
 
 
 @pytest.mark.parametrize(

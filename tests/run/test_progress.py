@@ -70,3 +70,15 @@ def test_the_bar_ends_where_the_run_ends(tmp_path, capsys):
     assert "steps: 1,024, in 2 rollouts of 512 (total_steps=600, rounded" in capsys.readouterr().err
     assert trainer.env_steps == 1024
     assert "1,024 of 1,024 (100 %)" in (tmp_path / "live.html").read_text()
+
+
+def test_schedules_span_the_steps_that_are_done(tmp_path):
+    """The rate reaches its end with the last rollout, not somewhere within it."""
+    keys = dict(key.split("=") for key in TINY) | {"run_dir": str(tmp_path), "total_steps": "600"}
+    schedule = {"ppo.lr_anneal": "linear", "ppo.lr_end": "0", "ppo.warmup_steps": "0"}
+    trainer = Trainer(compose(keys | schedule | {"ppo.lr": "1e-3"}), ALONE)
+    try:
+        rates = [metrics["lr"] for metrics in trainer.updates(lambda: False)]
+    finally:
+        trainer.close()
+    assert rates == pytest.approx([1e-3 * (8 - done) / 8 for done in range(8)])
