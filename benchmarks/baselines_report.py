@@ -146,6 +146,7 @@ EXPERIMENTS = {
         rows=("relic", *PARTS, *(row for row in BASELINES if row not in _NOT_HERE)),
         keys={
             "ppo.clone_steps": "1_100_000",
+            "updates.full_per_rollout": "1",
             "validation.every_rollouts": "null",
             "checkpoint.best_metric": "null",
         },

@@ -44,6 +44,17 @@ def _result(row: str, seed: int, offset: float, speed: float) -> Result:
     return measured(row, seed, records, speed, EXPERIMENTS["darkroom"])
 
 
+@pytest.mark.parametrize("experiment", ["darkroom", "houses_small_detections"])
+def test_results_that_are_kept_are_of_what_would_be_trained(experiment):
+    """Else the documented command refuses them."""
+    from baselines_report import EXPERIMENTS, Results
+
+    kept = BENCHMARKS.parent / "docs" / "baselines" / f"{experiment}.json"
+    total_steps = EXPERIMENTS[experiment].total_steps
+    total_steps = total_steps or compose({"experiment": experiment}).total_steps
+    assert Results(kept, experiment, total_steps).get("relic", 0) is not None
+
+
 def test_the_table_has_the_mean_over_seeds_and_each_of_them(tmp_path):
     from baselines_report import EXPERIMENTS, lines_of, plot, table
 

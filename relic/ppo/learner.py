@@ -273,14 +273,16 @@ class Learner:
         sums = torch.zeros((), device=device)
         drift_max, first_drift = torch.zeros(2, device=device)
         # A lesson passes all steps so far, of the same rows.
-        begin = 0 if self._lessons.are_in(update) else planned.begin
+        begin = 0 if self._lessons.are_in(update, epoch) else planned.begin
         limit = microbatch_rows(len(rows), planned.at_step - begin, self.ppo.microbatch_tokens)
         for group, rows_K in update.microbatches(rows, limit):
             loss, drift = self._learn(
                 update, group, rows_K, moments, count=count, keeps=keeps, first=step == 0
             )
             # After the backward pass, which has freed what the first pass computed.
-            lesson = self._lessons.teach(update, group, rows_K, draw=draw, num_rows=num_rows)
+            lesson = self._lessons.teach(
+                update, group, rows_K, epoch=epoch, draw=draw, num_rows=num_rows
+            )
             parts = loss.parts | lesson.parts | {"": loss.total + lesson.total}
             names = list(parts)
             sums = sums + torch.stack(list(parts.values()))

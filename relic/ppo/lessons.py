@@ -1,10 +1,10 @@
 """What auxiliary heads learn from passes of their own, beside the passes of an update.
 
 A head may make a lesson of the steps of a rollout, such as the same steps with other goals
-(`relic.policy.auxiliary.AuxiliaryHead.lesson`). Each optimiser step of a rollout's last update, and
-of every full one, takes its rows through the policy once more for it. With the objective `lessons`
-every update does so, and nothing else. Heads learn from it together with the memory that they read;
-action and value do not.
+(`relic.policy.auxiliary.AuxiliaryHead.lesson`). The first epoch of a rollout's last update, and of
+every full one, takes the rows through the policy once more for it. With the objective `lessons`
+every epoch of every update does so, and nothing else. Heads learn from it together with the memory
+that they read; action and value do not.
 
 Shapes: K rows of a microbatch, T steps.
 """
@@ -43,13 +43,20 @@ class Lessons:
                 "as policy.recall.relabelled=0.3."
             )
 
-    def are_in(self, update: UpdateBatch) -> bool:
-        """Say whether an update teaches them."""
+    def are_in(self, update: UpdateBatch, epoch: int) -> bool:
+        """Say whether an epoch of an update teaches them."""
         alone = update.objective is Objective.LESSONS
-        return bool(self._weights) and (alone or update.planned.teaches)
+        return bool(self._weights) and (alone or (update.planned.teaches and epoch == 0))
 
     def teach(
-        self, update: UpdateBatch, group: RowGroup, rows_K: Rows, *, draw: int, num_rows: int
+        self,
+        update: UpdateBatch,
+        group: RowGroup,
+        rows_K: Rows,
+        *,
+        epoch: int,
+        draw: int,
+        num_rows: int,
     ) -> Loss:
         """Add the gradient of the lessons of some rows.
 
@@ -57,6 +64,7 @@ class Lessons:
             update: Not all have lessons.
             group: Of the rows.
             rows_K: A microbatch.
+            epoch: Of the update; not all have lessons either.
             draw: Other numbers make other lessons of the same rows.
             num_rows: Of the minibatch, all microbatches and ranks together.
 
@@ -65,7 +73,7 @@ class Lessons:
         """
         nothing = torch.zeros((), device=self._policy.device)
         total, parts = nothing, {}
-        if not self.are_in(update):
+        if not self.are_in(update, epoch):
             return Loss(total, parts, nothing)
         count = num_rows * update.planned.at_step
         for name, weight in self._weights.items():

@@ -32,8 +32,11 @@ def summarise(
     records: Sequence[StepRecord], reduction: Reduction, *, max_grad_norm: float
 ) -> dict[str, float]:
     """Return the metrics of an update, means over its steps unless their name says otherwise."""
-    means = np.mean([list(r.parts.values()) for r in records], axis=0)
-    metrics = {name: float(mean) for name, mean in zip(records[0].parts, means, strict=True)}
+    # Lessons are in the first steps only.
+    metrics = {
+        name: float(np.mean([r.parts[name] for r in records if name in r.parts]))
+        for name in records[0].parts
+    }
     drifts = torch.stack(
         [torch.stack([r.drift_max for r in records]).max(), records[0].first_drift]
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from relic.policy.config import PolicyConfig
 from relic.ppo.config import PPOConfig, Precision, UpdatesConfig, check_learning, check_ranks
-from relic.ppo.schedule import UpdateSchedule, check_divides
+from relic.ppo.schedule import PrefixGradient, UpdateSchedule, check_divides
 from relic.schema import (
     MOST_THREADS,
     POSITIVE,
@@ -108,7 +108,7 @@ class EnvConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutConfig:
-    """How much is collected between two full updates."""
+    """How much is collected in a trial of each row."""
 
     num_envs: Annotated[int, within(1, 2**20)] = 128
     """Rows of the vector environment, over all ranks."""
@@ -323,6 +323,11 @@ class RunConfig:
             updates = {"prefix_window": 0, "loss_chunks": 1, "refresh_in_pass": False}
         when = f"where the memory ({memory}) does not keep and see every step of a trial"
         _check_all_equal("updates", self.updates, updates, when=when)
+        constant = self.updates.prefix_gradient is PrefixGradient.DETACHED
+        if self.policy.recall is not None and self.updates.shuffle and constant:
+            # What was seen before a step of an older chunk is in the prefix, in another order.
+            when = "with policy.recall, a shuffled context and prefix_gradient=detached"
+            _check_all_equal("updates", self.updates, {"loss_chunks": 1}, when=when)
 
     def _check_ranks(self, ranks: int) -> None:
         """Refuse processes that cannot share the rows evenly."""

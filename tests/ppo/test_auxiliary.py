@@ -139,9 +139,9 @@ class DrawingConfig(ClockConfig):
 def train_with_lesson(training, weight, lr=0.0, updates=None, **more):
     ppo = {
         "lr": lr,
-        **more,
         "update_epochs": 1,
         "num_minibatches": 2,
+        **more,
         "vf_coef": 0.0,
         "ent_coef": 0.0,
     }
@@ -170,6 +170,20 @@ def test_a_lesson_is_a_pass_of_whole_rollouts_at_their_end(training, full):
         guess = built.policy.evaluate_actions(batch).auxiliary["clock"]
     expected = (guess - torch.from_numpy(drawn)).square().mean()
     assert kinds[-1] == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("alone", "passes"), [(0, 2), (10_000, 4 * 2 * 2)])
+def test_beside_other_losses_lessons_are_in_the_first_epoch(training, monkeypatch, alone, passes):
+    """Of the last of four updates with two epochs of two minibatches; alone, in all of them."""
+    none = {"full_per_rollout": 0}
+    built = train_with_lesson(training, 0.5, updates=none, lesson_steps=alone, update_epochs=2)
+    head, taught = built.policy.auxiliary["clock"], []
+    lesson = head.lesson
+    monkeypatch.setattr(head, "lesson", lambda *args: taught.append(args) or lesson(*args))
+    reports = built.run(1)
+    assert len(taught) == passes
+    assert "lesson_clock_loss" in reports[-1].metrics
+    assert ("policy_loss" in reports[-1].metrics) == (alone == 0)
 
 
 def test_the_weight_of_a_lesson_decides_whether_it_is_learned(training):

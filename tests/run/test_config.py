@@ -449,6 +449,10 @@ def test_a_configuration_that_is_only_shown_is_checked(train, arguments, message
             r"rollout\.cuda_graph: must be false on the CPU",
         ),
         (["total_steps=0"], r"total_steps: must be at least 1"),
+        (
+            ["updates.loss_chunks=2", "policy.recall={}"],
+            r"updates\.loss_chunks: must be 1 with policy\.recall, a shuffled context and",
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused(overrides, message):
