@@ -63,7 +63,7 @@ def updates(options: dict[str, Any], steps: int, rows: int) -> tuple[list[str], 
             "device": options["device"],
             "threads": options["threads"],
             "rollout": {"num_envs": rows, "num_steps": steps, "groups": 1},
-            "updates": {"per_rollout": steps // CHUNK},
+            "updates": {"per_rollout": steps // CHUNK, "full_per_rollout": 1},
             "ppo": {"update_epochs": 1},
             **options["overrides"],
         }
