@@ -161,10 +161,10 @@ def forget_unmoved(optimizer: torch.optim.Optimizer) -> None:
     first step, and the second moment far more than the first: without this, its next hundred steps
     would be three to six times too large.
     """
-    moved = [p for p, own in optimizer.state.items() if own]
-    if not moved:
+    stepped = [p for p, own in optimizer.state.items() if own]
+    if not stepped:
         return
-    had_gradient = torch.stack([optimizer.state[p]["exp_avg_sq"].any() for p in moved])
-    for parameter, had in zip(moved, had_gradient.tolist(), strict=True):
+    had_gradient = torch.stack([optimizer.state[p]["exp_avg_sq"].any() for p in stepped])
+    for parameter, had in zip(stepped, had_gradient.tolist(), strict=True):
         if not had:
             del optimizer.state[parameter]
