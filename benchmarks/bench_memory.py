@@ -5,11 +5,11 @@
     python benchmarks/bench_memory.py --device cuda --contexts 65536
 
 Builds an experiment, fills its rollout and memory with random steps, takes the last partial update
-and the full one, and holds the peak against the plan that a run prints before it starts. Each case
-has a process of its own. On a CPU the peak is that of the whole process beyond what it had when
-everything was imported and compiled; freed memory goes back to the system at once there, of which
-a training run keeps up to 512 MiB (`--keep-freed` does, too). The last line is one JSON
-object.
+and a full one, which every rollout ends with here, and holds the peak against the plan that a run
+prints before it starts. Each case has a process of its own. On a CPU the peak is that of the whole
+process beyond what it had when everything was imported and compiled; freed memory goes back to the
+system at once there, of which a training run keeps up to 512 MiB (`--keep-freed` does, too). The
+last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -32,11 +32,14 @@ def test_a_run_of_an_older_version_goes_on(tmp_path, train):
     assert [(m["env_steps"], m["update"]) for m in found] == [
         (m["env_steps"], m["update"]) for m in whole
     ]
-    # Another processor rounds otherwise, and sooner or later that draws another action. The older
-    # version read the learning rate at the chunk's end, which moves means over an update's steps.
+    # Another processor rounds otherwise, and sooner or later that draws another action.
     first = len(stopped)
     assert found[first].keys() == whole[first].keys()
-    for name in ("value_loss", "entropy", "grad_norm", "explained_variance"):
-        assert found[first][name] == pytest.approx(whole[first][name], rel=5e-3, abs=1e-5)
+    # The older version read the learning rate at the chunk's end, which moves the means over an
+    # update's steps of what its first step changes.
+    moved = {"value_loss", "grad_norm"}
+    for name in ("entropy", "explained_variance", *moved):
+        rel = 5e-3 if name in moved else 1e-3
+        assert found[first][name] == pytest.approx(whole[first][name], rel=rel, abs=1e-5)
     kept = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert "place_coef" not in kept["ppo"], "it is written with the names of today"
