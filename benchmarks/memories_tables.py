@@ -78,7 +78,7 @@ _ROOMS = f"{_OWN} episodes=24 options.level=MiniGrid-FourRooms-v0 options.max_ep
 DARKROOM = _task("darkroom", "darkroom", 3_000_000, "protocol=darkroom_test", "return")
 _BLIND = ("expert=memory", "options.sensors=[]")
 _FRESH = "protocol=houses_small_changing first_trial=500 trials=300"
-HOUSES = replace(_task("houses", "houses_small", 1_000_000, _FRESH, "success"), oracle=_BLIND)
+HOUSES = replace(_task("houses", "houses_small", 3_000_000, _FRESH, "success"), oracle=_BLIND)
 DETECTIONS = replace(
     _task("detections", "houses_small_detections", 3_000_000, _FRESH, "success"), oracle=_BLIND
 )

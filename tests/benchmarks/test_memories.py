@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from relic.files import PROJECT
+from relic.run.compose import compose_arguments
 
 
 def compare(folder, *arguments):
@@ -108,3 +109,14 @@ def test_tasks_are_told_by_the_package_that_they_need():
     assert {task.name for task in TABLES["cpu"].tasks if task.oracle} == {
         "revisits", "houses", "detections", "minigrid_balls", "minigrid_rooms",
     }  # fmt: skip
+
+
+def test_every_cell_reaches_the_stage_that_learns_from_the_reward(tmp_path):
+    from memories import cell_of
+    from memories_tables import TABLES
+
+    for task in TABLES["cpu"].tasks + TABLES["long"].tasks:
+        cell = cell_of(task, "memo", 0, tmp_path)
+        config = compose_arguments(cell.case.overrides)
+        stages = max(config.ppo.lesson_steps, config.ppo.clone_steps)
+        assert stages < task.total_steps, task.name
