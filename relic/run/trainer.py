@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -38,7 +38,7 @@ from relic.run.metrics import (
 )
 from relic.run.progress import Progress, StopRequest, plan_line, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
-from relic.run.validation import Validator, check_parts, check_validation
+from relic.run.validation import Validator, check_parts, check_validation, validation_env
 from relic.schema import to_plain
 
 
@@ -98,9 +98,12 @@ class Trainer:
                 milestone_steps=config.checkpoint.milestone_steps,
                 metric=config.checkpoint.best_metric,
             )
-            self.parts = build(with_saved_inputs(config, self.store.latest()), ranks)
-            if ranks.is_first:
-                check_validation(config, self.parts.policy)
+            # Before the parts, whose kernels may take a minute to compile.
+            env = validation_env(config) if ranks.is_first else None
+            with nullcontext() if env is None else closing(env):
+                self.parts = build(with_saved_inputs(config, self.store.latest()), ranks)
+                if env is not None:
+                    check_validation(config, self.parts.policy, env)
         self.saver = RunSaver(self.store, self.parts, ranks)
         self.counters = Counters(wandb_id=new_wandb_id())
         self._log: MetricsLog | None = None

@@ -7,6 +7,7 @@ the newest agent is worth beside the untrained one, on fresh trials.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from envs.core.vector import TrialVectorEnv
 from envs.make import make_trial_env
 from relic.arguments import merged
 from relic.evaluation.curves import area, tabulate
@@ -54,38 +56,51 @@ def validation_protocol(config: RunConfig) -> Protocol:
     )
 
 
-def check_validation(config: RunConfig, policy: Policy) -> None:
-    """Check, before anything is trained, that the policy can act in the validation's environment.
+def validation_env(config: RunConfig) -> TrialVectorEnv | None:
+    """Return one row of the validation's environment to check a policy with, None without one.
 
     Raises:
-        ConfigError: If it cannot be built, does not fit, or has too few trials for the final one.
+        ConfigError: If it cannot be built, or has too few trials for the final validation.
     """
     part, protocol = config.validation, validation_protocol(config)
     if part.every_rollouts is None and not part.final_trials:
-        return
+        return None
     with refusals():
         env = make_trial_env(protocol.env, 1, protocol.options)
-        try:
-            check_fit(policy, env)
-            number = env.num_trials
-            if part.every_rollouts is not None:
-                check_memory(
-                    policy,
-                    part.trials,
-                    protocol.capacity(env.max_episode_steps),
-                    policy.device,
-                    asked="validation",
-                    advice="Use fewer validation.trials or validation.episodes.",
-                )
-        finally:
-            env.close()
     # Those of a validation may come round again; final ones would no longer be new.
-    if part.final_trials and part.trials + part.final_trials > number:
+    if part.final_trials and part.trials + part.final_trials > env.num_trials:
+        env.close()
         raise ConfigError(
-            f"validation.final_trials: must leave validation.trials others of the {number} that "
-            f"{env.dataset_name} has, got {part.final_trials} after {part.trials}. Use fewer of "
-            "either, or set final_trials=0."
+            f"validation.final_trials: must leave validation.trials others of the "
+            f"{env.num_trials} that {env.dataset_name} has, got {part.final_trials} after "
+            f"{part.trials}. Use fewer of either, or set final_trials=0."
         )
+    return env
+
+
+def check_validation(config: RunConfig, policy: Policy, env: TrialVectorEnv) -> None:
+    """Check, before anything is trained, that the policy can act in the validation's environment.
+
+    Args:
+        config: The run.
+        policy: Of the run.
+        env: What `validation_env` returned.
+
+    Raises:
+        ConfigError: If it does not fit, or asks for more memory than there is.
+    """
+    part, protocol = config.validation, validation_protocol(config)
+    with refusals():
+        check_fit(policy, env)
+        if part.every_rollouts is not None:
+            check_memory(
+                policy,
+                part.trials,
+                protocol.capacity(env.max_episode_steps),
+                policy.device,
+                asked="validation",
+                advice="Use fewer validation.trials or validation.episodes.",
+            )
 
 
 def check_parts(config: RunConfig) -> None:
@@ -97,9 +112,12 @@ def check_parts(config: RunConfig) -> None:
     with refusals():
         (env,) = build_envs(config, range(1))
         try:
-            check_validation(config, build_policy(config, env, torch.device("cpu")))
+            policy = build_policy(config, env, torch.device("cpu"))
         finally:
             env.close()
+    if (other := validation_env(config)) is not None:
+        with closing(other):
+            check_validation(config, policy, other)
 
 
 class Validator:

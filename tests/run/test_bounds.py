@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 
 import pytest
 import yaml
@@ -14,8 +15,10 @@ from relic.files import CheckpointError
 from relic.policy.loading import find_checkpoint, load
 from relic.policy.origin import find_origin, remember_programs
 from relic.run.compose import compose
+from relic.run.distributed import ALONE
 from relic.run.run_directory import CheckpointStore, RunDirectory
-from relic.run.validation import check_validation
+from relic.run.trainer import Trainer
+from relic.run.validation import check_validation, validation_env
 from relic.schema import ConfigError
 from relic.shipped import located
 
@@ -209,5 +212,14 @@ def test_a_validation_that_cannot_fit_is_refused_before_the_first_rollout():
     keys = {"experiment": "darkroom", "validation.final_trials": 0}
     large = compose({**keys, "validation.trials": 2**20, "validation.episodes": 1000})
     message = r"validation: 1048576 trials .* Use fewer validation\.trials or validation\.episodes"
-    with pytest.raises(ConfigError, match=message):
-        check_validation(large, load(SHIPPED))
+    with closing(validation_env(large)) as env, pytest.raises(ConfigError, match=message):
+        check_validation(large, load(SHIPPED), env)
+
+
+def test_a_validation_that_cannot_be_built_is_refused_before_the_parts_of_the_run(tmp_path):
+    keys = {"experiment": "darkroom", "run_dir": str(tmp_path / "run")}
+    wrong = compose({**keys, "validation.options.split": "none"})
+    built = []
+    with pytest.raises(ConfigError, match="split must be one of"):
+        Trainer(wrong, ALONE, lambda *parts: built.append(parts))
+    assert not built
