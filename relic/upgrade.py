@@ -8,7 +8,7 @@ Every table is safe to apply to files of any age: names of today pass unchanged.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from relic.schema import ConfigError
@@ -144,11 +144,15 @@ def _older_inputs(encoder: Mapping[str, Any], space: Mapping[str, Any]) -> dict[
 
 
 def upgrade_weights(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Return a policy's weights by the names of today, in the same order.
+    """Return the weights of a policy or an encoder by the names of today, in the same order.
 
     Policies of continuous actions that do not say their units have learned in the environment's.
+    Small CNNs that do not say their ranges were never calibrated.
     """
     upgraded = {_renamed_start(name, WEIGHTS): tensor for name, tensor in tensors.items()}
+    for start, names in _small_cnns(upgraded).items():
+        numbers: Any = upgraded[names[0]]
+        upgraded.setdefault(f"{start}ranges", numbers.reshape(-1)[: len(names)].abs() * 0.0)
     log_std: Any = upgraded.get("actor.log_std_A")
     if log_std is not None:
         nothing = log_std.double() * 0.0
@@ -181,6 +185,22 @@ def _section(tree: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str
         if not isinstance(section, dict):
             return None, name
     return section, name
+
+
+def _small_cnns(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the convolutions of each small CNN, by the start of their names."""
+    found: dict[str, list[str]] = {}
+    others: set[str] = set()
+    for name in names:
+        start, middle, layer = name.rpartition("backbone.layers.")
+        if not middle:
+            continue
+        start += "backbone."
+        if layer.count(".") > 1:
+            others.add(start)  # Larger networks have blocks in their layers.
+        elif layer.endswith(".weight"):
+            found.setdefault(start, []).append(name)
+    return {start: layers for start, layers in found.items() if start not in others}
 
 
 def _renamed_start(name: str, table: Mapping[str, str]) -> str:

@@ -92,6 +92,7 @@ def pretrain_encoder(config: RunConfig, directory: Path, say: Callable[[str], No
         "are right"
     )
     network.write_into(encoder)
+    encoder.calibrate(torch.from_numpy(held_out.rgb_BHW3))
     save_image_encoder(directory, encoder)
 
 

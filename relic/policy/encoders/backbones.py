@@ -7,6 +7,7 @@ The vision transformer is in `relic.policy.encoders.vit`.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +19,14 @@ class SmallCNN(nn.Module):
 
     In pictures of fewer than 16 pixels each says much: a convolution that keeps all of them comes
     before those that halve the size.
+
+    Attributes:
+        ranges: The largest activation that calibration saw after each convolution; zeros before it
+            (`calibrate`). With it, frozen features may be computed in bytes
+            (`relic.policy.encoders.int8`).
     """
+
+    ranges: Tensor
 
     def __init__(self, channels: int, height: int, width: int, base: int) -> None:
         super().__init__()
@@ -36,10 +44,24 @@ class SmallCNN(nn.Module):
             last, out = out, min(2 * out, 4 * base)
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.num_features = last * height * width
+        self.register_buffer("ranges", torch.zeros(len(self.convolutions())))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, F)."""
         return self.layers(x)
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """Return the convolutions in their order; each is followed by a rectifier."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Raise `ranges` to what such pictures (B, channels, height, width) reach."""
+        tops = []
+        for convolution in self.convolutions():
+            x = F.relu(convolution(x))
+            tops.append(x.max())
+        self.ranges.copy_(torch.maximum(self.ranges, torch.stack(tops)))
 
 
 class _ImpalaBlock(nn.Module):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from relic.files import write_sealed
 from relic.policy.encoders.backbones import ImpalaCNN, ResNet18, SmallCNN
 from relic.policy.encoders.config import EncoderConfig, VisualKind
 from relic.policy.encoders.inputs import UNBOUNDED
+from relic.policy.encoders.int8 import byte_cnn, multiplies_bytes
 from relic.policy.encoders.vit import VisionTransformer, read_checkpoint
 from relic.policy.linear import Linear
 from relic.policy.weights import (
@@ -38,7 +40,7 @@ from relic.policy.weights import (
     write_weights,
 )
 from relic.schema import build, to_plain
-from relic.upgrade import upgrade_section, upgrade_spec
+from relic.upgrade import upgrade_section, upgrade_spec, upgrade_weights
 
 Role = Literal["colour", "depth", "classes", "numbers"]
 """What pictures hold."""
@@ -190,6 +192,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (..., F) of pictures (..., height, width[, channels]) on any device."""
+        return self._in_slices(images, self._encode)
+
+    def _in_slices(self, images: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return (..., F) by a function of (B, height, width, channels)."""
         spec = self.spec
         shape = (spec.height, spec.width, spec.channels)
         bare = spec.channels == 1 and images.shape[-2:] == shape[:2]
@@ -205,9 +211,9 @@ class ImageEncoder(nn.Module):
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         slices = images.split(self._slice_size(learns=learns))
         if learns and len(slices) > 1:
-            parts = [checkpoint(self._encode, s, use_reentrant=False) for s in slices]
+            parts = [checkpoint(encode, s, use_reentrant=False) for s in slices]
         else:
-            parts = [self._encode(s) for s in slices]
+            parts = [encode(s) for s in slices]
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         return features.reshape(*leading, self.num_features)
 
@@ -221,11 +227,25 @@ class ImageEncoder(nn.Module):
     def frozen(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Return features (..., F) of a type, without gradient.
 
-        Where the type is a half-precision one, they are computed in `lean_dtype` too.
+        Where the type is a half-precision one, they are computed in `lean_dtype` too, and the
+        convolutions in bytes where `in_bytes` says so.
         """
         lean = lean_dtype(dtype, next(self.parameters()).device.type)
+        encode = self._encode_bytes if self.in_bytes(dtype) else self._encode
         with torch.autocast(*lean) if lean else nullcontext():
-            return self(images).to(dtype)
+            return self._in_slices(images, encode).to(dtype)
+
+    def in_bytes(self, dtype: torch.dtype) -> bool:
+        """Return whether frozen features of a type are computed in bytes.
+
+        They are where the type is a half-precision one, the network a calibrated small CNN on
+        colours, and the device a CPU that multiplies bytes natively.
+        """
+        backbone = self.backbone
+        calibrated = isinstance(backbone, SmallCNN) and bool(backbone.ranges.all())
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        lean = dtype.itemsize < 4 and self.spec.role == "colour"
+        return lean and calibrated and on_cpu and multiplies_bytes()
 
     def _encode(self, images: Tensor) -> Tensor:
         """Return (B, F) of pictures (B, height, width, channels), all at once."""
@@ -236,6 +256,20 @@ class ImageEncoder(nn.Module):
         if self.kind is VisualKind.VIT:
             x = x.contiguous()
         return self.compress(self.backbone(x))
+
+    def _encode_bytes(self, images: Tensor) -> Tensor:
+        """Return (B, F) of colours (B, height, width, channels) by convolutions in bytes."""
+        assert isinstance(self.backbone, SmallCNN)
+        return self.compress(byte_cnn(self.backbone)(images.to("cpu", torch.uint8)))
+
+    def calibrate(self, images: Tensor) -> None:
+        """Let frozen features be computed in bytes: see what such pictures (B, ...) reach.
+
+        Only small CNNs on colours can; others stay as they are.
+        """
+        if isinstance(self.backbone, SmallCNN) and self.spec.role == "colour":
+            for part in images.split(_CACHED_PICTURES):
+                self.backbone.calibrate(self.normalise(part).movedim(-1, 1))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float pictures (B, height, width, channels)."""
@@ -355,7 +389,7 @@ def load_image_encoder(directory: Path) -> ImageEncoder:
         encoder = ImageEncoder(config, build(ImageSpec, upgrade_spec(content["spec"]), "spec"))
         checksums = content["checksums"]
     path = directory / WEIGHTS_FILE
-    load_weights(encoder, read_weights(path, checksums), path)
+    load_weights(encoder, upgrade_weights(read_weights(path, checksums)), path)
     return encoder
 
 
