@@ -77,6 +77,7 @@ class ReplayVectorEnv(TrialVectorEnv):
             **kwargs,
         )
         self.first_trial = first_trial
+        self._tasks_name = dataset_name
         self._record_keys = tuple(record)
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
@@ -90,6 +91,13 @@ class ReplayVectorEnv(TrialVectorEnv):
     def task(self, row: int) -> int:
         """Return the number of a row's trial among all tasks."""
         return self.first_trial + int(self.trial[row]) % self.num_trials
+
+    def shared_trials(self, other: TrialVectorEnv, trials: Sequence[int]) -> list[int]:
+        """Return the trials whose task lies in the range of another environment of these tasks."""
+        if not isinstance(other, ReplayVectorEnv) or other._tasks_name != self._tasks_name:
+            return []
+        theirs = range(other.first_trial, other.first_trial + other.num_trials)
+        return [t for t in trials if self.first_trial + t % self.num_trials in theirs]
 
     def begin_rows(self, rows: Rows) -> None:
         """Begin episode `self.episode[row]` of `self.task(row)`; `show` what is seen."""

@@ -316,6 +316,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
         """Add the task, and what was known of each trial before its running episode."""
         histories = {str(n): before for n, before in enumerate(self._before)}
         state = {**super().save_rows(), "task": task_text(self.rules), "before": histories}
+        state["outcome"] = self.task_rows.state()["outcome"]
         if self.detections is not None:
             state |= self.detections.state() | {"named_turn": self._turn_before_NC.copy()}
         return state
@@ -327,6 +328,8 @@ class HabitatVectorEnv(ProcessVectorEnv):
             self._before[row] = state["before"][str(row)]
             # The replay draws the running episode again, out of the history before it.
             self.task_rows.history[row] = rules.TrialHistory.from_state(self._before[row])
+        # Of the episode before, which the replay does not play; older states have none.
+        self.task_rows.load_outcomes(state.get("outcome", 0))
         if self.detections is not None:
             self.detections.load_state(state)
             self._turn_before_NC[:] = self.detections.turn_NC

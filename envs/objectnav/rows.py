@@ -192,6 +192,10 @@ class TaskRows:
         arrays = {key: getattr(self, name).copy() for key, name in _SAVED.items()}
         return {**arrays, "history": histories}
 
+    def load_outcomes(self, outcome_N: Any) -> None:
+        """Take over how the episodes before the running ones ended."""
+        self._outcome_N[:] = outcome_N
+
     def load_state(self, state: State) -> None:
         """Take over what `state` returned."""
         for key, name in _SAVED.items():

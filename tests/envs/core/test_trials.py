@@ -168,6 +168,17 @@ def test_splits_are_ranges_of_trials():
     assert train.dataset_name == "bandit-v1/0+10"
 
 
+def test_trials_are_shared_where_ranges_of_the_same_tasks_overlap():
+    trained = bandit(first_trial=0, num_trials=10)
+    measured = bandit(first_trial=5, num_trials=10)
+    tasks = [measured.first_trial + t for t in range(10)]
+    assert measured.shared_trials(trained, range(10)) == [t for t in range(10) if tasks[t] < 10]
+    assert trained.shared_trials(measured, [0, 4, 5, 9, 15]) == [5, 9, 15]
+    assert bandit(first_trial=10, num_trials=5).shared_trials(trained, range(5)) == []
+    other = wrapped_darkroom()
+    assert other.shared_trials(trained, range(5)) == []
+
+
 def test_replay_restores_a_state_and_notices_if_it_cannot():
     class Unseeded(Bandit):
         noise = np.random.default_rng(0)

@@ -317,6 +317,20 @@ def test_state_continues_bit_for_bit(build, steps):
         other.load_state_dict(state)
 
 
+def test_a_state_holds_how_the_episode_before_ended(build):
+    """At an episode's first step, which is all that shows it."""
+    env = build(2, outcome=True)
+    env.reset(seed=1)
+    for _ in range(3):
+        env.step(np.array([2, 2]))
+    shown = env.step(np.array([0, 2]))[0]["outcome"]
+    assert shown[0] != 0
+    assert shown[1] == 0
+    fresh = build(2, outcome=True)
+    fresh.load_state_dict(env.state_dict())
+    assert np.array_equal(fresh.observe()["outcome"], shown)
+
+
 def test_viewpoints_are_computed_once(build, root, tmp_path):
     cache = tmp_path / "cache"
     first = build(1, cache=cache)
