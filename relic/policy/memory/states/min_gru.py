@@ -37,7 +37,8 @@ class MinGRUMixer(Mixer):
 
     def forward(self, x_NTE: Tensor, parts: Parts) -> tuple[Tensor, Parts]:
         """Read steps; see `Mixer.forward`."""
-        gate_NTE = torch.sigmoid(self.gate(x_NTE))
+        # In float32: in bfloat16, one less a small gate is one, and nothing would ever fade.
+        gate_NTE = torch.sigmoid(self.gate(x_NTE).float())
         hidden_NTE = scan(1 - gate_NTE, gate_NTE * self.candidate(x_NTE), parts["hidden"])
         return self.out(hidden_NTE.to(x_NTE.dtype)), {"hidden": hidden_NTE[:, -1]}
 
