@@ -98,12 +98,9 @@ def turns_table(args: argparse.Namespace) -> dict[str, Any]:
     speeds: dict[str, list[Speed]] = {name: [] for name in cases}
     for turn in range(args.repeats):
         for name, (project, keys) in cases.items():
-            with OtherLoad() as others:
-                speed = trained_speed(project, keys, args)
+            speed, others = trained_speed(project, keys, args)
             speeds[name].append(speed)
-            print(
-                f"turn {turn} {name:12} {speed}; others used {others.cores:.1f} cores", flush=True
-            )
+            print(f"turn {turn} {name:12} {speed}; others used {others:.1f} cores", flush=True)
     medians = {
         name: Speed(*map(statistics.median, zip(*turns, strict=True)))
         for name, turns in speeds.items()
@@ -130,8 +127,14 @@ class Speed(NamedTuple):
         return f"{self.sps:,.0f} steps per second, {self.per_cpu_second:,.0f} per CPU second"
 
 
-def trained_speed(project: Path, keys: Sequence[str], args: argparse.Namespace) -> Speed:
-    """Train with a checkout's `train.py`; measure from the end of the first rollout on."""
+def trained_speed(
+    project: Path, keys: Sequence[str], args: argparse.Namespace
+) -> tuple[Speed, float]:
+    """Train with a checkout's `train.py`; measure from the end of the first rollout on.
+
+    Returns:
+        The speed, and how many cores other programs used meanwhile.
+    """
     config = compose({"experiment": args.experiment, **args.overrides})
     first, last = (n * config.steps_per_rollout for n in (1, 1 + args.rollouts))
     with tempfile.TemporaryDirectory() as name, (Path(name) / "said").open("w+") as said:
@@ -147,12 +150,14 @@ def trained_speed(project: Path, keys: Sequence[str], args: argparse.Namespace) 
             stderr=said,
         )
         cpu: dict[int, float] = {}
+        others = OtherLoad()
         while len(cpu) < 2:
             ended = process.poll()
             steps = read_metrics(metrics)[-1:]
             for mark in (first, last):
                 if mark not in cpu and steps and steps[0]["env_steps"] >= mark:
                     cpu[mark] = cpu_time()
+                    others.begin() if mark == first else others.end()
             if ended:
                 said.seek(0)
                 raise RuntimeError(f"train.py: must train, but it ended with:\n{said.read()}")
@@ -160,7 +165,8 @@ def trained_speed(project: Path, keys: Sequence[str], args: argparse.Namespace) 
         process.wait()
         wall = {line["env_steps"]: line["wall_s"] for line in read_metrics(metrics)}
     steps = last - first
-    return Speed(steps / (wall[last] - wall[first]), steps / (cpu[last] - cpu[first]))
+    speed = Speed(steps / (wall[last] - wall[first]), steps / (cpu[last] - cpu[first]))
+    return speed, others.cores
 
 
 def gae_by_loop(reward_NT: Tensor, value_NT: Tensor, cut_NT: Tensor, bootstrap_N: Tensor) -> Tensor:

@@ -49,9 +49,10 @@ def cores_to_be_had(threads: int) -> float:
 class OtherLoad:
     """Measures, as a context, how many cores other programs used in it: `cores` afterwards."""
 
+    cores = 0.0
+
     def __enter__(self) -> Self:
-        self.cores = 0.0
-        self._before = self._now()
+        self.begin()
         return self
 
     def __exit__(
@@ -60,6 +61,14 @@ class OtherLoad:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """Measure from now on."""
+        self._before = self._now()
+
+    def end(self) -> None:
+        """Measure up to now. Children that have ended count as others."""
         wall, busy, own = (b - a for a, b in zip(self._before, self._now(), strict=True))
         self.cores = max(0.0, (busy - own) / wall)
 

@@ -172,6 +172,8 @@ class DarkroomVectorEnv(GridVectorEnv):
     (its cell, x * size + y) and the Manhattan distances `distance_start` and `distance_end`.
     """
 
+    fixed_goal = True
+
     def __init__(
         self,
         num_envs: int = 1,

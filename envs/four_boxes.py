@@ -179,6 +179,7 @@ class FourBoxesVectorEnv(TrialVectorEnv):
     """
 
     goal_categories = COLORS
+    fixed_goal = True
     kernel_parts: ClassVar = {"drawing": "envs.houses.kernels:draw"}
 
     saved_arrays: ClassVar = {

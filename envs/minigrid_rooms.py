@@ -310,7 +310,7 @@ def make(
 
     first_trial, num_trials = SPLITS[split]
     which = f"{level}-{size}" if level == BALLS else level
-    return MiniGridTrials(
+    env = MiniGridTrials(
         build,
         num_envs,
         dataset_name=f"minigrid-3/{which}/{split}",
@@ -327,6 +327,9 @@ def make(
         }
         | options,
     )
+    if level == BALLS:
+        env.fixed_goal = False
+    return env
 
 
 def make_one(**options: Any) -> SingleTrialEnv:

@@ -87,6 +87,8 @@ class RevisitsVectorEnv(GridVectorEnv):
     where it is shown now.
     """
 
+    fixed_goal = False
+
     def __init__(
         self,
         num_envs: int = 1,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.core.validation import check_state
+
 if TYPE_CHECKING:
     from envs.core.vector import TrialVectorEnv
 
@@ -26,6 +28,8 @@ class TrialHooks:
 
     goal_categories: ClassVar[tuple[str, ...]] = ()
     """What the records' `goal` counts, by name; empty where goals have no categories."""
+    fixed_goal: bool | None = None
+    """Whether all episodes of a trial have the same goal; None: nobody has said."""
     privileged: Sequence[str] = ()
     """Observations that an agent must not know, if they are shown."""
     kinds: Mapping[str, str] = {}
@@ -112,6 +116,14 @@ class TrialHooks:
         In a form that `cut_rows` can cut, so that other processes can share out the rows.
         """
         return {key: getattr(self, name).copy() for key, name in self.saved_arrays.items()}
+
+    def check_rows(self, state: State) -> None:
+        """Raise ValueError if `load_rows` cannot take a state over. Nothing has changed before.
+
+        Here: if one of `saved_arrays` is absent.
+        """
+        where = f"{type(self).__name__}.load_state_dict"
+        check_state(where, state, identity={}, keys=tuple(self.saved_arrays))
 
     def load_rows(self, state: State) -> None:
         """Take over what `save_rows` returned. The trials have been begun before."""
@@ -227,8 +239,7 @@ def join_rows(
     """
     first = parts[0]
     if isinstance(first, dict):
-        rows = [isinstance(p, dict) and p.keys() == set(map(str, range(len(p)))) for p in parts]
-        if first and all(rows):
+        if all(map(_is_by_row, parts)):
             entries = [part[str(row)] for part in parts for row in range(len(part))]
             return {str(row): entry for row, entry in enumerate(entries)}
         keys = {key: None for part in parts for key in part}
@@ -242,6 +253,11 @@ def join_rows(
         if part != first:
             raise ValueError(f"{name}: must be alike in all parts, got {first!r} and {part!r}.")
     return first
+
+
+def _is_by_row(part: Any) -> bool:
+    """Return whether a part has the keys "0", "1" and so on."""
+    return isinstance(part, dict) and bool(part) and part.keys() == set(map(str, range(len(part))))
 
 
 def _entry(part: dict[str, Any], key: str, name: str) -> Any:

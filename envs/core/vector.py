@@ -310,6 +310,7 @@ class TrialVectorEnv(TrialHooks, VectorEnv[Observation, NDArray[Any], NDArray[An
         """
         where = self._check("load_state_dict", running=False)
         check_state(where, state, identity=self._identity(), keys=("seed", *COUNTERS, "env"))
+        self.check_rows(state["env"])
         self._seed = int(state["seed"])
         for name in COUNTERS:
             getattr(self, f"_{name}")[:] = state[name]

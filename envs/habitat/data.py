@@ -86,6 +86,9 @@ class OpenScene:
     scene: Path
     navmesh: Path
     config_paths: tuple[Path, ...]
+    sources: tuple[Path, ...]
+    """Files of the dataset that scene and free space come from. Those of objects are not among
+    them."""
 
 
 class HabitatData:
@@ -153,11 +156,11 @@ class HabitatData:
         arrangement = self.arrangements[index]
         navmesh = self._navmesh(arrangement.scene)
         assert navmesh is not None
+        scene = self.dataset.scene(arrangement.scene)
+        # The name of a computed navmesh holds what it comes from.
+        sources = (scene, navmesh) if self._mode is NavmeshMode.FILE else (scene,)
         return OpenScene(
-            arrangement,
-            self.dataset.scene(arrangement.scene),
-            navmesh,
-            self._config_paths(arrangement),
+            arrangement, scene, navmesh, self._config_paths(arrangement), sources=sources
         )
 
     def scene_number(self, index: int) -> int:

@@ -125,6 +125,7 @@ class HabitatVectorEnv(ProcessVectorEnv):
             cache=cache,
         )
         self.rules = setting.rules
+        self.fixed_goal = self.rules.fixed_goal
         self._space = observation_space(
             setting.sensors,
             setting.shape,
@@ -321,9 +322,15 @@ class HabitatVectorEnv(ProcessVectorEnv):
             state |= self.detections.state() | {"named_turn": self._turn_before_NC.copy()}
         return state
 
+    def check_rows(self, state: State) -> None:
+        """Refuse other rules, and a state without what this environment is asked to tell."""
+        super().check_rows(state)
+        check_same_task("HabitatVectorEnv", self.rules, state)
+        if self.detections is not None:
+            self.detections.check_state(state)
+
     def load_rows(self, state: State) -> None:
         """Take over the histories, then replay."""
-        check_same_task("HabitatVectorEnv", self.rules, state["task"])
         for row in range(self.num_envs):
             self._before[row] = state["before"][str(row)]
             # The replay draws the running episode again, out of the history before it.

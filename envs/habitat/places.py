@@ -296,7 +296,7 @@ class Places:
         """Name what an arrangement's viewpoints depend on."""
         arrangement = self._data.arrangements[index]
         scene = self._data.open(index)
-        content = hashlib.sha256(scene.scene.read_bytes()).hexdigest()
-        facts = (VERSION, content, scene.navmesh.name, sorted(self._rules.items()))
+        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in scene.sources]
+        facts = (VERSION, *content, scene.navmesh.name, sorted(self._rules.items()))
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
         return f"{arrangement.scene}-{arrangement.digest}-{digest}"

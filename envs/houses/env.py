@@ -135,6 +135,7 @@ class HousesVectorEnv(TrialVectorEnv):
         """
         refuse_fixed(HousesVectorEnv, TrialVectorEnv, kwargs)
         self.task = parse_task(task, where="Houses")
+        self.fixed_goal = self.task.fixed_goal
         self.dataset = HouseDataset(split, size, scale=scale, houses=houses)
         shape = parse_resolution(resolution, where="Houses")
         self._sensors = parse_sensors(sensors, where="Houses")
@@ -180,7 +181,7 @@ class HousesVectorEnv(TrialVectorEnv):
         check_flag("Houses.sightings", sightings)
         self._sightings = Sightings(self.simulator) if sightings else None
         self._unobserved = self._new_pictures(shape)
-        self.memory_experts: dict[str, MemoryExpert] = {}
+        self.memory_experts = {kind: MemoryExpert(self.simulator) for kind in ("memory", "episode")}
         """By kind; each knows of the rows what they saw since it was first asked."""
         self._notes_goal_places = goal_places or critic_state
         self._goal_places_NK2 = np.zeros((self.num_envs, MAX_PLACES, 2), np.float32)
@@ -233,8 +234,7 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def begin_episodes(self, rows: Rows) -> None:
         """Close the episodes before, draw the next and place the agents."""
-        if "episode" in self.memory_experts:
-            self.memory_experts["episode"].forget(rows)
+        self.memory_experts["episode"].forget(rows)
         for row in rows.tolist():
             self.task_rows.close_episode(row, self.simulator.base_pose(row))
             plan = rules.plan_episode(
@@ -325,8 +325,6 @@ class HousesVectorEnv(TrialVectorEnv):
 
     def ask_memory_expert(self, kind: str) -> NDArray[np.int64]:
         """Go to what was in view in the trial or the episode, or explore."""
-        if kind not in self.memory_experts:
-            self.memory_experts[kind] = MemoryExpert(self.simulator)
         return self.memory_experts[kind].actions(np.arange(self.num_envs))
 
     def save_rows(self) -> State:
@@ -345,15 +343,24 @@ class HousesVectorEnv(TrialVectorEnv):
             **self.task_rows.state(),
         }
 
+    def check_rows(self, state: State) -> None:
+        """Refuse other rules, and a state without what this environment is asked to tell."""
+        super().check_rows(state)
+        check_same_task("HousesVectorEnv", self.task, state)
+        if self.detections is not None:
+            self.detections.check_state(state)
+        if self._sightings is not None:
+            self._sightings.check_state(state.get("sightings"))
+
     def load_rows(self, state: State) -> None:
         """Take it over; distance fields are computed again."""
-        known: Mapping[str, Any] = state.get("memory_experts", {})  # older states have none
-        check_same_task("HousesVectorEnv", self.task, state["task"])
+        # Older states have none, or those alone that had been asked.
+        known: Mapping[str, Any] = state.get("memory_experts", {})
         self.task_rows.load_state(state)
         if self.detections is not None:
             self.detections.load_state(state)
         if self._sightings is not None:
-            self._sightings.load_state(state.get("sightings"))
+            self._sightings.load_state(state["sightings"])
         self.simulator.pose_N4[:] = state["pose"]
         self.simulator.path_N[:] = state["path"]
         for row in range(self.num_envs):
@@ -361,9 +368,8 @@ class HousesVectorEnv(TrialVectorEnv):
             self.simulator.set_goal(row, Goal(int(self.task_rows.category_N[row]), instances))
             self._note_goal_places(row)
         self.simulator.distance_N[:] = state["distance"]
-        self.memory_experts = {kind: MemoryExpert(self.simulator) for kind in known}
         for kind, expert in self.memory_experts.items():
-            expert.load_state(known[kind])
+            expert.load_state(known.get(kind, {}))
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads that draw."""

@@ -239,7 +239,8 @@ SCAN_RANGE: Final = 10.0
 MAX_DEPTH: Final = 100.0
 """Bound of depth, `gps` and `prev_reward`: wider than any house."""
 MAX_PLACES: Final = 8
-"""Instances of the goal that `goal_places` names; houses have fewer of a category."""
+"""Instances of the goal that `goal_places` names, and that the expert turns to; more are left out.
+None of 4,500 arrangements had more of a category."""
 MIN_RESOLUTION: Final = 8
 MAX_RESOLUTION: Final = 1024
 

@@ -227,13 +227,17 @@ class InView:
             "now_seen": self._now_NC3.copy(),
         }
 
-    def load_state(self, state: State) -> None:
-        """Take over what `state` returned."""
+    @staticmethod
+    def check_state(state: State) -> None:
+        """Raise ValueError unless `load_state` can take a state over."""
         if "named_turn" not in state:
             raise ValueError(
                 "load_state_dict: the state must hold who was named, got one without 'named_turn'. "
                 "Add 'detections' to the sensors of the environment that it is saved from."
             )
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` returned."""
         self.turn_NC[:] = state["named_turn"]
         self.named_N[:] = state["named"]
         self._last_NC3[:] = state.get("last_seen", 0.0)

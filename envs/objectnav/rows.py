@@ -31,17 +31,18 @@ _SAVED: Final = {
 """Arrays of `TaskRows` by name in states; the origins come from the histories."""
 
 
-def check_same_task(where: str, config: ObjectNavConfig, saved: str) -> None:
+def check_same_task(where: str, config: ObjectNavConfig, state: State) -> None:
     """Refuse a state that was saved under other rules.
 
     Args:
         where: the environment's name.
         config: its rules.
-        saved: what the state says of its own, as `repr`.
+        state: of the environment's rows; says as `repr` what its own rules were.
 
     Raises:
         ValueError: They differ.
     """
+    saved = state.get("task")
     if saved != task_text(config):
         raise ValueError(
             f"{where}.load_state_dict: task of the state must be {config!r}, got {saved}. Build "

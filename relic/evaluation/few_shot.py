@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from envs.core.demonstrations import (
 )
 from envs.core.vector import Observation, TrialVectorEnv
 from envs.make import make_trial_env
-from envs.objectnav.config import ObjectNavConfig
+from envs.objectnav.rows import TaskRows
 from relic.arguments import merged
 from relic.evaluation.curves import Table, curve, measures, tabulate
 from relic.evaluation.evaluator import OnAct, make_env, run_block
@@ -41,7 +41,8 @@ from relic.policy.loading import check_device, load
 from relic.policy.policy import Policy
 from relic.schema import ConfigError, choice, nearest, to_plain
 
-Goals = Literal["fixed", "free"]
+Goals = Literal["fixed", "free", "unknown"]
+_GOALS: dict[bool | None, Goals] = {True: "fixed", False: "free", None: "unknown"}
 _PARTS = ("mean", "low", "high")
 
 
@@ -78,7 +79,8 @@ class ProbeResult:
     """Of the protocol whose trials, repeats, blocks and seed were used."""
     env: str
     goals: Goals
-    """Whether the goal stays the same in all episodes of a trial."""
+    """Whether the goal stays the same in all episodes of a trial; unknown: the environment does not
+    say it."""
     demonstrations: str
     """Whose they were: `expert`, or a file."""
     trials: int
@@ -118,7 +120,7 @@ def probe(
     counts: Sequence[int] = (0, 1, 2, 4),
     following: int = 1,
     demonstrations: Demonstrations | str | Path = EXPERT,
-    goals: Goals | None = None,
+    goals: Literal["fixed", "free"] | None = None,
     protocol: Protocol | str | None = None,
     trials: int | None = None,
     repeats: int | None = None,
@@ -137,8 +139,8 @@ def probe(
         counts: Numbers of demonstrations to try. Each takes a pass over all trials.
         following: Number of episodes in which the policy acts after the demonstrations.
         demonstrations: `expert` for the environment's expert, or demonstrations, or a file of them.
-        goals: Whether a trial asks for the same thing in all its episodes. None: as in
-            the protocol. Darkroom and FourBoxes have one goal a trial.
+        goals: Whether a trial asks for the same thing in all its episodes, where it asks for
+            categories. None: as in the protocol, or as the environment has it.
         protocol: Which trials. None: the one of the run's environment.
         trials: How many of them. None: all.
         repeats: How often each is repeated, with other acting noise. None: as in the protocol.
@@ -157,13 +159,13 @@ def probe(
     """
     tried = _checked(counts, following)
     if goals is not None:
-        choice(goals, get_args(Goals), "goals")
+        choice(goals, ("fixed", "free"), "goals")
     if threads < 1:
         raise ConfigError(f"threads: must be at least 1, got {threads}. Use 1.")
     check_device(device)
     agent = find_agent(run, checkpoint)
     named = _protocol(agent, protocol, trials=trials, repeats=repeats)
-    fitted, goals = _fit(agent, named, goals, allow_trained=allow_trained)
+    fitted, had = _fit(agent, named, goals, allow_trained=allow_trained)
     env = make_env(fitted)
     try:
         shown, demonstrator = _demonstrations(demonstrations, env, fitted, tried[-1])
@@ -183,7 +185,7 @@ def probe(
         protocol=named.name,
         protocol_hash=named.hash,
         env=named.env,
-        goals=goals,
+        goals=had,
         demonstrations=shown.source,
         trials=named.trials,
         repeats=named.repeats,
@@ -233,19 +235,16 @@ def _fit(
     """Return the protocol with all options filled in, and how long its goals last."""
     env = make_trial_env(protocol.env, 1, merged(agent.options, protocol.options))
     env.close()
-    task = getattr(env, "task", None)
-    if not isinstance(task, ObjectNavConfig):
-        if goals == "free":
+    own = _GOALS[env.fixed_goal]
+    if goals not in (None, own):
+        if not isinstance(getattr(env, "task_rows", None), TaskRows):
             raise ConfigError(
-                f"goals: must be fixed in {protocol.env}, where a trial is one goal, got 'free'. "
-                "Leave it out."
+                f"goals: must be left out in {protocol.env}, whose goals are {own}, got {goals!r}. "
+                "Only tasks of categories let them be chosen."
             )
-        return fit_protocol(agent, protocol, allow_trained=allow_trained), "fixed"
-    if goals is not None:
-        task = replace(task, fixed_goal=goals == "fixed")
-        protocol = replace(protocol, options={**protocol.options, "task": to_plain(task)})
-    fitted = fit_protocol(agent, protocol, allow_trained=allow_trained)
-    return fitted, "fixed" if task.fixed_goal else "free"
+        chosen = {"task": {"fixed_goal": goals == "fixed"}}
+        protocol = replace(protocol, options=merged(protocol.options, chosen))
+    return fit_protocol(agent, protocol, allow_trained=allow_trained), goals or own
 
 
 def _demonstrations(

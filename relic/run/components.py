@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from envs.core.hooks import TrialHooks
 from envs.core.kernels import compile_ahead
@@ -15,7 +16,7 @@ from envs.core.vector import TrialVectorEnv
 from envs.make import kernel_parts, make_trial_env, option_names
 from relic.policy import load
 from relic.policy.config import PolicyConfig
-from relic.policy.loading import load_config
+from relic.policy.loading import find_checkpoint, load_config
 from relic.policy.policy import Policy
 from relic.ppo.collector import Collector
 from relic.ppo.config import ExpertKind
@@ -27,7 +28,7 @@ from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.planner import MemoryPlan, plan_memory
 from relic.run.run_directory import Saved
-from relic.schema import ConfigError
+from relic.schema import ConfigError, differences, to_plain
 from relic.stops import refusals
 
 
@@ -297,6 +298,20 @@ def _time_limit(config: RunConfig, facts: EnvFacts) -> TimeLimit:
     return config.ppo.time_limit or TimeLimit(facts.time_limit_default)
 
 
+def changes_at_start(config: RunConfig) -> list[str]:
+    """Say what of the policy's configuration differs from that of the weights it starts from.
+
+    Weights of the same shape may mean something else then, as with other units of a vector.
+    """
+    if config.init_from is None:
+        return []
+    before, now = to_plain(load_config(find_checkpoint(config.init_from))), to_plain(config.policy)
+    # What the environment says of itself, and files whose weights are replaced.
+    free = ("encoder.checkpoint", "encoder.kinds", "encoder.privileged")
+    found = differences(before, now, free=free)
+    return [f"init_from: policy.{line} (changed since {config.init_from})" for line in found]
+
+
 def _copy_weights(policy: Policy, path: str) -> None:
     loaded = load(path)
     if loaded.action_space != policy.action_space:
@@ -304,6 +319,13 @@ def _copy_weights(policy: Policy, path: str) -> None:
             f"init_from: must be a policy with the actions {policy.action_space}, got "
             f"{loaded.action_space} in {path}. What it has learned means nothing in others."
         )
+    for key in policy.encoder.plan.inputs:
+        seen, shown = loaded.observation_space.get(key), policy.observation_space[key]
+        if seen is not None and seen != shown:
+            raise ConfigError(
+                f"init_from: must be a policy that saw {key} as {shown}, got {seen} in {path}. Its "
+                "weights mean nothing for others."
+            )
     source, target = loaded.state_dict(), policy.state_dict()
     for name, value in target.items():
         if name not in source or source[name].shape != value.shape:
@@ -319,4 +341,20 @@ def _copy_weights(policy: Policy, path: str) -> None:
             f"init_from: must be a policy with no other weights than this one, got {len(more)} "
             f"more in {path}, such as {more[0]}. Use the same policy configuration as that run."
         )
-    policy.load_state_dict({n: source[n] for n in target})
+    policy.load_state_dict({n: source[n] for n in target} | _known_ranges(target, source))
+
+
+def _known_ranges(target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the activation ranges of CNNs that only the target has been calibrated for.
+
+    They hold for the source's CNN, of before there was calibration, if its weights are the same.
+    """
+    found = {}
+    for name, ranges in target.items():
+        backbone, _, last = name.rpartition(".")
+        if last != "ranges" or source[name].any():
+            continue
+        weights = [n for n in target if n.startswith(f"{backbone}.layers.")]
+        if all(torch.equal(source[n], target[n]) for n in weights):
+            found[name] = ranges
+    return found

@@ -203,7 +203,7 @@ class ValidationConfig:
     score_from_episode: Annotated[int, at_least(0)] = 0
     """`val/return` and `val/success` average the episodes from this index in the context on."""
     final_trials: Annotated[int, within(0, 2**20)] = 0
-    """Trials on which a finished run's agent and the untrained one are measured; they follow those
+    """Trials on which a finished run's agent is measured, and as it began; they follow those
     of the validation, so that there must be as many. 0: neither is."""
 
     def __post_init__(self) -> None:

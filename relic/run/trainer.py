@@ -20,7 +20,12 @@ from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.policy.origin import remember_programs
 from relic.ppo.loop import UpdateReport, run_rollout
 from relic.run.checkpoint import RunSaver
-from relic.run.components import Components, build_components, with_saved_inputs
+from relic.run.components import (
+    Components,
+    build_components,
+    changes_at_start,
+    with_saved_inputs,
+)
 from relic.run.config import RunConfig
 from relic.run.distributed import Ranks
 from relic.run.encoder import lacks_encoder, with_encoder
@@ -137,7 +142,8 @@ class Trainer:
         )
         try:
             encoder = self.parts.policy.encoder
-            for line in (*input_lines(encoder), *self.parts.plan.lines()):
+            begun = changes_at_start(self.config) if self.env_steps == 0 else []
+            for line in (*begun, *input_lines(encoder), *self.parts.plan.lines()):
                 progress.say(line)
             progress.say(plan_line(self.config, self.env_steps))
             with StopRequest(supervised=self.ranks.supervised) as stop:

@@ -1,7 +1,7 @@
 """Evaluations of a run on trials that it is not trained on.
 
 A `Validator` measures the policy now and then during training; `final_scores` says at the end what
-the newest agent is worth beside the untrained one, on fresh trials.
+the newest agent is worth beside the one that the run began with, on fresh trials.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def mean_by_index(index_K: ArrayLike, value_K: ArrayLike) -> list[float | None]:
 
 
 def final_scores(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
-    """Say how the trained and the untrained agent do, with 95 % intervals.
+    """Say how the agent does, and how it did when the run began, with 95 % intervals.
 
     They are evaluated once: what came out is kept in the run directory, and belongs to the weights.
 
@@ -225,7 +225,7 @@ def _kept_scores(path: Path, agent: str) -> str | None:
 
 
 def _measure(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
-    """Evaluate the trained and the untrained agent; all ranks together."""
+    """Evaluate the agent as it is and as the run began; all ranks together."""
     part = config.validation
     protocol = replace(
         validation_protocol(config),
@@ -236,14 +236,15 @@ def _measure(config: RunConfig, directory: RunDirectory, ranks: Ranks) -> str:
     )
     env = make_env(protocol)
     try:
-        untrained = build_policy(name_encoder(config, directory), env, torch.device("cpu"))
+        begun = build_policy(name_encoder(config, directory), env, torch.device("cpu"))
     finally:
         env.close()
     trained = load(directory.path)
     kind = kind_of_trials(config, protocol)
+    first = "untrained" if config.init_from is None else f"as it began, from {config.init_from}"
     return "\n".join(
         f"{name}: {_score(policy, protocol, ranks)} {kind}"
-        for name, policy in (("trained", trained), ("untrained", untrained))
+        for name, policy in (("trained", trained), (first, begun))
     )
 
 

@@ -115,7 +115,7 @@ def test_the_result_is_written_whole(run, tmp_path):
         ({"counts": ()}, "counts: must hold numbers of demonstrations"),
         ({"counts": (0, -1)}, "counts: must hold numbers of demonstrations"),
         ({"following": 0}, "following: must be at least 1, got 0"),
-        ({"goals": "free"}, "goals: must be fixed in relic/Darkroom-v0"),
+        ({"goals": "free"}, "goals: must be left out in relic/Darkroom-v0, whose goals are fixed"),
         ({"protocol": small_protocol(options=OPTIONS)}, "must not use trials that the run was"),
         ({"protocol": "darkrom_test"}, "unknown 'darkrom_test'. Did you mean 'darkroom_test'"),
     ],
@@ -152,6 +152,7 @@ def test_goals_of_houses_are_fixed_or_free(houses_run):
         for goals in ("fixed", "free", None)
     }
     assert results[None] == results["free"] != results["fixed"]
+    assert [r.goals for r in results.values()] == ["fixed", "free", "free"]
     for result in results.values():
         # The expert finds what is asked for, and its walks differ with what that is.
         assert result.measures["success"].demonstrator.mean == (1.0, 1.0)

@@ -18,15 +18,16 @@ from envs.make import make_trial_env
 from relic.policy import load
 from relic.policy.loading import save_policy
 from relic.policy.policy import Policy
-from relic.run.components import build_policy
+from relic.run.components import build_policy, changes_at_start
 from relic.run.compose import compose_arguments
 from relic.run.distributed import join_ranks
 from relic.run.metrics import is_clock, read_metrics
 from relic.run.trainer import Trainer
-from relic.run.validation import kind_of_trials, validation_protocol
+from relic.run.validation import final_scores, kind_of_trials, validation_protocol
 from relic.schema import ConfigError
 
 from .conftest import TINY
+from .ends import ALONE, config_of
 
 
 class Rare(gymnasium.Env):
@@ -274,11 +275,11 @@ def test_a_run_starts_from_weights_that_mean_the_same(tmp_path):
     sizes = [key for key in TINY if key.startswith(("policy.", "experiment"))]
     sizes.append("ablation=sink_none")  # a sink has its layers in its shape
     config = compose_arguments(sizes)
-    room = spaces.Dict({"position": spaces.Box(-1.0, 1.0, (2,), np.float32)})
 
-    def built(config, low, high):
+    def built(config, low, high, *, reach=1.0):
+        position = spaces.Box(-reach, reach, (2,), np.float32)
         facts = SimpleNamespace(
-            single_observation_space=room,
+            single_observation_space=spaces.Dict({"position": position}),
             single_action_space=spaces.Box(low, high, (2,), np.float32),
             max_episode_steps=20,
             privileged=(),
@@ -288,11 +289,19 @@ def test_a_run_starts_from_weights_that_mean_the_same(tmp_path):
 
     first = built(compose_arguments([*sizes, "policy.transformer.num_layers=2", "seed=5"]), -1, 1)
     save_policy(tmp_path, first)
-    begun = compose_arguments([*sizes, "policy.transformer.num_layers=2", f"init_from={tmp_path}"])
+    begun_with = ("policy.transformer.num_layers=2", f"init_from={tmp_path}")
+    begun = compose_arguments([*sizes, *begun_with])
     state = built(begun, -1, 1).state_dict()
     assert all(torch.equal(state[name], value) for name, value in first.state_dict().items())
     with pytest.raises(ConfigError, match=r"init_from: .* the actions Box\(0.0, 10.0"):
         built(begun, 0, 10)
+    with pytest.raises(ConfigError, match=r"init_from: .* saw position as Box\(-8.0, 8.0"):
+        built(begun, -1, 1, reach=8.0)
+    assert changes_at_start(begun) == []
+    turned = compose_arguments([*sizes, *begun_with, "policy.transformer.rope_base=500"])
+    (line,) = changes_at_start(turned)
+    assert line.startswith("init_from: policy.transformer.rope_base: ")
+    assert " -> 500.0 (changed since " in line
     shallow = replace(config, init_from=str(tmp_path))
     with pytest.raises(ConfigError, match=r"init_from: .* no other weights .* such as memory\."):
         built(shallow, -1, 1)
@@ -305,3 +314,20 @@ def test_trials_that_were_trained_on_are_not_called_unseen():
     same = replace(config, validation=replace(config.validation, options={}))
     protocol = replace(validation_protocol(same), trials=2)
     assert kind_of_trials(same, protocol) == "trials, 2 of them of those that it trains on"
+
+
+def test_final_scores_name_what_a_run_began_from(tmp_path):
+    first = tmp_path / "first"
+
+    def scores(directory, **keys):
+        config = config_of(directory, **keys)
+        with closing(Trainer(config, ALONE)) as trainer:
+            trainer.run()
+            return final_scores(config, trainer.directory, ALONE).splitlines()
+
+    trained, untrained = scores(first)
+    assert trained.startswith("trained: mean ")
+    assert untrained.startswith("untrained: mean ")
+    _, begun = scores(tmp_path / "second", init_from=str(first))
+    # It is what the first run had learned.
+    assert begun == trained.replace("trained", f"as it began, from {first}", 1)

@@ -169,14 +169,16 @@ class MemoryExpert:
         known.field_YX = _field_of(scene, known.target)
 
     def state(self) -> State:
-        """Return what the rows know, by row."""
+        """Return what the rows know, by row; a row that knows nothing has seen an empty floor."""
+        # Of all rows, since states are shared out by row.
         return {
             str(row): {
                 "seen": known.seen_YX.copy(),
                 "instances": np.array(sorted(known.instances), np.int64),
                 "target": known.target,
             }
-            for row, known in self._known.items()
+            for row in range(len(self._simulator.pose_N4))
+            for known in [self._known.get(row, Knowledge(np.zeros((0, 0), bool), set()))]
         }
 
     def load_state(self, state: State) -> None:
@@ -188,6 +190,7 @@ class MemoryExpert:
                 int(known["target"]),
             )
             for row, known in state.items()
+            if np.size(known["seen"])
         }
 
 

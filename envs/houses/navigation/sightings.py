@@ -62,17 +62,17 @@ class Sightings:
             },
         }
 
-    def load_state(self, state: State | None) -> None:
-        """Take over what `state` returned.
-
-        Raises:
-            ValueError: There is no such state.
-        """
+    @staticmethod
+    def check_state(state: State | None) -> None:
+        """Raise ValueError unless there is a state that `load_state` can take over."""
         if state is None:
             raise ValueError(
                 "load_state_dict: the state must hold what was in view, got one without "
                 "'sightings'. Add sightings=True to the environment that it is saved from."
             )
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` returned."""
         self._steps_N[:] = state["steps"]
         self.ago_N[:] = state["ago"]
         for row in range(len(self._last_NI)):

@@ -217,6 +217,9 @@ def test_state_that_is_not_whole_is_refused_and_changes_nothing(missing):
         env.load_state_dict({k: v for k, v in state.items() if k != missing})
     with pytest.raises(TypeError, match="state must be a dict"):
         env.load_state_dict([state])
+    rows = {k: v for k, v in state["env"].items() if k != "value"}
+    with pytest.raises(ValueError, match="state must hold value, start, but value is missing"):
+        env.load_state_dict({**state, "env": rows})
     assert_equal(env.state_dict(), before)
 
 

@@ -355,6 +355,17 @@ def test_viewpoints_are_computed_once(build, root, tmp_path):
     assert len(list((cache / "viewpoints").iterdir())) == 2
 
 
+def test_a_scene_that_comes_with_another_navmesh_has_other_viewpoints(tmp_path):
+    write_dataset(tmp_path)
+    for found in (1, 2):
+        env = make(tmp_path, 1, cache=tmp_path / "cache")
+        env.reset(options={"trial": np.array([0])})
+        env.close()
+        assert len(list((tmp_path / "cache" / "viewpoints").iterdir())) == found
+        navmesh = env.data.open(0).navmesh
+        navmesh.write_bytes(navmesh.read_bytes() + b" ")
+
+
 def test_released_geometry_is_that_of_the_papers_code(build):
     rules = base_rules(GeometryName.RELEASED)
     assert rules.turn_deg == pytest.approx(14.32, abs=0.01)

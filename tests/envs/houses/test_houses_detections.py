@@ -106,8 +106,12 @@ def test_state_goes_on_with_who_was_named() -> None:
 def test_states_of_other_sensors() -> None:
     plain = make(1)
     plain.reset()
+    env = make(1, **ALONE)
+    env.reset()
+    before = env.state_dict()
     with pytest.raises(ValueError, match="must hold who was named"):
-        make(1, **ALONE).load_state_dict(plain.state_dict())
+        env.load_state_dict(plain.state_dict())
+    np.testing.assert_equal(env.state_dict(), before)
 
 
 def test_a_new_trial_forgets_who_was_named() -> None:

@@ -104,7 +104,10 @@ def test_states_of_before_there_were_outcomes_are_taken() -> None:
 def test_a_state_of_the_other_reward_is_refused() -> None:
     env, other = make(closed=True), make(closed=False)
     env.reset(seed=3)
+    other.reset(seed=5)
+    before = other.state_dict()
     with pytest.raises(ValueError, match="closed_progress=True"):
         other.load_state_dict(env.state_dict())
+    np.testing.assert_equal(other.state_dict(), before)
     env.close()
     other.close()

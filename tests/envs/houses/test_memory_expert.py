@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from envs.core.hooks import state_of_rows
 from envs.houses.env import HousesVectorEnv
 from envs.houses.navigation.grid import segment_free
 from envs.objectnav.config import Action
@@ -15,8 +16,10 @@ from envs.objectnav.rules import Goal
 SHORT = {"max_episode_steps": 60}
 
 
-def make(num_envs: int = 3, *, sensors: tuple[str, ...] = (), size: str = "small"):
-    return HousesVectorEnv(num_envs, split="val", size=size, sensors=sensors, task=SHORT, seed=5)
+def make(num_envs: int = 3, *, sensors: tuple[str, ...] = (), size: str = "small", **options):
+    return HousesVectorEnv(
+        num_envs, split="val", size=size, sensors=sensors, task=SHORT, seed=5, **options
+    )
 
 
 def knowledge(env: HousesVectorEnv, row: int):
@@ -138,7 +141,7 @@ def test_the_one_that_forgets_is_one_that_begins_anew() -> None:
         for row in began:
             fresh = make()
             fresh.load_state_dict({**env.state_dict()})
-            fresh.memory_experts.clear()
+            fresh.memory_experts["memory"].load_state({})
             assert fresh.expert_actions("memory")[row] == actions[row]
             fresh.close()
         ended += len(began)
@@ -165,6 +168,23 @@ def test_asking_again_changes_nothing_and_a_state_goes_on() -> None:
         assert knowledge(env, row).instances == knowledge(other, row).instances
     env.close()
     other.close()
+
+
+def test_states_are_shared_out_by_row_though_one_part_was_never_asked() -> None:
+    parts = [make(2), make(1, first_row=2)]
+    for env in parts:
+        env.reset(seed=5)
+    parts[0].expert_actions("memory")
+    whole = make(3)
+    whole.load_state_dict(state_of_rows([env.state_dict() for env in parts], range(3)))
+    for row in range(2):
+        assert knowledge(whole, row).instances == knowledge(parts[0], row).instances
+    with pytest.raises(KeyError):
+        knowledge(whole, 2)
+    actions = [env.expert_actions("memory") for env in parts]
+    np.testing.assert_array_equal(whole.expert_actions("memory"), np.concatenate(actions))
+    for env in (*parts, whole):
+        env.close()
 
 
 def test_unknown_kinds_are_refused() -> None:

@@ -101,11 +101,13 @@ def read_matrix(
     seen: list[Tensor] = [x.float() for x in (query_NHTK, key_NHTK, value_NHTV, log_decay_NHT)]
     rate = None if rate_NHT is None else rate_NHT.float()
     matrix_NHKV, outputs = before_NHKV.float(), []
-    for first in range(0, value_NHTV.shape[2], CHUNK):
-        query, key, value, log_decay = (x[:, :, first : first + CHUNK] for x in seen)
-        own = None if rate is None else rate[:, :, first : first + CHUNK]
-        output, matrix_NHKV = _read_chunk(query, key, value, log_decay, matrix_NHKV, own)
-        outputs.append(output)
+    # Autocast would take the products in half precision.
+    with torch.autocast(value_NHTV.device.type, enabled=False):
+        for first in range(0, value_NHTV.shape[2], CHUNK):
+            query, key, value, log_decay = (x[:, :, first : first + CHUNK] for x in seen)
+            own = None if rate is None else rate[:, :, first : first + CHUNK]
+            output, matrix_NHKV = _read_chunk(query, key, value, log_decay, matrix_NHKV, own)
+            outputs.append(output)
     return torch.cat(outputs, dim=2), matrix_NHKV
 
 

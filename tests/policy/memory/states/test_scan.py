@@ -73,6 +73,15 @@ def test_a_matrix_is_its_recurrence_and_so_are_its_gradients(delta, num_steps, m
         torch.testing.assert_close(one.grad, other.grad.float(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_matrix_stays_in_float32_under_autocast():
+    parts = [torch.randn(1, 2, 40, 4) for _ in range(3)]
+    rest = (-torch.rand(1, 2, 40), torch.randn(1, 2, 4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = read_matrix(*parts, *rest)
+    for one, other in zip(got, read_matrix(*parts, *rest), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_what_has_faded_to_nothing_harms_nothing():
     """Decays whose product is below all floats give no infinities, forward or backward."""
     parts = [torch.randn(1, 1, 40, 4).requires_grad_() for _ in range(3)]
