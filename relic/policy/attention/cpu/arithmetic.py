@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 f4 = np.float32
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -48,6 +50,39 @@ def ordered(bits):
     if its sign is set the smallest.
     """
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+def widen(number):
+    """Return a number of a cache as float32: one itself, or bfloat16 as the uint16 of its bits."""
+    raise NotImplementedError("widen: must be called in compiled code.")
+
+
+@overload(widen, inline="always")
+def _widen(number):
+    if number == types.uint16:
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: number
+
+
+def narrow(x, like):
+    """Return a float32 as the numbers of an array, see `widen`, rounded as PyTorch does."""
+    raise NotImplementedError("narrow: must be called in compiled code.")
+
+
+@overload(narrow, inline="always")
+def _narrow(x, like):
+    if like.dtype != types.uint16:
+        return lambda x, like: x
+
+    def rounded(x, like):
+        bits = np.uint32(np.float32(x).view(np.uint32))
+        if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
+            return np.uint16(0x7FC0)  # rounding could make an infinity, or a zero, of a NaN
+        # To the nearest; of two that are as near, to the even one.
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        return np.uint16((np.uint64(bits) + np.uint64(0x7FFF) + np.uint64(odd)) >> np.uint64(16))
+
+    return rounded
 
 
 @numba.njit(fastmath=FAST, inline="always")

@@ -34,6 +34,11 @@ _LINE = 64
 """Bytes that memory gives at a time."""
 
 
+def is_half(kind: types.Array) -> bool:
+    """Return whether an array holds bfloat16, as the uint16 of its bits."""
+    return kind.dtype == types.uint16
+
+
 def _vector(lanes: int) -> ir.VectorType:
     return ir.VectorType(_FLOAT, lanes)
 
@@ -59,6 +64,19 @@ def _pointer(builder: Builder, data: Value, offset: Value, lanes: int) -> Value:
 def _load(builder: Builder, data: Value, offset: Value, lanes: int) -> Value:
     # Rows of a cache begin anywhere, so no more is promised than that numbers are whole.
     return builder.load(_pointer(builder, data, offset, lanes), align=4)
+
+
+def _load_cached(
+    builder: Builder, kind: types.Array, data: Value, offset: Value, lanes: int
+) -> Value:
+    """Load numbers of a cache: floats, or the upper halves of floats (bfloat16)."""
+    if not is_half(kind):
+        return _load(builder, data, offset, lanes)
+    halves, words = (ir.VectorType(ir.IntType(bits), lanes) for bits in (16, 32))
+    pointer = builder.bitcast(builder.gep(data, [offset]), halves.as_pointer())
+    wide = builder.zext(builder.load(pointer, align=2), words)
+    sixteen = ir.Constant(words, [16] * lanes)
+    return builder.bitcast(builder.shl(wide, sixteen), _vector(lanes))
 
 
 def _store(builder: Builder, vector: Value, data: Value, offset: Value) -> None:
@@ -101,15 +119,17 @@ def _four_sums(builder: Builder, vectors: list[Value]) -> Value:
     return joined(xy, zw, [0, 1, 4, 5], [2, 3, 6, 7])
 
 
-def _fetch(builder: Builder, data: Value, first: Value, rows: int, dim: int) -> None:
+def _fetch(
+    builder: Builder, kind: types.Array, data: Value, first: Value, rows: int, dim: int
+) -> None:
     """Ask memory for some rows of a cache, which are read soon."""
     address, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    called = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, called, "llvm.prefetch.p0")
     begin = builder.bitcast(builder.gep(data, [builder.mul(first, _index(dim))]), address)
     # To be read, into the nearest cache, as data.
     how = [ir.Constant(number, value) for value in (0, 3, 1)]
-    for line in range(0, 4 * rows * dim, _LINE):
+    for line in range(0, (2 if is_half(kind) else 4) * rows * dim, _LINE):
         builder.call(function, [builder.gep(begin, [_index(line)]), *how])
 
 
@@ -126,14 +146,16 @@ def score_four(typingctx, a_D, key_SD, first, s_S, next_SD, dim):
         a, key, s, following = (
             _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3, 4)
         )
-        _fetch(builder, following, args[2], KEYS, size)
+        keys, followers = signature.args[1], signature.args[4]
+        _fetch(builder, followers, following, args[2], KEYS, size)
         begin = builder.mul(args[2], _index(size))
         sums: list[Any] = [None] * KEYS
         for part in range(0, size, lanes):
             query = _load(builder, a, _index(part), lanes)
             for j in range(KEYS):
                 at = builder.add(begin, _index(j * size + part))
-                product = builder.fmul(query, _load(builder, key, at, lanes), flags=_FLAGS)
+                numbers = _load_cached(builder, keys, key, at, lanes)
+                product = builder.fmul(query, numbers, flags=_FLAGS)
                 sums[j] = builder.fadd(sums[j], product, flags=_FLAGS) if part else product
         _store(builder, _four_sums(builder, sums), s, args[2])
         return context.get_dummy_value()
@@ -164,13 +186,14 @@ def gather(typingctx, s_S, value_SD, length, o_D, next_SD, dim):
             builder.store(zero, rest)
         loop = cgutils.for_range_slice(builder, _index(0), args[2], _index(2), intp=_INDEX)
         with loop as (first, _):
-            _fetch(builder, following, first, 2, size)
+            _fetch(builder, signature.args[4], following, first, 2, size)
             for j, totals in enumerate(sums):
                 row = builder.add(first, _index(j))
                 weight = _spread(builder, builder.load(builder.gep(s, [row])), lanes)
                 begin = builder.mul(row, _index(size))
                 for part, total in zip(parts, totals, strict=True):
-                    numbers = _load(builder, value, builder.add(begin, _index(part)), lanes)
+                    at = builder.add(begin, _index(part))
+                    numbers = _load_cached(builder, signature.args[1], value, at, lanes)
                     product = builder.fmul(weight, numbers, flags=_FLAGS)
                     builder.store(builder.fadd(builder.load(total), product, flags=_FLAGS), total)
         for part, *totals in zip(parts, *sums, strict=True):

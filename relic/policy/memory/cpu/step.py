@@ -38,7 +38,8 @@ def fits_step(x_NE: Tensor, cache: KVCache) -> bool:
     """Say whether compiled code can do a step of these tokens on a cache."""
     config, kv = cache.config, cache.kv
     ours = config.attention_backend in (AttentionBackend.AUTO, AttentionBackend.COMPILED)
-    plain = all(x.device.type == "cpu" and x.dtype is torch.float32 for x in (x_NE, kv))
+    plain = x_NE.dtype is torch.float32 and kv.dtype in (torch.float32, torch.bfloat16)
+    plain = plain and x_NE.device.type == kv.device.type == "cpu"
     # Captured steps, which read a fixed number of slots, run by what they were captured from.
     free = not (cache.fixed_slots or torch.is_autocast_enabled("cpu"))
     return ours and plain and free and config.head_dim % 4 == 0
@@ -158,8 +159,14 @@ def _layer(block: Block, cache_2NHSD: Tensor) -> _Layer:
     return _Layer(
         tuple(linear.weight.detach().numpy() for linear in linears),
         tuple(norm.weight.detach().numpy() for norm in norms),
-        *cache_2NHSD.numpy(),
+        *_numbers(cache_2NHSD),
     )
+
+
+def _numbers(cache_2NHSD: Tensor) -> np.ndarray:
+    """Return a layer's cache as kernels take it; NumPy has no bfloat16."""
+    half = cache_2NHSD.dtype is torch.bfloat16
+    return (cache_2NHSD.view(torch.uint16) if half else cache_2NHSD).numpy()
 
 
 def _place(episode_starts_N: Tensor, views: _Views, cache: KVCache) -> Place:
@@ -240,7 +247,8 @@ def _run_small(
     """Run all layers by one kernel each; writes the stream, keys and values."""
     from relic.policy.memory.cpu.step_layer_kernel import layer_kernel
 
-    kernel, factors_NP = layer_kernel(cache.config.head_dim), _factors(turn_NP, len(h_NE))
+    kernel = layer_kernel(cache.config.head_dim, cache.kv.dtype is torch.bfloat16)
+    factors_NP = _factors(turn_NP, len(h_NE))
     # Sixteen rows take as long as one.
     pieces = -(-len(h_NE) // BLOCK)
     for i, layer in enumerate(views.layers):
@@ -302,7 +310,7 @@ def attend_step(
     Args:
         qkv_NF: Queries of all heads, their keys, their values, none of them rotated.
         turn_NP: Rotary factors, complex64, of each pair of a head.
-        cache_2NHSD: Keys and values, contiguous, written.
+        cache_2NHSD: Keys and values, contiguous, float32 or bfloat16, written.
         slot_N: Slot that each row's step is written to, int64.
         used_N: Slots that each row reads, int64.
         keeps: Leave the step in its slot; else what was there is put back.
@@ -310,9 +318,10 @@ def attend_step(
     """
     from relic.policy.memory.cpu.step_kernels import attend_kernel
 
-    key_NHSD, value_NHSD = cache_2NHSD.numpy()
+    key_NHSD, value_NHSD = _numbers(cache_2NHSD)
     num_rows, num_heads, _, head_dim = key_NHSD.shape
     read = 2 * num_heads * head_dim * int(used_N.sum())
     turn_NP = _factors(turn_NP, num_rows)
     args = [qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE]
-    in_threads(attend_kernel(head_dim), args, max_pieces=1 + read // _NUMBERS_PER_THREAD)
+    kernel = attend_kernel(head_dim, cache_2NHSD.dtype is torch.bfloat16)
+    in_threads(kernel, args, max_pieces=1 + read // _NUMBERS_PER_THREAD)

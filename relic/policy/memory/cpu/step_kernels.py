@@ -15,11 +15,12 @@ from functools import cache
 import numba
 import numpy as np
 
-from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, ordered
+from relic.policy.attention.cpu.arithmetic import FAST, exp, f4, narrow, ordered, widen
 from relic.policy.attention.cpu.vectors import KEYS, gather, score_four
 
 _ROWS = "float32[:,::1]"
-_CACHE = "float32[:,:,:,::1]"
+CACHES = {False: "float32[:,:,:,::1]", True: "uint16[:,:,:,::1]"}
+"""Of keys or values, by whether it holds bfloat16, as the uint16 of its bits."""
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
 _PART_NUMBERS = 2048
 """Of keys, and as many of values, that attention works on at a time: 16 kB, so that the nearest
@@ -112,7 +113,7 @@ def _attend_part(q_D, kv_2SD, next_2SD, s_S, o_D, highest, total, dim):
     for j in range(whole, count):
         s_S[j] = f4(0.0)
         for i in range(dim):
-            s_S[j] += q_D[i] * key_SD[j, i]
+            s_S[j] += q_D[i] * widen(key_SD[j, i])
     before = highest
     bits_S = s_S.view(np.int32)
     largest = ordered(np.float32(highest).view(np.int32))
@@ -126,7 +127,7 @@ def _attend_part(q_D, kv_2SD, next_2SD, s_S, o_D, highest, total, dim):
     gather(s_S, value_SD, whole, o_D, next_value_SD, dim)
     for j in range(whole, count):
         for i in range(dim):
-            o_D[i] += s_S[j] * value_SD[j, i]
+            o_D[i] += s_S[j] * widen(value_SD[j, i])
     return highest, total
 
 
@@ -162,8 +163,8 @@ def attend_rows(qkv_NF, turn_NP, cache_2NHSD, slot_N, used_N, keeps, out_NE, dim
     width = num_heads * dim
     scale = f4(1.0) / np.sqrt(f4(dim))
     most = max(_PART_NUMBERS // dim // KEYS, 1) * KEYS
-    s, held_k, held_v = np.empty(most, f4), np.empty(dim, f4), np.empty(dim, f4)
-    q, k, o = np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
+    held_k, held_v = np.empty(dim, key_NHSD.dtype), np.empty(dim, key_NHSD.dtype)
+    s, q, k, o = np.empty(most, f4), np.empty(dim, f4), np.empty(dim, f4), np.empty(dim, f4)
     for n in range(num_rows):
         slot, length = slot_N[n], used_N[n]
         # Parts of one size: as much is fetched as is worked on meanwhile.
@@ -176,8 +177,8 @@ def attend_rows(qkv_NF, turn_NP, cache_2NHSD, slot_N, used_N, keeps, out_NE, dim
                 q[i] *= scale
                 o[i] = f4(0.0)
                 held_k[i], held_v[i] = key_SD[slot, i], value_SD[slot, i]
-                key_SD[slot, i] = k[i]
-                value_SD[slot, i] = qkv_NF[n, 2 * width + h * dim + i]
+                key_SD[slot, i] = narrow(k[i], key_SD)
+                value_SD[slot, i] = narrow(qkv_NF[n, 2 * width + h * dim + i], value_SD)
             highest, total = _LOWEST, f4(0.0)
             for first in range(0, length, part):
                 end = min(first + part, length)
@@ -192,12 +193,12 @@ def attend_rows(qkv_NF, turn_NP, cache_2NHSD, slot_N, used_N, keeps, out_NE, dim
 
 
 @cache
-def attend_kernel(dim: int) -> Callable[..., None]:
-    """Return `attend_rows` for heads of so many numbers, a multiple of 4."""
+def attend_kernel(dim: int, half: bool) -> Callable[..., None]:
+    """Return `attend_rows` for heads of so many numbers, a multiple of 4; `half` as in `CACHES`."""
 
     @numba.njit(
-        f"void({_ROWS}, complex64[:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean, "
-        f"{_ROWS})",
+        f"void({_ROWS}, complex64[:,::1], {CACHES[half]}, {CACHES[half]}, int64[::1], int64[::1], "
+        f"boolean, {_ROWS})",
         **_OPTIONS,
     )
     def attend(qkv_NF, turn_NP, key_NHSD, value_NHSD, slot_N, used_N, keeps, out_NE):

@@ -18,10 +18,9 @@ import numpy as np
 
 from relic.policy.attention.cpu.arithmetic import FAST, f4, gelu_share
 from relic.policy.attention.cpu.vectors import BLOCK, multiply
-from relic.policy.memory.cpu.step_kernels import attend_rows
+from relic.policy.memory.cpu.step_kernels import CACHES, attend_rows
 
 _ROWS = "float32[:,::1]"
-_CACHE = "float32[:,:,:,::1]"
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
 _OUTPUTS = 8
 """Of a product, whose sums are in registers at a time."""
@@ -109,12 +108,12 @@ def _pick_up(x_EB, out_NE):
 
 
 @cache
-def layer_kernel(dim: int) -> Callable[..., None]:
-    """Return the kernel for heads of so many numbers, a multiple of 4."""
+def layer_kernel(dim: int, half: bool) -> Callable[..., None]:
+    """Return the kernel for heads of so many numbers, a multiple of 4; `half` as in `CACHES`."""
 
     @numba.njit(
         f"void({_ROWS}, UniTuple({_ROWS}, 4), UniTuple(float32[::1], 2), float32, float32[::1], "
-        f"complex64[:,::1], {_CACHE}, {_CACHE}, int64[::1], int64[::1], boolean)",
+        f"complex64[:,::1], {CACHES[half]}, {CACHES[half]}, int64[::1], int64[::1], boolean)",
         **_OPTIONS,
     )
     def layer(
