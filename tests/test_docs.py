@@ -59,3 +59,12 @@ def test_links_lead_somewhere(path):
         page = path.parent / target if target else path
         assert page.exists(), link
         assert not anchor or anchor in anchors(page), link
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_named_files_and_folders_are_there(path):
+    folders = "relic|envs|configs|benchmarks|tests|docker|notebooks|examples|pretrained|docs"
+    for name in re.findall(
+        rf"`((?:{folders})/(?:[a-z0-9_./-]*/|[a-z0-9_./-]+\.\w+))`", path.read_text()
+    ):
+        assert (PROJECT / name).exists(), name
