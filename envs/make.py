@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -84,7 +86,7 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
         said = str(error).rstrip(".")
         raise ValueError(
             f"env.options.{option}: must be an option of {name}, got {options[option]!r}, but: "
-            f"{said}.{_let_it(name, option)}"
+            f"{said}.{_meant(factory, name, option) or _let_it(name, option)}"
         ) from error
     if not isinstance(env, TrialVectorEnv):
         raise TypeError(
@@ -92,6 +94,13 @@ def make_trial_env(name: str, num_envs: int, options: Mapping[str, Any]) -> Tria
             f"{type(env).__name__}. Wrap it as docs/own_environment.md shows."
         )
     return env
+
+
+def _meant(factory: Callable[..., Any], name: str, option: str) -> str:
+    """Say which argument of a function of one's own an option that it hands on is nearest to."""
+    own = inspect.signature(factory).parameters if ":" in name else ()
+    near = difflib.get_close_matches(option, own, n=1)
+    return f" Did you mean {near[0]!r}, which {name} takes itself?" if near else ""
 
 
 def _let_it(name: str, option: str) -> str:

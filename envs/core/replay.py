@@ -58,7 +58,7 @@ class ReplayVectorEnv(TrialVectorEnv):
             first_trial: number of the split's first task.
             num_trials: number of tasks in the split.
             record: entries of the simulator's last info that an episode's record shall hold, as
-                floats; NaN where absent.
+                floats; NaN where absent. It should be in the last info of every episode.
             kwargs: further arguments of `TrialVectorEnv`.
         """
         check_count(type(self).__name__, "first_trial", first_trial, least=0)
@@ -79,6 +79,8 @@ class ReplayVectorEnv(TrialVectorEnv):
         self.first_trial = first_trial
         self._tasks_name = dataset_name
         self._record_keys = tuple(record)
+        self.never_recorded = set(record)
+        """Of them, those that no episode has told yet."""
         shape = (self.num_envs, self.max_episode_steps, *(single_action_space.shape or ()))
         self._actions = np.zeros(shape, dtype=single_action_space.dtype)
         self.shown = self.empty_observation()
@@ -166,6 +168,8 @@ class ReplayVectorEnv(TrialVectorEnv):
     def _entry(self, row: int, key: str) -> float:
         """Return an entry of a row's last info as a number, NaN where it is absent."""
         value = self.last_info[row].get(key, np.nan)
+        if key in self.last_info[row]:
+            self.never_recorded.discard(key)
         array = np.asarray(value)
         if array.shape != () or array.dtype.kind not in "fiub":
             raise AnswerError(

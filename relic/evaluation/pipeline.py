@@ -15,7 +15,7 @@ from relic.evaluation.controls import ContextControl
 from relic.evaluation.curves import episodes_within, summarise, summarise_groups
 from relic.evaluation.maps import Track, missing_tracks, read_track, replayed_trials
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Job, Record, RecordStore
+from relic.evaluation.records import Job, Record, RecordStore, count_crashed
 from relic.evaluation.report.page import write_report
 from relic.evaluation.report.plots import plot_groups, plot_summary
 from relic.evaluation.report.replay import replay_data
@@ -147,6 +147,7 @@ def _summary(
         "checkpoint": agent.name,
         "env_steps": agent.meta.get("env_steps"),
         "episodes": len(kept),
+        "crashed": count_crashed(kept),
         "trials": protocol.trials,
         "repeats": protocol.repeats,
         "context_limit": protocol.context_limit,

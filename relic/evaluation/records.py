@@ -49,6 +49,11 @@ class Job:
     block: int
 
 
+def count_crashed(records: Iterable[Record]) -> int:
+    """Return how many episodes ended by a crash of the simulator or a broken number."""
+    return sum(bool(record.get("crashed")) for record in records)
+
+
 def identity(
     policy: str, protocol: Protocol, threads: int, *, device: str = "cpu"
 ) -> dict[str, Any]:

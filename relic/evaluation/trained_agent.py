@@ -230,7 +230,8 @@ def fit_protocol(
             raise ConfigError(
                 f"protocol.trials: must name each of the {env.num_trials} trials of "
                 f"{env.dataset_name} once, got {protocol.first_trial} to "
-                f"{protocol.first_trial + protocol.trials - 1}. Raise repeats instead."
+                f"{protocol.first_trial + protocol.trials - 1}. Lower first_trial or trials, or "
+                "raise repeats."
             )
         if isinstance(agent, Expert):
             _check_expert(agent, env, protocol)

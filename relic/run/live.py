@@ -87,7 +87,7 @@ class LivePage:
         name = self._path.parent.name
         try:
             write_text(self._path, page(name, self._metrics, self._total_steps, refresh_s))
-        except OSError as error:  # the run does not depend on it
+        except (OSError, ArithmeticError, ValueError) as error:  # the run does not depend on it
             self._failed = True
             _log.warning("%s is no longer written: %s.", self._path, error)
 
@@ -135,7 +135,9 @@ def _chart(title: str, lines: Mapping[str, str], metrics: Sequence[Mapping[str, 
     if title in SHARES:
         low, high = 0.0, max(high, 0.1)
     if high == low:
-        low, high = low - 0.5, high + 0.5
+        # A half is nothing beside large numbers.
+        apart = max(0.5, 0.001 * abs(low))
+        low, high = low - apart, high + apart
     last = max(x for line in points.values() for x, _ in line)
     drawn, legend = "", []
     for (colour, dashes), (text, line) in zip(_LINES, points.items(), strict=False):

@@ -68,6 +68,10 @@ def plan_line(config: RunConfig, done: int) -> str:
         done: Environment steps that it has done already.
     """
     each, planned = config.steps_per_rollout, config.planned_steps
+    if done > planned:
+        return (
+            f"steps: {done:,}, more than total_steps={config.total_steps:,}; the rollout is ended"
+        )
     left = -(-max(planned - done, 0) // each)
     rounded = ""
     if planned != config.total_steps:

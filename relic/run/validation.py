@@ -23,7 +23,7 @@ from relic.arguments import merged
 from relic.evaluation.curves import area, tabulate
 from relic.evaluation.evaluator import evaluate, make_env, run_blocks
 from relic.evaluation.protocol import Protocol
-from relic.evaluation.records import Record, in_order, policy_digest
+from relic.evaluation.records import Record, count_crashed, in_order, policy_digest
 from relic.evaluation.trained_agent import check_memory, known_trials
 from relic.files import is_intact, parse_json, write_sealed
 from relic.measures import number
@@ -71,9 +71,9 @@ def validation_env(config: RunConfig) -> TrialVectorEnv | None:
     if part.final_trials and part.trials + part.final_trials > env.num_trials:
         env.close()
         raise ConfigError(
-            f"validation.final_trials: must leave validation.trials others of the "
-            f"{env.num_trials} that {env.dataset_name} has, got {part.final_trials} after "
-            f"{part.trials}. Use fewer of either, or set final_trials=0."
+            f"validation.final_trials: must be among the {env.num_trials} trials that "
+            f"{env.dataset_name} has, behind the {part.trials} of validation.trials, got "
+            f"{part.final_trials}. Use fewer of either, or set final_trials=0."
         )
     return env
 
@@ -263,7 +263,9 @@ def _score(policy: Policy, protocol: Protocol, ranks: Ranks) -> str:
     name = "success" if "success" in records[0] else "return"
     interval = area(tabulate(records, name))
     mean, low, high = (number(interval[part], name) for part in ("mean", "low", "high"))
+    crashed = count_crashed(records)
+    cut = f", {crashed} of which crashed" if crashed else ""
     shown = "unknown interval"
     if interval["low"] is not None:
         shown = f"95 % interval {low.removesuffix(' %')} to {high}"
-    return f"mean {name} {mean} ({shown}) in {len(records)} episodes of {protocol.trials}"
+    return f"mean {name} {mean} ({shown}) in {len(records)} episodes{cut} of {protocol.trials}"

@@ -47,6 +47,21 @@ def test_an_option_that_an_own_environment_does_not_take_is_named_by_its_key(
     assert make_trial_env(f"own_rooms:{function}", 1, {"seed": 1}).num_envs == 1
 
 
+def test_an_option_that_is_nearly_one_of_an_own_function_is_told_so(monkeypatch, tmp_path):
+    (tmp_path / "own_halls.py").write_text(
+        "import gymnasium\n"
+        "from envs.core.trials import EpisodeTrials\n"
+        "def make(num_envs, *, split='train', **options):\n"
+        "    return EpisodeTrials(lambda: gymnasium.make('CartPole-v1'), num_envs, num_trials=4,\n"
+        "                         max_episode_steps=9, dataset_name='own', **options)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^env\.options\.splt: .* Did you mean 'split', which own_h"
+    ):
+        make_trial_env("own_halls:make", 1, {"splt": "val"})
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -1,8 +1,10 @@
-"""A Darkroom whose process dies when a certain trial begins."""
+"""Darkrooms that break: one's process dies, another's reward is no number."""
 
 import os
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from envs.darkroom import DarkroomVectorEnv
 
@@ -21,3 +23,12 @@ class CrashingVectorEnv(DarkroomVectorEnv):
         if self._marker:
             Path(self._marker).touch()
         os._exit(7)
+
+
+class BrokenVectorEnv(DarkroomVectorEnv):
+    """Gives no number as the fourth reward of each trial's first episode."""
+
+    def advance(self, actions):
+        reward_N, *ends = super().advance(actions)
+        reward_N[(self.elapsed_steps == 3) & (self.episode == 0)] = np.nan
+        return (reward_N, *ends)

@@ -7,6 +7,7 @@ import torch
 
 from relic.evaluation import workers
 from relic.evaluation.controls import ContextControl
+from relic.evaluation.curves import summarise
 from relic.evaluation.evaluator import evaluate
 from relic.evaluation.maps import missing_tracks, read_track, track_file
 from relic.evaluation.protocol import Protocol
@@ -14,15 +15,19 @@ from relic.evaluation.records import (
     Job,
     Record,
     RecordStore,
+    count_crashed,
     identity,
     policy_digest,
     read_records,
 )
+from relic.evaluation.report.page import page
+from relic.evaluation.report.text import describe
 from relic.evaluation.trained_agent import find_agent
 from relic.evaluation.workers import Assignment, OnEpisode, WorkerError, run_jobs
 from relic.policy.loading import find_checkpoint, load
 from relic.schema import ConfigError
 from tests.evaluation.conftest import OPTIONS, small_protocol
+from tests.evaluation.test_report import FACTS
 
 KEPT, CLEARED = ContextControl.KEPT, ContextControl.CLEARED
 JOBS = [Job(control, block) for control in (KEPT, CLEARED) for block in range(3)]
@@ -153,6 +158,19 @@ def test_a_crashed_worker_costs_its_block_only(run, tmp_path):
     assert marker.exists()
     whole = evaluate(load(run), replace(crashing(), env="relic/Darkroom-v0"))
     assert read_records(assignment.directory / "records.jsonl") == whole
+
+
+def test_crashed_episodes_are_counted_where_results_are_read(run):
+    protocol = replace(crashing(), env="tests.evaluation.crashing:BrokenVectorEnv")
+    records = evaluate(load(run), protocol)
+    assert count_crashed(records) == 4  # the first of each trial
+    assert len(records) > 8
+    summary = {
+        "protocol": "p", "protocol_hash": "h", "trials": 4, "repeats": 1,
+        "episodes": len(records), "crashed": 4, **summarise(records, {}),
+    }  # fmt: skip
+    assert f"4 of {len(records)} episodes crashed: they ended early" in describe(summary)
+    assert "Episodes that crashed</th><td>4" in page({**FACTS, **summary}, [], run="r")
 
 
 @pytest.mark.slow

@@ -264,7 +264,7 @@ def test_final_trials_must_be_others_than_those_of_the_validation(tmp_path):
     off = ("validation.every_rollouts=null", "checkpoint.best_metric=null")
     keys = (*TINY, f"run_dir={tmp_path}", *off, "validation.trials=8")
     refused = compose_arguments([*keys, "validation.final_trials=3"])
-    message = r"validation\.final_trials: must leave .* of the 10 that .*val.* got 3 after 8\."
+    message = r"validation\.final_trials: must be among the 10 .*val.* behind the 8 .* got 3\."
     with pytest.raises(ConfigError, match=message):
         Trainer(refused, join_ranks("cpu"))
     Trainer(compose_arguments([*keys, "validation.final_trials=2"]), join_ranks("cpu")).close()

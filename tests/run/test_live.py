@@ -3,6 +3,8 @@
 import re
 import xml.etree.ElementTree as ET
 
+import pytest
+
 from relic.run.live import LivePage, page
 
 
@@ -39,6 +41,13 @@ def test_a_chart_for_what_there_is_and_none_for_the_rest():
 def test_one_update_is_a_dot():
     assert len(list(charts(page("r", updates(1), 100, 10))["success"].iter("circle"))) == 1
     assert not list(charts(page("r", updates(99), 1000, 10))["success"].iter("circle"))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e17, -1e30])
+def test_a_large_value_that_does_not_change_is_drawn(value):
+    found = charts(page("r", [{**updates(1)[0], "entropy": value}], 100, 10))
+    (dot,) = found["entropy"].iter("circle")
+    assert 4 < float(dot.get("cy")) < 150
 
 
 def test_long_runs_are_thinned_and_keep_their_end():

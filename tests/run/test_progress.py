@@ -39,6 +39,7 @@ def test_the_advice_is_of_what_is_not_so_already(slowest, keys, told, not_told):
         ("40000", 0, "steps: 65,536, in 1 rollout of 65,536 (total_steps=40,000, rounded"),
         ("65536", 0, "steps: 65,536, in 1 rollout of 65,536"),
         ("131073", 70000, "steps: 70,000 to 196,608, in 2 rollouts of 65,536 (total_steps=131,073"),
+        ("65536", 90000, "steps: 90,000, more than total_steps=65,536; the rollout is ended"),
     ],
 )
 def test_a_start_says_what_will_run(total, done, told):

@@ -324,6 +324,16 @@ def check_expert(subject: Subject) -> Iterator[str]:
         yield "expert: asking the expert changed what the environment does"
 
 
+def check_records(subject: Subject) -> Iterator[str]:
+    """What an environment was asked to record was in the last info of some episode."""
+    told = sorted({name for info in getattr(subject.core, "last_info", ()) for name in info})
+    for name in sorted(getattr(subject.core, "never_recorded", ())):
+        yield (
+            f"record: {name!r} was in the last info of no episode, so its records hold NaN; the "
+            f"last infos hold {told}"
+        )
+
+
 def check_errors(subject: Subject) -> Iterator[str]:
     """Bad input is refused by an error, and leaves the environment as it was."""
     env, core, good = subject.env, subject.core, subject.tape[0]

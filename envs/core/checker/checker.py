@@ -31,6 +31,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[str]], ...]] = (
     behaviour.check_state,
     behaviour.check_cut,
     behaviour.check_expert,
+    behaviour.check_records,
     behaviour.check_errors,
     behaviour.check_fresh,
 )

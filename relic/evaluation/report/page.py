@@ -29,6 +29,7 @@ _FACTS = {
     "trials": "Trials",
     "repeats": "Repeats of each",
     "episodes": "Episodes",
+    "crashed": "Episodes that crashed",
     "context_limit": "Limit of the context",
     "trained_steps": "Steps of a trial in training",
 }
@@ -255,7 +256,7 @@ def _group(summary: Mapping[str, Any], kind: str, name: str, pictures: Mapping[s
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
-    return table([], [[text, _fact(summary[key])] for key, text in _FACTS.items()], "facts")
+    return table([], [[text, _fact(summary.get(key))] for key, text in _FACTS.items()], "facts")
 
 
 def _fact(value: Any) -> str:

@@ -26,6 +26,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         f"{summary['protocol']} ({summary['protocol_hash']}): {summary['episodes']:,} episodes, "
         f"{summary['trials']} trials x {summary['repeats']}"
     ]
+    if crashed := summary.get("crashed", 0):  # older summaries do not say it
+        lines.append(
+            f"{crashed:,} of {summary['episodes']:,} episodes crashed: they ended early, and are "
+            "counted as they ended"
+        )
     for name, curve in summary["metrics"].items():
         worth = summary.get("context", {}).get(name, {})
         if not varies([curve]) and "oracle" not in worth:

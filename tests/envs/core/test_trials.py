@@ -45,7 +45,7 @@ class PlainDarkroom(gymnasium.Env):
         return self.look(reward), reward, False, False, {"success": self.found}
 
 
-def wrapped_darkroom(num_envs=3, **kwargs):
+def wrapped_darkroom(num_envs=3, *, record=("success",), **kwargs):
     native = DarkroomVectorEnv(1)
     return EpisodeTrials(
         lambda: PlainDarkroom(native.goals),
@@ -54,7 +54,7 @@ def wrapped_darkroom(num_envs=3, **kwargs):
         start=by_option("goal"),
         num_trials=len(native.goals),
         max_episode_steps=100,
-        record=["success"],
+        record=record,
         fixed_horizon=True,
         time_limit_default="terminal",
         **kwargs,
@@ -296,3 +296,8 @@ def test_single_darkroom_is_a_gymnasium_environment_that_can_be_wrapped():
     for _ in range(100):
         infos = env.step(env.expert_actions())[-1]
     assert infos["episode_record"]["return"].min() > 80
+
+
+def test_a_name_to_record_that_no_info_holds_is_found():
+    with pytest.raises(TrialEnvError, match=r"record: 'found' was in .* no episode.*\['success'\]"):
+        check_trial_env(wrapped_darkroom(record=["found", "success"]))

@@ -56,6 +56,8 @@ def test_it_keeps_what_memories_promise(folder, check_memory):
     module = importlib.import_module("my_memory")
     model = module.MovingAverage(module.MovingAverageConfig(width=8), max_episode_steps=9)
     check_memory(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)).isfinite().all()
     assert model.bytes_per_row(10) == model.initial_state(1, 10).parts["average"].nbytes
 
 

@@ -122,6 +122,7 @@ class FixedStateModel(SequenceModel):
         own = self._own(state)
         y_N1E, after = self.read(x_NE.unsqueeze(1), episode_starts_N.unsqueeze(1), own.parts)
         if write:
+            self._check_parts(after, own.parts)
             for name, part in after.items():
                 own.parts[name].copy_(part)
             own.lengths += 1
@@ -144,11 +145,21 @@ class FixedStateModel(SequenceModel):
             where = torch.from_numpy(rows[counts == count]).to(own.lengths.device)
             parts = {k: v[where] for k, v in own.parts.items()}
             y, after = self.read(x_NTE[chosen, :count], episode_starts_NT[chosen, :count], parts)
+            self._check_parts(after, parts)
             y_NTE[chosen, :count] = y.to(y_NTE.dtype)
             for name, part in after.items():
                 own.parts[name][where] = part.to(own.parts[name].dtype)
             own.lengths[where] += count
         return y_NTE
+
+    def _check_parts(self, after: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+        """Refuse what would be kept in part only, or spread over all rows."""
+        shapes, wanted = ({k: tuple(v.shape) for k, v in p.items()} for p in (after, before))
+        if shapes != wanted:
+            raise ValueError(
+                f"{type(self).__name__}.read: must return all parts of the state in the shapes "
+                f"{wanted}, got {shapes}. Return what `shapes` names, with a row for each row."
+            )
 
     def initial_state(
         self,

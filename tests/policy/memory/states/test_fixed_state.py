@@ -70,6 +70,19 @@ def test_old_steps_still_matter_at_the_start_of_training(name):
     assert size[:10].mean() > 0.3 * size[490:500].mean()
 
 
+@pytest.mark.parametrize("kept", [{}, {"0.matrix": torch.zeros(1, 1)}])
+def test_a_state_that_is_read_in_part_is_refused(kept, monkeypatch):
+    """What is absent would stay as it was, and what is smaller would spread over all rows."""
+    model = make("delta_rule")
+    x, starts = torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool)
+    state = model.initial_state(2, 5)
+    monkeypatch.setattr(model, "read", lambda x_NTE, *_: (x_NTE, kept))
+    with pytest.raises(ValueError, match=r"DeltaRule\.read: must return all parts of the state"):
+        model.step(x[:, 0], starts[:, 0], state)
+    with pytest.raises(ValueError, match=r"DeltaRule\.read: must return all parts of the state"):
+        model.prefill(x, starts, state)
+
+
 def test_states_that_do_not_fit_are_refused():
     model = make("delta_rule")
     x, starts = torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool)
