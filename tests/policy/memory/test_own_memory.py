@@ -39,9 +39,8 @@ trainer.close()
 """
 
 
-def block(language):
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
-    return found
+def block(language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[number]
 
 
 @pytest.fixture
@@ -56,6 +55,7 @@ def test_it_keeps_what_memories_promise(folder, check_memory):
     module = importlib.import_module("my_memory")
     model = module.MovingAverage(module.MovingAverageConfig(width=8), max_episode_steps=9)
     check_memory(model)
+    exec(compile(block("python", 1), "own_memory.md", "exec"), {})
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)).isfinite().all()
     assert model.bytes_per_row(10) == model.initial_state(1, 10).parts["average"].nbytes
