@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.policy.conftest import ALL_CHECKS, make_trials
+from relic.policy.memory.checker import check_memory
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {
@@ -68,9 +68,7 @@ def test_an_environment_of_ones_own(example, tmp_path):
 def test_a_memory_of_ones_own(example, tmp_path):
     module = example("own_memory")
     torch.manual_seed(0)
-    trials = make_trials(module.Mean(module.MeanConfig(width=8), max_episode_steps=9))
-    for check in ALL_CHECKS:
-        check(trials)
+    check_memory(module.Mean(module.MeanConfig(width=8), max_episode_steps=9))
     module.main(**SMALL, **VALIDATION, **{"policy.memory_options": {"width": 16}})
     assert trained(tmp_path / "runs" / "mean") == 1024
 

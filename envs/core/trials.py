@@ -140,7 +140,7 @@ class EpisodeTrials(ReplayVectorEnv):
         """Reset the environments into their episodes."""
         for row in rows:
             episode = int(self.episode[row])
-            begun = self._start(self.envs[row], self.task(row), episode)
+            begun = self._ask(row, self._start, self.envs[row], self.task(row), episode)
             if not isinstance(begun, tuple) or len(begun) != 2:
                 raise AnswerError(
                     f"{self.told(row)}: reset() must return (observation, info), got a "
@@ -153,11 +153,19 @@ class EpisodeTrials(ReplayVectorEnv):
         reward_K = np.zeros(len(rows), dtype=np.float32)
         terminated_K, truncated_K = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         for k, row in enumerate(rows):
-            answer = self.envs[row].step(actions[k])
+            answer = self._ask(row, self.envs[row].step, actions[k])
             observation, *rest = answer if isinstance(answer, Sequence) else (answer,)
             reward_K[k], terminated_K[k], truncated_K[k] = self.take(row, rest)
             self.show(row, {"observation": observation} if self._bare else observation)
         return reward_K, terminated_K, truncated_K
+
+    def _ask(self, row: int, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call an environment, and add to what it raises where that was."""
+        try:
+            return call(*arguments)
+        except Exception as error:
+            error.add_note(self.told(row))
+            raise
 
     def ask_expert(self) -> ArrayLike:
         """Ask the expert about each environment."""

@@ -159,7 +159,7 @@ def chosen_protocol(name: str | None, changes: Mapping[str, Any], env: str | Non
     env = changes.get("env", env)
     assert env is not None  # the command line refuses that neither is there
     rest = {key: value for key, value in changes.items() if key != "env"}
-    base = _default_protocol(env)
+    base = protocol_of(env)
     if base is not None:
         return Asked.of(base, rest)
     if rest.keys().isdisjoint(("trials", "episodes", "steps")):
@@ -173,8 +173,12 @@ def chosen_protocol(name: str | None, changes: Mapping[str, Any], env: str | Non
     return Asked(made, made)
 
 
-def _default_protocol(env: str) -> Protocol | None:
-    """Return the protocol of an environment, None if it has none."""
+def protocol_of(env: str) -> Protocol | None:
+    """Return the protocol that an environment has by default, None if it has none.
+
+    Raises:
+        ConfigError: If what an environment of one's own says is none.
+    """
     if env in DEFAULT_PROTOCOLS:
         return load_protocol(DEFAULT_PROTOCOLS[env])
     said, where = default_protocol(env), f"{env}.default_protocol"

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from relic.evaluation.trained_agent import protocol_of
 from relic.files import DamagedError, StateError
 from relic.policy.encoders.told import input_lines, narrow_inputs
 from relic.policy.origin import remember_programs
@@ -45,6 +46,7 @@ from relic.run.progress import Progress, StopRequest, plan_line, tell, verdict
 from relic.run.run_directory import CheckpointStore, RunDirectory, Saved
 from relic.run.validation import Validator, check_parts, check_validation, validation_env
 from relic.schema import to_plain
+from relic.stops import refusals
 
 
 class Outcome(Enum):
@@ -93,6 +95,8 @@ class Trainer:
             ranks.barrier()
             if ranks.is_first:
                 remember_programs(config.env.options)
+                with refusals():
+                    protocol_of(config.env.id)  # not after hours of training
             prepare_process(config)
             if ranks.is_first and lacks_encoder(config, self.directory):
                 check_parts(config)

@@ -316,6 +316,18 @@ def test_trials_that_were_trained_on_are_not_called_unseen():
     assert kind_of_trials(same, protocol) == "trials, 2 of them of those that it trains on"
 
 
+def test_a_protocol_that_an_own_environment_states_is_checked_first(tmp_path, monkeypatch):
+    (tmp_path / "own_stated.py").write_text(
+        "from envs.darkroom import DarkroomVectorEnv\n"
+        "def make(num_envs, **options):\n    return DarkroomVectorEnv(num_envs, **options)\n"
+        "make.default_protocol = {'trialz': 2, 'episodes': 2}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = config_of(tmp_path / "run", **{"env.id": "own_stated:make"})
+    with pytest.raises(ConfigError, match=r"make\.default_protocol\.trialz: .* mean 'trials'"):
+        Trainer(config, ALONE)
+
+
 def test_final_scores_name_what_a_run_began_from(tmp_path):
     first = tmp_path / "first"
 

@@ -301,3 +301,14 @@ def test_single_darkroom_is_a_gymnasium_environment_that_can_be_wrapped():
 def test_a_name_to_record_that_no_info_holds_is_found():
     with pytest.raises(TrialEnvError, match=r"record: 'found' was in .* no episode.*\['success'\]"):
         check_trial_env(wrapped_darkroom(record=["found", "success"]))
+
+
+def test_what_an_environment_raises_says_in_which_row_and_trial():
+    env = wrapped_darkroom(2)
+    env.reset(options={"trial": np.array([4, 7])})
+    env.envs[1].step = lambda action: 1 / 0
+    with pytest.raises(ZeroDivisionError) as caught:
+        env.step(np.array([1, 1]))
+    assert caught.value.__notes__ == [
+        f"EpisodeTrials {env.dataset_name}, row 1, trial 7, episode 0"
+    ]

@@ -142,4 +142,4 @@ def test_what_must_be_drawn() -> None:
 
 def test_a_state_without_names_is_refused() -> None:
     with pytest.raises(ValueError, match="must hold who was named"):
-        Detections(1, 20, hfov=1.0).load_state({})
+        Detections.check_state({})
